@@ -1,0 +1,96 @@
+"""The command line: ``tinyunet VERB`` and ``tinyunet-infer``.
+
+Verbs are imported when they are called, and a verb imports its machinery when it runs, so that
+``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Final
+
+import click
+
+from tinyunet_deploy import __version__
+from tinyunet_deploy.errors import TinyUNetError
+
+VERBS: Final = {
+    "data": "tinyunet_deploy.cli.data:data",
+    "doctor": "tinyunet_deploy.cli.doctor:doctor",
+    "evaluate": "tinyunet_deploy.cli.evaluate:evaluate",
+    "infer": "tinyunet_deploy.cli.infer:infer",
+    "info": "tinyunet_deploy.cli.info:info",
+}
+"""Verb -> where its command is."""
+
+
+class _Verbs(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        module, _, name = VERBS[cmd_name].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="tinyunet")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def tinyunet(debug: bool) -> None:
+    """Take a trained defect-segmentation network to the production line."""
+
+
+def run(command: click.Command, arguments: list[str] | None = None) -> int:
+    """Run a command and turn whatever happens into an exit code and at most one line on stderr."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in arguments
+    try:
+        outcome = command.main(args=arguments, standalone_mode=False)
+        return outcome if isinstance(outcome, int) else 0
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.ClickException as problem:
+        problem.show()
+        return problem.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted; run the same command again to resume", err=True)
+        return 130
+    except TinyUNetError as error:
+        if debug:
+            traceback.print_exc()
+        click.echo(f"error: {error}", err=True)
+        return error.exit_code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except (MemoryError, OSError) as error:
+        if debug:
+            traceback.print_exc()
+        click.echo(f"error: {error or 'out of memory'}", err=True)
+        return 5
+    except Exception as error:
+        trace = Path(f"tinyunet-crash-{os.getpid()}.txt")
+        trace.write_text(traceback.format_exc())
+        if debug:
+            traceback.print_exc()
+        click.echo(f"error: a bug of ours: {error!r} (the trace is in {trace})", err=True)
+        return 70
+
+
+def main() -> None:
+    """Entry point of ``tinyunet``."""
+    sys.exit(run(tinyunet))
+
+
+def infer_main() -> None:
+    """Entry point of ``tinyunet-infer``, the same as ``tinyunet infer``."""
+    from tinyunet_deploy.cli.infer import infer
+
+    sys.exit(run(infer))

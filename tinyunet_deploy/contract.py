@@ -1,0 +1,63 @@
+"""The contract of a deployable graph: bytes in, bytes out, the same on every backend.
+
+    image  uint8 [N, 1, H, W]   raw grey values; N dynamic, H and W multiples of 16
+    score  uint8 [N, 1, H, W]   round(255 * sigmoid(logit))
+
+A pixel is a defect where ``score > round(255 * threshold)``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Image = NDArray[np.uint8]
+"""uint8 [H, W]: raw grey values."""
+Score = NDArray[np.uint8]
+"""uint8 [H, W]: defect probability x 255."""
+Mask = NDArray[np.uint8]
+"""uint8 [H, W], {0, 255}: 255 is a defect."""
+Batch = NDArray[np.uint8]
+"""uint8 [N, 1, H, W]: images or scores."""
+
+INPUT_NAME: Final = "image"
+OUTPUT_NAME: Final = "score"
+SIZE_MULTIPLE: Final = 16
+"""Four 2x2 pools: H and W must divide by 2**4."""
+DEFAULT_SIZE: Final = 512
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What one artifact takes and gives; stored in its sidecar."""
+
+    height: int = DEFAULT_SIZE
+    """Rows of an image, pixels; a multiple of 16."""
+    width: int = DEFAULT_SIZE
+    """Columns of an image, pixels; a multiple of 16."""
+    max_batch: int | None = None
+    """Largest batch the artifact takes; None where only memory limits it."""
+
+    def __post_init__(self) -> None:
+        for name, value in (("height", self.height), ("width", self.width)):
+            if value < SIZE_MULTIPLE or value % SIZE_MULTIPLE:
+                raise ValueError(f"{name} {value} is not a multiple of {SIZE_MULTIPLE}")
+
+
+def score_threshold(threshold: float) -> int:
+    """The largest score that is still good: round(255 * threshold), half up.
+
+    Args:
+        threshold: probability in [0, 1].
+    """
+    if not 0.0 <= threshold <= 1.0:
+        raise ValueError(f"threshold {threshold} is outside 0..1")
+    return int(255.0 * threshold + 0.5)
+
+
+def defect_mask(score: Score, threshold: float) -> Mask:
+    """uint8 {0, 255} mask of the pixels whose score is above ``score_threshold(threshold)``."""
+    return np.where(score > score_threshold(threshold), np.uint8(255), np.uint8(0))

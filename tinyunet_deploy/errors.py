@@ -1,0 +1,93 @@
+"""Every error that a user can meet, and the exit code it becomes.
+
+::
+
+    TinyUNetError
+    ├── ImageError            one image is skipped, the run goes on          exit 3
+    ├── RefusedError          a model, an engine or data is unusable         exit 4
+    │   ├── ArtifactError     ... an artifact, its sidecar or its lineage
+    │   └── DataError         ... a data set or a recipe
+    ├── RuntimeUnavailable    disk, memory, GPU or a missing runtime         exit 5
+    └── GateFailed            parity, IoU or a deadline was not kept         exit 6
+
+Each is one line: ``<where>: <what> (<hint>)``.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import ClassVar
+
+__all__ = [
+    "ArtifactError",
+    "DataError",
+    "GateFailed",
+    "ImageError",
+    "RefusedError",
+    "RuntimeUnavailable",
+    "TinyUNetError",
+]
+
+
+class TinyUNetError(Exception):
+    """Base of all errors of this library.
+
+    Args:
+        where: the file, folder or part that the error is about.
+        what: what is wrong with it, one clause.
+        hint: what to do about it, if anything can be said.
+    """
+
+    exit_code: ClassVar[int] = 70
+
+    def __init__(self, where: str | os.PathLike[str], what: str, hint: str | None = None) -> None:
+        self.where = os.fspath(where)
+        self.what = what
+        self.hint = hint
+        super().__init__(self.where, what, hint)
+
+    def __str__(self) -> str:
+        line = f"{self.where}: {self.what}" + (f" ({self.hint})" if self.hint else "")
+        return line.encode("utf-8", "backslashreplace").decode().replace("\n", "\\n")
+
+
+class ImageError(TinyUNetError):
+    """One image cannot be used.
+
+    Args:
+        reason: a stable code for reports, such as ``not-an-image`` or ``wrong-size``.
+    """
+
+    exit_code = 3
+
+    def __init__(
+        self, where: str | os.PathLike[str], reason: str, what: str, hint: str | None = None
+    ) -> None:
+        super().__init__(where, what, hint)
+        self.reason = reason
+
+
+class RefusedError(TinyUNetError):
+    """A model, an engine or data is unusable."""
+
+    exit_code = 4
+
+
+class ArtifactError(RefusedError):
+    """An artifact, its sidecar or its lineage is unusable."""
+
+
+class DataError(RefusedError):
+    """A data set or a recipe is unusable."""
+
+
+class RuntimeUnavailable(TinyUNetError):
+    """The machine lacks what is needed: a runtime, a GPU, memory, disk."""
+
+    exit_code = 5
+
+
+class GateFailed(TinyUNetError):
+    """A measured figure broke its limit."""
+
+    exit_code = 6

@@ -1,0 +1,66 @@
+"""Reading a stranger's file and putting our own under its final name."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+from tinyunet_deploy.errors import RuntimeUnavailable
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE}
+
+
+def read_regular(path: Path, limit: int | None = None) -> bytes:
+    """The bytes of a regular file.
+
+    A FIFO, socket or device is never opened for reading, so it cannot hang the caller.
+
+    Args:
+        limit: largest accepted size in bytes.
+
+    Raises:
+        OSError: the file is missing, unreadable, not regular (EINVAL) or over the limit (EFBIG).
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        if limit is not None and status.st_size > limit:
+            raise OSError(errno.EFBIG, f"larger than {limit} bytes", str(path))
+        return file.read()
+
+
+def write_atomic(path: Path, data: bytes | memoryview, *, durable: bool = False) -> None:
+    """Write ``data`` so that ``path`` holds either its old content or all of the new.
+
+    Args:
+        durable: also survive a power cut: fsync the file and its folder.
+
+    Raises:
+        RuntimeUnavailable: the disk is full, read-only or failing.
+    """
+    temporary = path.with_name(f".{path.name[:200]}.{os.getpid()}.part")
+    try:
+        try:
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                if durable:
+                    os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        if durable:
+            folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+    except OSError as error:
+        if error.errno in _FULL or isinstance(error, PermissionError):
+            raise RuntimeUnavailable(path, f"cannot write: {error.strerror}") from error
+        raise

@@ -1,0 +1,177 @@
+"""TinyUNet, the network of NVIDIA's "U-Net Industrial", and the deployable graph around it.
+
+Shape suffixes name the axes: N images, C channels, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Widths of one U-Net Industrial variant."""
+
+    encoder: tuple[int, ...]
+    """Channels of each encoder block, full resolution first."""
+    bottleneck: int
+    """Channels of the lowest resolution."""
+    head: int
+    """Channels of the two convolutions before the logit."""
+
+
+VARIANTS: Final = {
+    "tiny": Variant(encoder=(32, 32, 64, 128), bottleneck=256, head=32),
+    "original": Variant(encoder=(64, 128, 256, 512), bottleneck=1024, head=64),
+}
+
+
+class UpConv(nn.Module):
+    """Nearest x2, one pixel of zeros at the right and bottom edge, 2x2 convolution, ReLU.
+
+    The pad is on one side only because the reference is TensorFlow, whose SAME padding of an even
+    kernel goes right and bottom.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels_in, channels_out, kernel_size=2)
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        """[N, C_in, H, W] -> [N, C_out, 2H, 2W]."""
+        x_NCHW = F.interpolate(x_NCHW, scale_factor=2.0, mode="nearest")
+        return F.relu(self.conv(F.pad(x_NCHW, (0, 1, 0, 1))))
+
+
+def _conv3x3_pair(channels_in: int, first: int, second: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels_in, first, kernel_size=3, padding=1),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(first, second, kernel_size=3, padding=1),
+        nn.ReLU(inplace=True),
+    )
+
+
+class TinyUNet(nn.Module):
+    """The segmentation network: normalised grey image in, defect logit per pixel out.
+
+    ``tiny`` has 23 convolutions, 1,850,305 parameters and 18.337 GMAC at 512x512;
+    ``original`` has 29,137,793 parameters.
+    """
+
+    def __init__(self, variant: str = "tiny") -> None:
+        super().__init__()
+        widths = VARIANTS[variant]
+        self.variant = variant
+        channels = 1
+        encoder = []
+        for width in widths.encoder:
+            encoder.append(_conv3x3_pair(channels, width, width))
+            channels = width
+        self.encoder = nn.ModuleList(encoder)
+        self.pool = nn.MaxPool2d(2)
+        self.bottleneck = _conv3x3_pair(channels, widths.bottleneck, widths.bottleneck)
+
+        ups, decoder = [], []
+        channels, up = widths.bottleneck, widths.encoder[-1]
+        for level, skip in reversed(list(enumerate(widths.encoder))):
+            ups.append(UpConv(channels, up))
+            first, second = (skip, skip // 2) if level else (widths.head, widths.head)
+            decoder.append(_conv3x3_pair(up + skip, first, second))
+            channels = up = second
+        self.ups = nn.ModuleList(ups)
+        self.decoder = nn.ModuleList(decoder)
+        self.logit = nn.Conv2d(channels, 1, kernel_size=1)
+        self.reset_parameters()
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """He-uniform weights, U(-sqrt(6 / fan_in), sqrt(6 / fan_in)), and zero bias.
+
+        He et al. 2015, "Delving Deep into Rectifiers", eq. 10, drawn uniformly as the reference does.
+        """
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                bound = math.sqrt(6.0 / module.weight[0].numel())
+                nn.init.uniform_(module.weight, -bound, bound, generator=generator)
+                assert module.bias is not None
+                nn.init.zeros_(module.bias)
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        """Logits of normalised images.
+
+        Args:
+            x_NCHW: float [N, 1, H, W] in [-1, 1]; H and W multiples of 16.
+
+        Returns:
+            float [N, 1, H, W]; positive means defect more likely than not.
+        """
+        skips = []
+        for block in self.encoder:
+            x_NCHW = block(x_NCHW)
+            skips.append(x_NCHW)
+            x_NCHW = self.pool(x_NCHW)
+        x_NCHW = self.bottleneck(x_NCHW)
+        for up, block, skip_NCHW in zip(self.ups, self.decoder, reversed(skips), strict=True):
+            x_NCHW = block(torch.cat((up(x_NCHW), skip_NCHW), dim=1))
+        logit_NCHW: Tensor = self.logit(x_NCHW)
+        return logit_NCHW
+
+
+def normalize(image_NCHW: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Raw grey values 0..255 (any dtype) -> ``dtype`` in [-1, 1], by x / 127.5 - 1."""
+    return image_NCHW.to(dtype) * (1.0 / 127.5) - 1.0
+
+
+class DeployableGraph(nn.Module):
+    """A network with the contract's bytes at both ends: what is exported and what a backend runs."""
+
+    def __init__(self, network: TinyUNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Score of raw grey images.
+
+        Args:
+            image: uint8 [N, 1, H, W]; H and W multiples of 16.
+
+        Returns:
+            uint8 [N, 1, H, W], round(255 * sigmoid(logit)), half to even.
+        """
+        logit = self.network(normalize(image, self.network.logit.weight.dtype))
+        return torch.round(torch.sigmoid(logit.float()) * 255.0).to(torch.uint8)
+
+
+def parameter_count(network: nn.Module) -> int:
+    """Number of trained values."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def multiply_accumulates(variant: str = "tiny", height: int = 512, width: int = 512) -> int:
+    """Multiply-accumulates of the convolutions for one image; twice this is the FLOP count.
+
+    Args:
+        variant: a key of :data:`VARIANTS`.
+        height, width: image size in pixels, multiples of 16.
+    """
+    with torch.device("meta"):
+        network = TinyUNet(variant)
+        image_NCHW = torch.empty(1, 1, height, width)
+    total = 0
+
+    def count(module: nn.Module, _inputs: object, output: Tensor) -> None:
+        nonlocal total
+        assert isinstance(module, nn.Conv2d)
+        total += output.shape[-2] * output.shape[-1] * module.weight.numel()
+
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(count)
+    network(image_NCHW)
+    return total
