@@ -45,12 +45,12 @@ def write_atomic(path: Path, data: bytes | memoryview, *, durable: bool = False)
     temporary = path.with_name(f".{path.name[:200]}.{os.getpid()}.part")
     try:
         try:
-            with open(temporary, "wb") as file:
+            with temporary.open("wb") as file:
                 file.write(data)
                 file.flush()
                 if durable:
                     os.fsync(file.fileno())
-            os.replace(temporary, path)
+            temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 
@@ -93,7 +93,7 @@ class TinyUNet(nn.Module):
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """He-uniform weights, U(-sqrt(6 / fan_in), sqrt(6 / fan_in)), and zero bias.
 
-        He et al. 2015, "Delving Deep into Rectifiers", eq. 10, drawn uniformly as the reference does.
+        He et al. 2015, "Delving Deep into Rectifiers", eq. 10; uniform, as in the reference.
         """
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -129,7 +129,7 @@ def normalize(image_NCHW: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 class DeployableGraph(nn.Module):
-    """A network with the contract's bytes at both ends: what is exported and what a backend runs."""
+    """A network with the contract's bytes at both ends: what is exported and run."""
 
     def __init__(self, network: TinyUNet) -> None:
         super().__init__()

@@ -1,0 +1,56 @@
+"""A checkpoint's network as a deployable ONNX graph."""
+
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+from typing import Any, Final
+
+import onnx
+import torch
+
+from tinyunet_deploy.contract import INPUT_NAME, OUTPUT_NAME, Contract
+from tinyunet_deploy.model import DeployableGraph, TinyUNet
+
+OPSET: Final = 18
+IR_VERSION: Final = 10
+"""Newest that TensorRT 10's parser reads."""
+
+
+def onnx_graph(network: TinyUNet, contract: Contract) -> bytes:
+    """The ONNX file of a network: uint8 image in, uint8 score out, dynamic batch.
+
+    The same network gives the same bytes, on any machine with the same versions.
+    """
+    example = torch.zeros(2, 1, contract.height, contract.width, dtype=torch.uint8)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            DeployableGraph(network).eval(),
+            (example,),
+            input_names=[INPUT_NAME],
+            output_names=[OUTPUT_NAME],
+            dynamic_shapes={"image": {0: torch.export.Dim("N", min=1)}},
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    file = io.BytesIO()
+    onnx.save(program.model_proto, file)
+    model = onnx.load_from_string(file.getvalue())
+    _strip(model)
+    model.ir_version = min(model.ir_version, IR_VERSION)
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString(deterministic=True)
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Take out what the exporter knows of this machine: source lines and absolute paths."""
+    parts: list[Any] = [model, model.graph, *model.graph.node, *model.graph.value_info]
+    parts += [*model.graph.initializer, *model.graph.input, *model.graph.output, *model.functions]
+    for part in parts:
+        part.ClearField("doc_string")
+        part.ClearField("metadata_props")

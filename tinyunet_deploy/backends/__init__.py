@@ -1,0 +1,228 @@
+"""Backends: one loaded artifact that runs.
+
+>>> backend = open_backend(Path("tinyunet.onnx"))               # doctest: +SKIP
+>>> backend.run(images).score                                   # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import abc
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import ClassVar, Final, NamedTuple, Self
+
+import numpy as np
+
+from tinyunet_deploy.artifact import (
+    DEFAULT_CHECKPOINT,
+    DEFAULT_ONNX,
+    Artifact,
+    Kind,
+    kind_of,
+    read_artifact,
+)
+from tinyunet_deploy.contract import Batch, Contract
+from tinyunet_deploy.errors import RefusedError, RuntimeUnavailable
+
+__all__ = ["BACKENDS", "Backend", "Run", "open_backend", "why_not"]
+
+
+class Run(NamedTuple):
+    """What one call of a backend gave."""
+
+    score: Batch
+    """uint8 [N, 1, H, W]."""
+    device_ms: float
+    """Time inside the runtime, copies to and from a device left out, milliseconds."""
+
+
+class Backend(abc.ABC):
+    """One artifact, loaded on one device.
+
+    A backend may be called from any thread, by one at a time.
+
+    Args:
+        artifact: the file and its sidecar, its hash checked.
+        device: ``cpu`` or ``cuda:N``.
+
+    Raises:
+        ArtifactError: the runtime cannot load the file.
+        RuntimeUnavailable: the runtime or the device is not here.
+    """
+
+    name: ClassVar[str]
+    """As in ``--backend``."""
+
+    def __init__(self, artifact: Artifact, device: str = "cpu") -> None:
+        self.artifact = artifact
+        self.device = device
+
+    @property
+    def contract(self) -> Contract:
+        """What goes in and out."""
+        return self.artifact.sidecar.contract
+
+    @property
+    def max_batch(self) -> int | None:
+        """Images of the largest batch, None where only memory limits it."""
+        return self.contract.max_batch
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Package name -> version of what computes here."""
+        return {self.name: importlib.metadata.version(self.name)}
+
+    def run(self, image: Batch) -> Run:
+        """Score a batch.
+
+        Args:
+            image: uint8 [N, 1, H, W] of the contract's H and W, N up to ``max_batch``.
+
+        Raises:
+            ValueError: not such an array.
+        """
+        shape = (1, self.contract.height, self.contract.width)
+        if image.dtype != np.uint8 or image.ndim != 4 or image.shape[1:] != shape:
+            raise ValueError(
+                f"{image.dtype} {list(image.shape)} given, "
+                f"uint8 [N, {', '.join(map(str, shape))}] wanted"
+            )
+        if not 1 <= len(image) <= (self.max_batch or len(image)):
+            raise ValueError(f"batch of {len(image)} given, 1..{self.max_batch or ''} wanted")
+        return self._run(np.ascontiguousarray(image))
+
+    @abc.abstractmethod
+    def _run(self, image: Batch) -> Run:
+        """Score a batch that keeps the contract."""
+
+    def close(self) -> None:  # noqa: B027  most runtimes free themselves
+        """Give memory and device back; the backend is not to be called any more."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class _Entry(NamedTuple):
+    where: str
+    runs: tuple[Kind, ...]
+    packages: tuple[str, ...]
+    """Distributions, any one of which brings the runtime."""
+    module: str
+    extra: str
+
+
+BACKENDS: Final = {
+    "openvino": _Entry(
+        "tinyunet_deploy.backends.openvino:OpenVINOBackend",
+        ("onnx",),
+        ("openvino",),
+        "openvino",
+        "cpu",
+    ),
+    "onnxruntime": _Entry(
+        "tinyunet_deploy.backends.onnxruntime:ONNXRuntimeBackend",
+        ("onnx",),
+        ("onnxruntime", "onnxruntime-gpu"),
+        "onnxruntime",
+        "cpu",
+    ),
+    "torch": _Entry(
+        "tinyunet_deploy.backends.torch:TorchBackend",
+        ("checkpoint",),
+        ("torch",),
+        "torch",
+        "train",
+    ),
+}
+"""Name -> backend, the preferred one for a kind of artifact first."""
+
+
+def why_not(name: str) -> str | None:
+    """Why a backend cannot run on this machine, and what to do; None if it can.
+
+    Nothing is imported.
+    """
+    entry = BACKENDS[name]
+    if importlib.util.find_spec(entry.module) is None:
+        return f"{entry.module} is not installed: pip install 'tinyunet-deploy[{entry.extra}]'"
+    if name == "onnxruntime" and len(_installed(entry.packages)) == 2:
+        return (
+            "onnxruntime and onnxruntime-gpu overwrite each other: "
+            "pip uninstall both, then install one"
+        )
+    if name == "torch" and importlib.util.find_spec("safetensors") is None:
+        return "safetensors is not installed: pip install 'tinyunet-deploy[train]'"
+    return None
+
+
+def open_backend(
+    model: Path | None = None, backend: str | None = None, device: str = "cpu"
+) -> Backend:
+    """Load an artifact on a backend.
+
+    Args:
+        model: the artifact; None takes the model that comes with the package.
+        backend: a key of :data:`BACKENDS`; None takes the first that runs this kind of artifact,
+            this device and is installed.
+        device: ``cpu`` or ``cuda:N``.
+
+    Raises:
+        ArtifactError: the artifact is missing, changed or cannot be loaded.
+        RefusedError: the backend does not run this kind of artifact.
+        RuntimeUnavailable: no runtime for it is installed, or the device is not here.
+    """
+    if model is None:
+        model = DEFAULT_CHECKPOINT if backend == "torch" else DEFAULT_ONNX
+    kind = kind_of(model)
+    if backend is None:
+        backend = _choose(kind, device, model)
+    entry = BACKENDS[backend]
+    if kind not in entry.runs:
+        fitting = ", ".join(name for name, other in BACKENDS.items() if kind in other.runs)
+        raise RefusedError(model, f"is a {kind} file, which {backend} does not run", fitting)
+    reason = why_not(backend)
+    if reason:
+        raise RuntimeUnavailable(backend, reason)
+    module, _, name = entry.where.partition(":")
+    loaded: Backend = getattr(importlib.import_module(module), name)(read_artifact(model), device)
+    return loaded
+
+
+def _choose(kind: Kind, device: str, model: Path) -> str:
+    reasons = []
+    for name, entry in BACKENDS.items():
+        if kind not in entry.runs or (name == "openvino" and device != "cpu"):
+            continue
+        reason = why_not(name)
+        if reason is None:
+            return name
+        reasons.append(reason)
+    raise RuntimeUnavailable(model, f"no backend here runs a {kind} file", "; ".join(reasons))
+
+
+def _installed(packages: tuple[str, ...]) -> list[str]:
+    found = []
+    for package in packages:
+        try:
+            importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        found.append(package)
+    return found
+
+
+def processor_count() -> int:
+    """Processors this process may use."""
+    return len(os.sched_getaffinity(0))

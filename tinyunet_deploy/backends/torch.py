@@ -1,0 +1,43 @@
+"""A checkpoint in PyTorch: the reference that every other backend is held against."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from tinyunet_deploy.artifact import Artifact
+from tinyunet_deploy.backends import Backend, Run
+from tinyunet_deploy.checkpoint import network_of
+from tinyunet_deploy.contract import Batch
+from tinyunet_deploy.errors import RuntimeUnavailable
+from tinyunet_deploy.model import DeployableGraph
+
+
+class TorchBackend(Backend):
+    """Eager float32, channels last."""
+
+    name = "torch"
+
+    def __init__(self, artifact: Artifact, device: str = "cpu") -> None:
+        super().__init__(artifact, device)
+        self._device = torch.device(device)
+        if self._device.type == "cuda" and not torch.cuda.is_available():
+            raise RuntimeUnavailable(device, "torch sees no such GPU", "use --device cpu")
+        graph = DeployableGraph(network_of(artifact))
+        self._graph = graph.to(self._device, memory_format=torch.channels_last).eval()
+
+    @torch.inference_mode()
+    def _run(self, image: Batch) -> Run:
+        image_NCHW = torch.from_numpy(image).to(self._device)
+        if self._device.type == "cuda":
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begin.record()
+            score_NCHW = self._graph(image_NCHW)
+            end.record()
+            end.synchronize()
+            return Run(score_NCHW.cpu().numpy(), begin.elapsed_time(end))
+        started = time.perf_counter()
+        score_NCHW = self._graph(image_NCHW)
+        device_ms = (time.perf_counter() - started) * 1e3
+        return Run(score_NCHW.numpy(), device_ms)

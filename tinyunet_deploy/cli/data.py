@@ -1,0 +1,199 @@
+"""``tinyunet data``: check a data set, or write a synthetic one."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import click
+
+from tinyunet_deploy.cli.options import ClassList
+
+if TYPE_CHECKING:
+    from tinyunet_deploy.dagm2007 import Dataset, Oddity
+
+_SHOWN = 10
+"""Oddities of one kind in the table; JSON holds them all."""
+
+
+@click.group()
+def data() -> None:
+    """Check a data set, or write a synthetic one."""
+
+
+@data.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--classes", type=ClassList(), help="Only these classes.")
+@click.option(
+    "--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True
+)
+def check(folder: Path, classes: tuple[int, ...] | None, form: Literal["table", "json"]) -> None:
+    """Count the images of DIR, compare with DAGM2007 as published, and list what is odd.
+
+    Exit code 4 when training or evaluation would stop at a file.
+    """
+    from tinyunet_deploy.dagm2007 import find_oddities, read_dataset
+    from tinyunet_deploy.errors import DataError
+
+    dataset = read_dataset(folder, classes=classes)
+    with _progress("checking", len(dataset.items)) as advance:
+        oddities = find_oddities(dataset, advance)
+    if form == "json":
+        click.echo(json.dumps(_result(dataset, oddities), indent=2))
+    else:
+        _print_table(dataset, oddities)
+    fatal = [oddity for oddity in oddities if oddity.fatal]
+    if fatal:
+        raise DataError(
+            fatal[0].path,
+            fatal[0].what + (f", and {len(fatal) - 1} more files are unusable" * (len(fatal) > 1)),
+            "repair or remove these files",
+        )
+
+
+@data.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--classes", type=ClassList(), default="1-10", show_default=True)
+@click.option(
+    "--train", default=80, show_default=True, help="Images of each class in the Train split."
+)
+@click.option(
+    "--test", default=40, show_default=True, help="Images of each class in the Test split."
+)
+@click.option("--defective", default=0.25, show_default=True, help="Share of defective images.")
+@click.option("--size", default=512, show_default=True, help="Width and height in pixels.")
+@click.option("--seed", default=0, show_default=True, help="Another seed gives other images.")
+def synthesize(
+    folder: Path,
+    classes: tuple[int, ...],
+    train: int,
+    test: int,
+    defective: float,
+    size: int,
+    seed: int,
+) -> None:
+    """Write synthetic images of ten classes to DIR in the layout of DAGM2007."""
+    from tinyunet_deploy.synthetic import write_dataset
+
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise click.UsageError(f"{folder} exists and is not an empty folder; name a new one")
+    try:
+        with _progress("writing", len(classes) * (train + test)) as advance:
+            written = write_dataset(
+                folder,
+                classes=classes,
+                train=train,
+                test=test,
+                defective=defective,
+                size=size,
+                seed=seed,
+                progress=advance,
+            )
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    click.echo(f"wrote {written} images to {folder}; next: tinyunet data check {folder}")
+
+
+@contextmanager
+def _progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar on a terminal; what it gives takes the number of finished images."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task(label, total=total)
+        yield lambda count: bar.advance(task, count)
+
+
+class _Count(NamedTuple):
+    """Images of one class and split beside what the release holds."""
+
+    class_id: int | None
+    split: str | None
+    images: int
+    defective: int
+    published: tuple[int, int] | None
+
+    @property
+    def against_published(self) -> str:
+        if self.published is None:
+            return ""
+        if (self.images, self.defective) == self.published:
+            return "complete"
+        subset = self.images <= self.published[0] and self.defective <= self.published[1]
+        return "subset" if subset else "not the release"
+
+
+def _counts(dataset: Dataset) -> list[_Count]:
+    from tinyunet_deploy.dagm2007 import PUBLISHED_COUNTS
+
+    published = PUBLISHED_COUNTS if dataset.layout == "released" else {}
+    images = Counter((item.class_id, item.split) for item in dataset.items)
+    defective = Counter((item.class_id, item.split) for item in dataset.items if item.defective)
+    return [
+        _Count(*key, count, defective[key], published.get(key)) for key, count in images.items()
+    ]
+
+
+def _result(dataset: Dataset, oddities: list[Oddity]) -> dict[str, object]:
+    return {
+        "schema_version": 1,
+        "folder": str(dataset.root),
+        "layout": dataset.layout,
+        "usable": not any(oddity.fatal for oddity in oddities),
+        "counts": [
+            {
+                "class": row.class_id,
+                "split": row.split,
+                "images": row.images,
+                "defective": row.defective,
+                "published_images": row.published and row.published[0],
+                "published_defective": row.published and row.published[1],
+            }
+            for row in _counts(dataset)
+        ],
+        "oddities": [
+            {"kind": oddity.kind, "path": str(oddity.path), "what": oddity.what}
+            for oddity in oddities
+        ],
+    }
+
+
+def _print_table(dataset: Dataset, oddities: list[Oddity]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table()
+    table.add_column("class", justify="right")
+    table.add_column("split")
+    for name in ("images", "published", "defective", "published"):
+        table.add_column(name, justify="right")
+    table.add_column("")
+    for row in _counts(dataset):
+        here, published = (row.images, row.defective), row.published or ("-", "-")
+        cells = (
+            row.class_id or "-",
+            row.split or "-",
+            here[0],
+            published[0],
+            here[1],
+            published[1],
+        )
+        table.add_row(*map(str, cells), row.against_published)
+    click.echo(f"{click.format_filename(dataset.root)} ({dataset.layout} layout)")
+    Console().print(table)
+    shown: Counter[str] = Counter()
+    for oddity in oddities:
+        shown[oddity.kind] += 1
+        if shown[oddity.kind] <= _SHOWN:
+            click.echo(f"{oddity.kind}: {click.format_filename(oddity.path)} {oddity.what}")
+    for kind, count in shown.items():
+        if count > _SHOWN:
+            click.echo(f"{kind}: {count - _SHOWN} more; --format json lists them all")
+    if not oddities:
+        click.echo("nothing odd")

@@ -1,0 +1,158 @@
+"""Image files to grey values and back: the one decoder of training, inference and evaluation."""
+
+from __future__ import annotations
+
+import errno
+import struct
+from pathlib import Path
+from typing import Final, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyunet_deploy.contract import Image
+from tinyunet_deploy.errors import ImageError
+from tinyunet_deploy.files import read_regular, write_atomic
+
+IMAGE_SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
+"""Lower-case suffixes of the files that count as images in a folder."""
+MAX_PIXELS: Final = 64 * 1024 * 1024
+"""Largest accepted image, height x width: a small file can hold an enormous one."""
+MAX_BYTES: Final = 512 * 1024 * 1024
+
+_PNG: Final = b"\x89PNG\r\n\x1a\n"
+_PNG_END: Final = b"IEND\xaeB`\x82"
+_JPEG_END: Final = b"\xff\xd9"
+_JPEG_FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+
+
+def read_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> Image:
+    """Grey values of one image file.
+
+    16-bit images are scaled to 8, colour and palette become luminance, and an EXIF rotation is
+    ignored because masks are drawn on stored pixels.
+
+    Returns:
+        uint8 [H, W].
+
+    Raises:
+        ImageError: ``missing``, ``unreadable``, ``not-a-file``, ``empty``, ``not-an-image``,
+            ``truncated``, ``too-large`` or ``corrupt``.
+    """
+    try:
+        data = read_regular(path, MAX_BYTES)
+    except FileNotFoundError as error:
+        raise ImageError(path, "missing", "is not there any more") from error
+    except OSError as error:
+        if error.errno in (errno.EINVAL, errno.EISDIR, errno.ENXIO, errno.ENODEV):
+            raise ImageError(path, "not-a-file", "is not a regular file") from error
+        if error.errno == errno.EFBIG:
+            raise ImageError(path, "too-large", f"is larger than {MAX_BYTES >> 20} MiB") from error
+        raise ImageError(path, "unreadable", str(error.strerror or error)) from error
+    return decode_image(data, path, max_pixels=max_pixels)
+
+
+def decode_image(data: bytes, where: Path, *, max_pixels: int = MAX_PIXELS) -> Image:
+    """Grey values of the bytes of an image file; ``where`` names them in errors.
+
+    Returns:
+        uint8 [H, W].
+
+    Raises:
+        ImageError: as :func:`read_image`.
+    """
+    if not data:
+        raise ImageError(where, "empty", "is an empty file")
+    size = _size_in_header(data)
+    if size is None:
+        raise ImageError(where, "not-an-image", "is no PNG, JPEG, BMP or TIFF image")
+    height, width = size
+    if height * width > max_pixels:
+        raise ImageError(
+            where, "too-large", f"has {width}x{height} pixels, more than {max_pixels} in all"
+        )
+    if data.startswith(_PNG) and _PNG_END not in data[-64:]:
+        raise ImageError(where, "truncated", "ends before the image does")
+    if data.startswith(b"\xff\xd8") and _JPEG_END not in data[-4096:]:
+        raise ImageError(where, "truncated", "ends before the image does")
+    flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error as error:
+        raise ImageError(where, "corrupt", "cannot be decoded") from error
+    if image is None:
+        raise ImageError(where, "corrupt", "cannot be decoded")
+    return image.astype(np.uint8, copy=False)
+
+
+def encode_png(array: NDArray[np.uint8]) -> bytes:
+    """PNG file of uint8 [H, W] grey or [H, W, 3] BGR values, compressed fast rather than small."""
+    ok, data = cv2.imencode(".png", array, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    if not ok:
+        raise ValueError(f"cannot encode an array of {array.shape} {array.dtype} as PNG")
+    return data.tobytes()
+
+
+def write_png(path: Path, array: NDArray[np.uint8]) -> None:
+    """Write uint8 [H, W] grey or [H, W, 3] BGR values as a PNG file, whole or not at all.
+
+    Raises:
+        RuntimeUnavailable: the disk is full or read-only.
+    """
+    write_atomic(path, encode_png(array))
+
+
+def overlay(image: Image, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """uint8 [H, W, 3] BGR: ``image`` [H, W] with the outline of ``mask`` [H, W] in red."""
+    picture = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
+    outlines, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
+    cv2.drawContours(picture, outlines, -1, (40, 40, 235), thickness=2)
+    return picture.astype(np.uint8, copy=False)
+
+
+def _size_in_header(data: bytes) -> tuple[int, int] | None:
+    """(height, width) as the header claims, without decoding; None if this is no image."""
+    try:
+        if data.startswith(_PNG):
+            width, height = struct.unpack_from(">II", data, 16)
+            return height, width
+        if data.startswith(b"\xff\xd8\xff"):
+            return _jpeg_size(data)
+        if data.startswith(b"BM"):
+            width, height = struct.unpack_from("<ii", data, 18)
+            return abs(height), abs(width)
+        if data[:4] in (b"II*\0", b"MM\0*"):
+            return _tiff_size(data)
+    except struct.error:
+        pass
+    return None
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int] | None:
+    at = 2
+    while True:
+        marker, code, length = struct.unpack_from(">BBH", data, at)
+        if marker != 0xFF:
+            return None
+        if code == 0xFF:
+            at += 1
+        elif code in _JPEG_FRAMES:
+            height, width = struct.unpack_from(">HH", data, at + 5)
+            return height, width
+        else:
+            at += 2 + length
+
+
+def _tiff_size(data: bytes) -> tuple[int, int] | None:
+    order: Literal["<", ">"] = "<" if data[:2] == b"II" else ">"
+    (at,) = struct.unpack_from(order + "I", data, 4)
+    (entries,) = struct.unpack_from(order + "H", data, at)
+    sizes = {}
+    for entry in range(entries):
+        tag, kind, _count = struct.unpack_from(order + "HHI", data, at + 2 + 12 * entry)
+        if tag in (256, 257):
+            (sizes[tag],) = struct.unpack_from(
+                order + ("H" if kind == 3 else "I"), data, at + 10 + 12 * entry
+            )
+    return (sizes[257], sizes[256]) if len(sizes) == 2 else None

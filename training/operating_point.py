@@ -1,0 +1,73 @@
+"""Choosing threshold and min_area on images that were kept out of training."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+from tinyunet_deploy.contract import score_threshold
+from tinyunet_deploy.defects import find_defects
+from tinyunet_deploy.model import DeployableGraph, TinyUNet
+from training.data import Example
+
+THRESHOLDS: Final = tuple(round(0.05 * step, 2) for step in range(1, 20))
+MIN_AREAS: Final = (1, 8, 16, 32, 64, 128, 256)
+ESCAPE_COST: Final = 20
+"""Overkills that one escape is worth, as in the DAGM 2007 contest."""
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """Where the network is run unless the user says otherwise, and how well it did there."""
+
+    threshold: float = 0.5
+    min_area: int = 1
+    validation_images: int = 0
+    iou_defective: float | None = None
+    escapes: int | None = None
+    overkills: int | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return dataclasses.asdict(self)
+
+
+def choose_operating_point(network: TinyUNet, examples: Sequence[Example]) -> OperatingPoint:
+    """The threshold with the best iou_defective, then the smallest min_area of the least cost.
+
+    Cost is 20 x escapes + overkills. Without examples: 0.5 and 1.
+    """
+    if not examples:
+        return OperatingPoint()
+    graph = DeployableGraph(network).eval()
+    scores = []
+    with torch.inference_mode():
+        for example in examples:
+            scores.append(graph(torch.from_numpy(example.image)[None, None])[0, 0].numpy())
+    defective = [(s, e) for s, e in zip(scores, examples, strict=True) if e.item.defective]
+    ious = [np.mean([_iou(s, e, t) for s, e in defective] or [0.0]) for t in THRESHOLDS]
+    threshold = THRESHOLDS[int(np.argmax(ious))]
+
+    def mistakes(min_area: int) -> tuple[int, int]:
+        escapes = overkills = 0
+        for score, example in zip(scores, examples, strict=True):
+            found = bool(find_defects(score, threshold, min_area))
+            escapes += example.item.defective and not found
+            overkills += found and not example.item.defective
+        return escapes, overkills
+
+    made = {min_area: mistakes(min_area) for min_area in MIN_AREAS}
+    min_area = min(MIN_AREAS, key=lambda area: ESCAPE_COST * made[area][0] + made[area][1])
+    escapes, overkills = made[min_area]
+    return OperatingPoint(threshold, min_area, len(examples), float(max(ious)), escapes, overkills)
+
+
+def _iou(score: np.ndarray, example: Example, threshold: float) -> float:
+    predicted, truth = score > score_threshold(threshold), example.mask > 0
+    union = np.count_nonzero(predicted | truth)
+    return np.count_nonzero(predicted & truth) / union if union else 1.0

@@ -1,0 +1,201 @@
+"""A recipe: the TOML file that names a training run, read strictly."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from tinyunet_deploy.artifact import digest
+from tinyunet_deploy.errors import DataError
+from tinyunet_deploy.model import VARIANTS
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+@dataclass(frozen=True)
+class Data:
+    """Which pixels a step sees."""
+
+    defect_free: float = 0.0
+    """Share of defect-free images in what is drawn; the reference draws none."""
+    crop: int = 512
+    """Side of the square crop, pixels; a multiple of 16. 512 takes DAGM2007 images whole."""
+    crop_on_defect: float = 0.0
+    """Share of the crops of a defective image that are sure to hold a defect pixel."""
+    validation: float = 0.0
+    """Share of the images that is kept out of training, to choose threshold and min_area."""
+
+
+@dataclass(frozen=True)
+class Augment:
+    """What is done to a crop and its mask, and how often."""
+
+    flip_horizontal: float = 0.5
+    flip_vertical: float = 0.0
+    rotations: tuple[int, ...] = (0, 90, 180)
+    """Angles drawn from, degrees counter-clockwise."""
+    contrast: float = 0.0
+    """Grey values are scaled about 127.5 by a factor from [1 - contrast, 1 + contrast]."""
+    brightness: float = 0.0
+    """Grey values are shifted by up to this many steps of 255, either way."""
+
+
+@dataclass(frozen=True)
+class RMSProp:
+    """TensorFlow's centered RMSProp."""
+
+    name: Literal["rmsprop"] = "rmsprop"
+    decay: float = 0.9
+    momentum: float = 0.8
+    epsilon: float = 1e-10
+    """Added inside the square root."""
+    l2: float = 1e-5
+    """Weight of sum(w^2) / 2 over all variables in the loss."""
+
+
+@dataclass(frozen=True)
+class AdamW:
+    """AdamW (Loshchilov & Hutter 2019) as torch has it."""
+
+    name: Literal["adamw"] = "adamw"
+    beta1: float = 0.9
+    beta2: float = 0.999
+    weight_decay: float = 0.01
+
+
+@dataclass(frozen=True)
+class Staircase:
+    """rate * factor^floor(step / every)."""
+
+    name: Literal["staircase"] = "staircase"
+    rate: float = 1e-4
+    factor: float = 0.8
+    every: int = 500
+
+
+@dataclass(frozen=True)
+class OneCycle:
+    """Cosine from rate / 25 up to rate, then down to rate / 10,000 (Smith & Topin 2019)."""
+
+    name: Literal["one-cycle"] = "one-cycle"
+    rate: float = 1e-3
+    rise: float = 0.25
+    """Share of the steps spent on the way up."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One training run, whatever its data."""
+
+    steps: int = 2500
+    batch: int = 16
+    """Images per optimizer step, over all processes."""
+    seed: int = 0
+    variant: str = "tiny"
+    loss: Literal["adaptive", "bce", "dice"] = "adaptive"
+    """adaptive: BCE until the Dice loss is below 0.3, then Dice; decided at every step."""
+    data: Data = field(default_factory=Data)
+    augment: Augment = field(default_factory=Augment)
+    optimizer: RMSProp | AdamW = field(default_factory=RMSProp)
+    schedule: Staircase | OneCycle = field(default_factory=Staircase)
+
+    def digest(self) -> str:
+        """sha256 of the recipe's values, so that a run is never continued by another recipe."""
+        return digest(repr(self).encode())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return dataclasses.asdict(self)
+
+
+def read_recipe(name: str, **changes: object) -> Recipe:
+    """The recipe of a TOML file, or of a name such as ``reference`` that is kept here.
+
+    Args:
+        changes: top-level values that replace the file's; None leaves the file's.
+
+    Raises:
+        DataError: missing, no TOML, unknown keys or values out of range.
+    """
+    path = Path(name)
+    if path.suffix != ".toml":
+        path = RECIPES / f"{name}.toml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.toml")))
+        raise DataError(name, "is no recipe", f"give a .toml file or one of: {known}")
+    try:
+        values = tomllib.loads(path.read_text("utf-8"))
+        values |= {key: value for key, value in changes.items() if value is not None}
+        recipe: Recipe = _build(Recipe, values, "")
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValueError) as error:
+        raise DataError(path, f"is not a valid recipe: {error}") from error
+    return recipe
+
+
+def _build(kind: type[Any], values: dict[str, Any], prefix: str) -> Any:
+    hints = typing.get_type_hints(kind)
+    unknown = sorted(set(values) - set(hints))
+    if unknown:
+        raise ValueError(f"unknown key {prefix}{unknown[0]}; known are {', '.join(hints)}")
+    fields = {key: _value(hints[key], value, prefix + key) for key, value in values.items()}
+    built = kind(**fields)
+    _check(built, prefix)
+    return built
+
+
+def _value(hint: Any, value: Any, key: str) -> Any:
+    origin = typing.get_origin(hint)
+    if origin is Literal:
+        if value not in typing.get_args(hint):
+            raise ValueError(f"{key} is {value!r}; known are {', '.join(typing.get_args(hint))}")
+        return value
+    if origin is types.UnionType or dataclasses.is_dataclass(hint):
+        if not isinstance(value, dict):
+            raise ValueError(f"{key} must be a table")
+        choices = typing.get_args(hint) or (hint,)
+        if len(choices) > 1:
+            by_name = {choice.name: choice for choice in choices}
+            if value.get("name") not in by_name:
+                raise ValueError(f"{key}.name must be one of {', '.join(by_name)}")
+            choices = (by_name[value["name"]],)
+        return _build(choices[0], value, key + ".")
+    if origin is tuple:
+        if not isinstance(value, list) or not all(type(v) is int for v in value):
+            raise ValueError(f"{key} must be a list of whole numbers")
+        return tuple(value)
+    if hint is float and type(value) is int:
+        value = float(value)
+    if type(value) is not hint:
+        raise ValueError(f"{key} must be a {hint.__name__}, not {value!r}")
+    return value
+
+
+_SHARES = {
+    "defect_free", "crop_on_defect", "validation", "flip_horizontal", "flip_vertical",
+    "contrast", "decay", "momentum", "factor", "rise", "beta1", "beta2",
+}  # fmt: skip
+
+
+def _check(part: Any, prefix: str) -> None:
+    for key, value in vars(part).items():
+        if key in _SHARES and not 0.0 <= value <= 1.0:
+            raise ValueError(f"{prefix}{key} is {value}, outside 0..1")
+        if type(value) in (int, float) and not 0 <= value < float("inf"):
+            raise ValueError(f"{prefix}{key} is {value}, not a number from 0 up")
+        if key in ("steps", "batch", "every", "crop") and value < 1:
+            raise ValueError(f"{prefix}{key} must be at least 1")
+    if isinstance(part, Data) and part.crop % 16:
+        raise ValueError(f"{prefix}crop is {part.crop}, not a multiple of 16")
+    if isinstance(part, Data) and max(part.validation, part.defect_free) == 1.0:
+        raise ValueError(f"{prefix}validation and defect_free must leave something to train on")
+    if isinstance(part, Augment) and set(part.rotations) - {0, 90, 180, 270}:
+        raise ValueError(f"{prefix}rotations are {part.rotations}, not of 0, 90, 180, 270")
+    if isinstance(part, Augment) and not part.rotations:
+        raise ValueError(f"{prefix}rotations must hold at least one angle, 0 for none")
+    if isinstance(part, Recipe) and part.variant not in VARIANTS:
+        raise ValueError(f"variant is {part.variant!r}; known are {', '.join(VARIANTS)}")
