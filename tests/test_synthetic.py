@@ -104,7 +104,7 @@ def test_written_layout(tmp_path: Path) -> None:
             for index, row in zip(indices, rows, strict=True):
                 number = f"{index:04d}"
                 defective = row.split("\t")[1] == "1"
-                label = f"{number}_label.PNG" if defective else ""
+                label = f"{number}_label.PNG" if defective else "0\t"
                 assert row == f"{number}\t{int(defective)}\t{number}.PNG\t0\t{label}"
                 want = sample(class_id, index, defective=defective, seed=4, size=64)
                 assert np.array_equal(grey(folder / f"{number}.PNG"), want.image)

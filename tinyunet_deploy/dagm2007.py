@@ -633,3 +633,10 @@ def _read_mask_file(path: Path) -> Image:
         return read_image(path)
     except ImageError as error:
         raise DataError(path, f"is no usable mask: it {error.what}", error.hint) from error
+
+
+def is_truth_folder(folder: Path) -> bool:
+    """Whether a folder holds truth, not images: ``Label/`` with its list, ``Truth/`` beside it."""
+    if folder.name == "Truth":
+        folder = folder.with_name("Label")
+    return folder.name == "Label" and (folder / "Labels.txt").is_file()

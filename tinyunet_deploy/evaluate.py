@@ -47,6 +47,8 @@ class Evaluation:
     precision: str
     backend: str
     device: str
+    versions: dict[str, str]
+    """Package -> version of what decodes, computes and counts."""
     threshold: float
     """The operating threshold, probability."""
     min_area: int
@@ -88,7 +90,7 @@ class Evaluation:
             },
             "backend": self.backend,
             "device": self.device,
-            "versions": {"numpy": np.__version__, "opencv": cv2.__version__},
+            "versions": self.versions,
             "dataset": {
                 "name": self.dataset.root.resolve().name,
                 "layout": self.dataset.layout,
@@ -171,6 +173,7 @@ def evaluate(
             if scored.error is not None:
                 skipped[scored.path] = scored.error
             else:
+                assert scored.score is not None
                 pending.append(pool.submit(count, dataset.items[scored.index], scored.score))
             if len(pending) > 2 * batch_size:  # bounds memory: each holds a score
                 images.append(pending.popleft().result())
@@ -188,6 +191,7 @@ def evaluate(
         precision=sidecar.precision,
         backend=backend.name,
         device=backend.device,
+        versions={"numpy": np.__version__, "opencv": cv2.__version__, **backend.versions},
         threshold=threshold,
         min_area=min_area,
         images=tuple(images),

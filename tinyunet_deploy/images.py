@@ -94,6 +94,14 @@ def encode_png(array: NDArray[np.uint8]) -> bytes:
     return data.tobytes()
 
 
+def encode_jpeg(array: NDArray[np.uint8]) -> bytes:
+    """JPEG file of uint8 [H, W, 3] BGR values, for people to look at."""
+    ok, data = cv2.imencode(".jpg", array, [cv2.IMWRITE_JPEG_QUALITY, 92])
+    if not ok:
+        raise ValueError(f"cannot encode an array of {array.shape} {array.dtype} as JPEG")
+    return data.tobytes()
+
+
 def write_png(path: Path, array: NDArray[np.uint8]) -> None:
     """Write uint8 [H, W] grey or [H, W, 3] BGR values as a PNG file, whole or not at all.
 

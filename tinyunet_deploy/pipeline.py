@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from tinyunet_deploy.backends import Backend
-from tinyunet_deploy.contract import Contract, Image, Score
-from tinyunet_deploy.errors import ImageError
-from tinyunet_deploy.images import read_image
+from tinyunet_deploy.contract import Contract, Image, Score, defect_mask
+from tinyunet_deploy.dagm2007 import is_truth_folder
+from tinyunet_deploy.defects import find_defects, verdict
+from tinyunet_deploy.errors import ImageError, RefusedError
+from tinyunet_deploy.files import write_atomic
+from tinyunet_deploy.images import (
+    IMAGE_SUFFIXES,
+    encode_jpeg,
+    encode_png,
+    overlay,
+    read_image,
+)
+from tinyunet_deploy.report import Line, Report, Summary
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +43,7 @@ class Scored:
 
 def score_images(
     paths: Iterable[Path], backend: Backend, *, batch_size: int, workers: int
-) -> Iterator[Scored]:
+) -> Generator[Scored]:
     """Score image files in their order.
 
     ``workers`` threads decode ahead while one thread runs the backend, one batch ahead of what the
@@ -89,7 +101,7 @@ def _decode(index: int, path: Path, contract: Contract) -> Scored:
 
 
 def _batches(decoded: Iterator[Scored], batch_size: int) -> Iterator[list[Scored]]:
-    """Runs of images of which at most ``batch_size`` are usable; errors ride along in their place."""
+    """Runs of images, at most ``batch_size`` of them usable; errors ride along in their place."""
     batch: list[Scored] = []
     usable = 0
     for scored in decoded:
@@ -111,3 +123,158 @@ def _run(batch: list[Scored], backend: Backend) -> list[Scored]:
         scored if scored.image is None else replace(scored, score=next(scores)[0])
         for scored in batch
     ]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What ``infer`` writes beside masks and report."""
+
+    overlays: bool = False
+    """``overlays/NAME.jpg``: the image with the mask's outline."""
+    scores: bool = False
+    """``scores/NAME``: the score as a grey PNG."""
+
+
+def infer(
+    sources: Sequence[Path],
+    output: Path,
+    backend: Backend,
+    *,
+    threshold: float,
+    min_area: int,
+    batch_size: int,
+    workers: int,
+    outputs: Outputs = Outputs(),
+    each: Callable[[Line], None] | None = None,
+) -> Summary:
+    """Write masks and a report for image files and folders, or go on where a run stopped.
+
+    Args:
+        sources: image files and folders. The masks mirror the tree below their common folder.
+        output: belongs to one model and one set of options; refused if it belongs to others.
+        threshold: probability in [0, 1].
+        min_area: pixels that a defect must have to make a part NG.
+        each: called with the report line of each image, in order.
+
+    Returns:
+        Counts over the whole folder, what an earlier run did included.
+
+    Raises:
+        RefusedError: the output folder belongs to another run, or there is no image at all.
+        RuntimeUnavailable: the disk is full or read-only; what was written stays valid.
+    """
+    root = common_root(sources)
+    options = {
+        "model_sha256": backend.artifact.sidecar.sha256,
+        "backend": backend.name,
+        "device": backend.device,
+        "threshold": threshold,
+        "min_area": min_area,
+        "overlays": outputs.overlays,
+        "scores": outputs.scores,
+    }
+
+    def name_of(path: Path) -> str:
+        return path.relative_to(root).as_posix()
+
+    def finish(scored: Scored) -> Line:
+        name = name_of(scored.path)
+        if scored.image is None or scored.score is None:
+            assert scored.error is not None
+            error = scored.error
+            return {"path": name, "status": "skipped", "reason": error.reason, "what": error.what}
+        defects = find_defects(scored.score, threshold, min_area)
+        mask = defect_mask(scored.score, threshold)
+        _put(output / "masks" / png_name(name), encode_png(mask))
+        if outputs.scores:
+            _put(output / "scores" / png_name(name), encode_png(scored.score))
+        if outputs.overlays:
+            _put(output / "overlays" / f"{name}.jpg", encode_jpeg(overlay(scored.image, mask)))
+        return {
+            "path": name,
+            "status": "ok",
+            "verdict": verdict(defects),
+            "max_score": int(scored.score.max()),
+            "defects": [asdict(defect) for defect in defects],
+        }
+
+    with Report(output, options) as report, contextlib.ExitStack() as cleanup:
+        todo = (path for path in walk_images(sources, output) if name_of(path) not in report)
+        results = score_images(todo, backend, batch_size=batch_size, workers=workers)
+        cleanup.callback(results.close)
+        writers = ThreadPoolExecutor(workers, "write")
+        cleanup.callback(writers.shutdown, cancel_futures=True)
+        writing: deque[Future[Line]] = deque()
+
+        def settle(most: int) -> None:
+            while len(writing) > most:
+                line = writing.popleft().result()
+                report.add(line)
+                if each:
+                    each(line)
+
+        for scored in results:
+            writing.append(writers.submit(finish, scored))
+            settle(2 * (batch_size + workers))
+        settle(0)
+        if not report.summary.images:
+            raise RefusedError(root, "holds no image", f"suffixes are {suffixes()}")
+        report.finish()
+        return report.summary
+
+
+def png_name(name: str) -> str:
+    """The name under which the mask of an image is written: its own, with .png after any other."""
+    return name if name.lower().endswith(".png") else f"{name}.png"
+
+
+def common_root(sources: Sequence[Path]) -> Path:
+    """The folder whose tree the output mirrors."""
+    folders = [source if source.is_dir() else source.parent for source in sources]
+    return Path(os.path.commonpath([folder.absolute() for folder in folders]))
+
+
+def walk_images(sources: Sequence[Path], output: Path | None = None) -> Iterator[Path]:
+    """Image files below the sources, in the order of their names, as they are found.
+
+    In a folder, entries without an image suffix, hidden entries, folders behind links, DAGM2007
+    label folders and ``output`` itself are passed over. A file that is named is always taken.
+    """
+    absolute = sorted({source.absolute() for source in sources})
+    for source in absolute:
+        if any(folder in source.parents for folder in absolute):
+            continue
+        if source.is_dir():
+            yield from _walk(source, output.absolute() if output else None)
+        else:
+            yield source
+
+
+def _walk(folder: Path, output: Path | None) -> Iterator[Path]:
+    try:
+        with os.scandir(folder) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise RefusedError(folder, f"cannot be listed: {error.strerror}") from error
+    for entry in found:
+        path = folder / entry.name
+        if entry.name.startswith(".") or path == output:
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            if not is_truth_folder(path):
+                yield from _walk(path, output)
+        elif path.suffix.lower() in IMAGE_SUFFIXES:
+            yield path
+
+
+def suffixes() -> str:
+    """The suffixes of images, for a message."""
+    return " ".join(sorted(IMAGE_SUFFIXES))
+
+
+def _put(path: Path, data: bytes) -> None:
+    try:
+        write_atomic(path, data)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, data)

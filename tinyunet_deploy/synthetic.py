@@ -493,7 +493,7 @@ def write_dataset(
             rows = ["1\n"]
             for index in range(first, first + count):
                 bad = index in chosen
-                label = f"{index:04}_label.PNG" if bad else ""
+                label = f"{index:04}_label.PNG" if bad else "0\t"
                 rows.append(f"{index:04}\t{int(bad)}\t{index:04}.PNG\t0\t{label}\n")
                 jobs.append((folder, class_id, index, bad))
             tables[folder / "Label" / "Labels.txt"] = "".join(rows).encode()

@@ -45,10 +45,10 @@ def choose_operating_point(network: TinyUNet, examples: Sequence[Example]) -> Op
     if not examples:
         return OperatingPoint()
     graph = DeployableGraph(network).eval()
-    scores = []
     with torch.inference_mode():
-        for example in examples:
-            scores.append(graph(torch.from_numpy(example.image)[None, None])[0, 0].numpy())
+        scores = [
+            graph(torch.from_numpy(example.image)[None, None])[0, 0].numpy() for example in examples
+        ]
     defective = [(s, e) for s, e in zip(scores, examples, strict=True) if e.item.defective]
     ious = [np.mean([_iou(s, e, t) for s, e in defective] or [0.0]) for t in THRESHOLDS]
     threshold = THRESHOLDS[int(np.argmax(ious))]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import click
 
@@ -132,7 +132,9 @@ class _Count(NamedTuple):
 def _counts(dataset: Dataset) -> list[_Count]:
     from tinyunet_deploy.dagm2007 import PUBLISHED_COUNTS
 
-    published = PUBLISHED_COUNTS if dataset.layout == "released" else {}
+    published: Mapping[Any, tuple[int, int]] = (
+        PUBLISHED_COUNTS if dataset.layout == "released" else {}
+    )
     images = Counter((item.class_id, item.split) for item in dataset.items)
     defective = Counter((item.class_id, item.split) for item in dataset.items if item.defective)
     return [

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from tinyunet_deploy.cli.options import ClassList, load_backend, model_options
+from tinyunet_deploy.cli.options import ClassList, model_options, operating_options
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -30,16 +30,7 @@ _SHOWN = 10
     type=click.Choice(["train", "test", "all"]),
     help="Images to use; test, or all where the data set has no split, unless given.",
 )
-@click.option(
-    "--threshold",
-    type=click.FloatRange(0, 1),
-    help="Probability over which a pixel is a defect; the model's own unless given.",
-)
-@click.option(
-    "--min-area",
-    type=click.IntRange(min=1),
-    help="Pixels that a defect has at least; the model's own unless given.",
-)
+@operating_options
 @click.option(
     "--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True
 )
@@ -55,9 +46,9 @@ def evaluate(
     data: Path,
     model: Path | None,
     backend: str | None,
-    device: str | None,
+    device: str,
     batch_size: int,
-    workers: int,
+    workers: int | None,
     classes: tuple[int, ...] | None,
     split: Literal["train", "test", "all"] | None,
     threshold: float | None,
@@ -73,19 +64,20 @@ def evaluate(
     from rich.progress import Progress
 
     from tinyunet_deploy import evaluate as evaluation
+    from tinyunet_deploy.backends import open_backend, processor_count
     from tinyunet_deploy.dagm2007 import read_dataset
     from tinyunet_deploy.files import write_atomic
 
-    dataset = read_dataset(
-        data, classes=classes, split=split if split in ("train", "test") else None
-    )
+    dataset = read_dataset(data, classes=classes, split=None if split == "all" else split)
     if split is None:
         dataset = evaluation.held_out(dataset)
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
-    loaded = load_backend(model, backend, device)
-    sidecar = loaded.artifact.sidecar
-    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+    with (
+        open_backend(model, backend, device) as loaded,
+        Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar,
+    ):
+        sidecar = loaded.artifact.sidecar
         task = bar.add_task("evaluating", total=len(dataset.items))
         result = evaluation.evaluate(
             dataset,
@@ -93,7 +85,7 @@ def evaluate(
             threshold=sidecar.threshold if threshold is None else threshold,
             min_area=sidecar.min_area if min_area is None else min_area,
             batch_size=batch_size,
-            workers=workers,
+            workers=workers or processor_count(),
             progress=lambda count: bar.advance(task, count),
         )
     text = result.as_json()
@@ -116,20 +108,91 @@ def _print_tables(result: Evaluation) -> None:
 
     console = Console()
     console.print(
-        f"{result.model} ({result.precision}) with {result.backend} on {result.device}, "
-        f"threshold {result.threshold:g}, min_area {result.min_area} px",
+        f"{result.model} ({result.precision}), {result.backend} on {result.device}, "
+        f"{len(result.images)} images of {result.dataset.root}\n",
         highlight=False,
+        markup=False,
         soft_wrap=True,
     )
     console.print(_figures(result))
     console.print(_reference(result))
 
 
+def _rows(result: Evaluation) -> dict[str, Ratios]:
+    """Name of a row -> its figures: each class, and for several their mean and all images."""
+    rows: dict[str, Ratios] = {str(k): summary for k, summary in result.classes.items()}
+    if len(rows) > 1:
+        rows["mean"] = result.mean
+    if len(rows) != 1:
+        rows["all"] = result.all
+    return rows
+
+
 def _figures(result: Evaluation) -> Table:
+    """The figures at the operating threshold."""
+    from tinyunet_deploy.metrics import Summary
+
+    table = _table(
+        "images",
+        "iou\ndefective",
+        "iou\nglobal",
+        "dice",
+        "dice of\nnothing",
+        "escapes",
+        "overkills",
+        "AUROC",
+        title=f"at threshold {result.threshold:g} and min_area {result.min_area} px",
+    )
+    for name, row in _rows(result).items():
+        images = ""
+        escapes, overkills = _cell(row.escape_rate), _cell(row.overkill_rate)
+        if isinstance(row, Summary):
+            images = str(row.images)
+            escapes = f"{row.escapes}/{row.defective}"
+            overkills = f"{row.overkills}/{row.images - row.defective}"
+        table.add_row(
+            name,
+            images,
+            _cell(row.iou_defective),
+            _cell(row.iou_global),
+            _cell(row.dice),
+            _cell(row.dice_nothing),
+            escapes,
+            overkills,
+            _cell(row.auroc),
+        )
+    return table
+
+
+def _reference(result: Evaluation) -> Table:
+    """The reference's figure at its thresholds."""
+    from tinyunet_deploy.metrics import REFERENCE_THRESHOLDS
+
+    table = _table(
+        *(f"{threshold:g}" for threshold in REFERENCE_THRESHOLDS),
+        "dice of\nnothing",
+        title='dice at each threshold, published as "IoU" for U-Net Industrial',
+    )
+    for name, row in _rows(result).items():
+        dice = [row.dice_reference[threshold] for threshold in REFERENCE_THRESHOLDS]
+        table.add_row(name, *map(_cell, [*dice, row.dice_nothing]))
+    return table
+
+
+def _table(*columns: str, title: str) -> Table:
+    from rich import box
     from rich.table import Table
 
     table = Table(
-        caption="iou: I/U; dice: (2I+1e-5)/(A+B+1e-5), mean over all images; "
-        "nothing: dice of predicting nothing",
+        title=title,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 0, 0, 1),
     )
-    table.add_column("class", justify="right")
+    for column in ("class", *columns):
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
+
+
+def _cell(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.3f}"

@@ -1,0 +1,79 @@
+"""``tinyunet doctor``."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--format",
+    "style",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+)
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def doctor(style: str, debug: bool) -> int:
+    """List what runs on this machine and, for what does not, why and what to install.
+
+    Each backend is really tried on the model of the package. Exit 5 if none runs.
+    """
+    import json
+    import os
+    import platform
+    import time
+
+    import cv2
+    import numpy as np
+    from rich.console import Console
+    from rich.table import Table
+
+    from tinyunet_deploy import __version__, synthetic
+    from tinyunet_deploy.backends import BACKENDS, open_backend, processor_count, why_not
+    from tinyunet_deploy.errors import TinyUNetError
+
+    backends = []
+    for name in BACKENDS:
+        found: dict[str, object] = {"backend": name, "device": "cpu", "runs": False}
+        backends.append(found)
+        reason = why_not(name)
+        if reason is None:
+            try:
+                with open_backend(None, name) as backend:
+                    size = backend.contract.height
+                    image = synthetic.sample(1, 1, defective=True, size=size).image[None, None]
+                    backend.run(image)
+                    started = time.perf_counter()
+                    backend.run(image)
+                    found["one_image_ms"] = round((time.perf_counter() - started) * 1e3, 1)
+                    found["versions"] = backend.versions
+                    found["runs"] = True
+            except (TinyUNetError, ImportError) as error:
+                reason = str(error)
+        if reason is not None:
+            found["reason"] = reason
+    machine = {
+        "tinyunet_deploy": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "opencv": cv2.__version__,
+        "system": platform.platform(),
+        "processors": processor_count(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+    }
+    if style == "json":
+        click.echo(json.dumps({"schema_version": 1, "machine": machine, "backends": backends}))
+    else:
+        console = Console(soft_wrap=True)
+        for key, value in machine.items():
+            console.print(f"{key:16} {value}", highlight=False)
+        table = Table("backend", "runs", "one image", "version, or why not and what to do")
+        for found in backends:
+            versions = found.get("versions", {})
+            assert isinstance(versions, dict)
+            told = ", ".join(f"{k} {v}" for k, v in versions.items()) or str(found.get("reason"))
+            took = f"{found['one_image_ms']} ms" if found["runs"] else "-"
+            table.add_row(str(found["backend"]), "yes" if found["runs"] else "no", took, told)
+        Console().print(table)
+    return 0 if any(found["runs"] for found in backends) else 5

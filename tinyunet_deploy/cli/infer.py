@@ -1,0 +1,117 @@
+"""``tinyunet infer``, which is also ``tinyunet-infer``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from tinyunet_deploy.cli.options import model_options, operating_options
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for masks/ and report.jsonl.",
+)
+@model_options
+@operating_options
+@click.option("--overlays", is_flag=True, help="Write pictures with the defects outlined.")
+@click.option("--scores", is_flag=True, help="Write the scores as grey PNGs.")
+@click.option(
+    "--format",
+    "style",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="How the summary is printed.",
+)
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def infer(
+    images: tuple[Path, ...],
+    output: Path,
+    model: Path | None,
+    backend: str | None,
+    device: str,
+    batch_size: int,
+    workers: int | None,
+    threshold: float | None,
+    min_area: int | None,
+    overlays: bool,
+    scores: bool,
+    style: str,
+    debug: bool,
+) -> int:
+    """Find defects in IMAGES, files and folders: a mask for each and one report.
+
+    The masks mirror the input tree. An image that cannot be used is skipped and reported (exit 3).
+    The same command run again goes on where it stopped.
+    """
+    import dataclasses
+    import json
+    import time
+
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+    from tinyunet_deploy.backends import open_backend, processor_count
+    from tinyunet_deploy.errors import RefusedError
+    from tinyunet_deploy.pipeline import Outputs
+    from tinyunet_deploy.pipeline import infer as infer_images
+    from tinyunet_deploy.report import REPORT, Line
+
+    console = Console(stderr=True)
+    with open_backend(model, backend, device) as loaded:
+        sidecar = loaded.artifact.sidecar
+        with Progress(
+            TextColumn("inferring"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.completed} images"),
+            TextColumn("{task.fields[rate]:.1f} images/s  {task.fields[ng]} NG"),
+            console=console,
+            disable=not sys.stderr.isatty(),
+        ) as progress:
+            bar = progress.add_task("", total=None, rate=0.0, ng=0)
+            started = time.monotonic()
+            done = ng = 0
+
+            def each(line: Line) -> None:
+                nonlocal done, ng
+                done += 1
+                ng += line.get("verdict") == "NG"
+                rate = done / (time.monotonic() - started)
+                progress.update(bar, completed=done, rate=rate, ng=ng)
+                if line["status"] == "skipped":
+                    path = line["path"].encode("unicode_escape").decode("ascii")
+                    click.echo(f"skipped: {path}: {line['what']}", err=True)
+
+            summary = infer_images(
+                images,
+                output,
+                loaded,
+                threshold=sidecar.threshold if threshold is None else threshold,
+                min_area=sidecar.min_area if min_area is None else min_area,
+                batch_size=batch_size,
+                workers=workers or processor_count(),
+                outputs=Outputs(overlays, scores),
+                each=each,
+            )
+            seconds = time.monotonic() - started
+    if style == "json":
+        click.echo(json.dumps({"schema_version": 1, **dataclasses.asdict(summary)}))
+    else:
+        click.echo(
+            f"{summary.images} images: {summary.ok - summary.ng} OK, {summary.ng} NG, "
+            f"{summary.skipped} skipped"
+        )
+        click.echo(f"masks: {output / 'masks'}  report: {output / REPORT}")
+    click.echo(f"{done} images in {seconds:.1f} s on {loaded.name}", err=True)
+    if not summary.ok:
+        raise RefusedError(output / REPORT, "no image was usable", "each has its reason there")
+    return 3 if summary.skipped else 0

@@ -1,0 +1,61 @@
+"""``tinyunet info``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("model", required=False, type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "--format",
+    "style",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+)
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def info(model: Path | None, style: str, debug: bool) -> None:
+    """Say what MODEL is, what it takes and gives, and where it comes from.
+
+    Without MODEL: the one that comes with the package. The file is checked against its sidecar.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from tinyunet_deploy.artifact import DEFAULT_ONNX, read_artifact
+
+    path = model or DEFAULT_ONNX
+    artifact = read_artifact(path)
+    sidecar = artifact.sidecar
+    if style == "json":
+        click.echo(sidecar.as_json(), nl=False)
+        return
+    contract = sidecar.contract
+    grey = f"uint8 [N, 1, {contract.height}, {contract.width}]"
+    facts = {
+        "file": f"{path}  {len(artifact.data) / 1e6:.1f} MB",
+        "kind": f"{sidecar.kind}, {sidecar.precision}",
+        "sha256": f"{sidecar.sha256}  (checked)",
+        "made from": sidecar.parent or "training",
+        "takes": f"image {grey}, " + (f"N <= {most}" if (most := contract.max_batch) else "any N"),
+        "gives": f"score {grey}, 255 x probability of a defect",
+        "threshold": f"{sidecar.threshold:g}",
+        "min_area": f"{sidecar.min_area} px",
+    }
+    table = Table.grid(padding=(0, 2))
+    for name, fact in facts.items():
+        table.add_row(name, fact)
+    for name, value in sidecar.origin.items():
+        table.add_row(name, _one_line(value))
+    Console(soft_wrap=True).print(table, markup=False)
+
+
+def _one_line(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_one_line(part)}" for key, part in value.items())
+    if isinstance(value, list | tuple):
+        return " ".join(map(_one_line, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
