@@ -43,8 +43,10 @@ class Contract:
 
     def __post_init__(self) -> None:
         for name, value in (("height", self.height), ("width", self.width)):
-            if value < SIZE_MULTIPLE or value % SIZE_MULTIPLE:
-                raise ValueError(f"{name} {value} is not a multiple of {SIZE_MULTIPLE}")
+            if type(value) is not int or value < SIZE_MULTIPLE or value % SIZE_MULTIPLE:
+                raise ValueError(f"{name} {value!r} is not a multiple of {SIZE_MULTIPLE}")
+        if self.max_batch is not None and (type(self.max_batch) is not int or self.max_batch < 1):
+            raise ValueError(f"max_batch {self.max_batch!r} is not a positive number")
 
 
 def score_threshold(threshold: float) -> int:

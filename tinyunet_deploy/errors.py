@@ -16,6 +16,7 @@ Each is one line: ``<where>: <what> (<hint>)``.
 from __future__ import annotations
 
 import os
+import re
 from typing import ClassVar
 
 __all__ = [
@@ -48,7 +49,8 @@ class TinyUNetError(Exception):
 
     def __str__(self) -> str:
         line = f"{self.where}: {self.what}" + (f" ({self.hint})" if self.hint else "")
-        return line.encode("utf-8", "backslashreplace").decode().replace("\n", "\\n")
+        line = line.encode("utf-8", "backslashreplace").decode()
+        return re.sub(r"[\x00-\x1f\x7f]", lambda match: repr(match[0])[1:-1], line)
 
 
 class ImageError(TinyUNetError):

@@ -24,6 +24,7 @@ from tinyunet_deploy.defects import find_defects, verdict
 from tinyunet_deploy.errors import DataError, ImageError
 from tinyunet_deploy.metrics import (
     FORMULAS,
+    NOTATION,
     ImageCounts,
     Ratios,
     Summary,
@@ -104,6 +105,7 @@ class Evaluation:
                 {"name": _name(self.dataset, path), "reason": error.reason, "what": error.what}
                 for path, error in self.skipped.items()
             ],
+            "notation": NOTATION,
             "formulas": FORMULAS,
             "classes": {k: dataclasses.asdict(summary) for k, summary in self.classes.items()},
             "mean": dataclasses.asdict(self.mean),

@@ -5,11 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import threading
 from pathlib import Path
 
 from tinyunet_deploy.errors import RuntimeUnavailable
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
+_FULL |= {errno.EMFILE, errno.ENFILE}
+PART = ".part"
+"""Suffix of the hidden file in which a write that has not finished is; dead ones may be removed."""
 
 
 def read_regular(path: Path, limit: int | None = None) -> bytes:
@@ -21,16 +25,19 @@ def read_regular(path: Path, limit: int | None = None) -> bytes:
         limit: largest accepted size in bytes.
 
     Raises:
-        OSError: the file is missing, unreadable, not regular (EINVAL) or over the limit (EFBIG).
+        OSError: the file is missing, unreadable, not regular (EINVAL, EISDIR) or over the limit (EFBIG).
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
+    with open(path, "rb", opener=_open_without_waiting) as file:
+        status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
         if limit is not None and status.st_size > limit:
             raise OSError(errno.EFBIG, f"larger than {limit} bytes", str(path))
         return file.read()
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def write_atomic(path: Path, data: bytes | memoryview, *, durable: bool = False) -> None:
@@ -42,7 +49,7 @@ def write_atomic(path: Path, data: bytes | memoryview, *, durable: bool = False)
     Raises:
         RuntimeUnavailable: the disk is full, read-only or failing.
     """
-    temporary = path.with_name(f".{path.name[:200]}.{os.getpid()}.part")
+    temporary = path.with_name(f".{os.getpid()}-{threading.get_native_id()}{PART}")
     try:
         try:
             with temporary.open("wb") as file:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Literal
 
@@ -24,6 +25,9 @@ MAX_BYTES: Final = 512 * 1024 * 1024
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 _PNG_END: Final = b"IEND\xaeB`\x82"
 _JPEG_END: Final = b"\xff\xd9"
+_TIFF: Final = (b"II*\0", b"MM\0*")
+_TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_ORIENTATION = 256, 257, 274
+_JPEG: Final = b"\xff\xd8\xff"
 _JPEG_FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
@@ -64,24 +68,26 @@ def decode_image(data: bytes, where: Path, *, max_pixels: int = MAX_PIXELS) -> I
     """
     if not data:
         raise ImageError(where, "empty", "is an empty file")
-    size = _size_in_header(data)
-    if size is None:
-        raise ImageError(where, "not-an-image", "is no PNG, JPEG, BMP or TIFF image")
-    height, width = size
+    try:
+        size = height, width = _size_in_header(data)
+    except struct.error as error:
+        raise ImageError(where, "truncated", "ends before the image does") from error
+    except ValueError as error:
+        raise ImageError(where, "not-an-image", "is no PNG, JPEG, BMP or TIFF image") from error
     if height * width > max_pixels:
         raise ImageError(
             where, "too-large", f"has {width}x{height} pixels, more than {max_pixels} in all"
         )
-    if data.startswith(_PNG) and _PNG_END not in data[-64:]:
+    if _lacks_its_end(data):
         raise ImageError(where, "truncated", "ends before the image does")
-    if data.startswith(b"\xff\xd8") and _JPEG_END not in data[-4096:]:
-        raise ImageError(where, "truncated", "ends before the image does")
+    if data.startswith(_TIFF):
+        data = _unrotated_tiff(data)
     flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
         raise ImageError(where, "corrupt", "cannot be decoded") from error
-    if image is None:
+    if image is None or image.shape != size:
         raise ImageError(where, "corrupt", "cannot be decoded")
     return image.astype(np.uint8, copy=False)
 
@@ -119,48 +125,65 @@ def overlay(image: Image, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return picture.astype(np.uint8, copy=False)
 
 
-def _size_in_header(data: bytes) -> tuple[int, int] | None:
-    """(height, width) as the header claims, without decoding; None if this is no image."""
-    try:
-        if data.startswith(_PNG):
-            width, height = struct.unpack_from(">II", data, 16)
-            return height, width
-        if data.startswith(b"\xff\xd8\xff"):
-            return _jpeg_size(data)
-        if data.startswith(b"BM"):
-            width, height = struct.unpack_from("<ii", data, 18)
-            return abs(height), abs(width)
-        if data[:4] in (b"II*\0", b"MM\0*"):
-            return _tiff_size(data)
-    except struct.error:
-        pass
-    return None
+def _size_in_header(data: bytes) -> tuple[int, int]:
+    """(height, width) as the header claims, without decoding.
+
+    Raises:
+        struct.error: the header is cut off.
+        ValueError: this is no image.
+    """
+    if data.startswith(_PNG):
+        width, height = struct.unpack_from(">II", data, 16)
+        return height, width
+    if data.startswith(_JPEG):
+        height, width = struct.unpack_from(">HH", data, _jpeg_frame(data) + 5)
+        return height, width
+    if data.startswith(b"BM"):
+        width, height = struct.unpack_from("<ii", data, 18)
+        return abs(height), abs(width)
+    if data.startswith(_TIFF):
+        sizes = {tag: value for tag, _at, value in _tiff_fields(data)}
+        return sizes.get(_TIFF_HEIGHT, 0), sizes.get(_TIFF_WIDTH, 0)
+    raise ValueError("no known signature")
 
 
-def _jpeg_size(data: bytes) -> tuple[int, int] | None:
+def _lacks_its_end(data: bytes) -> bool:
+    """Whether a PNG or JPEG is cut off; OpenCV before 5 takes half a JPEG without a word.
+
+    Cameras append data of their own, and the header of a JPEG may hold a small one with its end.
+    """
+    if data.startswith(_PNG):
+        return data.rfind(_PNG_END) < 0
+    return data.startswith(_JPEG) and data.rfind(_JPEG_END) < _jpeg_frame(data)
+
+
+def _jpeg_frame(data: bytes) -> int:
+    """Where the frame header is, which has the size."""
     at = 2
     while True:
         marker, code, length = struct.unpack_from(">BBH", data, at)
         if marker != 0xFF:
-            return None
-        if code == 0xFF:
-            at += 1
-        elif code in _JPEG_FRAMES:
-            height, width = struct.unpack_from(">HH", data, at + 5)
-            return height, width
-        else:
-            at += 2 + length
+            raise ValueError("no marker where one must be")
+        if code in _JPEG_FRAMES:
+            return at
+        at += 1 if code == 0xFF else 2 + length
 
 
-def _tiff_size(data: bytes) -> tuple[int, int] | None:
+def _tiff_fields(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """(tag, place of the value, value) of the one-number fields of the first image."""
     order: Literal["<", ">"] = "<" if data[:2] == b"II" else ">"
     (at,) = struct.unpack_from(order + "I", data, 4)
     (entries,) = struct.unpack_from(order + "H", data, at)
-    sizes = {}
-    for entry in range(entries):
-        tag, kind, _count = struct.unpack_from(order + "HHI", data, at + 2 + 12 * entry)
-        if tag in (256, 257):
-            (sizes[tag],) = struct.unpack_from(
-                order + ("H" if kind == 3 else "I"), data, at + 10 + 12 * entry
-            )
-    return (sizes[257], sizes[256]) if len(sizes) == 2 else None
+    for entry in range(at + 2, at + 2 + 12 * entries, 12):
+        tag, kind, _count = struct.unpack_from(order + "HHI", data, entry)
+        (value,) = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, entry + 8)
+        yield tag, entry + 8, value
+
+
+def _unrotated_tiff(data: bytes) -> bytes:
+    """The same file without its rotation, which OpenCV would follow in spite of its flag."""
+    for tag, at, value in _tiff_fields(data):
+        if tag == _TIFF_ORIENTATION and value != 1:
+            upright = struct.pack(("<" if data[:2] == b"II" else ">") + "H", 1)
+            return data[:at] + upright + data[at + 2 :]
+    return data

@@ -1,6 +1,6 @@
 """The metric block: pixel counts of each image, and the ratios computed from them.
 
-Every figure carries its formula, because the literature's "IoU" has several. Notation, for one
+Every figure carries its formula, because the literature's "IoU" has several. Notation, of one
 image at one threshold: A pixels predicted, B in the truth, I in both, U = A + B - I in either.
 """
 
@@ -20,6 +20,9 @@ from tinyunet_deploy.defects import Verdict
 REFERENCE_THRESHOLDS: Final = (0.05, 0.125, 0.25, 0.5, 0.75, 0.85, 0.95, 0.99)
 """The thresholds at which the reference, U-Net Industrial, reports its figure."""
 
+NOTATION: Final = (
+    "of one image at one threshold: A pixels predicted, B in the truth, I in both, U = A + B - I"
+)
 FORMULAS: Final = {
     "iou_defective": "mean over defective images of I / U; 0 where U = 0",
     "iou_global": "sum of I over all images / sum of U over all images",
@@ -31,7 +34,7 @@ FORMULAS: Final = {
     "auroc": "probability that the max_score of a defective image is above that of a defect-free "
     "image, ties count half (Hanley & McNeil 1982)",
 }
-"""Ratio -> its formula, in the notation of this module. A ratio of nothing is undefined, NaN."""
+"""Ratio -> its formula, in the above notation. A ratio of nothing is undefined, NaN."""
 
 _SMOOTH: Final = 1e-5
 

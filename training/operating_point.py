@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import torch
 
-from tinyunet_deploy.contract import score_threshold
 from tinyunet_deploy.defects import find_defects
+from tinyunet_deploy.metrics import Pixels, count_pixels
 from tinyunet_deploy.model import DeployableGraph, TinyUNet
 from training.data import Example
 
@@ -49,8 +49,12 @@ def choose_operating_point(network: TinyUNet, examples: Sequence[Example]) -> Op
         scores = [
             graph(torch.from_numpy(example.image)[None, None])[0, 0].numpy() for example in examples
         ]
-    defective = [(s, e) for s, e in zip(scores, examples, strict=True) if e.item.defective]
-    ious = [np.mean([_iou(s, e, t) for s, e in defective] or [0.0]) for t in THRESHOLDS]
+    counts = [
+        count_pixels(score, example.mask, THRESHOLDS)
+        for score, example in zip(scores, examples, strict=True)
+        if example.item.defective
+    ]
+    ious = [np.mean([_iou(*image, t) for image in counts] or [0.0]) for t in THRESHOLDS]
     threshold = THRESHOLDS[int(np.argmax(ious))]
 
     def mistakes(min_area: int) -> tuple[int, int]:
@@ -67,7 +71,6 @@ def choose_operating_point(network: TinyUNet, examples: Sequence[Example]) -> Op
     return OperatingPoint(threshold, min_area, len(examples), float(max(ious)), escapes, overkills)
 
 
-def _iou(score: np.ndarray, example: Example, threshold: float) -> float:
-    predicted, truth = score > score_threshold(threshold), example.mask > 0
-    union = np.count_nonzero(predicted | truth)
-    return np.count_nonzero(predicted & truth) / union if union else 1.0
+def _iou(truth_px: int, pixels: Mapping[float, Pixels], threshold: float) -> float:
+    intersection, predicted = pixels[threshold].intersection, pixels[threshold].predicted
+    return intersection / max(truth_px + predicted - intersection, 1)

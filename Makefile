@@ -1,0 +1,44 @@
+# `make demo` and `make test` set up all they need, in .venv, from constraints.txt.
+PYTHON ?= python3
+BIN := .venv/bin
+TINYUNET := $(BIN)/tinyunet
+DEMO := demo
+
+.PHONY: demo test lint clean
+.DELETE_ON_ERROR:
+
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,cpu,dev]'
+	touch $@
+
+lint: .venv/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint
+	$(BIN)/python -m pytest
+
+# The main job, end to end, on data it makes: fine-tune, export, evaluate everywhere, infer.
+demo: .venv/.installed
+	rm -rf $(DEMO)
+	$(TINYUNET) doctor
+	$(TINYUNET) data synthesize $(DEMO)/data --train 20 --test 6 --defective 0.5
+	$(BIN)/python -m training demo --data $(DEMO)/data --output $(DEMO)/run \
+	    --init tinyunet_deploy/models/tinyunet.safetensors
+	$(BIN)/python -m export $(DEMO)/run/checkpoint.safetensors --output $(DEMO)/engines/demo.onnx
+	$(TINYUNET) evaluate $(DEMO)/data --backend torch \
+	    --model $(DEMO)/run/checkpoint.safetensors --output $(DEMO)/evaluation/torch.json
+	$(TINYUNET) evaluate $(DEMO)/data --backend onnxruntime \
+	    --model $(DEMO)/engines/demo.onnx --output $(DEMO)/evaluation/onnxruntime.json
+	$(TINYUNET) evaluate $(DEMO)/data --backend openvino \
+	    --model $(DEMO)/engines/demo.onnx --output $(DEMO)/evaluation/openvino.json
+	$(BIN)/python -m benchmarks.agreement $(DEMO)/evaluation/*.json
+	$(BIN)/tinyunet-infer $(DEMO)/data/Class*/Test --model $(DEMO)/engines/demo.onnx \
+	    --output $(DEMO)/inspected --overlays
+	@echo "look at $(DEMO)/inspected/overlays: the defects are outlined in red"
+
+clean:
+	rm -rf .venv $(DEMO)
