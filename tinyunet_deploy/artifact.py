@@ -8,6 +8,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
@@ -81,8 +83,9 @@ def kind_of(path: Path) -> Kind:
     try:
         return KINDS[path.suffix]
     except KeyError:
-        known = ", ".join(KINDS)
-        raise ArtifactError(path, f"is not a model by its suffix; known are {known}") from None
+        raise ArtifactError(
+            path, "is no model by its suffix", f"known are {' '.join(KINDS)}"
+        ) from None
 
 
 def read_sidecar(path: Path) -> Sidecar:
@@ -96,21 +99,19 @@ def read_sidecar(path: Path) -> Sidecar:
     try:
         fields = json.loads(read_regular(where, limit=16 * 1024 * 1024))
     except FileNotFoundError:
-        raise ArtifactError(
-            path, "has no sidecar, so nothing is known of it", _remake(kind, path)
-        ) from None
+        raise _unusable(path, path, "has no sidecar, so nothing is known of it") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise ArtifactError(where, f"is not a readable sidecar: {error}") from error
+        raise _unusable(path, where, f"is not a readable sidecar: {error}") from error
     try:
         if fields.pop("schema_version") != SCHEMA_VERSION:
-            raise ArtifactError(where, "is of another schema version", _remake(kind, path))
+            raise _unusable(path, where, "is of another schema version")
         contract = Contract(**fields.pop("contract"))
         sidecar = Sidecar(contract=contract, **fields)
-        _check_types(sidecar)
+        _check_values(sidecar)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ArtifactError(where, f"is not a valid sidecar: {error}") from error
+        raise _unusable(path, where, f"is not a valid sidecar: {error}") from error
     if sidecar.kind != kind:
-        raise ArtifactError(where, f"describes a {sidecar.kind}, not a {kind}")
+        raise _unusable(path, where, f"describes a {sidecar.kind}, not a {kind}")
     return sidecar
 
 
@@ -118,19 +119,19 @@ def read_artifact(path: Path) -> Artifact:
     """Read an artifact and check its very bytes against the sidecar.
 
     Raises:
-        ArtifactError: no sidecar, or the file was changed after the sidecar was written.
+        ArtifactError: the file or its sidecar is missing, or the file was changed after the
+            sidecar was written.
     """
-    sidecar = read_sidecar(path)
+    kind_of(path)  # a foreign file may be too large to read
     try:
         data = read_regular(path)
     except FileNotFoundError:
-        raise ArtifactError(path, "is not there", _remake(sidecar.kind, path)) from None
+        raise _unusable(path, path, "is not there") from None
     except OSError as error:
         raise ArtifactError(path, f"cannot be read: {error.strerror}") from error
+    sidecar = read_sidecar(path)
     if digest(data) != sidecar.sha256:
-        raise ArtifactError(
-            path, "is not the file that its sidecar describes", _remake(sidecar.kind, path)
-        )
+        raise _unusable(path, path, "is not the file that its sidecar describes")
     return Artifact(path, data, sidecar)
 
 
@@ -147,21 +148,26 @@ def write_artifact(path: Path, data: bytes, sidecar: Sidecar) -> None:
     write_atomic(path, data, durable=True)
 
 
-def _remake(kind: Kind, path: Path) -> str:
-    if kind == "checkpoint":
-        return "train it again with python -m training"
-    if kind == "onnx":
-        return f"export it again: python -m export CHECKPOINT --output {path}"
-    return f"build it again: tinyunet build MODEL.onnx -o {path}"
+def _unusable(path: Path, where: Path, what: str) -> ArtifactError:
+    """The error of the artifact ``path``, with the command that makes it again."""
+    output = shlex.quote(str(path))
+    commands: dict[Kind, str] = {
+        "checkpoint": "train it again: python -m training --data DATA --output FOLDER",
+        "onnx": f"export it again: python -m export CHECKPOINT --output {output}",
+        "plan": f"build it again: tinyunet build MODEL.onnx --output {output}",
+    }
+    return ArtifactError(where, what, commands[kind_of(path)])
 
 
-def _check_types(sidecar: Sidecar) -> None:
+def _check_values(sidecar: Sidecar) -> None:
     if sidecar.kind not in get_args(Kind) or sidecar.precision not in get_args(Precision):
         raise ValueError(f"unknown kind or precision {sidecar.kind!r} {sidecar.precision!r}")
     for name, value in (("sha256", sidecar.sha256), ("parent", sidecar.parent or "0" * 64)):
-        if len(value) != 64 or set(value) - set("0123456789abcdef"):
+        if not re.fullmatch("[0-9a-f]{64}", value):
             raise ValueError(f"{name} is no sha256")
     if not 0.0 <= sidecar.threshold <= 1.0:
         raise ValueError(f"threshold {sidecar.threshold} is outside 0..1")
-    if sidecar.min_area < 1:
-        raise ValueError(f"min_area {sidecar.min_area} is not positive")
+    if type(sidecar.min_area) is not int or sidecar.min_area < 1:
+        raise ValueError(f"min_area {sidecar.min_area!r} is not a positive number")
+    if not isinstance(sidecar.origin, dict):
+        raise ValueError("origin is no table")

@@ -69,7 +69,7 @@ def network_of(artifact: Artifact) -> TinyUNet:
     if artifact.sidecar.kind != "checkpoint":
         raise ArtifactError(path, f"is a {artifact.sidecar.kind} file, not a checkpoint")
     variant = artifact.sidecar.origin.get("variant")
-    if variant not in VARIANTS:
+    if variant not in list(VARIANTS):
         raise ArtifactError(path, f"holds an unknown network variant {variant!r}")
     try:
         weights = safetensors.torch.load(artifact.data)

@@ -25,7 +25,8 @@ def read_regular(path: Path, limit: int | None = None) -> bytes:
         limit: largest accepted size in bytes.
 
     Raises:
-        OSError: the file is missing, unreadable, not regular (EINVAL, EISDIR) or over the limit (EFBIG).
+        OSError: the file is missing, unreadable, not regular (EINVAL, EISDIR), or over the limit
+            (EFBIG).
     """
     with open(path, "rb", opener=_open_without_waiting) as file:
         status = os.fstat(file.fileno())

@@ -26,7 +26,9 @@ _PNG: Final = b"\x89PNG\r\n\x1a\n"
 _PNG_END: Final = b"IEND\xaeB`\x82"
 _JPEG_END: Final = b"\xff\xd9"
 _TIFF: Final = (b"II*\0", b"MM\0*")
-_TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_ORIENTATION = 256, 257, 274
+_TIFF_WIDTH: Final = 256
+_TIFF_HEIGHT: Final = 257
+_TIFF_ORIENTATION: Final = 274
 _JPEG: Final = b"\xff\xd8\xff"
 _JPEG_FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
@@ -150,7 +152,7 @@ def _size_in_header(data: bytes) -> tuple[int, int]:
 def _lacks_its_end(data: bytes) -> bool:
     """Whether a PNG or JPEG is cut off; OpenCV before 5 takes half a JPEG without a word.
 
-    Cameras append data of their own, and the header of a JPEG may hold a small one with its end.
+    Data may follow the end, and the header of a JPEG may hold a thumbnail with an end of its own.
     """
     if data.startswith(_PNG):
         return data.rfind(_PNG_END) < 0

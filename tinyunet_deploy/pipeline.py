@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import heapq
 import itertools
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -151,7 +153,8 @@ def infer(
 
     Args:
         sources: image files and folders. The masks mirror the tree below their common folder.
-        output: belongs to one model and one set of options; refused if it belongs to others.
+        output: belongs to one input tree, one model and one set of options; refused if it belongs
+            to others.
         threshold: probability in [0, 1].
         min_area: pixels that a defect must have to make a part NG.
         each: called with the report line of each image, in order.
@@ -165,6 +168,7 @@ def infer(
     """
     root = common_root(sources)
     options = {
+        "root": str(root),
         "model_sha256": backend.artifact.sidecar.sha256,
         "backend": backend.name,
         "device": backend.device,
@@ -224,30 +228,40 @@ def infer(
 
 
 def png_name(name: str) -> str:
-    """The name under which the mask of an image is written: its own, with .png after any other."""
-    return name if name.lower().endswith(".png") else f"{name}.png"
+    """The name of the mask of an image: the image's own, with .png after any other suffix.
+
+    Also after ``.jpg.png`` and its like, so that two images never have one mask.
+    """
+    stem, suffix = os.path.splitext(name.lower())
+    kept = suffix == ".png" and not stem.endswith(tuple(IMAGE_SUFFIXES))
+    return name if kept else f"{name}.png"
 
 
 def common_root(sources: Sequence[Path]) -> Path:
     """The folder whose tree the output mirrors."""
-    folders = [source if source.is_dir() else source.parent for source in sources]
-    return Path(os.path.commonpath([folder.absolute() for folder in folders]))
+    placed = map(_placed, sources)
+    return Path(os.path.commonpath([path if path.is_dir() else path.parent for path in placed]))
 
 
 def walk_images(sources: Sequence[Path], output: Path | None = None) -> Iterator[Path]:
-    """Image files below the sources, in the order of their names, as they are found.
+    """Image files below the sources, each once, in the order of their names, as they are found.
 
     In a folder, entries without an image suffix, hidden entries, folders behind links, DAGM2007
     label folders and ``output`` itself are passed over. A file that is named is always taken.
     """
-    absolute = sorted({source.absolute() for source in sources})
-    for source in absolute:
-        if any(folder in source.parents for folder in absolute):
-            continue
-        if source.is_dir():
-            yield from _walk(source, output.absolute() if output else None)
-        else:
-            yield source
+    placed = sorted({_placed(source) for source in sources})
+    named = [path for path in placed if not path.is_dir()]
+    walks = [_walk(path, output and output.resolve()) for path in placed if path.is_dir()]
+    for path, _ in itertools.groupby(heapq.merge(named, *walks, key=attrgetter("parts"))):
+        yield path
+
+
+def _placed(source: Path) -> Path:
+    """Where a source is, without ``..`` and without links, except that a linked file's name stays.
+
+    Names below the common folder are also names below the output folder: a ``..`` would leave it.
+    """
+    return source.resolve() if source.is_dir() else source.parent.resolve() / source.name
 
 
 def _walk(folder: Path, output: Path | None) -> Iterator[Path]:

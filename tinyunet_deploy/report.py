@@ -7,10 +7,10 @@ is of a run that has not finished, and is gone on with.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePath
@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from tinyunet_deploy.errors import RefusedError, RuntimeUnavailable
-from tinyunet_deploy.files import write_atomic
+from tinyunet_deploy.files import PART, write_atomic
 
 SCHEMA_VERSION: Final = 1
 REPORT: Final = "report.jsonl"
@@ -37,7 +37,7 @@ class Summary:
     skipped: int = 0
     ng: int = 0
     """Images whose verdict is NG."""
-    reasons: dict[str, int] = field(default_factory=Counter)
+    reasons: dict[str, int] = field(default_factory=dict)
     """Reason -> images skipped for it."""
 
     def count(self, line: Line) -> None:
@@ -77,13 +77,17 @@ class Report:
             raise RuntimeUnavailable(folder, f"cannot be written: {error.strerror}") from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except OSError as error:
             os.close(self._lock)
-            raise RefusedError(folder, "is in use by another process") from None
+            if isinstance(error, BlockingIOError):
+                raise RefusedError(folder, "is in use by another process") from None
+            raise RuntimeUnavailable(folder, f"cannot be locked: {error.strerror}") from error
         try:
             self._claim(run)
             self._resumed = path.exists()
             if self._resumed:
+                for leftover in folder.rglob(f".*{PART}"):
+                    leftover.unlink()
                 kept = [line for line in _lines(path) if line["status"] == "ok"]
                 write_atomic(path, b"".join(map(_encode, kept)))
                 for line in kept:
@@ -99,9 +103,12 @@ class Report:
         return name in self._done
 
     def add(self, line: Line) -> None:
-        """Append one image's line; its files must be in place already."""
-        self._file.write(_encode(line))
-        self._file.flush()
+        """Append one image's line; its files must be in place already.
+
+        Raises:
+            RuntimeUnavailable: the disk is full or failing.
+        """
+        self._append(line)
         self.summary.count(line)
 
     def finish(self) -> None:
@@ -111,14 +118,12 @@ class Report:
             write_atomic(self.folder / REPORT, b"".join(map(_encode, lines)))
             self._file.close()
             self._file = (self.folder / REPORT).open("ab")
-        self._file.write(
-            _encode({"schema_version": SCHEMA_VERSION, "summary": asdict(self.summary)})
-        )
-        self._file.flush()
+        self._append({"schema_version": SCHEMA_VERSION, "summary": asdict(self.summary)})
 
     def close(self) -> None:
         """Let the folder go."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # of a line that was told of as it was added
+            self._file.close()
         os.close(self._lock)
 
     def __enter__(self) -> Self:
@@ -132,10 +137,18 @@ class Report:
     ) -> None:
         self.close()
 
+    def _append(self, line: Line) -> None:
+        try:
+            self._file.write(_encode(line))
+            self._file.flush()
+        except OSError as error:
+            where = self.folder / REPORT
+            raise RuntimeUnavailable(where, f"cannot write: {error.strerror}") from error
+
     def _claim(self, run: dict[str, Any]) -> None:
         record = self.folder / RUN
         if not record.exists():
-            if any(self.folder.iterdir()):
+            if any(entry.suffix != PART for entry in self.folder.iterdir()):
                 raise RefusedError(self.folder, "is not empty and not ours", "give another -o")
             write_atomic(record, json.dumps(run, indent=2).encode() + b"\n")
             return
@@ -168,7 +181,7 @@ def _lines(path: Path) -> Iterator[Line]:
                 line = json.loads(raw)
             except ValueError:
                 return
-            if not raw.endswith(b"\n") or "path" not in line:
+            if not raw.endswith(b"\n") or "summary" in line:
                 return
             yield line
 

@@ -11,6 +11,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import os
+import re
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Final, NamedTuple, Self
@@ -58,6 +59,8 @@ class Backend(abc.ABC):
     """As in ``--backend``."""
 
     def __init__(self, artifact: Artifact, device: str = "cpu") -> None:
+        if not re.fullmatch("cpu|cuda:[0-9]+", device):
+            raise RuntimeUnavailable(device, "is no device", "cpu or cuda:0")
         self.artifact = artifact
         self.device = device
 
@@ -196,8 +199,13 @@ def open_backend(
     if reason:
         raise RuntimeUnavailable(backend, reason)
     module, _, name = entry.where.partition(":")
-    loaded: Backend = getattr(importlib.import_module(module), name)(read_artifact(model), device)
-    return loaded
+    try:
+        load: type[Backend] = getattr(importlib.import_module(module), name)
+    except (ImportError, OSError) as error:
+        raise RuntimeUnavailable(
+            backend, f"is installed but cannot be imported: {error}"
+        ) from error
+    return load(read_artifact(model), device)
 
 
 def _choose(kind: Kind, device: str, model: Path) -> str:

@@ -65,9 +65,7 @@ class ONNXRuntimeBackend(Backend):
 
 
 def _providers(device: str) -> list[tuple[str, dict[str, Any]]]:
-    kind, _, index = device.partition(":")
-    if kind == "cpu":
+    if device == "cpu":
         return [("CPUExecutionProvider", {})]
-    if kind != "cuda" or not (index or "0").isdigit():
-        raise RuntimeUnavailable(device, "is no device", "cpu or cuda:0")
-    return [("CUDAExecutionProvider", {"device_id": int(index or 0), "use_tf32": 0})]
+    index = int(device.removeprefix("cuda:"))
+    return [("CUDAExecutionProvider", {"device_id": index, "use_tf32": 0})]

@@ -22,7 +22,7 @@ class TorchBackend(Backend):
     def __init__(self, artifact: Artifact, device: str = "cpu") -> None:
         super().__init__(artifact, device)
         self._device = torch.device(device)
-        if self._device.type == "cuda" and not torch.cuda.is_available():
+        if self._device.type == "cuda" and self._device.index >= torch.cuda.device_count():
             raise RuntimeUnavailable(device, "torch sees no such GPU", "use --device cpu")
         network = network_of(artifact).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._graph = DeployableGraph(network).to(self._device).eval()

@@ -20,18 +20,15 @@ def doctor(style: str, debug: bool) -> int:
     Each backend is really tried on the model of the package. Exit 5 if none runs.
     """
     import json
-    import os
-    import platform
     import time
 
-    import cv2
-    import numpy as np
     from rich.console import Console
     from rich.table import Table
 
-    from tinyunet_deploy import __version__, synthetic
-    from tinyunet_deploy.backends import BACKENDS, open_backend, processor_count, why_not
+    from tinyunet_deploy import synthetic
+    from tinyunet_deploy.backends import BACKENDS, open_backend, why_not
     from tinyunet_deploy.errors import TinyUNetError
+    from tinyunet_deploy.machine import describe_machine
 
     backends = []
     for name in BACKENDS:
@@ -53,15 +50,7 @@ def doctor(style: str, debug: bool) -> int:
                 reason = str(error)
         if reason is not None:
             found["reason"] = reason
-    machine = {
-        "tinyunet_deploy": __version__,
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "opencv": cv2.__version__,
-        "system": platform.platform(),
-        "processors": processor_count(),
-        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-    }
+    machine = describe_machine()
     if style == "json":
         click.echo(json.dumps({"schema_version": 1, "machine": machine, "backends": backends}))
     else:
