@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from tinyunet_deploy.cli import run
+from tinyunet_deploy.cli.options import debug_option
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -23,10 +24,8 @@ from tinyunet_deploy.cli import run
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="Compare on these images instead of synthetic ones.",
 )
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def export(
-    checkpoint: Path, output: Path, size: int | None, images: Path | None, debug: bool
-) -> None:
+@debug_option
+def export(checkpoint: Path, output: Path, size: int | None, images: Path | None) -> None:
     """Turn CHECKPOINT into an ONNX file: uint8 image in, uint8 score out.
 
     The file is compared with the checkpoint in PyTorch before it is written, with its sidecar.

@@ -168,7 +168,7 @@ def infer(
     """
     root = common_root(sources)
     options = {
-        "root": str(root),
+        "input_root": str(root),
         "model_sha256": backend.artifact.sidecar.sha256,
         "backend": backend.name,
         "device": backend.device,
@@ -232,8 +232,8 @@ def png_name(name: str) -> str:
 
     Also after ``.jpg.png`` and its like, so that two images never have one mask.
     """
-    stem, suffix = os.path.splitext(name.lower())
-    kept = suffix == ".png" and not stem.endswith(tuple(IMAGE_SUFFIXES))
+    stem = name.lower().removesuffix(".png")
+    kept = len(stem) < len(name) and not stem.endswith(tuple(IMAGE_SUFFIXES))
     return name if kept else f"{name}.png"
 
 
@@ -249,7 +249,7 @@ def walk_images(sources: Sequence[Path], output: Path | None = None) -> Iterator
     In a folder, entries without an image suffix, hidden entries, folders behind links, DAGM2007
     label folders and ``output`` itself are passed over. A file that is named is always taken.
     """
-    placed = sorted({_placed(source) for source in sources})
+    placed = sorted({_placed(source) for source in sources}, key=attrgetter("parts"))
     named = [path for path in placed if not path.is_dir()]
     walks = [_walk(path, output and output.resolve()) for path in placed if path.is_dir()]
     for path, _ in itertools.groupby(heapq.merge(named, *walks, key=attrgetter("parts"))):

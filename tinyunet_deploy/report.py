@@ -84,10 +84,10 @@ class Report:
             raise RuntimeUnavailable(folder, f"cannot be locked: {error.strerror}") from error
         try:
             self._claim(run)
+            for leftover in folder.rglob(f".*{PART}"):
+                leftover.unlink()
             self._resumed = path.exists()
             if self._resumed:
-                for leftover in folder.rglob(f".*{PART}"):
-                    leftover.unlink()
                 kept = [line for line in _lines(path) if line["status"] == "ok"]
                 write_atomic(path, b"".join(map(_encode, kept)))
                 for line in kept:
@@ -181,7 +181,7 @@ def _lines(path: Path) -> Iterator[Line]:
                 line = json.loads(raw)
             except ValueError:
                 return
-            if not raw.endswith(b"\n") or "summary" in line:
+            if not raw.endswith(b"\n") or "path" not in line:
                 return
             yield line
 

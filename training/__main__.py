@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from tinyunet_deploy.cli import run
-from tinyunet_deploy.cli.options import ClassList
+from tinyunet_deploy.cli.options import ClassList, debug_option
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -35,7 +35,7 @@ from tinyunet_deploy.cli.options import ClassList
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda:0.")
 @click.option("--amp", is_flag=True, help="Mixed precision: fp16 on CUDA, bf16 on a CPU.")
 @click.option("--save-every", default=250, show_default=True, type=click.IntRange(min=1))
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@debug_option
 def training(
     recipe: str,
     folders: tuple[Path, ...],
@@ -48,7 +48,6 @@ def training(
     device: str,
     amp: bool,
     save_every: int,
-    debug: bool,
 ) -> None:
     """Train a network by RECIPE, a TOML file or the name of one in training/recipes.
 

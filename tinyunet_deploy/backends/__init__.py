@@ -12,6 +12,7 @@ import importlib.metadata
 import importlib.util
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Final, NamedTuple, Self
@@ -27,7 +28,7 @@ from tinyunet_deploy.artifact import (
     read_artifact,
 )
 from tinyunet_deploy.contract import Batch, Contract
-from tinyunet_deploy.errors import RefusedError, RuntimeUnavailable
+from tinyunet_deploy.errors import ArtifactError, RefusedError, RuntimeUnavailable
 
 __all__ = ["BACKENDS", "Backend", "Run", "open_backend", "why_not"]
 
@@ -97,6 +98,16 @@ class Backend(abc.ABC):
         if not 1 <= len(image) <= (self.max_batch or len(image)):
             raise ValueError(f"batch of {len(image)} given, 1..{self.max_batch or ''} wanted")
         return self._run(np.ascontiguousarray(image))
+
+    def _check_input(self, shape: Iterable[object]) -> None:
+        """Refuse a graph whose input, [N, 1, H, W], is not the one that the sidecar describes."""
+        _, *given = map(str, shape)
+        if given != ["1", str(self.contract.height), str(self.contract.width)]:
+            raise ArtifactError(
+                self.artifact.path,
+                f"takes images of [N, {', '.join(given)}], its sidecar says "
+                f"{self.contract.height}x{self.contract.width} rows and columns",
+            )
 
     @abc.abstractmethod
     def _run(self, image: Batch) -> Run:

@@ -49,6 +49,8 @@ class ONNXRuntimeBackend(Backend):
                 device, f"{wanted} did not start", "tinyunet doctor says what is missing"
             )
 
+        self._check_input(self._session.get_inputs()[0].shape)
+
     @property
     def versions(self) -> dict[str, str]:
         """Package name -> version of what computes here."""

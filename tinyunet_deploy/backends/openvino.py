@@ -37,6 +37,7 @@ class OpenVINOBackend(Backend):
         except RuntimeError as error:
             detail = str(error).strip().splitlines()[-1].strip()
             raise ArtifactError(artifact.path, f"openvino refuses it: {detail}") from error
+        self._check_input(self._model.input(0).partial_shape)
         self._request = self._model.create_infer_request()
 
     def _run(self, image: Batch) -> Run:

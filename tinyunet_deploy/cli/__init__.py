@@ -9,8 +9,8 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import tempfile
 import traceback
-from pathlib import Path
 from typing import Final
 
 import click
@@ -42,8 +42,7 @@ class _Verbs(click.Group):
 
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="tinyunet")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def tinyunet(debug: bool) -> None:
+def tinyunet() -> None:
     """Take a trained defect-segmentation network to the production line."""
 
 
@@ -51,6 +50,7 @@ def run(command: click.Command, arguments: list[str] | None = None) -> int:
     """Run a command and turn whatever happens into an exit code and at most one line on stderr."""
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # we say what it cannot decode
     try:
         outcome = command.main(args=arguments, standalone_mode=False)
         return outcome if isinstance(outcome, int) else 0
@@ -67,21 +67,28 @@ def run(command: click.Command, arguments: list[str] | None = None) -> int:
             traceback.print_exc()
         click.echo(f"error: {error}", err=True)
         return error.exit_code
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
     except (MemoryError, OSError) as error:
         if debug:
             traceback.print_exc()
-        click.echo(f"error: {error or 'out of memory'}", err=True)
+        click.echo(f"error: {str(error) or 'out of memory'}", err=True)
         return 5
     except Exception as error:
-        trace = Path(f"tinyunet-crash-{os.getpid()}.txt")
-        trace.write_text(traceback.format_exc())
         if debug:
             traceback.print_exc()
-        click.echo(f"error: a bug of ours: {error!r} (the trace is in {trace})", err=True)
+        click.echo(f"error: a bug of ours: {error!r} ({_keep_trace()})", err=True)
         return 70
+
+
+def _keep_trace() -> str:
+    trace = traceback.format_exc().encode("utf-8", "backslashreplace")
+    try:
+        with tempfile.NamedTemporaryFile(
+            prefix="tinyunet-crash-", suffix=".txt", delete=False
+        ) as file:
+            file.write(trace)
+    except OSError:
+        return "--debug shows the trace"
+    return f"the trace is in {file.name}"
 
 
 def main() -> None:

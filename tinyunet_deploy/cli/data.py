@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import click
 
-from tinyunet_deploy.cli.options import ClassList
+from tinyunet_deploy.cli.options import ClassList, debug_option
 
 if TYPE_CHECKING:
     from tinyunet_deploy.dagm2007 import Dataset, Oddity
@@ -32,6 +32,7 @@ def data() -> None:
 @click.option(
     "--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True
 )
+@debug_option
 def check(folder: Path, classes: tuple[int, ...] | None, form: Literal["table", "json"]) -> None:
     """Count the images of DIR, compare with DAGM2007 as published, and list what is odd.
 
@@ -68,6 +69,7 @@ def check(folder: Path, classes: tuple[int, ...] | None, form: Literal["table", 
 @click.option("--defective", default=0.25, show_default=True, help="Share of defective images.")
 @click.option("--size", default=512, show_default=True, help="Width and height in pixels.")
 @click.option("--seed", default=0, show_default=True, help="Another seed gives other images.")
+@debug_option
 def synthesize(
     folder: Path,
     classes: tuple[int, ...],

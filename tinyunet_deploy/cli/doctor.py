@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from tinyunet_deploy.cli.options import debug_option
+
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
@@ -13,9 +15,11 @@ import click
     default="table",
     show_default=True,
 )
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def doctor(style: str, debug: bool) -> int:
-    """List what runs on this machine and, for what does not, why and what to install.
+@debug_option
+def doctor(style: str) -> int:
+    """Say what runs here, and why not.
+
+    For each backend that does not run, what to install.
 
     Each backend is really tried on the model of the package. Exit 5 if none runs.
     """

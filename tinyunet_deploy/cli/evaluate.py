@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from tinyunet_deploy.cli.options import ClassList, model_options, operating_options
+from tinyunet_deploy.cli.options import ClassList, debug_option, model_options, operating_options
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -40,6 +40,7 @@ _SHOWN = 10
     type=click.Path(path_type=Path, dir_okay=False),
     help="Also write the result, with the counts of every image, to this JSON file.",
 )
+@debug_option
 @click.pass_context
 def evaluate(
     context: click.Context,
@@ -56,7 +57,7 @@ def evaluate(
     form: Literal["table", "json"],
     output: Path | None,
 ) -> None:
-    """Measure how well a model finds the defects of the labelled images in DATA.
+    """Measure a model on the labelled images in DATA.
 
     Exit code 3 when images were skipped because they cannot be used.
     """

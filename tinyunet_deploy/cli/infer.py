@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from tinyunet_deploy.cli.options import model_options, operating_options
+from tinyunet_deploy.cli.options import debug_option, model_options, operating_options
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -31,7 +31,7 @@ from tinyunet_deploy.cli.options import model_options, operating_options
     show_default=True,
     help="How the summary is printed.",
 )
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@debug_option
 def infer(
     images: tuple[Path, ...],
     output: Path,
@@ -45,12 +45,11 @@ def infer(
     overlays: bool,
     scores: bool,
     style: str,
-    debug: bool,
 ) -> int:
-    """Find defects in IMAGES, files and folders: a mask for each and one report.
+    """Find defects in IMAGES, files and folders.
 
-    The masks mirror the input tree. An image that cannot be used is skipped and reported (exit 3).
-    The same command run again goes on where it stopped.
+    Writes a mask for each image, mirroring the input tree, and one report. An image that cannot be
+    used is skipped and reported (exit 3). The same command run again goes on where it stopped.
     """
     import dataclasses
     import json
@@ -60,7 +59,7 @@ def infer(
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
     from tinyunet_deploy.backends import open_backend, processor_count
-    from tinyunet_deploy.errors import RefusedError
+    from tinyunet_deploy.errors import RefusedError, TinyUNetError
     from tinyunet_deploy.pipeline import Outputs
     from tinyunet_deploy.pipeline import infer as infer_images
     from tinyunet_deploy.report import REPORT, Line
@@ -88,8 +87,7 @@ def infer(
                 rate = done / (time.monotonic() - started)
                 progress.update(bar, completed=done, rate=rate, ng=ng)
                 if line["status"] == "skipped":
-                    path = line["path"].encode("unicode_escape").decode("ascii")
-                    click.echo(f"skipped: {path}: {line['what']}", err=True)
+                    click.echo(f"skipped: {TinyUNetError(line['path'], line['what'])}", err=True)
 
             summary = infer_images(
                 images,
@@ -110,7 +108,8 @@ def infer(
             f"{summary.images} images: {summary.ok - summary.ng} OK, {summary.ng} NG, "
             f"{summary.skipped} skipped"
         )
-        click.echo(f"masks: {output / 'masks'}  report: {output / REPORT}")
+        masks, report = map(click.format_filename, (output / "masks", output / REPORT))
+        click.echo(f"masks: {masks}  report: {report}")
     click.echo(f"{done} images in {seconds:.1f} s on {loaded.name}", err=True)
     if not summary.ok:
         raise RefusedError(output / REPORT, "no image was usable", "each has its reason there")

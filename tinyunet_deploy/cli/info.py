@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from tinyunet_deploy.cli.options import debug_option
+
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("model", required=False, type=click.Path(path_type=Path, dir_okay=False))
@@ -16,11 +18,11 @@ import click
     default="table",
     show_default=True,
 )
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def info(model: Path | None, style: str, debug: bool) -> None:
-    """Say what MODEL is, what it takes and gives, and where it comes from.
+@debug_option
+def info(model: Path | None, style: str) -> None:
+    """Say what MODEL is and where it comes from.
 
-    Without MODEL: the one that comes with the package. The file is checked against its sidecar.
+    Without MODEL, the one that comes with the package. The file is checked against its sidecar.
     """
     from rich.console import Console
     from rich.table import Table
@@ -36,7 +38,7 @@ def info(model: Path | None, style: str, debug: bool) -> None:
     contract = sidecar.contract
     grey = f"uint8 [N, 1, {contract.height}, {contract.width}]"
     facts = {
-        "file": f"{path}  {len(artifact.data) / 1e6:.1f} MB",
+        "file": f"{click.format_filename(path)}  {len(artifact.data) / 1e6:.1f} MB",
         "kind": f"{sidecar.kind}, {sidecar.precision}",
         "sha256": f"{sidecar.sha256}  (checked)",
         "made from": sidecar.parent or "training",
@@ -50,7 +52,7 @@ def info(model: Path | None, style: str, debug: bool) -> None:
         table.add_row(name, fact)
     for name, value in sidecar.origin.items():
         table.add_row(name, _one_line(value))
-    Console(soft_wrap=True).print(table, markup=False)
+    Console(soft_wrap=True, markup=False).print(table)
 
 
 def _one_line(value: object) -> str:

@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-from tinyunet_deploy.backends import BACKENDS
+BACKENDS = ("openvino", "onnxruntime", "torch")
+"""The names in ``tinyunet_deploy.backends.BACKENDS``, which is slow to import."""
 
 
 class ClassList(click.ParamType):  # type: ignore[type-arg]  # not subscriptable before click 8.4
@@ -47,7 +48,7 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
             ),
             click.option(
                 "--backend",
-                type=click.Choice(list(BACKENDS)),
+                type=click.Choice(BACKENDS),
                 help="What runs it; the first that is installed and fits if not given.",
             ),
             click.option("--device", default="cpu", show_default=True, help="cpu or cuda:0."),
@@ -89,3 +90,8 @@ def operating_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ):
         command = option(command)
     return command
+
+
+debug_option = click.option(
+    "--debug", is_flag=True, expose_value=False, help="Show the traceback of an error."
+)
