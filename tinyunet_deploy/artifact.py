@@ -111,7 +111,7 @@ def read_sidecar(path: Path) -> Sidecar:
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _unusable(path, where, f"is not a valid sidecar: {error}") from error
     if sidecar.kind != kind:
-        raise _unusable(path, where, f"describes a {sidecar.kind}, not a {kind}")
+        raise _unusable(path, where, f"is of the kind {sidecar.kind}, not {kind}")
     return sidecar
 
 

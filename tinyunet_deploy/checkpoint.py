@@ -67,7 +67,7 @@ def network_of(artifact: Artifact) -> TinyUNet:
     """
     path = artifact.path
     if artifact.sidecar.kind != "checkpoint":
-        raise ArtifactError(path, f"is a {artifact.sidecar.kind} file, not a checkpoint")
+        raise ArtifactError(path, f"is of the kind {artifact.sidecar.kind}, not checkpoint")
     variant = artifact.sidecar.origin.get("variant")
     if variant not in list(VARIANTS):
         raise ArtifactError(path, f"holds an unknown network variant {variant!r}")

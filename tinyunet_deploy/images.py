@@ -23,7 +23,6 @@ MAX_PIXELS: Final = 64 * 1024 * 1024
 MAX_BYTES: Final = 512 * 1024 * 1024
 
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
-_PNG_END: Final = b"IEND\xaeB`\x82"
 _JPEG_END: Final = b"\xff\xd9"
 _TIFF: Final = (b"II*\0", b"MM\0*")
 _TIFF_WIDTH: Final = 256
@@ -72,7 +71,8 @@ def decode_image(data: bytes, where: Path, *, max_pixels: int = MAX_PIXELS) -> I
         raise ImageError(where, "empty", "is an empty file")
     try:
         size = height, width = _size_in_header(data)
-    except struct.error as error:
+        _require_end(data)
+    except (struct.error, EOFError) as error:
         raise ImageError(where, "truncated", "ends before the image does") from error
     except ValueError as error:
         raise ImageError(where, "not-an-image", "is no PNG, JPEG, BMP or TIFF image") from error
@@ -80,8 +80,6 @@ def decode_image(data: bytes, where: Path, *, max_pixels: int = MAX_PIXELS) -> I
         raise ImageError(
             where, "too-large", f"has {width}x{height} pixels, more than {max_pixels} in all"
         )
-    if _lacks_its_end(data):
-        raise ImageError(where, "truncated", "ends before the image does")
     if data.startswith(_TIFF):
         data = _unrotated_tiff(data)
     flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
@@ -149,14 +147,25 @@ def _size_in_header(data: bytes) -> tuple[int, int]:
     raise ValueError("no known signature")
 
 
-def _lacks_its_end(data: bytes) -> bool:
-    """Whether a PNG or JPEG is cut off; OpenCV before 5 takes half a JPEG without a word.
+def _require_end(data: bytes) -> None:
+    """Find the end of a PNG or JPEG, after which other data may follow.
 
-    Data may follow the end, and the header of a JPEG may hold a thumbnail with an end of its own.
+    OpenCV 4 takes half a JPEG without a word, and OpenCV 5 takes up to 2 GiB of memory for a PNG
+    chunk before it finds that the file is shorter. The header of a JPEG may hold a thumbnail,
+    which has an end of its own.
+
+    Raises:
+        struct.error, EOFError: there is none.
     """
     if data.startswith(_PNG):
-        return data.rfind(_PNG_END) < 0
-    return data.startswith(_JPEG) and data.rfind(_JPEG_END) < _jpeg_frame(data)
+        at, name = len(_PNG), b""
+        while name != b"IEND":
+            length, name = struct.unpack_from(">I4s", data, at)
+            at += 12 + length
+        if at > len(data):
+            raise EOFError
+    if data.startswith(_JPEG) and data.rfind(_JPEG_END) < _jpeg_frame(data):
+        raise EOFError
 
 
 def _jpeg_frame(data: bytes) -> int:

@@ -205,7 +205,7 @@ def open_backend(
     entry = BACKENDS[backend]
     if kind not in entry.runs:
         fitting = ", ".join(name for name, other in BACKENDS.items() if kind in other.runs)
-        raise RefusedError(model, f"is a {kind} file, which {backend} does not run", fitting)
+        raise RefusedError(model, f"is of the kind {kind}, which {backend} does not run", fitting)
     reason = why_not(backend)
     if reason:
         raise RuntimeUnavailable(backend, reason)
@@ -228,7 +228,7 @@ def _choose(kind: Kind, device: str, model: Path) -> str:
         if reason is None:
             return name
         reasons.append(reason)
-    raise RuntimeUnavailable(model, f"no backend here runs a {kind} file", "; ".join(reasons))
+    raise RuntimeUnavailable(model, f"no backend here runs the kind {kind}", "; ".join(reasons))
 
 
 def _installed(packages: tuple[str, ...]) -> list[str]:
