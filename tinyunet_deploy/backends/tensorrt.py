@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
 import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -144,7 +143,14 @@ class _Program(NamedTuple):
 class _Slot:
     """What one batch in flight needs."""
 
-    def __init__(self, device: Device, contract: Contract) -> None:
+    def __init__(self) -> None:
+        self.programs: dict[int, _Program] = {}
+        """Rows of a batch -> how it is run."""
+        self.batch: int | None = None
+        """Images in flight."""
+
+    def open(self, device: Device, contract: Contract) -> None:
+        """Take what it needs from the GPU."""
         assert contract.max_batch is not None
         shape = (contract.max_batch, 1, contract.height, contract.width)
         self.stream = device.stream()
@@ -154,10 +160,10 @@ class _Slot:
             device.allocate(self.score.nbytes),
         )
         self.begin, self.end = device.event(), device.event()
-        self.programs: dict[int, _Program] = {}
-        """Rows of a batch -> how it is run."""
-        self.batch: int | None = None
-        """Images in flight."""
+
+    def close(self) -> None:
+        """Drop all of it now, whoever may still hold the slot: a loop, a frame in a traceback."""
+        vars(self).clear()
 
 
 class _Loaded:
@@ -183,33 +189,34 @@ class _Loaded:
 
     def _load(self, artifact: Artifact) -> None:
         self._runtime = self._trt.Runtime(self._log)
-        engine = self._runtime.deserialize_cuda_engine(artifact.data)
-        if engine is None:
+        self._engine = self._runtime.deserialize_cuda_engine(artifact.data)
+        if self._engine is None:
             raise ArtifactError(self._path, f"TensorRT refuses it: {self._log.reason()}")
-        self._engine = engine
-        self.contract, self._least = _contract_of(engine, self._trt, artifact)
-        self._activations = self._device.allocate(max(engine.device_memory_size_v2, 1))
-        self._slots += [_Slot(self._device, self.contract) for _ in range(SLOTS)]
+        self.contract, self._least = _contract_of(self._engine, self._trt, artifact)
+        self._activations = self._device.allocate(max(self._engine.device_memory_size_v2, 1))
+        self._slots += [_Slot() for _ in range(SLOTS)]
+        for slot in self._slots:
+            slot.open(self._device, self.contract)
 
     def run_many(self, images: Iterator[Batch]) -> Iterator[Run]:
         running: deque[_Slot] = deque()
-        slots = itertools.cycle(self._slots)
         try:
             for image in images:
-                if len(running) == SLOTS:
+                while (slot := self._free_slot()) is None:
                     yield self._finish(running.popleft())
-                slot = next(slots)
                 self._start(slot, image)
                 running.append(slot)
             while running:
                 yield self._finish(running.popleft())
         finally:
             for slot in running:
-                self._finish(slot)
+                if slot in self._slots:  # not closed meanwhile
+                    self._finish(slot)
+
+    def _free_slot(self) -> _Slot | None:
+        return next((slot for slot in self._slots if slot.batch is None), None)
 
     def _start(self, slot: _Slot, image: Batch) -> None:
-        if slot.batch is not None:
-            raise RuntimeError("another run_many of this backend is not finished")
         rows = max(len(image), self._least)
         with self._device.current():
             program = slot.programs.get(rows)
@@ -269,8 +276,11 @@ class _Loaded:
         """Drop everything while the context is current, then the context."""
         with self._device.current():
             for slot in self._slots:
-                with contextlib.suppress(RuntimeUnavailable):
-                    slot.stream.synchronize()
+                if slot.batch is not None:
+                    with contextlib.suppress(RuntimeUnavailable):
+                        slot.stream.synchronize()
+            for slot in self._slots:
+                slot.close()
             self._slots.clear()
             self._computed = self._activations = self._engine = self._runtime = None
         self._device.close()
