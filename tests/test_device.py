@@ -1,4 +1,4 @@
-"""The fake GPU must be as unforgiving as a real one, or the tests that stand on it prove nothing."""
+"""The fake GPU is as unforgiving as a real one, or the tests that stand on it prove nothing."""
 
 import ctypes
 import threading

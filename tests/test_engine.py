@@ -96,8 +96,8 @@ def rtx() -> str:
 def edited(onnx_files: Path, tmp_path: Path) -> Callable[..., Path]:
     """A copy of a file whose sidecar says something else."""
 
-    def edit(precision: str, data: bytes | None = None, **fields: Any) -> Path:
-        source = read_artifact(onnx_files / f"tinyunet.{precision}.onnx")
+    def edit(held: str, data: bytes | None = None, **fields: Any) -> Path:
+        source = read_artifact(onnx_files / f"tinyunet.{held}.onnx")
         data = source.data if data is None else data
         sidecar = dataclasses.replace(source.sidecar, sha256=digest(data), **fields)
         path = tmp_path / "model.onnx"
@@ -189,7 +189,9 @@ def test_the_parsers_refusal_is_one_line_in_its_words(
     model = onnx.load(onnx_files / "tinyunet.fp16.onnx")
     relu = next(node for node in model.graph.node if node.op_type == "Relu")
     relu.op_type = "Nonsense"
-    with pytest.raises(ArtifactError, match="TensorRT's parser refuses it: .*Nonsense") as caught:
+    with pytest.raises(
+        ArtifactError, match="TensorRT's parser refuses it: Nonsense node_relu: "
+    ) as caught:
         engine.build(edited("fp16", model.SerializeToString()), tmp_path, TARGET, rtx)
     assert "\n" not in str(caught.value)
 
@@ -198,7 +200,7 @@ def test_the_builders_refusal_is_one_line_in_its_words(
     onnx_files: Path, rtx: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "INPUT_NAME", "another")
-    with pytest.raises(ArtifactError, match="does not build it: .*Dynamic input tensor image"):
+    with pytest.raises(ArtifactError, match=r"does not build it: .*Dynamic input tensor image"):
         engine.build(onnx_files / "tinyunet.fp16.onnx", tmp_path, TARGET, rtx)
 
 
@@ -321,7 +323,7 @@ def test_a_plan_in_another_precision_fails_the_gate(onnx_files: Path) -> None:
     source = read_artifact(onnx_files / "tinyunet.fp16.onnx")
     report = {"Layers": [layer(n, Inputs=[{"DataType": "Float"}]) for n in NAMES]}
     found = engine_convolutions(json.dumps(report), NAMES)
-    with pytest.raises(GateFailed, match="is to be fp16, but .* the plan are 2 Float"):
+    with pytest.raises(GateFailed, match=r"is to be fp16, but .* the plan are 2 Float"):
         engine.check_precision(found, source, GateFailed, "the plan")
 
 

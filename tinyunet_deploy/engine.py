@@ -185,7 +185,7 @@ def _plan(
     parser = trt.OnnxParser(network, log)
     if not parser.parse(source.data):
         error = parser.get_error(0)
-        node = f"{error.node_name()}: " if error.node_name() else ""
+        node = f"{error.node_operator()} {error.node_name()}: " if error.node_name() else ""
         raise ArtifactError(source.path, f"TensorRT's parser refuses it: {node}{error.desc()}")
     convolutions = _parsed_convolutions(network, trt)
     if not convolutions:
@@ -306,13 +306,13 @@ def engine_convolutions(report: str, names: dict[str, str]) -> dict[str, str]:
         Name of a convolution -> ``Float``, ``Half``, ``Int8`` ...; those that were found.
     """
     found: dict[str, str] = {}
-    for layer in json.loads(report).get("Layers", []):
-        if not isinstance(layer, dict) or "reformat" in str(layer.get("LayerType", "")).lower():
+    for entry in json.loads(report).get("Layers", []):
+        if not isinstance(entry, dict) or "reformat" in str(entry.get("LayerType", "")).lower():
             continue
-        parts = set(re.findall(r"\[ONNX Layer: ([^\]]+)\]", str(layer.get("Metadata", ""))))
-        parts |= set(str(layer.get("Name", "")).split(" + "))
-        weights = layer.get("Weights")
-        inputs = layer.get("Inputs") or [{}]
+        parts = set(re.findall(r"\[ONNX Layer: ([^\]]+)\]", str(entry.get("Metadata", ""))))
+        parts |= set(str(entry.get("Name", "")).split(" + "))
+        weights = entry.get("Weights")
+        inputs = entry.get("Inputs") or [{}]
         spelled = [weights.get("Type")] if isinstance(weights, dict) else []
         if isinstance(inputs[0], dict):
             spelled += [inputs[0].get(key) for key in ("DataType", "Datatype", "Format/Datatype")]

@@ -192,7 +192,7 @@ def onnxruntime_tensorrt() -> int | None:
         return None
     with provider.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         match = re.search(rb"libnvinfer\.so\.([0-9]+)\0", data)
-    return int(match[1]) if match else None
+        return int(match[1]) if match else None
 
 
 def _installed(module: str) -> bool:
