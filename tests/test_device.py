@@ -1,14 +1,17 @@
 """The fake GPU is as unforgiving as a real one, or the tests that stand on it prove nothing."""
 
 import ctypes
+import importlib.metadata
+import sys
 import threading
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
 
 from tinyunet_deploy import nvidia
 from tinyunet_deploy.backends import device as device_module
+from tinyunet_deploy.backends.device import PyCUDADevice
 from tinyunet_deploy.backends.fake_nvidia import FakeDevice
 from tinyunet_deploy.errors import RuntimeUnavailable
 
@@ -224,3 +227,59 @@ def test_devices_by_name(device: str, index: int) -> None:
 def test_other_devices_are_refused(device: str) -> None:
     with pytest.raises(RuntimeUnavailable, match="is no NVIDIA GPU"):
         nvidia.gpu_index(device)
+
+
+class PyCUDA(ModuleType):
+    """pycuda.driver, as far as its context is concerned."""
+
+    class Error(Exception):
+        pass
+
+    def __init__(self) -> None:
+        super().__init__("pycuda.driver")
+        self.calls: list[str] = []
+        context = SimpleNamespace(push=lambda: self.calls.append("push"))
+        self.Context = SimpleNamespace(pop=lambda: self.calls.append("pop"))
+        self.Device = lambda index: SimpleNamespace(retain_primary_context=lambda: context)
+
+    def init(self) -> None:
+        self.calls.append("init")
+
+    def mem_alloc(self, size: int) -> int:
+        self.calls.append("allocate")
+        raise self.Error("cuMemAlloc failed: out of memory")
+
+
+@pytest.fixture
+def pycuda(monkeypatch: pytest.MonkeyPatch) -> PyCUDA:
+    driver = PyCUDA()
+    package = ModuleType("pycuda")
+    package.driver = driver  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "pycuda", package)
+    monkeypatch.setitem(sys.modules, "pycuda.driver", driver)
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "2026.1")
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: CUDA())
+    return driver
+
+
+def test_pycuda_shares_the_primary_context_and_pops_it_after_each_use(pycuda: PyCUDA) -> None:
+    devices = [PyCUDADevice(0), PyCUDADevice(0)]
+    for device in devices:
+        with device.current():
+            pass
+    assert pycuda.calls == ["init", "push", "pop", "push", "pop"]
+    assert devices[0].gpu == nvidia.GPU("Fake GPU", "8.6")
+
+
+def test_pycudas_errors_become_ours_and_the_context_is_popped(pycuda: PyCUDA) -> None:
+    device = PyCUDADevice(0)
+    with pytest.raises(RuntimeUnavailable, match="Fake GPU: cuMemAlloc failed"), device.current():
+        device.allocate(1)
+    assert pycuda.calls[-3:] == ["push", "allocate", "pop"]
+
+
+def test_pycuda_that_is_broken_is_one_line(pycuda: PyCUDA, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pycuda.driver", None)
+    monkeypatch.delattr(sys.modules["pycuda"], "driver")
+    with pytest.raises(RuntimeUnavailable, match="pycuda: cannot be imported"):
+        PyCUDADevice(0)

@@ -161,7 +161,7 @@ def test_a_file_of_another_precision_than_said_is_refused(
     assert not (tmp_path / "out").exists()
 
 
-def test_convolutions_kept_higher_are_those_that_the_sidecar_lists(
+def test_convolutions_are_kept_in_float_only_where_the_sidecar_says_so(
     onnx_files: Path, edited: Callable[..., Path], rtx: str, tmp_path: Path
 ) -> None:
     import onnx
@@ -171,21 +171,37 @@ def test_convolutions_kept_higher_are_those_that_the_sidecar_lists(
     makers = {node.output[0]: node for node in model.graph.node}
     quantize = makers[makers[last.input[0]].input[0]]
     last.input[0] = quantize.input[0]
+    dequantize = makers[last.input[1]]
+    tensors = {
+        tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer
+    }
+    values, scales = (tensors[name] for name in dequantize.input[:2])
+    weights = values * scales.reshape(-1, 1, 1, 1)
+    last.input[1] = "network.logit.weight"
+    model.graph.initializer.append(
+        onnx.numpy_helper.from_array(weights.astype(np.float32), last.input[1])
+    )
+    model.graph.node.remove(dequantize)
     data = model.SerializeToString()
 
     with pytest.raises(ArtifactError, match=f"22 Int8, 1 Float.*{last.name}"):
         engine.build(edited("int8", data), tmp_path, TARGET, rtx)
-    plan = engine.build(
-        edited("int8", data, origin={engine.KEPT_HIGHER: [last.name]}), tmp_path, TARGET, rtx
-    )
-    assert plan.sidecar.origin[engine.KEPT_HIGHER] == [last.name]
+    origin = {"quantization": {"kept_in_float32": ["logit"]}}
+    plan = engine.build(edited("int8", data, origin=origin), tmp_path, TARGET, rtx)
+    audit = plan.sidecar.origin["precision_audit"]
+    assert audit["parsed_network"][last.name] == "Float"
 
 
 def test_the_parsers_refusal_is_one_line_in_its_words(
-    onnx_files: Path, edited: Callable[..., Path], rtx: str, tmp_path: Path
+    onnx_files: Path,
+    edited: Callable[..., Path],
+    rtx: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     import onnx
 
+    monkeypatch.setattr(engine, "check_onnx", lambda model, where: None)  # it would see it first
     model = onnx.load(onnx_files / "tinyunet.fp16.onnx")
     relu = next(node for node in model.graph.node if node.op_type == "Relu")
     relu.op_type = "Nonsense"
@@ -223,6 +239,13 @@ def test_without_a_driver_the_target_is_to_be_named(
     monkeypatch.setattr(ctypes, "CDLL", no_driver)
     with pytest.raises(RuntimeUnavailable, match="--compute-capability"):
         engine.build(onnx_files / "tinyunet.fp16.onnx", tmp_path, Options(), rtx)
+
+
+def test_a_file_that_is_no_graph_is_refused(
+    edited: Callable[..., Path], rtx: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ArtifactError, match="is no ONNX file"):
+        engine.build(edited("fp16", b"no graph"), tmp_path, TARGET, rtx)
 
 
 def test_a_changed_or_stale_onnx_file_is_refused(
@@ -324,12 +347,12 @@ def test_a_plan_in_another_precision_fails_the_gate(onnx_files: Path) -> None:
     report = {"Layers": [layer(n, Inputs=[{"DataType": "Float"}]) for n in NAMES]}
     found = engine_convolutions(json.dumps(report), NAMES)
     with pytest.raises(GateFailed, match=r"is to be fp16, but .* the plan are 2 Float"):
-        engine.check_precision(found, source, GateFailed, "the plan")
+        engine.check_precision(found, source, frozenset(), GateFailed, "the plan")
 
 
 def test_the_message_names_a_few_convolutions(onnx_files: Path) -> None:
     source = read_artifact(onnx_files / "tinyunet.fp16.onnx")
     found = {f"conv_{index}": "Float" for index in range(9)}
     with pytest.raises(GateFailed) as caught:
-        engine.check_precision(found, source, GateFailed, "the plan")
+        engine.check_precision(found, source, frozenset(), GateFailed, "the plan")
     assert re.search(r"conv_0, conv_1, conv_2, \.\.\.;", str(caught.value))

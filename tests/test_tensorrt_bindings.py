@@ -212,7 +212,7 @@ ctypes.CDLL = no_driver
 
 
 def test_building_without_a_driver_is_one_line(environment: dict[str, str], tmp_path: Path) -> None:
-    data = b"not looked at"
+    data = b""  # a graph with nothing in it
     model = tmp_path / "tinyunet.onnx"
     write_artifact(model, data, Sidecar("onnx", "fp32", digest(data), "0" * 64, Contract()))
     code = f"""{_NO_DRIVER}

@@ -15,6 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import onnx
+from google.protobuf.message import DecodeError
+
 from tinyunet_deploy import __version__, nvidia
 from tinyunet_deploy.artifact import (
     Artifact,
@@ -30,9 +33,6 @@ from tinyunet_deploy.files import read_regular, write_atomic
 from tinyunet_deploy.nvidia import GPU, TensorRT
 from tinyunet_deploy.preflight import check_onnx
 
-KEPT_HIGHER: Final = "kept_higher"
-"""Key in the origin of an int8 ONNX file: names of the convolutions that were not quantised."""
-
 _TYPES: Final[dict[Precision, frozenset[str]]] = {
     "fp32": frozenset({"Float"}),
     "fp16": frozenset({"Half"}),
@@ -40,7 +40,7 @@ _TYPES: Final[dict[Precision, frozenset[str]]] = {
 }
 """Precision of a file -> what its convolutions may compute in."""
 _FLOATS: Final = frozenset({"Float", "Half"})
-"""What a convolution that an int8 file keeps higher may compute in."""
+"""What a convolution that an int8 file did not quantise may compute in."""
 
 
 class Profile(NamedTuple):
@@ -93,11 +93,13 @@ def build(
     source = read_artifact(model)
     if source.sidecar.kind != "onnx":
         raise RefusedError(model, f"is a {source.sidecar.kind} file", "build takes a .onnx file")
-    check_onnx(source.data, model)
+    graph = _graph(source)
+    check_onnx(graph, model)
     here = nvidia.tensorrt(flavour)
     gpu = _gpu(here, options)
     started = time.perf_counter()
-    plan, convolutions = _plan(source, here, options, gpu)
+    kept = kept_nodes(graph, source.sidecar)
+    plan, convolutions = _plan(source, here, options, gpu, kept)
     build_s = time.perf_counter() - started
     audit: dict[str, Any] = {"parsed_network": convolutions, "engine": None}
     if gpu is None:
@@ -106,7 +108,7 @@ def build(
         audit["engine"] = _inspect(plan, here, convolutions)
         if not audit["engine"]:
             audit["engine_not_inspected"] = "the inspector names no convolution"
-        check_precision(audit["engine"], source, GateFailed, "the plan")
+        check_precision(audit["engine"], source, kept, GateFailed, "the plan")
     if output.suffix != ".plan":
         output /= plan_name(model, source.sidecar.precision)
     sidecar = _sidecar(source, output, plan, here, gpu, options)
@@ -118,6 +120,7 @@ def build(
 def check_precision(
     convolutions: dict[str, str],
     source: Artifact,
+    kept: frozenset[str],
     error: type[ArtifactError] | type[GateFailed],
     what: str,
 ) -> None:
@@ -125,6 +128,7 @@ def check_precision(
 
     Args:
         convolutions: name -> ``Float``, ``Half``, ``Int8`` or whatever TensorRT calls it.
+        kept: names of those that an int8 file did not quantise.
         error: what to raise.
         what: what was looked at, for the message.
 
@@ -132,7 +136,6 @@ def check_precision(
         ArtifactError, GateFailed: as ``error`` says, naming the mix.
     """
     precision = source.sidecar.precision
-    kept = source.sidecar.origin.get(KEPT_HIGHER, ())
     wrong = [
         name
         for name, type_ in convolutions.items()
@@ -173,8 +176,34 @@ def _gpu(here: TensorRT, options: Options) -> GPU | None:
     return None
 
 
+def _graph(source: Artifact) -> onnx.ModelProto:
+    try:
+        return onnx.load_from_string(source.data)
+    except DecodeError as error:
+        raise ArtifactError(source.path, f"is no ONNX file: {error}") from error
+
+
+def kept_nodes(graph: onnx.ModelProto, sidecar: Sidecar) -> frozenset[str]:
+    """Names of the nodes that an int8 file did not quantise, by what its sidecar says.
+
+    The sidecar names convolutions as the network does, such as ``encoder.0.2``; a node is known by
+    the weights it reads.
+    """
+    kept = sidecar.origin.get("quantization", {}).get("kept_in_float32", ())
+    weights = {f"network.{name}.weight" for name in kept}
+    return frozenset(
+        node.name
+        for node in graph.graph.node
+        if node.op_type == "Conv" and node.input[1] in weights
+    )
+
+
 def _plan(
-    source: Artifact, here: TensorRT, options: Options, gpu: GPU | None
+    source: Artifact,
+    here: TensorRT,
+    options: Options,
+    gpu: GPU | None,
+    kept: frozenset[str],
 ) -> tuple[bytes, dict[str, str]]:
     """The plan's bytes, and what the convolutions of the parsed network compute in."""
     trt, log = here.module, nvidia.logger(here.module)
@@ -190,7 +219,7 @@ def _plan(
     convolutions = _parsed_convolutions(network, trt)
     if not convolutions:
         raise ArtifactError(source.path, "has no convolution, so it is no network of ours")
-    check_precision(convolutions, source, ArtifactError, "the ONNX file")
+    check_precision(convolutions, source, kept, ArtifactError, "the ONNX file")
 
     config = builder.create_builder_config()
     config.builder_optimization_level = options.level
@@ -360,7 +389,6 @@ def _sidecar(
             "profile": options.profile._asdict(),
             "builder": {"workspace_mb": options.workspace_mb, "level": options.level},
             "plan_bytes": len(plan),
-            KEPT_HIGHER: source.sidecar.origin.get(KEPT_HIGHER, []),
             "versions": {"tinyunet_deploy": __version__},
         },
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import functools
 import importlib.metadata
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
@@ -107,14 +108,15 @@ class Device(abc.ABC):
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Give the context back."""
+        """Be done with the GPU: nothing that it gave is left."""
 
 
 class PyCUDADevice(Device):
     """Through pycuda, on the context that CUDA's runtime, and so TensorRT, uses: the primary one.
 
-    ``pycuda.autoinit`` would make a second context. pycuda knows no graphs; those go through
-    cuda-python where it is installed.
+    ``pycuda.autoinit`` would make a second context. The primary one is kept for the life of the
+    process, as CUDA's runtime does: pycuda's ``detach`` would leave it on the thread's stack.
+    pycuda knows no graphs; those go through cuda-python where it is installed.
 
     Args:
         index: which GPU, 0 for the first.
@@ -134,8 +136,7 @@ class PyCUDADevice(Device):
         self.versions = {"pycuda": importlib.metadata.version("pycuda")}
         self._cuda = cuda
         try:
-            cuda.init()
-            self._context = cuda.Device(index).retain_primary_context()
+            self._context = _primary_context(cuda, index)
         except cuda.Error as error:
             raise RuntimeUnavailable(self.gpu.name, str(error)) from error
 
@@ -181,7 +182,13 @@ class PyCUDADevice(Device):
         return _capture(driver, stream, enqueue)
 
     def close(self) -> None:
-        self._context.detach()
+        pass
+
+
+@functools.cache
+def _primary_context(cuda: Any, index: int) -> Any:
+    cuda.init()
+    return cuda.Device(index).retain_primary_context()
 
 
 def _capture(driver: Any, stream: Stream, enqueue: Callable[[], bool]) -> Graph | None:

@@ -78,7 +78,7 @@ class TensorRTBackend(Backend):
         return next(self._loaded.run_many(iter([image])))
 
     def close(self) -> None:
-        """Give the GPU's memory and context back."""
+        """Give the GPU's memory back."""
         self._close()
 
 
@@ -273,7 +273,7 @@ class _Loaded:
         return RuntimeUnavailable(self._path, f"TensorRT does not run it: {self._log.reason()}")
 
     def close(self) -> None:
-        """Drop everything while the context is current, then the context."""
+        """Drop everything while the context is current."""
         with self._device.current():
             for slot in self._slots:
                 if slot.batch is not None:

@@ -89,7 +89,13 @@ def build(
     A plan runs on the TensorRT release and the GPU it was built with, and only there. It is refused
     unless its convolutions compute in the precision of MODEL.
     """
-    from tinyunet_deploy import engine
+    from tinyunet_deploy import nvidia
+    from tinyunet_deploy.errors import RuntimeUnavailable
+
+    try:
+        from tinyunet_deploy import engine
+    except ModuleNotFoundError as error:
+        raise RuntimeUnavailable(error.name or "onnx", "is not installed", nvidia.HINT) from error
 
     options = engine.Options(
         profile=engine.Profile(*batch),
