@@ -11,7 +11,7 @@ import re
 import shlex
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -370,14 +370,12 @@ def _sidecar(
     source: Artifact, path: Path, plan: bytes, here: TensorRT, gpu: GPU | None, options: Options
 ) -> Sidecar:
     contract = source.sidecar.contract
-    return Sidecar(
+    return replace(
+        source.sidecar,
         kind="plan",
-        precision=source.sidecar.precision,
         sha256=digest(plan),
         parent=source.sidecar.sha256,
         contract=Contract(contract.height, contract.width, max_batch=options.profile.max),
-        threshold=source.sidecar.threshold,
-        min_area=source.sidecar.min_area,
         origin={
             "onnx": source.path.name,
             "rebuild": _command(source, path, here, options),
