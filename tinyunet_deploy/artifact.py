@@ -21,7 +21,8 @@ from tinyunet_deploy.files import read_regular, write_atomic
 SCHEMA_VERSION: Final = 1
 
 Kind = Literal["checkpoint", "onnx", "plan"]
-Precision = Literal["fp32", "fp16", "int8"]
+Precision = Literal["fp32", "fp16", "int8", "unknown"]
+"""``unknown`` is a plan that was not built here and that the user trusts."""
 
 KINDS: Final[dict[str, Kind]] = {".safetensors": "checkpoint", ".onnx": "onnx", ".plan": "plan"}
 """File suffix -> kind of artifact."""
@@ -133,6 +134,23 @@ def read_artifact(path: Path) -> Artifact:
     if digest(data) != sidecar.sha256:
         raise _unusable(path, path, "is not the file that its sidecar describes")
     return Artifact(path, data, sidecar)
+
+
+def trusted_plan(path: Path) -> Artifact:
+    """A plan without a sidecar, which the user trusts: a plan is a program.
+
+    Nothing is known of it but its bytes; its contract is the default one until it is loaded.
+
+    Raises:
+        ArtifactError: not a plan, or it cannot be read.
+    """
+    if kind_of(path) != "plan":
+        raise ArtifactError(path, "is no TensorRT plan")
+    try:
+        data = read_regular(path)
+    except OSError as error:
+        raise ArtifactError(path, f"cannot be read: {error.strerror}") from error
+    return Artifact(path, data, Sidecar("plan", "unknown", digest(data), None, Contract()))
 
 
 def write_artifact(path: Path, data: bytes, sidecar: Sidecar) -> None:

@@ -12,13 +12,14 @@ import importlib.metadata
 import importlib.util
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Final, NamedTuple, Self
 
 import numpy as np
 
+from tinyunet_deploy import nvidia
 from tinyunet_deploy.artifact import (
     DEFAULT_CHECKPOINT,
     DEFAULT_ONNX,
@@ -26,6 +27,8 @@ from tinyunet_deploy.artifact import (
     Kind,
     kind_of,
     read_artifact,
+    sidecar_path,
+    trusted_plan,
 )
 from tinyunet_deploy.contract import Batch, Contract
 from tinyunet_deploy.errors import ArtifactError, RefusedError, RuntimeUnavailable
@@ -89,6 +92,20 @@ class Backend(abc.ABC):
         Raises:
             ValueError: not such an array.
         """
+        return self._run(self._checked(image))
+
+    def run_many(self, images: Iterable[Batch]) -> Iterator[Run]:
+        """Score batches in their order, which a backend may overlap.
+
+        Batches are taken ahead of the results that are given: up to two where copies to a GPU
+        overlap computing.
+
+        Raises:
+            ValueError: as ``run`` does.
+        """
+        return map(self.run, images)
+
+    def _checked(self, image: Batch) -> Batch:
         shape = (1, self.contract.height, self.contract.width)
         if image.dtype != np.uint8 or image.ndim != 4 or image.shape[1:] != shape:
             raise ValueError(
@@ -97,7 +114,7 @@ class Backend(abc.ABC):
             )
         if not 1 <= len(image) <= (self.max_batch or len(image)):
             raise ValueError(f"batch of {len(image)} given, 1..{self.max_batch or ''} wanted")
-        return self._run(np.ascontiguousarray(image))
+        return np.ascontiguousarray(image)
 
     def _check_input(self, shape: Iterable[object]) -> None:
         """Refuse a graph whose input, [N, 1, H, W], is not the one that the sidecar describes."""
@@ -159,6 +176,20 @@ BACKENDS: Final = {
         "torch",
         "train",
     ),
+    "tensorrt": _Entry(
+        "tinyunet_deploy.backends.tensorrt:TensorRTBackend",
+        ("plan",),
+        ("tensorrt", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12"),
+        "tensorrt",
+        "gpu",
+    ),
+    "onnxruntime-tensorrt": _Entry(
+        "tinyunet_deploy.backends.onnxruntime:ONNXRuntimeTensorRTBackend",
+        ("onnx",),
+        ("onnxruntime-gpu",),
+        "onnxruntime",
+        "gpu",
+    ),
 }
 """Name -> backend, the preferred one for a kind of artifact first."""
 
@@ -168,6 +199,10 @@ def why_not(name: str) -> str | None:
 
     Nothing is imported.
     """
+    if name == "tensorrt":
+        return nvidia.why_no_tensorrt()
+    if name == "onnxruntime-tensorrt":
+        return nvidia.why_no_onnxruntime_tensorrt()
     entry = BACKENDS[name]
     if importlib.util.find_spec(entry.module) is None:
         return f"{entry.module} is not installed: pip install 'tinyunet-deploy[{entry.extra}]'"
@@ -182,7 +217,11 @@ def why_not(name: str) -> str | None:
 
 
 def open_backend(
-    model: Path | None = None, backend: str | None = None, device: str = "cpu"
+    model: Path | None = None,
+    backend: str | None = None,
+    device: str = "cpu",
+    *,
+    trust_engine: bool = False,
 ) -> Backend:
     """Load an artifact on a backend.
 
@@ -191,6 +230,8 @@ def open_backend(
         backend: a key of :data:`BACKENDS`; None takes the first that runs this kind of artifact,
             this device and is installed.
         device: ``cpu`` or ``cuda:N``.
+        trust_engine: load a TensorRT plan that has no sidecar. A plan is a program: only the
+            user can know that it is not hostile.
 
     Raises:
         ArtifactError: the artifact is missing, changed or cannot be loaded.
@@ -200,6 +241,8 @@ def open_backend(
     if model is None:
         model = DEFAULT_CHECKPOINT if backend == "torch" else DEFAULT_ONNX
     kind = kind_of(model)
+    foreign = trust_engine and kind == "plan" and not sidecar_path(model).exists()
+    artifact = trusted_plan(model) if foreign else read_artifact(model)
     if backend is None:
         backend = _choose(kind, device, model)
     entry = BACKENDS[backend]
@@ -216,7 +259,7 @@ def open_backend(
         raise RuntimeUnavailable(
             backend, f"is installed but cannot be imported: {error}"
         ) from error
-    return load(read_artifact(model), device)
+    return load(artifact, device)
 
 
 def _choose(kind: Kind, device: str, model: Path) -> str:

@@ -1,0 +1,319 @@
+"""A TensorRT plan on an NVIDIA GPU."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import weakref
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import Any, Final, NamedTuple
+
+from tinyunet_deploy import nvidia
+from tinyunet_deploy.artifact import Artifact, Sidecar
+from tinyunet_deploy.backends import Backend, Run
+from tinyunet_deploy.backends.device import Device, Event, Graph, Memory, PyCUDADevice
+from tinyunet_deploy.contract import INPUT_NAME, OUTPUT_NAME, Batch, Contract
+from tinyunet_deploy.errors import ArtifactError, RuntimeUnavailable
+from tinyunet_deploy.nvidia import GPU, TensorRT
+
+SLOTS: Final = 2
+"""Batches in flight: one is copied while the other is computed."""
+
+
+class TensorRTBackend(Backend):
+    """A plan of this very TensorRT and GPU; any other is refused before it is deserialised.
+
+    Args:
+        artifact: a plan. One whose sidecar says nothing of TensorRT was trusted by the user; its
+            contract is read from the plan.
+        device: ``cuda:N``.
+        here: TensorRT, the sidecar's flavour of it if None.
+        gpu: the GPU itself, the one that ``device`` names if None.
+
+    Raises:
+        ArtifactError: the plan is of another TensorRT or GPU, damaged, or not of our contract.
+        RuntimeUnavailable: TensorRT, pycuda, the driver, the GPU or its memory is missing.
+    """
+
+    name = "tensorrt"
+
+    def __init__(
+        self,
+        artifact: Artifact,
+        device: str = "cuda:0",
+        *,
+        here: TensorRT | None = None,
+        gpu: Device | None = None,
+    ) -> None:
+        super().__init__(artifact, device)
+        built = artifact.sidecar.origin.get("tensorrt", {})
+        if here is None:
+            here = _installed(artifact, built.get("flavour"))
+        if built:
+            check_release(artifact, here)
+        if gpu is None:
+            index = nvidia.gpu_index(device)
+            if built:
+                check_gpu(artifact, nvidia.gpu(index))
+            gpu = PyCUDADevice(index)
+        elif built:
+            check_gpu(artifact, gpu.gpu)
+        self._loaded = _Loaded(artifact, here.module, gpu)
+        self._close = weakref.finalize(self, self._loaded.close)
+        self._versions = {here.flavour: here.version, **gpu.versions}
+        sidecar = dataclasses.replace(artifact.sidecar, contract=self._loaded.contract)
+        self.artifact = dataclasses.replace(artifact, sidecar=sidecar)
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Package name -> version of what computes here."""
+        return self._versions
+
+    def run_many(self, images: Iterable[Batch]) -> Iterator[Run]:
+        """Score batches in their order, two in flight: copies overlap computing."""
+        return self._loaded.run_many(map(self._checked, images))
+
+    def _run(self, image: Batch) -> Run:
+        return next(self._loaded.run_many(iter([image])))
+
+    def close(self) -> None:
+        """Give the GPU's memory back."""
+        self._close()
+
+
+def check_release(artifact: Artifact, here: TensorRT) -> None:
+    """Refuse a plan of another TensorRT.
+
+    Raises:
+        ArtifactError: with the command that builds it again.
+    """
+    built = artifact.sidecar.origin["tensorrt"]
+    was = f"{built['flavour']} {nvidia.release(built['version'])}"
+    now = f"{here.flavour} {nvidia.release(here.version)}"
+    if was != now:
+        raise ArtifactError(
+            artifact.path, f"was built by {was}, here is {now}", _rebuild(artifact.sidecar)
+        )
+
+
+def check_gpu(artifact: Artifact, here: GPU) -> None:
+    """Refuse a plan of another GPU.
+
+    A plan that was built without a GPU names only the compute capability.
+
+    Raises:
+        ArtifactError: with the command that builds it again.
+    """
+    built = artifact.sidecar.origin["gpu"]
+    for word, was, now in (
+        ("", built["name"] or here.name, here.name),
+        ("compute capability ", built["compute_capability"], here.compute_capability),
+    ):
+        if was != now:
+            raise ArtifactError(
+                artifact.path,
+                f"was built for {word}{was}, here is {word}{now}",
+                _rebuild(artifact.sidecar),
+            )
+
+
+def _rebuild(sidecar: Sidecar) -> str:
+    return f"build it again: {sidecar.origin['rebuild']}"
+
+
+def _installed(artifact: Artifact, flavour: str | None) -> TensorRT:
+    """The flavour the plan needs, or the one that is here, for the refusal to name."""
+    try:
+        return nvidia.tensorrt(flavour)
+    except RuntimeUnavailable:
+        return nvidia.tensorrt()
+
+
+class _Program(NamedTuple):
+    """A plan's execution for one batch size in one slot, as a graph where that can be.
+
+    TensorRT wants one execution context per captured graph.
+    """
+
+    context: Any
+    graph: Graph | None
+
+
+class _Slot:
+    """What one batch in flight needs."""
+
+    def __init__(self) -> None:
+        self.programs: dict[int, _Program] = {}
+        """Rows of a batch -> how it is run."""
+        self.batch: int | None = None
+        """Images in flight."""
+
+    def open(self, device: Device, contract: Contract) -> None:
+        """Take what it needs from the GPU."""
+        assert contract.max_batch is not None
+        shape = (contract.max_batch, 1, contract.height, contract.width)
+        self.stream = device.stream()
+        self.image, self.score = device.pinned(shape), device.pinned(shape)
+        self.device_image, self.device_score = (
+            device.allocate(self.image.nbytes),
+            device.allocate(self.score.nbytes),
+        )
+        self.begin, self.end = device.event(), device.event()
+
+    def close(self) -> None:
+        """Drop all of it now, whoever may still hold the slot: a loop, a frame in a traceback."""
+        vars(self).clear()
+
+
+class _Loaded:
+    """A deserialised plan and all that runs it; each method makes the GPU's context current."""
+
+    def __init__(self, artifact: Artifact, trt: Any, device: Device) -> None:
+        self._path = artifact.path
+        self._trt = trt
+        self._device = device
+        self._log = nvidia.logger(trt)
+        self._slots: list[_Slot] = []
+        self._runtime: Any = None
+        self._engine: Any = None
+        self._activations: Memory | None = None
+        self._computed: Event | None = None
+        """When the last batch was computed: slots share the memory of activations."""
+        try:
+            with device.current():
+                self._load(artifact)
+        except BaseException:
+            self.close()
+            raise
+
+    def _load(self, artifact: Artifact) -> None:
+        self._runtime = self._trt.Runtime(self._log)
+        self._engine = self._runtime.deserialize_cuda_engine(artifact.data)
+        if self._engine is None:
+            raise ArtifactError(self._path, f"TensorRT refuses it: {self._log.reason()}")
+        self.contract, self._least = _contract_of(self._engine, self._trt, artifact)
+        self._activations = self._device.allocate(max(self._engine.device_memory_size_v2, 1))
+        self._slots += [_Slot() for _ in range(SLOTS)]
+        for slot in self._slots:
+            slot.open(self._device, self.contract)
+
+    def run_many(self, images: Iterator[Batch]) -> Iterator[Run]:
+        running: deque[_Slot] = deque()
+        try:
+            for image in images:
+                while (slot := self._free_slot()) is None:
+                    yield self._finish(running.popleft())
+                self._start(slot, image)
+                running.append(slot)
+            while running:
+                yield self._finish(running.popleft())
+        finally:
+            for slot in running:
+                if slot in self._slots:  # not closed meanwhile
+                    self._finish(slot)
+
+    def _free_slot(self) -> _Slot | None:
+        return next((slot for slot in self._slots if slot.batch is None), None)
+
+    def _start(self, slot: _Slot, image: Batch) -> None:
+        rows = max(len(image), self._least)
+        with self._device.current():
+            program = slot.programs.get(rows)
+            if program is None:
+                program = slot.programs[rows] = self._program(slot, rows)
+            slot.image[: len(image)] = image
+            self._device.upload(slot.image[:rows], slot.device_image, slot.stream)
+            if self._computed is not None:
+                slot.stream.wait_for_event(self._computed)
+            slot.begin.record(slot.stream)
+            if program.graph is not None:
+                program.graph.launch()
+            elif not program.context.execute_async_v3(slot.stream.handle):
+                slot.stream.synchronize()
+                raise self._failed()
+            slot.end.record(slot.stream)
+            self._computed = slot.end
+            self._device.download(slot.device_score, slot.score[:rows], slot.stream)
+        slot.batch = len(image)
+
+    def _finish(self, slot: _Slot) -> Run:
+        batch, slot.batch = slot.batch, None
+        with self._device.current():
+            slot.stream.synchronize()
+            return Run(slot.score[:batch].copy(), slot.end.time_since(slot.begin))
+
+    def _program(self, slot: _Slot, rows: int) -> _Program:
+        assert self._activations is not None
+        for other in self._slots:
+            other.stream.synchronize()
+        context = self._engine.create_execution_context(
+            self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        )
+        if context is None:
+            raise self._failed()
+        context.set_device_memory(int(self._activations), self._engine.device_memory_size_v2)
+        shape = (rows, *slot.image.shape[1:])
+        handle = slot.stream.handle
+        ready = (
+            context.set_input_shape(INPUT_NAME, shape)
+            and context.set_tensor_address(INPUT_NAME, int(slot.device_image))
+            and context.set_tensor_address(OUTPUT_NAME, int(slot.device_score))
+            and not context.infer_shapes()
+            # once as it is: what TensorRT does at the first time must not get into the graph
+            and context.execute_async_v3(handle)
+        )
+        slot.stream.synchronize()
+        if not ready:
+            raise self._failed()
+        graph = self._device.capture(slot.stream, lambda: bool(context.execute_async_v3(handle)))
+        return _Program(context, graph)
+
+    def _failed(self) -> RuntimeUnavailable:
+        return RuntimeUnavailable(self._path, f"TensorRT does not run it: {self._log.reason()}")
+
+    def close(self) -> None:
+        """Drop everything while the context is current."""
+        with self._device.current():
+            for slot in self._slots:
+                if slot.batch is not None:
+                    with contextlib.suppress(RuntimeUnavailable):
+                        slot.stream.synchronize()
+            for slot in self._slots:
+                slot.close()
+            self._slots.clear()
+            self._computed = self._activations = self._engine = self._runtime = None
+        self._device.close()
+
+
+def _contract_of(engine: Any, trt: Any, artifact: Artifact) -> tuple[Contract, int]:
+    """What the plan itself takes, and the fewest images of a batch.
+
+    Raises:
+        ArtifactError: not our contract, or not what the sidecar says.
+    """
+    found = {}
+    for index in range(engine.num_io_tensors):
+        name = engine.get_tensor_name(index)
+        found[name] = engine.get_tensor_mode(name), engine.get_tensor_dtype(name)
+    wanted = {
+        INPUT_NAME: (trt.TensorIOMode.INPUT, trt.DataType.UINT8),
+        OUTPUT_NAME: (trt.TensorIOMode.OUTPUT, trt.DataType.UINT8),
+    }
+    if found != wanted:
+        raise ArtifactError(
+            artifact.path,
+            f"takes and gives {', '.join(sorted(found))}, not uint8 {INPUT_NAME} and {OUTPUT_NAME}",
+        )
+    least, _, most = (tuple(dims) for dims in engine.get_tensor_profile_shape(INPUT_NAME, 0))
+    try:
+        contract = Contract(most[2], most[3], max_batch=most[0])
+    except (IndexError, ValueError) as error:
+        raise ArtifactError(artifact.path, f"takes images of shape {list(most)}") from error
+    if artifact.sidecar.origin.get("tensorrt") and contract != artifact.sidecar.contract:
+        raise ArtifactError(
+            artifact.path,
+            f"takes batches of {list(most)}, its sidecar says otherwise",
+            _rebuild(artifact.sidecar),
+        )
+    return contract, int(least[0])

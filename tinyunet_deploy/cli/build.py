@@ -1,0 +1,119 @@
+"""``tinyunet build``: an ONNX file becomes a TensorRT plan for the GPU of this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+class BatchRange(click.ParamType):  # type: ignore[type-arg]  # not subscriptable before click 8.4
+    """Smallest, usual and largest batch, such as ``1,8,16``; one number stands for all three."""
+
+    name = "batch"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        return "MIN,OPT,MAX"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int, int]:
+        if isinstance(value, tuple):
+            return value
+        parts = str(value).split(",")
+        parts = parts * 3 if len(parts) == 1 else parts
+        if len(parts) != 3 or not all(part.isascii() and part.isdigit() for part in parts):
+            self.fail(f"{value!r} is not three numbers such as 1,8,16", param, ctx)
+        least, usual, most = map(int, parts)
+        if not 1 <= least <= usual <= most:
+            self.fail(f"{value!r} must rise from 1 or more", param, ctx)
+        return least, usual, most
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="A folder, or the file's name, which ends in .plan.",
+)
+@click.option(
+    "--batch",
+    type=BatchRange(),
+    default="1,8,16",
+    show_default=True,
+    help="Images per call: smallest, usual (what it is tuned for) and largest.",
+)
+@click.option(
+    "--workspace-mb",
+    type=click.IntRange(min=1),
+    help="GPU memory a kernel may use for scratch, MiB; all of it if not given.",
+)
+@click.option(
+    "--timing-cache",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Timings of kernels, read if the file is there and written back: faster next builds.",
+)
+@click.option(
+    "--builder-level",
+    type=click.IntRange(0, 5),
+    default=3,
+    show_default=True,
+    help="How long to look for fast kernels.",
+)
+@click.option(
+    "--flavour",
+    type=click.Choice(["tensorrt", "tensorrt_rtx"]),
+    help="Which TensorRT; the first that is installed if not given.",
+)
+@click.option(
+    "--compute-capability",
+    metavar="X.Y",
+    help="Build for this GPU, which is not here, such as 8.6; TensorRT-RTX only.",
+)
+def build(
+    model: Path,
+    output: Path,
+    batch: tuple[int, int, int],
+    workspace_mb: int | None,
+    timing_cache: Path | None,
+    builder_level: int,
+    flavour: str | None,
+    compute_capability: str | None,
+) -> None:
+    """Build the ONNX file MODEL into a TensorRT plan.
+
+    A plan runs on the TensorRT release and the GPU it was built with, and only there. It is refused
+    unless its convolutions compute in the precision of MODEL.
+    """
+    from tinyunet_deploy import nvidia
+    from tinyunet_deploy.errors import RuntimeUnavailable
+
+    try:
+        from tinyunet_deploy import engine
+    except ModuleNotFoundError as error:
+        raise RuntimeUnavailable(error.name or "onnx", "is not installed", nvidia.HINT) from error
+
+    options = engine.Options(
+        profile=engine.Profile(*batch),
+        workspace_mb=workspace_mb,
+        level=builder_level,
+        timing_cache=timing_cache,
+        compute_capability=compute_capability,
+    )
+    plan = engine.build(model, output, options, flavour)
+    origin = plan.sidecar.origin
+    audit = origin["precision_audit"]
+    looked_at = "plan" if audit["engine"] else "parsed network"
+    mix = engine.mixture(audit["engine"] or audit["parsed_network"])
+    click.echo(plan.path)
+    click.echo(
+        f"{origin['plan_bytes']:,} bytes in {origin['build_s']:.1f} s; convolutions of the "
+        f"{looked_at}: {', '.join(f'{count} {name}' for name, count in mix.items())}",
+        err=True,
+    )
+    if "engine_not_inspected" in audit:
+        click.echo(f"the plan itself was not inspected: {audit['engine_not_inspected']}", err=True)
