@@ -108,7 +108,7 @@ def export_files(
             add(precision, onnx_graph(network, contract, "fp16"), {"largest_activation": reach})
         else:
             reference = _artifact(checkpoint, contract, path, "fp32", float32, {})
-            int8 = _Int8(reference, folders, log)
+            int8 = Calibrated(reference, folders, log)
             choice = int8.choose(iou_budget)
             kept = () if choice is None else choice.kept
             data = int8.file(int8.method, kept)
@@ -125,7 +125,7 @@ def export_files(
     return exported
 
 
-class _Int8:
+class Calibrated:
     """An int8 file in the making: calibrated, its method chosen by measurement.
 
     Args:
