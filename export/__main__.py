@@ -4,16 +4,64 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import get_args
 
 import click
 
+from tinyunet_deploy.artifact import Precision
 from tinyunet_deploy.cli import run
 from tinyunet_deploy.cli.options import debug_option
 
 
+class PrecisionList(click.ParamType):  # type: ignore[type-arg]  # not subscriptable before click 8.4
+    """Such as ``fp32,int8``."""
+
+    name = "list"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> list[Precision]:
+        """The precisions of a comma-separated list, in the order in which they are made."""
+        given = str(value).split(",")
+        known = [name for name in get_args(Precision) if name != "unknown"]
+        for name in given:
+            if name not in known:
+                self.fail(f"{name!r} is none of {', '.join(known)}", param, ctx)
+        return [name for name in known if name in given]
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("checkpoint", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="NAME.onnx. One precision is written there; of several, fp32 is, and the others are "
+    "NAME.fp16.onnx and NAME.int8.onnx.",
+)
+@click.option(
+    "--precision",
+    "precisions",
+    type=PrecisionList(),
+    default="fp32",
+    show_default=True,
+    help="One or more of fp32,fp16,int8.",
+)
+@click.option(
+    "--data",
+    "folders",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="int8: data set whose training images calibrate and choose, again for several; "
+    "synthetic images if not given.",
+)
+@click.option(
+    "--iou-budget",
+    type=click.FloatRange(min=0.0),
+    help="int8: iou_defective that may be lost, such as 0.005. Keeps as few convolutions as "
+    "possible in float32 to meet it without flipping a verdict.",
+)
 @click.option(
     "--size",
     type=click.IntRange(min=16),
@@ -25,61 +73,50 @@ from tinyunet_deploy.cli.options import debug_option
     help="Compare on these images instead of synthetic ones.",
 )
 @debug_option
-def export(checkpoint: Path, output: Path, size: int | None, images: Path | None) -> None:
-    """Turn CHECKPOINT into an ONNX file: uint8 image in, uint8 score out.
+def export(
+    checkpoint: Path,
+    output: Path,
+    precisions: list[Precision],
+    folders: tuple[Path, ...],
+    iou_budget: float | None,
+    size: int | None,
+    images: Path | None,
+) -> None:
+    """Turn CHECKPOINT into ONNX files: uint8 image in, uint8 score out.
 
-    The file is compared with the checkpoint in PyTorch before it is written, with its sidecar.
+    Each is checked for what NVIDIA's parser refuses and compared with the checkpoint in PyTorch.
+    All are written, each with its sidecar, or none.
     """
     if output.suffix != ".onnx":
         raise click.UsageError(f"--output {output} must end in .onnx")
     if size is not None and size % 16:
         raise click.UsageError(f"--size {size} is not a multiple of 16")
-    import onnx
-    import onnxscript
-    import torch
-
-    from export.compare import compare, comparison_images
-    from export.graph import OPSET, onnx_graph
-    from tinyunet_deploy import __version__
-    from tinyunet_deploy.artifact import Artifact, Sidecar, digest, read_artifact, write_artifact
-    from tinyunet_deploy.checkpoint import network_of
+    if "int8" not in precisions and (folders or iou_budget is not None):
+        raise click.UsageError("--data and --iou-budget are for --precision int8")
+    from export.files import export_files, output_paths
+    from tinyunet_deploy.artifact import read_artifact, write_artifact
     from tinyunet_deploy.contract import Contract
+    from tinyunet_deploy.files import write_atomic
 
     source = read_artifact(checkpoint)
     contract = source.sidecar.contract if size is None else Contract(size, size)
-    data = onnx_graph(network_of(source), contract)
-    sidecar = Sidecar(
-        kind="onnx",
-        precision="fp32",
-        sha256=digest(data),
-        parent=source.sidecar.sha256,
-        contract=contract,
-        threshold=source.sidecar.threshold,
-        min_area=source.sidecar.min_area,
-        origin={
-            "checkpoint": checkpoint.name,
-            "opset": OPSET,
-            "versions": {
-                "tinyunet_deploy": __version__,
-                "torch": torch.__version__,
-                "onnx": onnx.__version__,
-                "onnxscript": onnxscript.__version__,
-            },
-        },
+    exported = export_files(
+        source,
+        contract,
+        output_paths(output, precisions),
+        folders=folders,
+        images=images,
+        iou_budget=iou_budget,
+        log=lambda line: click.echo(line, err=True),
     )
-    figures = compare(
-        Artifact(checkpoint, source.data, source.sidecar),
-        Artifact(output, data, sidecar),
-        comparison_images(contract, images),
-    )
-    sidecar.origin["parity_with_checkpoint"] = figures
-    write_artifact(output, data, sidecar)
-    click.echo(output)
-    click.echo(
-        f"largest score difference from the checkpoint: {figures['max_difference_steps']} of 255 "
-        f"on {figures['images']} images; next: tinyunet-infer IMAGES -m {output} -o OUT",
-        err=True,
-    )
+    for artifact in exported.artifacts:
+        write_artifact(artifact.path, artifact.data, artifact.sidecar)
+        click.echo(artifact.path)
+    for path, data in exported.reports.items():
+        write_atomic(path, data)
+        click.echo(path)
+    first = exported.artifacts[0].path
+    click.echo(f"next: tinyunet-infer IMAGES -m {first} -o OUT", err=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""A checkpoint's network as a deployable ONNX graph."""
+"""A checkpoint's network as a deployable ONNX graph, in float32 or float16."""
 
 from __future__ import annotations
 
+import copy
 import io
 import logging
 import warnings
@@ -10,6 +11,7 @@ from typing import Any, Final
 import onnx
 import torch
 
+from tinyunet_deploy.artifact import Precision
 from tinyunet_deploy.contract import INPUT_NAME, OUTPUT_NAME, Contract
 from tinyunet_deploy.model import DeployableGraph, TinyUNet
 
@@ -18,11 +20,19 @@ IR_VERSION: Final = 10
 """Newest that TensorRT 10's parser reads."""
 
 
-def onnx_graph(network: TinyUNet, contract: Contract) -> bytes:
+def onnx_graph(network: TinyUNet, contract: Contract, precision: Precision = "fp32") -> bytes:
     """The ONNX file of a network: uint8 image in, uint8 score out, dynamic batch.
 
     The same network gives the same bytes, on any machine with the same versions.
+
+    Args:
+        precision: ``fp32``, or ``fp16`` for weights and activations in half precision from the
+            normalisation to the logit; the sigmoid is in float32 in both.
     """
+    if precision == "fp16":
+        network = copy.deepcopy(network).half()
+    elif precision != "fp32":
+        raise ValueError(f"{precision} is not a floating-point precision")
     example = torch.zeros(2, 1, contract.height, contract.width, dtype=torch.uint8)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
@@ -40,15 +50,20 @@ def onnx_graph(network: TinyUNet, contract: Contract) -> bytes:
     assert program is not None
     file = io.BytesIO()
     onnx.save(program.model_proto, file)
-    model = onnx.load_from_string(file.getvalue())
+    return file_of(onnx.load_from_string(file.getvalue()))
+
+
+def file_of(model: onnx.ModelProto) -> bytes:
+    """The bytes of a finished graph: nothing of this machine in it, checked, deterministic."""
     _strip(model)
     model.ir_version = min(model.ir_version, IR_VERSION)
     onnx.checker.check_model(model, full_check=True)
-    return model.SerializeToString(deterministic=True)
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data
 
 
 def _strip(model: onnx.ModelProto) -> None:
-    """Take out what the exporter knows of this machine: source lines and absolute paths."""
+    """Take out what the tools know of this machine: source lines and absolute paths."""
     parts: list[Any] = [model, model.graph, *model.graph.node, *model.graph.value_info]
     parts += [*model.graph.initializer, *model.graph.input, *model.graph.output, *model.functions]
     for part in parts:

@@ -1,0 +1,127 @@
+"""How large the activations get, and five ways to make an int8 range of that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+
+from tinyunet_deploy.backends import processor_count
+from tinyunet_deploy.contract import INPUT_NAME, Image
+
+Histogram = NDArray[np.int64]
+"""int64 [32640]: count of |x| by the upper 15 bits of its float32 pattern.
+
+A bin is 1/128 of its own lower edge wide over the whole range of float32, so one pass is enough
+and nothing about the range has to be known before.
+"""
+_BINS: Final = 0x7F80
+"""Where infinity begins."""
+_EDGES: Final = (np.arange(_BINS + 1, dtype=np.uint32) << 16).view(np.float32).astype(np.float64)
+_EDGES[-1] = np.finfo(np.float32).max
+_LEVELS: Final = 127
+"""Symmetric int8: -127..127."""
+
+
+def convolution_inputs(model: onnx.ModelProto) -> list[str]:
+    """Names of the tensors that convolutions read, the normalised image first."""
+    return list(dict.fromkeys(n.input[0] for n in model.graph.node if n.op_type == "Conv"))
+
+
+def histograms(model: onnx.ModelProto, images: Iterable[Image]) -> dict[str, Histogram]:
+    """Distribution of what each convolution of a float32 graph reads.
+
+    Args:
+        images: uint8 [H, W] each.
+
+    Returns:
+        Tensor name -> histogram of its absolute values over all images, zeros included.
+    """
+    names = convolution_inputs(model)
+    watched = onnx.ModelProto()
+    watched.CopyFrom(model)
+    watched.graph.output.extend(
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names
+    )
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = processor_count()
+    session = onnxruntime.InferenceSession(
+        watched.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    counts: dict[str, Histogram] = {name: np.zeros(_BINS, np.int64) for name in names}
+    for image in images:
+        for name, values in zip(
+            names, session.run(names, {INPUT_NAME: image[None, None]}), strict=True
+        ):
+            counts[name] += histogram(values)
+    return counts
+
+
+def histogram(values: NDArray[np.float32]) -> Histogram:
+    """Histogram of absolute values."""
+    upper = np.ascontiguousarray(values).reshape(-1).view(np.uint32) >> 16 & 0x7FFF
+    return np.bincount(upper, minlength=_BINS)[:_BINS]
+
+
+def largest(counts: Histogram) -> float:
+    """Upper edge of the last bin in use; 0.0 where all values are 0."""
+    return float(_EDGES[np.flatnonzero(counts)[-1] + 1]) if counts[1:].any() else 0.0
+
+
+def percentile(counts: Histogram, percent: float) -> float:
+    """Smallest bin edge that is above ``percent`` of the values."""
+    below = np.cumsum(counts)
+    return float(_EDGES[np.searchsorted(below, percent / 100.0 * below[-1]) + 1])
+
+
+def entropy(counts: Histogram) -> float:
+    """Range that loses the least information, by Kullback-Leibler divergence.
+
+    Migacz 2017, "8-bit Inference with TensorRT": 2048 even bins, 128 levels. Zeros, of which ReLU
+    leaves many and which int8 holds exactly, are counted like their neighbours.
+    """
+    top = largest(counts)
+    if top == 0.0:
+        return top
+    edges = np.linspace(0.0, top, 2049)
+    cumulative = np.concatenate(([0], np.cumsum(counts)))
+    even = np.diff(np.interp(edges, _EDGES, cumulative))
+    even[0] = even[1]
+    best, best_stop = np.inf, len(even)
+    for stop in range(128, len(even) + 1, 4):
+        reference = even[:stop].copy()
+        reference[-1] += even[stop:].sum()
+        level = np.arange(stop) * 128 // stop
+        used = even[:stop] > 0
+        in_level = np.maximum(np.bincount(level, used, 128), 1)
+        kept = np.where(used, (np.bincount(level, even[:stop], 128) / in_level)[level], 0.0)
+        p, q = reference / reference.sum(), kept / max(kept.sum(), 1e-30)
+        present = p > 0
+        loss = float(np.sum(p[present] * np.log(p[present] / np.maximum(q[present], 1e-12))))
+        if loss < best:
+            best, best_stop = loss, stop
+    return float(edges[best_stop])
+
+
+METHODS: Final[dict[str, Callable[[Histogram], float]]] = {
+    "minmax": largest,
+    "entropy": entropy,
+    "percentile-99.9": lambda counts: percentile(counts, 99.9),
+    "percentile-99.99": lambda counts: percentile(counts, 99.99),
+    "percentile-99.999": lambda counts: percentile(counts, 99.999),
+}
+"""Name in a sidecar -> histogram to the largest absolute value that int8 is to hold."""
+
+
+def ranges(counts: dict[str, Histogram], method: str) -> dict[str, float]:
+    """Tensor name -> largest absolute value that int8 is to hold.
+
+    The first tensor is the normalised image: that is known to fill [-1, 1].
+    """
+    image, *activations = counts
+    return {image: 1.0, **{name: METHODS[method](counts[name]) for name in activations}}

@@ -1,0 +1,261 @@
+import json
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from export.budget import Choice, best_method, chart, choose, meets
+from export.calibrate import METHODS, entropy, histogram, histograms, largest, percentile, ranges
+from export.compare import Likeness
+from export.graph import onnx_graph
+from export.images import read_lots
+from export.quantize import convolutions, quantize
+from tinyunet_deploy import synthetic
+from tinyunet_deploy.contract import Contract
+from tinyunet_deploy.errors import DataError
+from tinyunet_deploy.model import TinyUNet
+from tinyunet_deploy.preflight import check_onnx
+
+SIZE = 64
+CONTRACT = Contract(SIZE, SIZE)
+RESOLUTION = 1 / 128
+"""Relative width of a histogram's bin."""
+
+
+@pytest.fixture(scope="module")
+def float32() -> onnx.ModelProto:
+    network = TinyUNet()
+    network.reset_parameters(torch.Generator().manual_seed(1))
+    return onnx.load_from_string(onnx_graph(network, CONTRACT))
+
+
+# --- calibration ----------------------------------------------------------------------------
+
+
+@given(st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=300), st.floats(1.0, 100.0))
+def test_a_percentile_holds_its_share_of_the_values_and_hardly_more(
+    values: list[float], percent: float
+) -> None:
+    sizes = np.abs(np.array(values, np.float32))
+    reach = percentile(histogram(np.array(values, np.float32)), percent)
+    assert np.mean(sizes < reach) >= percent / 100 - 1e-9
+    exact = np.quantile(sizes, percent / 100, method="inverted_cdf")
+    assert exact < reach <= exact * (1 + RESOLUTION) + 1e-30
+
+
+@given(st.lists(st.floats(-1e6, 1e6, width=32), min_size=1))
+def test_minmax_holds_every_value(values: list[float]) -> None:
+    top = max(map(abs, values))
+    reach = largest(histogram(np.array(values, np.float32)))
+    assert top <= reach <= top * (1 + RESOLUTION) + 1e-30
+
+
+def test_histograms_of_parts_add_up() -> None:
+    values = np.random.default_rng(0).normal(size=1000).astype(np.float32)
+    whole = histogram(values)
+    assert (whole == histogram(values[:300]) + histogram(values[300:])).all()
+    assert whole.sum() == 1000
+
+
+def test_entropy_drops_rare_outliers_and_keeps_an_even_spread() -> None:
+    generator = np.random.default_rng(0)
+    normal = generator.normal(size=200_000).astype(np.float32)
+    with_outliers = np.append(normal, np.float32([100, 120, 150]))
+    assert 2.0 < entropy(histogram(with_outliers)) < 20.0
+    even = generator.uniform(-3, 3, 200_000).astype(np.float32)
+    assert entropy(histogram(even)) == pytest.approx(3.0, rel=0.1)
+
+
+def test_dead_activations_do_not_stop_a_calibration() -> None:
+    dead = histogram(np.zeros(100, np.float32))
+    for method in METHODS.values():
+        assert 0.0 <= method(dead) < 1e-30
+
+
+def test_the_histograms_are_those_of_what_the_convolutions_read(float32: onnx.ModelProto) -> None:
+    image = np.full((SIZE, SIZE), 255, np.uint8)
+    counts = histograms(float32, [image, image])
+    assert len(counts) == 23
+    first = next(iter(counts.values()))
+    assert first.sum() == 2 * SIZE * SIZE
+    assert largest(first) == pytest.approx(1.0, rel=RESOLUTION)
+    reaches = ranges(
+        {name: c * 0 + histogram(np.float32([7])) for name, c in counts.items()}, "minmax"
+    )
+    assert next(iter(reaches.values())) == 1.0, "the image's range is known, not measured"
+    assert min(list(reaches.values())[1:]) > 7.0
+
+
+# --- images ---------------------------------------------------------------------------------
+
+
+def test_lots_come_from_training_images_and_never_overlap(tmp_path: Path) -> None:
+    synthetic.write_dataset(tmp_path, classes=[1, 2], train=24, test=8, size=SIZE, defective=0.5)
+    lots = read_lots([tmp_path], CONTRACT)
+    parts = (lots.calibration, lots.selection, lots.gate)
+    names = [{(one.class_id, one.name) for one in part} for part in parts]
+    assert [len(part) for part in names] == [12, 18, 18]
+    assert len(names[0] | names[1] | names[2]) == 48, "each image once, and no test image"
+    for part in parts:
+        assert sum(one.defective for one in part) == len(part) // 2
+        assert abs(sum(3 - 2 * one.class_id for one in part if one.class_id)) <= 2
+        assert all(one.truth.any() == one.defective for one in part)
+    assert read_lots([tmp_path], CONTRACT).as_dict() == lots.as_dict()
+    digests = lots.as_dict()
+    assert digests["source"] == "training images"
+    assert len({digests[name]["sha256"] for name in ("calibration", "selection", "gate")}) == 3
+
+
+def test_without_data_the_lots_are_synthetic_and_say_so() -> None:
+    lots = read_lots([], CONTRACT)
+    assert lots.source == "synthetic images"
+    images = [
+        one.image.tobytes()
+        for part in (lots.calibration, lots.selection, lots.gate)
+        for one in part
+    ]
+    assert len(set(images)) == 60
+
+
+def test_too_few_training_images_are_refused(tmp_path: Path) -> None:
+    synthetic.write_dataset(tmp_path, classes=[1], train=4, test=1, size=SIZE, defective=0.25)
+    with pytest.raises(DataError, match="too few with a defect"):
+        read_lots([tmp_path], CONTRACT)
+
+
+def test_training_images_of_another_size_are_refused(tmp_path: Path) -> None:
+    synthetic.write_dataset(tmp_path, classes=[1], train=16, test=1, size=SIZE, defective=0.5)
+    with pytest.raises(DataError, match="64x64 pixels, the model takes 128x128"):
+        read_lots([tmp_path], Contract(128, 128))
+
+
+# --- Q/DQ -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def int8(float32: onnx.ModelProto) -> onnx.ModelProto:
+    reaches = {node.input[0]: 3.0 for node in float32.graph.node if node.op_type == "Conv"}
+    return onnx.load_from_string(quantize(float32, reaches))
+
+
+def test_every_weight_is_stored_once_and_as_int8(int8: onnx.ModelProto) -> None:
+    by_type: dict[int, int] = {}
+    for tensor in int8.graph.initializer:
+        by_type[tensor.data_type] = by_type.get(tensor.data_type, 0) + int(np.prod(tensor.dims))
+    parameters = 1_850_305
+    assert parameters - 2000 < by_type[onnx.TensorProto.INT8] < parameters + 2000
+    assert by_type[onnx.TensorProto.FLOAT] < 5000, "biases and scales only"
+    assert int8.ByteSize() <= 2_200_000
+
+
+def test_a_quantized_graph_is_what_nvidias_parser_takes(int8: onnx.ModelProto) -> None:
+    check_onnx(int8, Path("net.onnx"))
+    assert int8.ir_version <= 10
+    assert [(opset.domain, opset.version) for opset in int8.opset_import] == [("", 18)]
+    kinds = [node.op_type for node in int8.graph.node]
+    assert kinds.count("QuantizeLinear") == 23
+    assert kinds.count("DequantizeLinear") == 46
+    producer = {name: node.op_type for node in int8.graph.node for name in node.output}
+    readers = {name: node.op_type for node in int8.graph.node for name in node.input}
+    for conv in (node for node in int8.graph.node if node.op_type == "Conv"):
+        assert producer[conv.input[0]] == producer[conv.input[1]] == "DequantizeLinear"
+        assert readers[conv.output[0]] != "QuantizeLinear", "ReLU must fuse into the convolution"
+
+
+def test_the_range_that_was_given_is_the_range_that_is_held(float32: onnx.ModelProto) -> None:
+    reaches = {
+        node.input[0]: 1.0 + index
+        for index, node in enumerate(n for n in float32.graph.node if n.op_type == "Conv")
+    }
+    model = onnx.load_from_string(quantize(float32, reaches))
+    values = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "QuantizeLinear":
+            assert values[node.input[1]] == pytest.approx(reaches[node.input[0]] / 127, rel=1e-5)
+
+
+def test_convolutions_that_are_kept_are_untouched(float32: onnx.ModelProto) -> None:
+    names = convolutions(float32)
+    assert list(names)[:2] == ["encoder.0.0", "encoder.0.2"]
+    assert len(names) == 23
+    reaches = {node.input[0]: 3.0 for node in float32.graph.node if node.op_type == "Conv"}
+    model = onnx.load_from_string(quantize(float32, reaches, ["encoder.0.2", "logit"]))
+    check_onnx(model, Path("net.onnx"))
+    before = {node.name: list(node.input) for node in float32.graph.node}
+    after = {node.name: list(node.input) for node in model.graph.node if node.op_type == "Conv"}
+    same = {name for name, node in names.items() if after[node][1:] == before[node][1:]}
+    assert same == {"encoder.0.2", "logit"}
+
+
+# --- budget ---------------------------------------------------------------------------------
+
+NAMES = [f"conv{index}" for index in range(6)]
+
+
+def figures(drop: float, agreement: float, flips: int = 0) -> Likeness:
+    return Likeness(10, 0.7, 0.7 - drop, agreement, flips, 0, 9)
+
+
+class Additive:
+    """Each convolution in int8 takes its own share away."""
+
+    def __init__(self, harm: dict[str, float]) -> None:
+        self.harm = harm
+        self.calls = 0
+
+    def __call__(self, kept: frozenset[str]) -> Likeness:
+        self.calls += 1
+        total = sum(value for name, value in self.harm.items() if name not in kept)
+        return figures(total, 1.0 - total, flips=int(total > 0.2))
+
+
+def test_a_plain_file_that_meets_the_budget_ends_the_search() -> None:
+    measure = Additive(dict.fromkeys(NAMES, 0.0))
+    choice = choose(NAMES, measure, figures(0.004, 0.96), 0.005)
+    assert (choice.kept, choice.alone, measure.calls) == ((), {}, 0)
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(0.0, 0.1), min_size=6, max_size=6), st.floats(0.0, 0.1))
+def test_the_kept_convolutions_meet_the_budget_and_none_can_be_spared(
+    harms: list[float], budget: float
+) -> None:
+    measure = Additive(dict(zip(NAMES, harms, strict=True)))
+    choice = choose(NAMES, measure, measure(frozenset()), budget)
+    assert meets(choice.chosen, budget)
+    assert choice.chosen == measure(frozenset(choice.kept))
+    for name in choice.kept:
+        assert not meets(measure(frozenset(choice.kept) - {name}), budget)
+
+
+def test_a_budget_is_not_met_by_flipped_verdicts_or_other_masks() -> None:
+    assert meets(figures(0.005, 0.95), 0.006)
+    assert meets(figures(-0.1, 0.95), 0.0), "a gain is no loss"
+    assert not meets(figures(0.007, 0.95), 0.006)
+    assert not meets(figures(0.0, 1.0, flips=1), 0.006)
+    assert not meets(figures(0.0, 0.94), 0.006)
+    assert not meets(figures(float("nan"), 1.0), 0.006), "nothing defective was measured"
+
+
+def test_the_method_with_the_fewest_flips_and_then_the_likest_masks_wins() -> None:
+    rows = {
+        "flips": figures(-0.1, 0.99, flips=1),
+        "lucky": figures(-0.1, 0.90),
+        "likest": figures(0.01, 0.93),
+    }
+    assert best_method(rows) == "likest"
+
+
+def test_the_chart_names_every_convolution_and_is_the_same_every_time() -> None:
+    alone = {name: figures(0.01, 0.9 + index / 100) for index, name in enumerate(NAMES)}
+    choice = Choice(0.005, figures(0.02, 0.9), alone, ("conv5",), figures(0.0, 0.99))
+    svg = chart(choice)
+    assert svg == chart(choice)
+    text = "".join(ET.fromstring(svg).itertext())
+    assert all(name in text for name in NAMES)
+    assert json.loads(json.dumps(choice.as_dict()))["kept_in_float32"] == ["conv5"]
