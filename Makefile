@@ -18,7 +18,16 @@ lint: .venv/.installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: lint
+# The real Python bindings of two TensorRT releases: their names are checked, without the libraries.
+BINDINGS := .cache/tensorrt-bindings
+$(BINDINGS)/.installed: .venv/.installed
+	$(BIN)/pip install --quiet --no-deps --upgrade --target $(BINDINGS)/10.16 \
+	    tensorrt_cu13_bindings==10.16.1.11
+	$(BIN)/pip install --quiet --no-deps --upgrade --target $(BINDINGS)/11.4 \
+	    tensorrt_cu13_bindings==11.4.0.106
+	touch $@
+
+test: lint $(BINDINGS)/.installed
 	$(BIN)/python -m pytest
 
 # The main job, end to end, on data it makes: fine-tune, export, evaluate everywhere, infer.

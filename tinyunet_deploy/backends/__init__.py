@@ -192,6 +192,7 @@ BACKENDS: Final = {
     ),
 }
 """Name -> backend, the preferred one for a kind of artifact first."""
+_GPU_ONLY: Final = frozenset({"tensorrt", "onnxruntime-tensorrt"})
 
 
 def why_not(name: str) -> str | None:
@@ -219,7 +220,7 @@ def why_not(name: str) -> str | None:
 def open_backend(
     model: Path | None = None,
     backend: str | None = None,
-    device: str = "cpu",
+    device: str | None = None,
     *,
     trust_engine: bool = False,
 ) -> Backend:
@@ -229,7 +230,7 @@ def open_backend(
         model: the artifact; None takes the model that comes with the package.
         backend: a key of :data:`BACKENDS`; None takes the first that runs this kind of artifact,
             this device and is installed.
-        device: ``cpu`` or ``cuda:N``.
+        device: ``cpu`` or ``cuda:N``; None is the first GPU for what needs one, else the CPU.
         trust_engine: load a TensorRT plan that has no sidecar. A plan is a program: only the
             user can know that it is not hostile.
 
@@ -243,6 +244,8 @@ def open_backend(
     kind = kind_of(model)
     foreign = trust_engine and kind == "plan" and not sidecar_path(model).exists()
     artifact = trusted_plan(model) if foreign else read_artifact(model)
+    if device is None:
+        device = "cuda:0" if kind == "plan" or backend in _GPU_ONLY else "cpu"
     if backend is None:
         backend = _choose(kind, device, model)
     entry = BACKENDS[backend]

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from tinyunet_deploy.cli.options import debug_option
+
 
 class BatchRange(click.ParamType):  # type: ignore[type-arg]  # not subscriptable before click 8.4
     """Smallest, usual and largest batch, such as ``1,8,16``; one number stands for all three."""
@@ -31,7 +33,7 @@ class BatchRange(click.ParamType):  # type: ignore[type-arg]  # not subscriptabl
         return least, usual, most
 
 
-@click.command()
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("model", type=click.Path(path_type=Path, dir_okay=False))
 @click.option(
     "-o",
@@ -74,6 +76,7 @@ class BatchRange(click.ParamType):  # type: ignore[type-arg]  # not subscriptabl
     metavar="X.Y",
     help="Build for this GPU, which is not here, such as 8.6; TensorRT-RTX only.",
 )
+@debug_option
 def build(
     model: Path,
     output: Path,

@@ -36,7 +36,7 @@ def doctor(style: str) -> int:
 
     backends = []
     for name in BACKENDS:
-        found: dict[str, object] = {"backend": name, "device": "cpu", "runs": False}
+        found: dict[str, object] = {"backend": name, "runs": False}
         backends.append(found)
         reason = why_not(name)
         if reason is None:
@@ -47,6 +47,7 @@ def doctor(style: str) -> int:
                     backend.run(image)
                     started = time.perf_counter()
                     backend.run(image)
+                    found["device"] = backend.device
                     found["one_image_ms"] = round((time.perf_counter() - started) * 1e3, 1)
                     found["versions"] = backend.versions
                     found["runs"] = True
@@ -54,7 +55,7 @@ def doctor(style: str) -> int:
                 reason = str(error)
         if reason is not None:
             found["reason"] = reason
-    machine = describe_machine()
+    machine = {**describe_machine(), **_nvidia()}
     if style == "json":
         click.echo(json.dumps({"schema_version": 1, "machine": machine, "backends": backends}))
     else:
@@ -70,3 +71,19 @@ def doctor(style: str) -> int:
             table.add_row(str(found["backend"]), "yes" if found["runs"] else "no", took, told)
         Console().print(table)
     return 0 if any(found["runs"] for found in backends) else 5
+
+
+def _nvidia() -> dict[str, str]:
+    """GPUs, and what is known of TensorRT without starting it."""
+    from tinyunet_deploy import nvidia
+    from tinyunet_deploy.errors import RuntimeUnavailable
+
+    try:
+        told = ", ".join(f"{gpu.name} ({gpu.compute_capability})" for gpu in nvidia.gpus())
+    except RuntimeUnavailable as error:
+        told = error.what
+    facts = {"gpu": told or "none"}
+    major = nvidia.onnxruntime_tensorrt()
+    if major is not None:
+        facts["onnxruntime"] = f"its TensorRT provider needs TensorRT {major}"
+    return facts

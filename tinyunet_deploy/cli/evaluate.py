@@ -47,7 +47,8 @@ def evaluate(
     data: Path,
     model: Path | None,
     backend: str | None,
-    device: str,
+    device: str | None,
+    trust_engine: bool,
     batch_size: int,
     workers: int | None,
     classes: tuple[int, ...] | None,
@@ -75,7 +76,7 @@ def evaluate(
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
     with (
-        open_backend(model, backend, device) as loaded,
+        open_backend(model, backend, device, trust_engine=trust_engine) as loaded,
         Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar,
     ):
         sidecar = loaded.artifact.sidecar

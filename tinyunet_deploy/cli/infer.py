@@ -37,7 +37,8 @@ def infer(
     output: Path,
     model: Path | None,
     backend: str | None,
-    device: str,
+    device: str | None,
+    trust_engine: bool,
     batch_size: int,
     workers: int | None,
     threshold: float | None,
@@ -65,7 +66,7 @@ def infer(
     from tinyunet_deploy.report import REPORT, Line
 
     console = Console(stderr=True)
-    with open_backend(model, backend, device) as loaded:
+    with open_backend(model, backend, device, trust_engine=trust_engine) as loaded:
         sidecar = loaded.artifact.sidecar
         with Progress(
             TextColumn("inferring"),

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-BACKENDS = ("openvino", "onnxruntime", "torch")
+BACKENDS = ("openvino", "onnxruntime", "torch", "tensorrt", "onnxruntime-tensorrt")
 """The names in ``tinyunet_deploy.backends.BACKENDS``, which is slow to import."""
 
 
@@ -44,14 +44,22 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 "-m",
                 "--model",
                 type=click.Path(path_type=Path, dir_okay=False),
-                help="A .onnx file or a checkpoint; the model of the package if not given.",
+                help="A .onnx, .plan or .safetensors file; the one of the package if not given.",
             ),
             click.option(
                 "--backend",
                 type=click.Choice(BACKENDS),
                 help="What runs it; the first that is installed and fits if not given.",
             ),
-            click.option("--device", default="cpu", show_default=True, help="cpu or cuda:0."),
+            click.option(
+                "--device",
+                help="cpu or cuda:0; the GPU for a TensorRT plan, else cpu, if not given.",
+            ),
+            click.option(
+                "--trust-engine",
+                is_flag=True,
+                help="Load a TensorRT plan without a sidecar: a plan is a program.",
+            ),
             click.option(
                 "-b",
                 "--batch-size",
