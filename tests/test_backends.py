@@ -254,9 +254,8 @@ def test_a_provider_that_does_not_start_is_never_replaced_by_the_cpu(
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this onnxruntime has CUDA")
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
-    with pytest.raises(RuntimeUnavailable, match="cuda:0: CUDAExecutionProvider d") as caught:
+    with pytest.raises(RuntimeUnavailable, match=r"CUDAExecutionProvider d(oes|id) not start"):
         open_backend(tiny_onnx, "onnxruntime", "cuda:0")
-    print(caught.value)
 
 
 def test_a_gpu_that_torch_does_not_see(tiny_checkpoint: Path) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from tinyunet_deploy.backends import Backend
-from tinyunet_deploy.contract import Contract, Image, Score, defect_mask
+from tinyunet_deploy.contract import Batch, Contract, Image, Score, defect_mask
 from tinyunet_deploy.dagm2007 import is_truth_folder
 from tinyunet_deploy.defects import find_defects, verdict
 from tinyunet_deploy.errors import ImageError, RefusedError
@@ -59,17 +59,16 @@ def score_images(
     batch_size = min(batch_size, backend.max_batch or batch_size)
     decoders = ThreadPoolExecutor(workers, "decode")
     runner = ThreadPoolExecutor(1, "run")
-    running: deque[Future[list[Scored]]] = deque()
+    decoded = _decode_ahead(paths, backend.contract, decoders, batch_size + 2 * workers)
+    scored_batches = _run_batches(_batches(decoded, batch_size), backend)
+    running = deque(runner.submit(next, scored_batches, None) for _ in range(2))
     try:
-        decoded = _decode_ahead(paths, backend.contract, decoders, batch_size + 2 * workers)
-        for batch in _batches(decoded, batch_size):
-            running.append(runner.submit(_run, batch, backend))
-            if len(running) > 2:
-                yield from running.popleft().result()
-        while running:
-            yield from running.popleft().result()
+        while (batch := running.popleft().result()) is not None:
+            running.append(runner.submit(next, scored_batches, None))
+            yield from batch
     finally:
         runner.shutdown(cancel_futures=True)
+        scored_batches.close()
         decoders.shutdown(cancel_futures=True)
 
 
@@ -116,15 +115,29 @@ def _batches(decoded: Iterator[Scored], batch_size: int) -> Iterator[list[Scored
         yield batch
 
 
-def _run(batch: list[Scored], backend: Backend) -> list[Scored]:
-    images = [scored.image for scored in batch if scored.image is not None]
-    if not images:
-        return batch
-    scores = iter(backend.run(np.stack(images)[:, None]).score)
-    return [
-        scored if scored.image is None else replace(scored, score=next(scores)[0])
-        for scored in batch
-    ]
+def _run_batches(batches: Iterator[list[Scored]], backend: Backend) -> Generator[list[Scored]]:
+    """Batches with their scores, the backend taking as many ahead as it can overlap."""
+    ahead: deque[list[Scored]] = deque()
+
+    def images() -> Iterator[Batch]:
+        """Ends at a batch without any image, which is handed on before more are taken."""
+        for batch in batches:
+            ahead.append(batch)
+            usable = [scored.image for scored in batch if scored.image is not None]
+            if not usable:
+                return
+            yield np.stack(usable)[:, None]
+
+    while True:
+        for run in backend.run_many(images()):
+            scores = iter(run.score)
+            yield [
+                scored if scored.image is None else replace(scored, score=next(scores)[0])
+                for scored in ahead.popleft()
+            ]
+        if not ahead:
+            return
+        yield ahead.popleft()
 
 
 @dataclass(frozen=True)
