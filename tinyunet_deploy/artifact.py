@@ -51,7 +51,7 @@ class Sidecar:
     origin: dict[str, Any] = field(default_factory=dict)
     """How it was made: command, recipe, data digest, versions, figures."""
     golden: str | None = None
-    """sha256 of ``NAME.golden.png``, the self-test's images and scores; None where there is none."""
+    """sha256 of ``NAME.golden.png``, which the self-test uses; None where there is none."""
     verified_batch: int | None = None
     """Largest batch that was seen to score its images as one by one; a larger one is refused.
     None: not tried, not limited."""

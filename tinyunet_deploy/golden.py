@@ -81,7 +81,9 @@ def write_golden(path: Path, reference: Backend) -> None:
     sidecar = read_sidecar(path)
     image = golden_images(sidecar.contract)
     pairs = np.concatenate([image, _scores(reference, image)], axis=3)
-    ok, data = cv2.imencode(".png", np.vstack(pairs[:, 0]), [cv2.IMWRITE_PNG_COMPRESSION, 9])
+    ok, data = cv2.imencode(
+        ".png", pairs[:, 0].reshape(-1, pairs.shape[-1]), [cv2.IMWRITE_PNG_COMPRESSION, 9]
+    )
     assert ok
     _put(path, data.tobytes())
 

@@ -56,7 +56,7 @@ class Limits:
     limits: tuple[Limit, ...]
 
     def of(self, precision: str, backend: str) -> list[Limit]:
-        """The limits of a precision on a backend, the gravest first; its own before those of all."""
+        """The limits of a precision on a backend, the gravest figure first."""
         chosen = {}
         for own in (None, backend):
             for limit in self.limits:
@@ -105,7 +105,7 @@ def _limit(table: Any) -> Limit:
         if table.get(key) not in values:
             raise ValueError(f"{key} is {table.get(key)!r}; known are {values}")
     side = FIGURES[table["figure"]]
-    value = table.get(side)
+    value: Any = table.get(side)
     if (
         type(value) not in (int, float)
         or not math.isfinite(value)

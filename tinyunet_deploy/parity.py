@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from tinyunet_deploy import evaluate
 from tinyunet_deploy.artifact import (
     KINDS,
-    Artifact,
     Sidecar,
     kind_of,
     lineage,
@@ -33,11 +32,9 @@ from tinyunet_deploy.contract import Batch, Image, Mask, Score, defect_mask, sco
 from tinyunet_deploy.dagm2007 import Item, read_dataset, read_mask
 from tinyunet_deploy.defects import Verdict, find_defects, verdict
 from tinyunet_deploy.errors import (
-    ArtifactError,
     DataError,
     ImageError,
     RefusedError,
-    RuntimeUnavailable,
     TinyUNetError,
 )
 from tinyunet_deploy.images import read_image
@@ -77,7 +74,7 @@ class Part:
 
     def truth(self, score: Score) -> Mask | None:
         """The truth, of the size of the score."""
-        return None if self.item is None else read_mask(self.item, score.shape)  # type: ignore[arg-type]
+        return None if self.item is None else read_mask(self.item, score.shape)
 
 
 def find_parts(folder: Path, classes: Sequence[int] | None = None) -> list[Part]:
@@ -155,8 +152,8 @@ class Worst(NamedTuple):
     flipped_px: int
     difference: int
     """Sum over all pixels, steps."""
-    index: int
-    """Of the part."""
+    part: int
+    """Its place among the parts."""
     score: Score
 
 
@@ -312,7 +309,7 @@ class Scores:
 
     def append(self, score: Score) -> None:
         """Add uint8 [H, W]."""
-        data = zlib.compress(np.ascontiguousarray(score), 1)
+        data = zlib.compress(score.tobytes(), 1)
         at = self._file.seek(0, 2)
         self._file.write(data)
         self._places.append((at, len(data), score.shape))
@@ -418,8 +415,8 @@ def compare(
                         _compare(parity, found, loaded, batch_size, workers, tell)
                         found.batch = check_batches(loaded, _examples(parity), batch_size)
                         if explain:
-                            worst = parity.parts[max(found.worst)[2]] if found.worst else None
-                            found.explanation = worst and _explain(parity, worst, judge, loaded)
+                            worst = max(found.worst).part if found.worst else 0
+                            found.explanation = _explain(parity, parity.parts[worst], judge, loaded)
                 except TinyUNetError as error:
                     found.skipped = str(error)
                     continue

@@ -79,7 +79,8 @@ def as_junit(parity: Parity) -> bytes:
                 failure = ET.SubElement(case, "failure", message=message, type="limit")
                 failure.text = check.limit.reason
     ET.indent(suites)
-    return ET.tostring(suites, encoding="utf-8", xml_declaration=True) + b"\n"
+    text: bytes = ET.tostring(suites, encoding="utf-8", xml_declaration=True)
+    return text + b"\n"
 
 
 def write_report(parity: Parity, output: Path) -> None:
@@ -92,10 +93,10 @@ def write_report(parity: Parity, output: Path) -> None:
     pictures.mkdir(parents=True, exist_ok=True)
     for found in parity.comparisons:
         for rank, worst in enumerate(sorted(found.worst, reverse=True), start=1):
-            part = parity.parts[worst.index]
+            part = parity.parts[worst.part]
             name = re.sub("[^A-Za-z0-9.-]+", "-", part.name)
             path = pictures / f"{found.model.name}-{found.backend}-{rank}-{name}.png"
-            image, expected = read_image(part.path), parity.scores[worst.index]
+            image, expected = read_image(part.path), parity.scores[worst.part]
             picture = draw_difference(image, expected, worst.score, parity.threshold)
             write_atomic(path, encode_png(picture))
     write_atomic(output / "parity.xml", as_junit(parity))
@@ -153,7 +154,7 @@ def _comparison(parity: Parity, found: Comparison) -> dict[str, Any]:
         "flipped_parts": [flip._asdict() for flip in found.flips],
         "batches": found.batch and {"sizes": found.batch.sizes, "steps": found.batch.steps},
         "worst": [
-            {"name": parity.parts[worst.index].name, "flipped_px": worst.flipped_px}
+            {"name": parity.parts[worst.part].name, "flipped_px": worst.flipped_px}
             for worst in sorted(found.worst, reverse=True)
         ],
         "explanation": explained
@@ -186,4 +187,4 @@ def _plain(value: Any) -> Any:
 
 def _printable(text: str) -> str:
     """XML has no way to write control characters."""
-    return re.sub("[\x00-\x1f\x7f\ud800-\udfff￾￿]", "?", text)
+    return re.sub(r"[\x00-\x1f\x7f\ud800-\udfff\ufffe\uffff]", "?", text)

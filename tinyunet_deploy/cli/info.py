@@ -40,7 +40,7 @@ def info(model: Path | None, style: str, debug: bool) -> None:
         "kind": f"{sidecar.kind}, {sidecar.precision}",
         "sha256": f"{sidecar.sha256}  (checked)",
         "made from": "\n".join(
-            f"{link.sha256}  {link.path.name if link.path else 'not here'}"
+            f"{link.path.name if link.path else 'not here:'}  {link.sha256}"
             for link in lineage(path)[1:]
         )
         or "training",

@@ -73,7 +73,7 @@ def verify(
         for finding in findings:
             table.add_row(*finding)
         Console().print(table, markup=False)
-    refused = [f for f in findings if f.outcome == "refused" or strict and f.outcome == "missing"]
+    refused = [f for f in findings if f.outcome == "refused" or (strict and f.outcome == "missing")]
     for finding in refused:
         click.echo(f"error: {finding.detail}", err=True)
     return 4 if refused else 0
