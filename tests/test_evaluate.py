@@ -260,7 +260,7 @@ def with_fake(monkeypatch: pytest.MonkeyPatch) -> None:
     """The command runs the fake, as no artifact is needed to test it."""
     monkeypatch.setattr(
         "tinyunet_deploy.backends.open_backend",
-        lambda *_: FakeBackend(contract=Contract(64, 64), threshold=0.4, min_area=5),
+        lambda *_, **__: FakeBackend(contract=Contract(64, 64), threshold=0.4, min_area=5),
     )
 
 

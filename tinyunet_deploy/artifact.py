@@ -5,14 +5,16 @@ Every artifact ``NAME`` has a sidecar ``NAME.json`` beside it, such as ``tinyune
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import re
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 from tinyunet_deploy.contract import Contract
 from tinyunet_deploy.errors import ArtifactError
@@ -49,10 +51,16 @@ class Sidecar:
     """Pixels that a defect must have to make a part NG, unless the user says otherwise."""
     origin: dict[str, Any] = field(default_factory=dict)
     """How it was made: command, recipe, data digest, versions, figures."""
+    golden: str | None = None
+    """sha256 of ``NAME.golden.png``, which the self-test uses; None where there is none."""
+    verified_batch: int | None = None
+    """Largest batch that was seen to score its images as one by one; a larger one is refused.
+    None: not tried, not limited."""
 
     def as_json(self) -> str:
-        """The text of the sidecar file."""
+        """The text of the sidecar file; its last field is the digest of all others."""
         fields = {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(self)}
+        fields["sidecar_sha256"] = _digest_of_fields(fields)
         return json.dumps(fields, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -104,8 +112,11 @@ def read_sidecar(path: Path) -> Sidecar:
     except (OSError, ValueError, RecursionError) as error:
         raise _unusable(path, where, f"is not a readable sidecar: {error}") from error
     try:
-        if fields.pop("schema_version") != SCHEMA_VERSION:
+        if fields["schema_version"] != SCHEMA_VERSION:
             raise _unusable(path, where, "is of another schema version")
+        if fields.pop("sidecar_sha256") != _digest_of_fields(fields):
+            raise _unusable(path, where, "was edited after it was written")
+        del fields["schema_version"]
         contract = Contract(**fields.pop("contract"))
         sidecar = Sidecar(contract=contract, **fields)
         _check_values(sidecar)
@@ -162,8 +173,55 @@ def write_artifact(path: Path, data: bytes, sidecar: Sidecar) -> None:
     if digest(data) != sidecar.sha256:
         raise ValueError("the sidecar describes other bytes")
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(sidecar_path(path), sidecar.as_json().encode(), durable=True)
+    write_sidecar(path, sidecar)
     write_atomic(path, data, durable=True)
+
+
+def write_sidecar(path: Path, sidecar: Sidecar) -> None:
+    """Say something new of the artifact ``path``, whose bytes stay."""
+    write_atomic(sidecar_path(path), sidecar.as_json().encode(), durable=True)
+
+
+class Link(NamedTuple):
+    """One artifact of a lineage."""
+
+    sha256: str
+    path: Path | None
+    """None where no folder that was searched has it."""
+
+
+def lineage(path: Path, folders: Sequence[Path] = ()) -> list[Link]:
+    """An artifact and what it was made from: plan, ONNX file, checkpoint, as far as they are here.
+
+    Parents are known by their sha256 alone, and looked for beside the artifact, in ``folders`` and
+    among the models of the package. Nothing but sidecars is read. A parent that is not found is
+    the last link.
+
+    Raises:
+        ArtifactError: the artifact's own sidecar is missing or damaged.
+    """
+    sidecar = read_sidecar(path)
+    found = {sidecar.sha256: (path, sidecar)}
+    for folder in (path.parent, *folders, MODELS):
+        for where in sorted(folder.glob("*.json")):
+            candidate = where.with_suffix("")
+            if candidate.suffix in KINDS and candidate.is_file():
+                with contextlib.suppress(ArtifactError):
+                    other = read_sidecar(candidate)
+                    found.setdefault(other.sha256, (candidate, other))
+    links = []
+    wanted: str | None = sidecar.sha256
+    while wanted is not None:
+        parent, known = found.pop(wanted, (None, None))
+        links.append(Link(wanted, parent))
+        wanted = known.parent if known else None
+    return links
+
+
+def _digest_of_fields(fields: dict[str, Any]) -> str:
+    """sha256 of values as they are after a way through JSON, in the order of their names."""
+    plain = json.loads(json.dumps(fields, allow_nan=False))
+    return digest(json.dumps(plain, sort_keys=True).encode())
 
 
 def _unusable(path: Path, where: Path, what: str) -> ArtifactError:
@@ -180,12 +238,15 @@ def _unusable(path: Path, where: Path, what: str) -> ArtifactError:
 def _check_values(sidecar: Sidecar) -> None:
     if sidecar.kind not in get_args(Kind) or sidecar.precision not in get_args(Precision):
         raise ValueError(f"unknown kind or precision {sidecar.kind!r} {sidecar.precision!r}")
-    for name, value in (("sha256", sidecar.sha256), ("parent", sidecar.parent or "0" * 64)):
-        if not re.fullmatch("[0-9a-f]{64}", value):
+    for name in ("sha256", "parent", "golden"):
+        if not re.fullmatch("[0-9a-f]{64}", getattr(sidecar, name) or "0" * 64):
             raise ValueError(f"{name} is no sha256")
     if not 0.0 <= sidecar.threshold <= 1.0:
         raise ValueError(f"threshold {sidecar.threshold} is outside 0..1")
     if type(sidecar.min_area) is not int or sidecar.min_area < 1:
         raise ValueError(f"min_area {sidecar.min_area!r} is not a positive number")
+    most = sidecar.verified_batch
+    if most is not None and (type(most) is not int or most < 1):
+        raise ValueError(f"verified_batch {most!r} is not a positive number")
     if not isinstance(sidecar.origin, dict):
         raise ValueError("origin is no table")

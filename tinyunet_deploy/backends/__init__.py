@@ -76,7 +76,13 @@ class Backend(abc.ABC):
     @property
     def max_batch(self) -> int | None:
         """Images of the largest batch, None where only memory limits it."""
-        return self.contract.max_batch
+        limits = (self.contract.max_batch, self.artifact.sidecar.verified_batch)
+        return min((limit for limit in limits if limit is not None), default=None)
+
+    @property
+    def min_batch(self) -> int:
+        """Images of the smallest batch: 1, or what the profile of a plan says."""
+        return int(self.artifact.sidecar.origin.get("profile", {}).get("min", 1))
 
     @property
     def versions(self) -> dict[str, str]:
@@ -223,6 +229,7 @@ def open_backend(
     device: str | None = None,
     *,
     trust_engine: bool = False,
+    self_test: bool = False,
 ) -> Backend:
     """Load an artifact on a backend.
 
@@ -233,9 +240,12 @@ def open_backend(
         device: ``cpu`` or ``cuda:N``; None is the first GPU for what needs one, else the CPU.
         trust_engine: load a TensorRT plan that has no sidecar. A plan is a program: only the
             user can know that it is not hostile.
+        self_test: score the golden images that lie beside the artifact, and hold the scores
+            against those that were recorded when it was made; takes about a second.
 
     Raises:
-        ArtifactError: the artifact is missing, changed or cannot be loaded.
+        ArtifactError: the artifact is missing, changed or cannot be loaded, or answers otherwise
+            than when it was made.
         RefusedError: the backend does not run this kind of artifact.
         RuntimeUnavailable: no runtime for it is installed, or the device is not here.
     """
@@ -262,7 +272,16 @@ def open_backend(
         raise RuntimeUnavailable(
             backend, f"is installed but cannot be imported: {error}"
         ) from error
-    return load(artifact, device)
+    loaded = load(artifact, device)
+    if self_test:
+        from tinyunet_deploy import golden
+
+        try:
+            golden.self_test(loaded)
+        except BaseException:
+            loaded.close()
+            raise
+    return loaded
 
 
 def _choose(kind: Kind, device: str, model: Path) -> str:

@@ -25,6 +25,8 @@ VERBS: Final = {
     "evaluate": "tinyunet_deploy.cli.evaluate:evaluate",
     "infer": "tinyunet_deploy.cli.infer:infer",
     "info": "tinyunet_deploy.cli.info:info",
+    "parity": "tinyunet_deploy.cli.parity:parity",
+    "verify": "tinyunet_deploy.cli.verify:verify",
 }
 """Verb -> where its command is."""
 

@@ -24,6 +24,9 @@ from tinyunet_deploy.cli.options import debug_option, model_options, operating_o
 @click.option("--overlays", is_flag=True, help="Write pictures with the defects outlined.")
 @click.option("--scores", is_flag=True, help="Write the scores as grey PNGs.")
 @click.option(
+    "--self-test", is_flag=True, help="First check the model's answers on its golden images."
+)
+@click.option(
     "--format",
     "style",
     type=click.Choice(["table", "json"]),
@@ -45,6 +48,7 @@ def infer(
     min_area: int | None,
     overlays: bool,
     scores: bool,
+    self_test: bool,
     style: str,
 ) -> int:
     """Find defects in IMAGES, files and folders.
@@ -66,7 +70,9 @@ def infer(
     from tinyunet_deploy.report import REPORT, Line
 
     console = Console(stderr=True)
-    with open_backend(model, backend, device, trust_engine=trust_engine) as loaded:
+    with open_backend(
+        model, backend, device, trust_engine=trust_engine, self_test=self_test
+    ) as loaded:
         sidecar = loaded.artifact.sidecar
         with Progress(
             TextColumn("inferring"),

@@ -27,7 +27,7 @@ def info(model: Path | None, style: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from tinyunet_deploy.artifact import DEFAULT_ONNX, read_artifact
+    from tinyunet_deploy.artifact import DEFAULT_ONNX, lineage, read_artifact
 
     path = model or DEFAULT_ONNX
     artifact = read_artifact(path)
@@ -41,9 +41,15 @@ def info(model: Path | None, style: str) -> None:
         "file": f"{click.format_filename(path)}  {len(artifact.data) / 1e6:.1f} MB",
         "kind": f"{sidecar.kind}, {sidecar.precision}",
         "sha256": f"{sidecar.sha256}  (checked)",
-        "made from": sidecar.parent or "training",
+        "made from": "\n".join(
+            f"{link.path.name if link.path else 'not here:'}  {link.sha256}"
+            for link in lineage(path)[1:]
+        )
+        or "training",
         "takes": f"image {grey}, " + (f"N <= {most}" if (most := contract.max_batch) else "any N"),
         "gives": f"score {grey}, 255 x probability of a defect",
+        "batch": f"{sidecar.verified_batch} verified" if sidecar.verified_batch else "not verified",
+        "self-test": "golden images" if sidecar.golden else "no golden images",
         "threshold": f"{sidecar.threshold:g}",
         "min_area": f"{sidecar.min_area} px",
     }
