@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import get_args
 
 import click
 
-from tinyunet_deploy.artifact import Precision
+from tinyunet_deploy.artifact import Artifact, Precision
+from tinyunet_deploy.backends import Backend
 from tinyunet_deploy.cli import run
 from tinyunet_deploy.cli.options import debug_option
 
@@ -97,6 +99,7 @@ def export(
     from tinyunet_deploy.artifact import read_artifact, write_artifact
     from tinyunet_deploy.contract import Contract
     from tinyunet_deploy.files import write_atomic
+    from tinyunet_deploy.golden import write_golden
 
     source = read_artifact(checkpoint)
     contract = source.sidecar.contract if size is None else Contract(size, size)
@@ -111,12 +114,25 @@ def export(
     )
     for artifact in exported.artifacts:
         write_artifact(artifact.path, artifact.data, artifact.sidecar)
+        with _judge(source, artifact) as judge:
+            write_golden(artifact.path, judge)
         click.echo(artifact.path)
     for path, data in exported.reports.items():
         write_atomic(path, data)
         click.echo(path)
     first = exported.artifacts[0].path
     click.echo(f"next: tinyunet-infer IMAGES -m {first} -o OUT", err=True)
+
+
+def _judge(checkpoint: Artifact, exported: Artifact) -> Backend:
+    """What gives golden scores: the checkpoint, or the file itself if its rounding is its own."""
+    from tinyunet_deploy.backends import open_backend
+    from tinyunet_deploy.backends.torch import TorchBackend
+
+    if exported.sidecar.precision != "fp32":
+        return open_backend(exported.path, "onnxruntime")
+    sidecar = dataclasses.replace(checkpoint.sidecar, contract=exported.sidecar.contract)
+    return TorchBackend(dataclasses.replace(checkpoint, sidecar=sidecar))
 
 
 if __name__ == "__main__":

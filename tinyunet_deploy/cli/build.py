@@ -94,6 +94,7 @@ def build(
     """
     from tinyunet_deploy import nvidia
     from tinyunet_deploy.errors import RuntimeUnavailable
+    from tinyunet_deploy.golden import inherit_golden
 
     try:
         from tinyunet_deploy import engine
@@ -108,6 +109,7 @@ def build(
         compute_capability=compute_capability,
     )
     plan = engine.build(model, output, options, flavour)
+    inherit_golden(plan.path, model)
     origin = plan.sidecar.origin
     audit = origin["precision_audit"]
     looked_at = "plan" if audit["engine"] else "parsed network"
