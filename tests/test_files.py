@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import stat
 import threading
 from collections.abc import Callable
@@ -113,20 +114,19 @@ def test_a_failing_disk_leaves_the_old_content(
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_real_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not Path("/dev/full").exists():
-        pytest.skip("no /dev/full here")
+def test_a_disk_that_takes_no_more(tmp_path: Path) -> None:
+    """With the limit on file sizes, which stands in for a full disk: a real write fails."""
     path = tmp_path / "file"
     path.write_bytes(OLD)
-    really_open = Path.open
-
-    def open_full(_path: Path, mode: str) -> Any:
-        return really_open(Path("/dev/full"), mode)
-
-    monkeypatch.setattr(Path, "open", open_full)
-    with pytest.raises(RuntimeUnavailable, match="No space left on device"):
-        write_atomic(path, NEW)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(RuntimeUnavailable, match="cannot write: File too large"):
+            write_atomic(path, bytes(20_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert path.read_bytes() == OLD
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
 
 def test_an_interrupt_leaves_the_old_content(

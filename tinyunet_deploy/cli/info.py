@@ -24,9 +24,6 @@ def info(model: Path | None, style: str) -> None:
 
     Without MODEL, the one that comes with the package. The file is checked against its sidecar.
     """
-    from rich.console import Console
-    from rich.table import Table
-
     from tinyunet_deploy.artifact import DEFAULT_ONNX, lineage, read_artifact
 
     path = model or DEFAULT_ONNX
@@ -42,7 +39,7 @@ def info(model: Path | None, style: str) -> None:
         "kind": f"{sidecar.kind}, {sidecar.precision}",
         "sha256": f"{sidecar.sha256}  (checked)",
         "made from": "\n".join(
-            f"{link.path.name if link.path else 'not here:'}  {link.sha256}"
+            f"{click.format_filename(link.path.name) if link.path else 'not here:'}  {link.sha256}"
             for link in lineage(path)[1:]
         )
         or "training",
@@ -53,12 +50,10 @@ def info(model: Path | None, style: str) -> None:
         "threshold": f"{sidecar.threshold:g}",
         "min_area": f"{sidecar.min_area} px",
     }
-    table = Table.grid(padding=(0, 2))
-    for name, fact in facts.items():
-        table.add_row(name, fact)
-    for name, value in sidecar.origin.items():
-        table.add_row(name, _one_line(value))
-    Console(soft_wrap=True, markup=False).print(table)
+    rows = [*facts.items(), *((name, _one_line(value)) for name, value in sidecar.origin.items())]
+    width = max(len(name) for name, _ in rows) + 2
+    for name, fact in rows:
+        click.echo(f"{name:{width}}" + fact.replace("\n", "\n" + " " * width))
 
 
 def _one_line(value: object) -> str:

@@ -106,8 +106,9 @@ def parity(
     output: Path | None,
     style: str,
 ) -> int:
-    """Hold artifacts on all backends against the network they were made from, on DATA.
+    """Hold models against the network they came from.
 
+    Artifacts on all backends are compared with the network in PyTorch on the images of DATA.
     DATA is a labelled data set, of which the held-out images are taken, or a folder of images.
     What cannot run here is listed as skipped. Exit 6 when a limit is broken.
     """

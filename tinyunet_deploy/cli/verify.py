@@ -45,7 +45,7 @@ def verify(
     strict: bool,
     style: str,
 ) -> int:
-    """Check MODELS: their hashes, what they were made from, and their answers on golden images.
+    """Check the hashes, origin and answers of MODELS.
 
     Walks from a plan to the ONNX file to the checkpoint, as far as they are here, and runs the
     self-test on every backend that takes the file. Without MODELS: the one that comes with the
