@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import shutil
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from tinyunet_deploy.artifact import (
     Sidecar,
+    _digest_of_fields,
     digest,
     read_artifact,
     read_sidecar,
@@ -64,10 +66,13 @@ def refusal(path: Path) -> str:
 
 
 def edit(path: Path, **changes: Any) -> None:
-    """Change fields of a sidecar; None takes one out."""
+    """Change fields of a sidecar as someone would who knows its digest; None takes one out."""
     fields = json.loads(sidecar_path(path).read_bytes())
+    del fields["sidecar_sha256"]
     fields |= changes
     kept = {key: value for key, value in fields.items() if value is not None}
+    with contextlib.suppress(ValueError):  # NaN has no digest
+        kept.setdefault("sidecar_sha256", _digest_of_fields(kept))
     sidecar_path(path).write_text(json.dumps(kept))
 
 

@@ -58,7 +58,8 @@ def test_a_whole_lineage_is_walked_and_every_backend_tested(
     engines: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = findings(capsys, str(engines / "net.onnx"), "--strict", code=0)
-    assert [(row["file"], row["check"], row["outcome"]) for row in rows] == [
+    done = [row for row in rows if row["outcome"] != "skipped"]
+    assert [(row["file"], row["check"], row["outcome"]) for row in done] == [
         ("net.onnx", "sha256", "ok"),
         ("net.safetensors", "sha256", "ok"),
         ("net.onnx", "openvino", "ok"),
@@ -112,7 +113,7 @@ def test_other_answers_are_refused_by_verify_and_by_infer(
     assert run(tinyunet, [*infer, "-o", str(tmp_path / "good")]) == 0
     write_golden(model, FakeBackend(contract=CONTRACT))
     rows = findings(capsys, str(model), code=4)
-    assert [row["outcome"] for row in rows[-2:]] == ["refused", "refused"]
+    assert [row["outcome"] for row in rows].count("refused") == 2
     assert run(tinyunet, [*infer, "-o", str(tmp_path / "bad")]) == 4
     assert "fails its self-test" in capsys.readouterr().err
     assert not (tmp_path / "bad").exists()

@@ -2,7 +2,6 @@
 
 import dataclasses
 import gc
-import json
 import threading
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,9 @@ from tinyunet_deploy.artifact import (
     Sidecar,
     digest,
     read_artifact,
-    sidecar_path,
+    read_sidecar,
     write_artifact,
+    write_sidecar,
 )
 from tinyunet_deploy.backends import open_backend
 from tinyunet_deploy.backends.fake_nvidia import FakeDevice, FakeTensorRT
@@ -319,9 +319,9 @@ def test_a_changed_plan_is_refused_before_it_is_read(machine: FakeTensorRT, tmp_
 
 def test_a_changed_version_in_the_sidecar_is_refused(machine: FakeTensorRT, tmp_path: Path) -> None:
     path = written(tmp_path)
-    fields = json.loads(sidecar_path(path).read_text())
-    fields["origin"]["tensorrt"]["version"] = "10.9.0.34"
-    sidecar_path(path).write_text(json.dumps(fields))
+    sidecar = read_sidecar(path)
+    sidecar.origin["tensorrt"]["version"] = "10.9.0.34"
+    write_sidecar(path, sidecar)
     with pytest.raises(ArtifactError, match=r"was built by tensorrt 10\.9\.0") as caught:
         open_backend(path, device="cuda:0")
     assert REBUILD in str(caught.value)
