@@ -18,7 +18,7 @@ from tinyunet_deploy.checkpoint import load_checkpoint
 from tinyunet_deploy.errors import DataError, RefusedError, RuntimeUnavailable
 from training.data import Sampler, read_source
 from training.loop import Machine, train
-from training.loss import dice_loss, segmentation_loss
+from training.loss import segmentation_loss
 from training.optimizer import RMSPropTF, learning_rate
 from training.recipe import (
     Augment,
@@ -98,9 +98,10 @@ def test_dice_loss_by_hand():
     truth = torch.zeros(2, 1, 2, 2)
     truth[0] = 1.0
     logit = torch.zeros(2, 1, 2, 2)  # probability 1/2 everywhere: intersection 2, sums 4 + 4
-    assert dice_loss(logit, truth).item() == pytest.approx(1.0 - 5.0 / 9.0)
+    assert segmentation_loss("dice", logit, truth)[0].item() == pytest.approx(1.0 - 5.0 / 9.0)
     silent = torch.full((1, 1, 2, 2), -100.0)
-    assert dice_loss(silent, torch.zeros(1, 1, 2, 2)).item() == pytest.approx(0.0)
+    loss, _ = segmentation_loss("dice", silent, torch.zeros(1, 1, 2, 2))
+    assert loss.item() == pytest.approx(0.0)
 
 
 def test_adaptive_loss_is_cross_entropy_until_dice_is_below_its_switch():
