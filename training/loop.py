@@ -246,12 +246,12 @@ def _device(machine: Machine, ranks: Ranks) -> torch.device:
             raise RuntimeUnavailable(str(device), f"is not here: {count} GPUs", "use --device cpu")
     elif device.type != "cpu":
         raise RuntimeUnavailable(machine.device, "cannot train", "use cpu or cuda")
-    elif machine.amp and not _has_bfloat16():
+    elif machine.amp and not has_bfloat16():
         raise RuntimeUnavailable("cpu", "does not compute in bf16 itself", "leave --amp out")
     return device
 
 
-def _has_bfloat16() -> bool:
+def has_bfloat16() -> bool:
     """Whether the CPU has instructions for bf16: emulated, it is slower than float32."""
     capabilities = torch.cpu.get_capabilities()
     return any(has is True and name.endswith("bf16") for name, has in capabilities.items())
