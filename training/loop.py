@@ -18,7 +18,6 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
 from tinyunet_deploy import __version__
 from tinyunet_deploy.artifact import digest, sidecar_path
@@ -27,6 +26,7 @@ from tinyunet_deploy.contract import Contract
 from tinyunet_deploy.errors import DataError, RefusedError, RuntimeUnavailable
 from tinyunet_deploy.files import write_atomic
 from tinyunet_deploy.model import TinyUNet, normalize
+from training.curves import Curves
 from training.data import Sampler, Source, sources_digest
 from training.distributed import ALONE, Ranks
 from training.loss import segmentation_loss
@@ -132,9 +132,7 @@ def train(
         batch = (torch.from_numpy(array) for array in sampler.batch(step, ranks.share))
         return [tensor.pin_memory() if device.type == "cuda" else tensor for tensor in batch]
 
-    writer = (
-        SummaryWriter(str(output / "tensorboard"), purge_step=first_step) if ranks.first else None
-    )
+    curves = Curves(output / "tensorboard", first_step + 1) if ranks.first else None
     progress = Progress(
         TextColumn("training"),
         BarColumn(),
@@ -183,11 +181,14 @@ def train(
             progress.update(
                 bar, completed=done, loss=loss.item(), dice=1.0 - dice.item(), rate=rate
             )
-            if writer is not None:
-                writer.add_scalar("loss", loss.item(), done)
-                writer.add_scalar("dice", 1.0 - dice.item(), done)
-                writer.add_scalar("learning_rate", optimizer.param_groups[0]["lr"], done)
-                writer.add_scalar("images_per_s", rate, done)
+            if curves is not None:
+                curves.add(
+                    done,
+                    loss=loss.item(),
+                    dice=1.0 - dice.item(),
+                    learning_rate=optimizer.param_groups[0]["lr"],
+                    images_per_s=rate,
+                )
             if done % 100 == 0:
                 log.info(
                     "step %d of %d  loss %.4f  dice %.3f  %.1f images/s",

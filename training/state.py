@@ -80,7 +80,8 @@ def save_state(folder: Path, state: State) -> None:
         write_atomic(path.with_suffix(".json"), json.dumps(about).encode(), durable=True)
         write_atomic(path, data, durable=True)
         for old in states(folder)[2:]:
-            _remove(old)
+            old.unlink()
+            old.with_suffix(".json").unlink(missing_ok=True)
 
 
 def restore_state(folder: Path, state: State) -> None:
@@ -119,13 +120,8 @@ def states(folder: Path) -> list[Path]:
 
 def remove_states(folder: Path) -> None:
     """Remove what a finished run no longer needs."""
-    for path in states(folder):
-        _remove(path)
-
-
-def _remove(path: Path) -> None:
-    path.unlink()
-    path.with_suffix(".json").unlink(missing_ok=True)
+    for path in folder.glob("state-*"):
+        path.unlink()
 
 
 @contextmanager
