@@ -23,8 +23,6 @@ class Curves:
         """
         folder.mkdir(exist_ok=True)
         self._path = folder / f"events.out.tfevents.{time.time_ns()}"
-        self._file = self._path.open("xb")
-        self._records = RecordWriter(self._file)
         self._write(Event(file_version="brain.Event:2"))
         start = SessionLog(status=SessionLog.START)
         self._write(Event(step=first_step, session_log=start))
@@ -37,7 +35,7 @@ class Curves:
     def _write(self, event: Event) -> None:
         event.wall_time = time.time()
         try:
-            self._records.write(event.SerializeToString())
-            self._file.flush()
+            with self._path.open("ab") as file:
+                RecordWriter(file).write(event.SerializeToString())
         except OSError as error:
             raise RuntimeUnavailable(self._path, f"cannot write: {error.strerror}") from error
