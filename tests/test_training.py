@@ -478,8 +478,8 @@ def launch(*arguments: object, restarts: int = 0) -> subprocess.Popen[str]:
             "--max-restarts", str(restarts), "--standalone", "-m", "training",
             *map(str, arguments),
         ],
-        cwd=REPOSITORY, env={**os.environ, "OMP_NUM_THREADS": "1"}, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        cwd=REPOSITORY, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"},
     )  # fmt: skip
 
 
@@ -494,6 +494,8 @@ def test_two_processes_train_as_one(tiny_data: Path, tmp_path: Path, loss: str):
     """By cross-entropy and by Dice, whose gradient needs the sums of both processes."""
     lines = f"steps = 20\nloss = '{loss}'\nvalidate_every = 8"
     path = write_recipe(tmp_path / "recipe.toml", lines)
+    with path.open("a") as file:
+        file.write("[schedule]\nname = 'staircase'\nrate = 5e-4\n")  # a wrong gradient shows
     recipe = read_recipe(str(path))
     train(recipe, [read_source(tiny_data, None, recipe)], tmp_path / "one", machine=Machine())
     two = launch(path, "--data", tiny_data, "--output", tmp_path / "two")

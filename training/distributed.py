@@ -89,6 +89,9 @@ class _Sum(torch.autograd.Function):
 def join_ranks() -> Iterator[Ranks]:
     """Meet the other processes: NCCL between GPUs, gloo between CPUs.
 
+    With ``torchrun --max-restarts``, set ``TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1``: otherwise the
+    restarted processes find the addresses of the dead ones (seen in torch 2.13).
+
     Raises:
         RuntimeUnavailable: another process was lost.
     """
@@ -98,13 +101,13 @@ def join_ranks() -> Iterator[Ranks]:
     local = int(os.environ["LOCAL_RANK"])
     if torch.cuda.device_count() > local:
         torch.cuda.set_device(local)
-    dist.init_process_group()
-    ranks = Ranks(dist.get_rank(), local, dist.get_world_size())
     try:
-        yield ranks
+        dist.init_process_group()
+        yield Ranks(dist.get_rank(), local, dist.get_world_size())
     except RuntimeError as error:
         what = str(error).splitlines()[0]
         if isinstance(error, dist.DistError) or "gloo" in what.lower():
-            raise RuntimeUnavailable(f"rank {ranks.rank}", f"lost the others: {what}") from error
+            who = f"rank {os.environ['RANK']}"
+            raise RuntimeUnavailable(who, f"lost the others: {what}") from error
         raise
     dist.destroy_process_group()
