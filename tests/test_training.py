@@ -1,33 +1,37 @@
 import json
 import math
 import os
+import random
+import resource
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tinyunet_deploy import synthetic
 from tinyunet_deploy.artifact import digest
 from tinyunet_deploy.checkpoint import load_checkpoint
+from tinyunet_deploy.cli import run
 from tinyunet_deploy.errors import DataError, RefusedError, RuntimeUnavailable
+from training.__main__ import training
+from training.compare import compare
 from training.data import Sampler, read_source
-from training.loop import Machine, train
-from training.loss import dice_loss, segmentation_loss
+from training.distributed import Ranks
+from training.loop import Machine, has_bfloat16, train
+from training.loss import segmentation_loss
+from training.operating_point import OperatingPoint
 from training.optimizer import RMSPropTF, learning_rate
-from training.recipe import (
-    Augment,
-    Data,
-    OneCycle,
-    Recipe,
-    RMSProp,
-    Staircase,
-)
+from training.recipe import Augment, Data, OneCycle, Recipe, RMSProp, Staircase, read_recipe
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SMALL = Recipe(
@@ -79,6 +83,29 @@ def test_rmsprop_stays_finite_where_gradients_do_not_vary():
         assert math.isfinite(weight.item())
 
 
+def test_rmsprop_under_loss_scaling_skips_what_overflows_and_unscales_the_rest():
+    """Skipped steps, the first among them, leave no trace but a smaller scale."""
+
+    def descend(gradients: Sequence[float], scaler: torch.amp.GradScaler) -> tuple[float, dict]:
+        weight = torch.tensor([0.7], requires_grad=True)
+        optimizer = RMSPropTF([weight], RMSProp(l2=0.01))
+        optimizer.param_groups[0]["lr"] = 0.1
+        for gradient in gradients:
+            optimizer.zero_grad()
+            scaler.scale((weight * gradient).sum()).backward()
+            scaler.step(optimizer)
+            scaler.update()
+        return weight.item(), optimizer.state_dict()["state"]
+
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    assert descend([math.inf], scaler) == (pytest.approx(0.7), {})
+    scaled, state = descend([math.inf, 1.0, math.inf, -2.0], scaler)
+    plain, plain_state = descend([1.0, -2.0], torch.amp.GradScaler("cpu", enabled=False))
+    assert scaled == plain
+    assert all(torch.equal(state[0][key], plain_state[0][key]) for key in plain_state[0])
+    assert scaler.get_scale() == 128.0
+
+
 def test_schedules():
     stairs = Staircase(rate=1e-4, factor=0.8, every=500)
     rates = [learning_rate(stairs, step, 2500) for step in (0, 499, 500, 1000)]
@@ -98,9 +125,10 @@ def test_dice_loss_by_hand():
     truth = torch.zeros(2, 1, 2, 2)
     truth[0] = 1.0
     logit = torch.zeros(2, 1, 2, 2)  # probability 1/2 everywhere: intersection 2, sums 4 + 4
-    assert dice_loss(logit, truth).item() == pytest.approx(1.0 - 5.0 / 9.0)
+    assert segmentation_loss("dice", logit, truth)[0].item() == pytest.approx(1.0 - 5.0 / 9.0)
     silent = torch.full((1, 1, 2, 2), -100.0)
-    assert dice_loss(silent, torch.zeros(1, 1, 2, 2)).item() == pytest.approx(0.0)
+    loss, _ = segmentation_loss("dice", silent, torch.zeros(1, 1, 2, 2))
+    assert loss.item() == pytest.approx(0.0)
 
 
 def test_adaptive_loss_is_cross_entropy_until_dice_is_below_its_switch():
@@ -114,6 +142,17 @@ def test_adaptive_loss_is_cross_entropy_until_dice_is_below_its_switch():
     loss, dice = segmentation_loss("adaptive", good, truth)
     assert dice.item() < 0.3
     assert loss.item() == pytest.approx(dice.item())
+
+
+def test_the_published_text_has_the_switch_the_other_way_round():
+    truth = torch.zeros(1, 1, 4, 4)
+    truth[..., :2] = 1.0
+    for logit in (torch.zeros(1, 1, 4, 4), (truth * 2 - 1) * 4.0):
+        first, dice = segmentation_loss("adaptive", logit, truth)
+        second, _ = segmentation_loss("adaptive-as-published", logit, truth)
+        cross_entropy, _ = segmentation_loss("bce", logit, truth)
+        assert {first.item(), second.item()} == {dice.item(), cross_entropy.item()}
+        assert (first < second) == (dice < 0.3)
 
 
 # --- the data -----------------------------------------------------------------------------------
@@ -219,27 +258,70 @@ def test_two_runs_with_one_seed_are_byte_identical(finished: Path, tiny_data: Pa
     assert final_bytes(tmp_path / "run") == final_bytes(finished)
 
 
-def test_a_killed_run_goes_on_to_the_same_bytes(finished: Path, tiny_data: Path, tmp_path: Path):
-    recipe = tmp_path / "small.toml"
-    recipe.write_text(
-        "steps = 6\nbatch = 4\n"
+def write_recipe(path: Path, lines: str) -> Path:
+    path.write_text(
+        f"batch = 4\n{lines}\n"
         "[data]\ndefect_free = 0.25\ncrop = 32\ncrop_on_defect = 0.5\nvalidation = 0.25\n"
     )
+    return path
+
+
+def test_a_run_killed_again_and_again_goes_on_to_the_same_bytes(tiny_data: Path, tmp_path: Path):
+    path = write_recipe(tmp_path / "long.toml", "steps = 60\nvalidate_every = 7")
+    path.write_text(path.read_text() + "[optimizer]\nname = 'adamw'\n")
+    recipe = read_recipe(str(path))
+    train(recipe, [read_source(tiny_data, None, recipe)], tmp_path / "whole", machine=Machine())
+
     command = [
-        sys.executable, "-m", "training", str(recipe), "--data", str(tiny_data),
+        sys.executable, "-m", "training", str(path), "--data", str(tiny_data),
         "--output", str(tmp_path / "run"), "--save-every", "2",
     ]  # fmt: skip
-    process = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not list((tmp_path / "run").glob("state-*.safetensors")):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.002)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+
+    def newest() -> str:
+        return max((p.name for p in (tmp_path / "run").glob("state-*.safetensors")), default="")
+
+    moment = random.Random(0)
+    for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL):
+        before = newest()
+        with subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.DEVNULL) as process:
+            while newest() <= before:
+                assert process.poll() is None
+                time.sleep(0.002)
+            time.sleep(moment.uniform(0.0, 0.1))
+            sent = time.monotonic()
+            process.send_signal(number)
+            assert process.wait() == (143 if number == signal.SIGTERM else -number)
+        assert time.monotonic() - sent < 25.0
     rerun = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert rerun.returncode == 0, rerun.stderr
-    assert rerun.stdout.strip().endswith("checkpoint.safetensors")
-    assert final_bytes(tmp_path / "run") == final_bytes(finished)
+    assert "going on at step" in rerun.stderr
+    assert final_bytes(tmp_path / "run") == final_bytes(tmp_path / "whole")
+    sidecars = [tmp_path / run / "checkpoint.safetensors.json" for run in ("run", "whole")]
+    assert sidecars[0].read_text() == sidecars[1].read_text()
+
+
+def test_sigterm_in_the_middle_of_a_long_step_does_not_wait_for_its_end(tmp_path: Path):
+    """What is computing keeps the main thread from running Python: here for a minute."""
+    script = tmp_path / "run.py"
+    script.write_text(
+        "import ctypes, sys\n"
+        "from pathlib import Path\n"
+        "from training.state import stopped_by_signals\n"
+        "with stopped_by_signals(lambda: Path('saved').write_text('yes')):\n"
+        "    print('computing', flush=True)\n"
+        "    for _ in range(60):\n"
+        "        ctypes.CDLL(None).sleep(60)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, str(script)]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "computing\n"
+        process.terminate()
+        assert process.wait(25) == 143
+    assert (tmp_path / "saved").read_text() == "yes"
 
 
 def test_a_torn_state_falls_back_to_the_one_before(
@@ -291,6 +373,37 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny_data: Path, tmp_path: Path
     assert not (tmp_path / "checkpoint.safetensors").exists()
 
 
+def test_weights_that_are_not_finite_never_become_a_checkpoint(tiny_data: Path, tmp_path: Path):
+    by_zero = RMSProp(decay=0.0, epsilon=0.0)  # the root is of g^2 - g^2
+    recipe = Recipe(steps=1, batch=2, data=Data(crop=32), optimizer=by_zero)
+    with pytest.raises(RefusedError, match="not finite after step 1"):
+        train(recipe, [read_source(tiny_data, None, recipe)], tmp_path, machine=Machine())
+    assert not (tmp_path / "checkpoint.safetensors").exists()
+
+
+def test_the_best_step_is_kept(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):  # fmt: skip
+    """Fewest escapes, then the highest IoU, then the latest: here step 4 of 2, 4, 6 and 7."""
+    data = Data(crop=32, validation=0.25)
+    recipe = Recipe(steps=4, batch=2, data=data)
+    train(recipe, [read_source(tiny_data, None, recipe)], tmp_path / "short", machine=Machine())
+
+    outcomes = iter([(1, 0.9), (0, 0.5), (0, 0.4), (2, 0.8)])
+
+    def scripted(*_: object) -> OperatingPoint:
+        escapes, iou = next(outcomes)
+        return OperatingPoint(0.35, 8, 4, iou, escapes, 0)
+
+    monkeypatch.setattr("training.loop.choose_operating_point", scripted)
+    recipe = Recipe(steps=7, batch=2, validate_every=2, data=data)
+    train(recipe, [read_source(tiny_data, None, recipe)], tmp_path / "long", machine=Machine())
+    _, sidecar = load_checkpoint(tmp_path / "long" / "checkpoint.safetensors")
+    assert sidecar.origin["step"] == 4
+    assert (sidecar.threshold, sidecar.min_area) == (0.35, 8)
+    assert final_bytes(tmp_path / "long") == final_bytes(tmp_path / "short")
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_missing_gpu_is_one_line(tiny_data: Path, tmp_path: Path):
     with pytest.raises(RuntimeUnavailable, match="cuda:0"):
@@ -298,6 +411,53 @@ def test_a_missing_gpu_is_one_line(tiny_data: Path, tmp_path: Path):
         train(SMALL, [source], tmp_path, machine=Machine(device="cuda:0"))
 
 
+def test_what_stops_a_run_is_one_line(
+    tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):  # fmt: skip
+    def outcome(data: Path, *more: str) -> tuple[int, str]:
+        output = ["--output", str(tmp_path / "run")]
+        code = run(training, [str(recipe), "--data", str(data), *output, *more])
+        return code, capsys.readouterr().err
+
+    recipe = write_recipe(tmp_path / "small.toml", "steps = 2")
+    empty = tmp_path / "empty"
+    synthetic.write_dataset(empty, classes=[1], train=8, test=2, defective=0.0, size=64)
+    code, err = outcome(empty)
+    assert code == 4 and err == f"error: {empty}: holds no defective image to train on\n"
+
+    odd = tmp_path / "odd"
+    synthetic.write_dataset(odd, classes=[1], train=8, test=2, defective=0.5, size=64)
+    mask = min((odd / "Class1" / "Train" / "Label").glob("*.PNG"))
+    cv2.imwrite(str(mask), np.arange(64 * 64, dtype=np.uint8).reshape(64, 64))
+    code, err = outcome(odd)
+    assert code == 4 and err.count("\n") == 1
+    assert err.startswith(f"error: {mask}: holds unknown values: 0, 1, 2,")
+
+    code, err = outcome(tiny_data, "--device", "cuda:99")
+    assert code == 5 and err.count("\n") == 1 and err.startswith("error: cuda:99: is not here")
+    code, err = outcome(tiny_data, "--device", "gpu")
+    assert code == 5 and err.count("\n") == 1 and err.startswith("error: gpu: is no device")
+
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4_000_000, limit[1]))  # less than a checkpoint
+    try:
+        code, err = outcome(tiny_data, "--save-every", "1")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert code == 5 and err.count("\n") == 1 and "cannot write: File too large" in err
+    assert not list((tmp_path / "run").glob("*.safetensors"))
+
+
+def test_a_cpu_without_bf16_is_not_made_to_emulate_it(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):  # fmt: skip
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx512_bf16": False, "avx2": True})
+    source = read_source(tiny_data, None, SMALL)
+    with pytest.raises(RuntimeUnavailable, match="bf16"):
+        train(SMALL, [source], tmp_path, machine=Machine(amp=True))
+
+
+@pytest.mark.skipif(not has_bfloat16(), reason="the CPU has no bf16")
 def test_amp_on_the_cpu_trains_in_bfloat16_with_float32_weights(tiny_data: Path, tmp_path: Path):
     source = read_source(tiny_data, None, SMALL)
     path = train(SMALL, [source], tmp_path, machine=Machine(amp=True))
@@ -305,3 +465,107 @@ def test_amp_on_the_cpu_trains_in_bfloat16_with_float32_weights(tiny_data: Path,
     assert all(p.dtype == torch.float32 for p in network.parameters())
     assert sidecar.origin["amp"] is True
     assert json.loads((tmp_path / "run.json").read_text())["amp"] is True
+
+
+# --- several processes --------------------------------------------------------------------------
+
+
+def launch(*arguments: object, restarts: int = 0) -> subprocess.Popen[str]:
+    """``python -m training`` as two processes on this machine."""
+    return subprocess.Popen(
+        [
+            sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
+            "--max-restarts", str(restarts), "--standalone", "-m", "training",
+            *map(str, arguments),
+        ],
+        cwd=REPOSITORY, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"},
+    )  # fmt: skip
+
+
+def losses(output: Path) -> list[float]:
+    events = EventAccumulator(str(output / "tensorboard"))
+    events.Reload()
+    return [event.value for event in events.Scalars("loss")]
+
+
+@pytest.mark.parametrize("loss", ["adaptive", "adaptive-as-published"])
+def test_two_processes_train_as_one(tiny_data: Path, tmp_path: Path, loss: str):
+    """By cross-entropy and by Dice, whose gradient needs the sums of both processes."""
+    lines = f"steps = 20\nloss = '{loss}'\nvalidate_every = 8"
+    path = write_recipe(tmp_path / "recipe.toml", lines)
+    with path.open("a") as file:
+        file.write("[schedule]\nname = 'staircase'\nrate = 5e-4\n")  # a wrong gradient shows
+    recipe = read_recipe(str(path))
+    train(recipe, [read_source(tiny_data, None, recipe)], tmp_path / "one", machine=Machine())
+    two = launch(path, "--data", tiny_data, "--output", tmp_path / "two")
+    out, err = two.communicate()
+    assert two.returncode == 0, err
+    assert out.count("checkpoint.safetensors") == 1
+    assert len(list((tmp_path / "two" / "tensorboard").iterdir())) == 1
+
+    curves = [losses(tmp_path / run) for run in ("one", "two")]
+    assert [len(curve) for curve in curves] == [20, 20]
+    assert curves[0] == pytest.approx(curves[1], abs=1e-4)
+    one, two_ = (load_checkpoint(tmp_path / r / "checkpoint.safetensors") for r in ("one", "two"))
+    point, point_ = (sidecar.origin["operating_point"] for _, sidecar in (one, two_))
+    assert {**point, "iou_defective": 0} == {**point_, "iou_defective": 0}
+    assert point["iou_defective"] == pytest.approx(point_["iou_defective"], abs=1e-2)
+    for a, b in zip(one[0].parameters(), two_[0].parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-5)
+
+
+def test_a_batch_is_shared_equally_or_not_at_all(tiny_data: Path, tmp_path: Path):
+    with pytest.raises(RefusedError, match="batch = 4: cannot be shared equally by 3 processes"):
+        source = read_source(tiny_data, None, SMALL)
+        train(SMALL, [source], tmp_path, machine=Machine(), ranks=Ranks(0, 0, 3))
+
+
+@pytest.mark.slow
+def test_torchrun_restarts_after_a_killed_process(tiny_data: Path, tmp_path: Path):
+    path = write_recipe(tmp_path / "recipe.toml", "steps = 40")
+    whole = launch(path, "--data", tiny_data, "--output", tmp_path / "whole")
+    assert whole.communicate() and whole.returncode == 0
+    arguments = (path, "--data", tiny_data, "--output", tmp_path / "run", "--save-every", "2")
+    killed = launch(*arguments, restarts=1)
+    while not list((tmp_path / "run").glob("state-*.safetensors")):
+        assert killed.poll() is None
+        time.sleep(0.002)
+    children = Path(f"/proc/{killed.pid}/task/{killed.pid}/children").read_text().split()
+    os.kill(int(children[-1]), signal.SIGKILL)
+    _, err = killed.communicate()
+    assert killed.returncode == 0, err
+    assert "going on at step" in err
+    assert final_bytes(tmp_path / "run") == final_bytes(tmp_path / "whole")
+
+
+# --- recipes side by side -----------------------------------------------------------------------
+
+
+def test_recipes_are_compared_over_seeds(
+    tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):  # fmt: skip
+    recipes = [
+        str(write_recipe(tmp_path / f"{name}.toml", f"steps = {steps}"))
+        for name, steps in (("short", 1), ("shorter", 2))
+    ]
+    result = tmp_path / "results" / "training.json"
+    places = ["--runs", str(tmp_path / "runs"), "--output", str(result)]
+    arguments = [*recipes, "--data", str(tiny_data / "Class1"), "--seeds", "2", *places]
+    assert run(compare, arguments) == 0
+    table = capsys.readouterr().out
+    document: dict[str, Any] = json.loads(result.read_text())
+    assert len(document["results"]) == 4
+    assert {(r["recipe"], r["seed"]) for r in document["results"]} == {
+        ("short", 0), ("short", 1), ("shorter", 0), ("shorter", 1),
+    }  # fmt: skip
+    row = next(row for row in document["summary"] if row["recipe"] == "short")
+    figures = [r["figures"]["auroc"] for r in document["results"] if r["recipe"] == "short"]
+    assert row["auroc"]["mean"] == pytest.approx(np.mean(figures))
+    assert row["auroc"]["sd"] == pytest.approx(np.std(figures, ddof=1))
+    assert table.count("\n") == 4 and "| data/Class1 | shorter | 2 | 2 |" in table
+
+    finished = sorted((tmp_path / "runs").glob("*/checkpoint.safetensors"))
+    times = [path.stat().st_mtime_ns for path in finished]
+    assert run(compare, arguments) == 0
+    assert [path.stat().st_mtime_ns for path in finished] == times

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import logging
 import math
@@ -15,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.torch
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch.utils.tensorboard import SummaryWriter
+from torch import Tensor
 
 from tinyunet_deploy import __version__
 from tinyunet_deploy.artifact import digest, sidecar_path
@@ -28,11 +26,21 @@ from tinyunet_deploy.contract import Contract
 from tinyunet_deploy.errors import DataError, RefusedError, RuntimeUnavailable
 from tinyunet_deploy.files import write_atomic
 from tinyunet_deploy.model import TinyUNet, normalize
+from training.curves import Curves
 from training.data import Sampler, Source, sources_digest
+from training.distributed import ALONE, Ranks
 from training.loss import segmentation_loss
 from training.operating_point import choose_operating_point
 from training.optimizer import learning_rate, make_optimizer
 from training.recipe import Recipe
+from training.state import (
+    State,
+    remove_states,
+    restore_state,
+    save_state,
+    states,
+    stopped_by_signals,
+)
 
 log = logging.getLogger("training")
 
@@ -44,8 +52,11 @@ class Machine:
     """Where and how a run computes; the recipe says what."""
 
     device: str = "cpu"
+    """cpu, cuda, or one GPU such as cuda:1; processes that share a machine take one GPU each."""
     amp: bool = False
     """fp16 with loss scaling on CUDA, bf16 autocast on a CPU; the weights stay float32."""
+    compiled: bool = False
+    """Let torch.compile fuse what lies between the convolutions."""
     save_every: int = 250
     """Steps between two resumable states."""
 
@@ -56,9 +67,15 @@ def train(
     output: Path,
     *,
     machine: Machine,
+    ranks: Ranks = ALONE,
     init: Path | None = None,
 ) -> Path:
     """Train, or go on where an earlier call with the same output folder stopped.
+
+    SIGTERM and SIGINT end the process at any point, its state saved.
+
+    Args:
+        ranks: the processes that share every batch; each calls this, with the same arguments.
 
     Returns:
         The checkpoint's path, ``output/checkpoint.safetensors``.
@@ -67,23 +84,30 @@ def train(
         RefusedError: the folder holds another run, or the loss is not finite.
         RuntimeUnavailable: no such device, no disk.
     """
+    device = _device(machine, ranks)
+    if recipe.batch % ranks.size:
+        raise RefusedError(
+            f"batch = {recipe.batch}", f"cannot be shared equally by {ranks.size} processes"
+        )
     run = {
         "recipe": recipe.as_dict(),
         "recipe_sha256": recipe.digest(),
         "data_sha256": sources_digest(sources),
         "init_sha256": digest(init.read_bytes()) if init else None,
         "amp": machine.amp,
+        "compiled": machine.compiled,
     }
+    if ranks.first:
+        _claim(output, run)
+    ranks.wait()
     checkpoint = output / CHECKPOINT
-    _claim(output, run)
-    if checkpoint.exists() and sidecar_path(checkpoint).exists():
+    finished = checkpoint.exists() and sidecar_path(checkpoint).exists()
+    _see_the_same(ranks, output, (run, finished, [path.name for path in states(output)]))
+    if finished:
         load_checkpoint(checkpoint)
         log.info("%s is finished already", output)
         return checkpoint
 
-    device = _device(machine)
-    if device.type == "cpu":
-        _keep_freed_memory()
     torch.manual_seed(recipe.seed)
     network = load_checkpoint(init)[0] if init else TinyUNet(recipe.variant)
     if network.variant != recipe.variant:
@@ -92,12 +116,23 @@ def train(
     optimizer = make_optimizer(network.parameters(), recipe.optimizer)
     half = torch.float16 if device.type == "cuda" else torch.bfloat16
     scaler = torch.amp.GradScaler(device.type, enabled=machine.amp and half is torch.float16)
-    first_step = _restore(output, network, optimizer, scaler)
+    state = State(network, optimizer, scaler)
+    restore_state(output, state)
+    first_step = state.step
     if first_step:
         log.info("going on at step %d of %d", first_step, recipe.steps)
 
+    forward = ranks.wrap(network)
+    if machine.compiled:
+        forward = torch.compile(forward)
+    validation = [example for source in sources for example in source.validation]
     sampler = Sampler(sources, recipe)
-    writer = SummaryWriter(str(output / "tensorboard"), purge_step=first_step)
+
+    def load(step: int) -> list[Tensor]:
+        batch = (torch.from_numpy(array) for array in sampler.batch(step, ranks.share))
+        return [tensor.pin_memory() if device.type == "cuda" else tensor for tensor in batch]
+
+    curves = Curves(output / "tensorboard", first_step + 1) if ranks.first else None
     progress = Progress(
         TextColumn("training"),
         BarColumn(),
@@ -106,74 +141,67 @@ def train(
         TextColumn("{task.fields[rate]:.1f} images/s"),
         TimeRemainingColumn(),
         console=Console(stderr=True),
-        disable=not sys.stderr.isatty(),
+        disable=not (ranks.first and sys.stderr.isatty()),
     )
+
+    def stop() -> None:
+        if ranks.first:
+            save_state(output, state)
+            progress.stop()
+            log.info("stopped after step %d; the same command goes on from there", state.step)
+
     started = time.monotonic()
-    with progress, ThreadPoolExecutor(1) as loader, writer:
+    with stopped_by_signals(stop), progress, ThreadPoolExecutor(1) as loader:
         bar = progress.add_task(
             "", total=recipe.steps, completed=first_step, loss=math.nan, dice=math.nan, rate=0.0
         )
-        coming = loader.submit(sampler.batch, first_step)
+        coming = loader.submit(load, first_step)
         for step in range(first_step, recipe.steps):
+            if recipe.validate_every and step and step % recipe.validate_every == 0:
+                state.consider(choose_operating_point(network, validation, ranks))
             images, masks = coming.result()
-            coming = loader.submit(sampler.batch, step + 1)
-            images_NCHW = torch.from_numpy(images).to(device, non_blocking=True)
-            truth_NCHW = torch.from_numpy(masks).to(device, non_blocking=True).float()
+            coming = loader.submit(load, step + 1)
+            images_NCHW = images.to(device, non_blocking=True)
+            truth_NCHW = masks.to(device, non_blocking=True).float()
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(recipe.schedule, step, recipe.steps)
             with torch.autocast(device.type, half, enabled=machine.amp):
-                logit_NCHW = network(normalize(images_NCHW))
-            loss, dice = segmentation_loss(recipe.loss, logit_NCHW, truth_NCHW)
+                logit_NCHW = forward(normalize(images_NCHW))
+            loss, dice = segmentation_loss(recipe.loss, logit_NCHW, truth_NCHW, ranks)
             optimizer.zero_grad(set_to_none=True)
             scaler.scale(loss).backward()
-            scaler.step(optimizer)
-            scaler.update()
+            with state.changing:
+                scaler.step(optimizer)
+                scaler.update()
+                state.step = done = step + 1
 
             if not math.isfinite(loss.item()):
                 raise RefusedError(output, f"the loss is {loss.item()} at step {step}")
-            done = step + 1
             rate = (done - first_step) * recipe.batch / (time.monotonic() - started)
             progress.update(
                 bar, completed=done, loss=loss.item(), dice=1.0 - dice.item(), rate=rate
             )
-            if done % 10 == 0 or done == recipe.steps:
-                writer.add_scalar("loss", loss.item(), done)
-                writer.add_scalar("dice", 1.0 - dice.item(), done)
-                writer.add_scalar("learning_rate", optimizer.param_groups[0]["lr"], done)
-                writer.add_scalar("images_per_s", rate, done)
+            if curves is not None:
+                curves.add(
+                    done,
+                    loss=loss.item(),
+                    dice=1.0 - dice.item(),
+                    learning_rate=optimizer.param_groups[0]["lr"],
+                    images_per_s=rate,
+                )
             if done % 100 == 0:
                 log.info(
                     "step %d of %d  loss %.4f  dice %.3f  %.1f images/s",
                     done, recipe.steps, loss.item(), 1.0 - dice.item(), rate,
                 )  # fmt: skip
-            if done % machine.save_every == 0 and done < recipe.steps:
-                _save_state(output, done, network, optimizer, scaler)
+            if ranks.first and done % machine.save_every == 0 and done < recipe.steps:
+                save_state(output, state)
 
-    network = network.eval().to("cpu")
-    validation = [example for source in sources for example in source.validation]
-    point = choose_operating_point(network, validation)
-    classes = sorted({str(e.item.class_id) for s in sources for e in s.defective})
-    height = width = sources[0].defective[0].image.shape[0] // 16 * 16
-    save_checkpoint(
-        checkpoint,
-        network,
-        Contract(height, width),
-        threshold=point.threshold,
-        min_area=point.min_area,
-        origin={
-            **run,
-            "classes": classes,
-            "images": {
-                "defective": sum(len(s.defective) for s in sources),
-                "defect_free": sum(len(s.defect_free) for s in sources),
-                "validation": len(validation),
-            },
-            "operating_point": point.as_dict(),
-            "versions": _versions(),
-        },
-    )
-    for state in _states(output):
-        _remove_state(state)
+        state.consider(choose_operating_point(network, validation, ranks))
+        if ranks.first:
+            _save_best(checkpoint, state, sources, run)
+            remove_states(output)
+    ranks.wait()
     return checkpoint
 
 
@@ -190,89 +218,77 @@ def _claim(output: Path, run: dict[str, Any]) -> None:
         ("data_sha256", "data"),
         ("init_sha256", "initial checkpoint"),
         ("amp", "precision"),
+        ("compiled", "way to compute (--compile)"),
     ):
         if earlier.get(key) != run[key]:
             raise DataError(output, f"holds a run with another {what}", "give another --output")
 
 
-def _device(machine: Machine) -> torch.device:
-    device = torch.device(machine.device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise RuntimeUnavailable(machine.device, "is not here", "use --device cpu")
+def _see_the_same(ranks: Ranks, output: Path, seen: object) -> None:
+    if any(other != seen for other in ranks.gather([seen])):
+        raise DataError(
+            output,
+            "or the data are not the same on all nodes",
+            "give every node the same recipe and data, and one shared --output",
+        )
+
+
+def _device(machine: Machine, ranks: Ranks) -> torch.device:
+    try:
+        device = torch.device(machine.device)
+    except RuntimeError as error:
+        raise RuntimeUnavailable(machine.device, "is no device", "cpu or cuda") from error
+    if device.type == "cuda":
+        if device.index is not None and ranks.size > 1:
+            raise RefusedError(machine.device, "is one GPU for all processes", "use --device cuda")
+        device = torch.device("cuda", ranks.local if device.index is None else device.index)
+        count = torch.cuda.device_count()
+        if device.index >= count:
+            raise RuntimeUnavailable(str(device), f"is not here: {count} GPUs", "use --device cpu")
+    elif device.type != "cpu":
+        raise RuntimeUnavailable(machine.device, "cannot train", "use cpu or cuda")
+    elif machine.amp and not has_bfloat16():
+        raise RuntimeUnavailable("cpu", "does not compute in bf16 itself", "leave --amp out")
     return device
 
 
-def _keep_freed_memory() -> None:
-    """Have glibc reuse freed memory: giving 100 MB activations back at every step costs a third."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        trim_threshold, mmap_max = -1, -4
-        mallopt(mmap_max, 0)
-        mallopt(trim_threshold, 2**31 - 1)
+def has_bfloat16() -> bool:
+    """Whether the CPU has instructions for bf16: emulated, it is slower than float32."""
+    capabilities = torch.cpu.get_capabilities()
+    return any(has is True and name.endswith("bf16") for name, has in capabilities.items())
 
 
-def _states(output: Path) -> list[Path]:
-    """Resumable states, newest first."""
-    return sorted(output.glob("state-*.safetensors"), reverse=True)
-
-
-def _remove_state(state: Path) -> None:
-    state.unlink()
-    state.with_suffix(".json").unlink(missing_ok=True)
-
-
-def _save_state(
-    output: Path,
-    step: int,
-    network: TinyUNet,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
+def _save_best(
+    checkpoint: Path, state: State, sources: Sequence[Source], run: dict[str, Any]
 ) -> None:
-    """Write all that the next step depends on; keep the state before as well."""
-    tensors = {f"network.{k}": v.detach().contiguous() for k, v in network.state_dict().items()}
-    for index, state in optimizer.state_dict()["state"].items():
-        for key, value in state.items():
-            tensors[f"optimizer.{index}.{key}"] = torch.as_tensor(value).contiguous()
-    data = safetensors.torch.save({k: v.cpu() for k, v in tensors.items()})
-    path = output / f"state-{step:08d}.safetensors"
-    about = {"step": step, "sha256": digest(data), "scaler": scaler.state_dict()}
-    write_atomic(path.with_suffix(".json"), json.dumps(about).encode(), durable=True)
-    write_atomic(path, data, durable=True)
-    for old in _states(output)[2:]:
-        _remove_state(old)
-
-
-def _restore(
-    output: Path,
-    network: TinyUNet,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-) -> int:
-    """Load the newest whole state. Returns the step to go on with, 0 for a new run."""
-    for path in _states(output):
-        try:
-            about = json.loads(path.with_suffix(".json").read_text())
-            data = path.read_bytes()
-            if digest(data) != about["sha256"]:
-                raise ValueError("it is not what was written")
-        except (OSError, ValueError, KeyError) as error:
-            log.warning("%s is skipped: %s", path, error)
-            continue
-        tensors = safetensors.torch.load(data)
-        weights, states = {}, {}
-        for name, value in tensors.items():
-            if name.startswith("network."):
-                weights[name.removeprefix("network.")] = value
-            else:
-                _, index, key = name.split(".")
-                states.setdefault(int(index), {})[key] = value
-        network.load_state_dict(weights)
-        whole = optimizer.state_dict()
-        optimizer.load_state_dict({**whole, "state": states})
-        if about["scaler"]:
-            scaler.load_state_dict(about["scaler"])
-        return int(about["step"])
-    return 0
+    best = state.best
+    assert best is not None
+    for name, value in best.weights.items():
+        if not bool(torch.isfinite(value).all()):
+            raise RefusedError(checkpoint.parent, f"{name} is not finite after step {best.step}")
+    network = TinyUNet(state.network.variant)
+    network.load_state_dict(best.weights)
+    classes = sorted({str(e.item.class_id) for s in sources for e in s.defective})
+    height = width = sources[0].defective[0].image.shape[0] // 16 * 16
+    save_checkpoint(
+        checkpoint,
+        network,
+        Contract(height, width),
+        threshold=best.point.threshold,
+        min_area=best.point.min_area,
+        origin={
+            **run,
+            "step": best.step,
+            "classes": classes,
+            "images": {
+                "defective": sum(len(s.defective) for s in sources),
+                "defect_free": sum(len(s.defect_free) for s in sources),
+                "validation": sum(len(s.validation) for s in sources),
+            },
+            "operating_point": best.point.as_dict(),
+            "versions": _versions(),
+        },
+    )
 
 
 def _versions() -> dict[str, str]:

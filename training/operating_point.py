@@ -10,10 +10,12 @@ from typing import Any, Final
 import numpy as np
 import torch
 
+from tinyunet_deploy.contract import Score
 from tinyunet_deploy.defects import find_defects
 from tinyunet_deploy.metrics import Pixels, count_pixels
 from tinyunet_deploy.model import DeployableGraph, TinyUNet
 from training.data import Example
+from training.distributed import ALONE, Ranks
 
 THRESHOLDS: Final = tuple(round(0.05 * step, 2) for step in range(1, 20))
 MIN_AREAS: Final = (1, 8, 16, 32, 64, 128, 256)
@@ -32,43 +34,66 @@ class OperatingPoint:
     escapes: int | None = None
     overkills: int | None = None
 
+    @property
+    def merit(self) -> tuple[int, float]:
+        """Larger is better: fewest escapes first, then the highest iou_defective."""
+        return -(self.escapes or 0), self.iou_defective or 0.0
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return dataclasses.asdict(self)
 
 
-def choose_operating_point(network: TinyUNet, examples: Sequence[Example]) -> OperatingPoint:
+def choose_operating_point(
+    network: TinyUNet, examples: Sequence[Example], ranks: Ranks = ALONE
+) -> OperatingPoint:
     """The threshold with the best iou_defective, then the smallest min_area of the least cost.
 
     Cost is 20 x escapes + overkills. Without examples: 0.5 and 1.
+
+    Args:
+        ranks: the processes that share the examples; what they count is brought together image by
+            image, so each of them chooses what one alone would choose.
     """
     if not examples:
         return OperatingPoint()
-    graph = DeployableGraph(network).eval()
+    share = examples[ranks.share]
+    graph = DeployableGraph(network)
+    device = network.logit.weight.device
     with torch.inference_mode():
         scores = [
-            graph(torch.from_numpy(example.image)[None, None])[0, 0].numpy() for example in examples
+            graph(torch.from_numpy(example.image)[None, None].to(device))[0, 0].cpu().numpy()
+            for example in share
         ]
-    counts = [
-        count_pixels(score, example.mask, THRESHOLDS)
-        for score, example in zip(scores, examples, strict=True)
-        if example.item.defective
-    ]
-    ious = [np.mean([_iou(*image, t) for image in counts] or [0.0]) for t in THRESHOLDS]
+    counts = ranks.gather(
+        [
+            count_pixels(score, example.mask, THRESHOLDS)
+            for score, example in zip(scores, share, strict=True)
+        ]
+    )
+    defective = [example.item.defective for example in examples]
+    in_defective = [image for image, has in zip(counts, defective, strict=True) if has]
+    ious = [np.mean([_iou(*image, t) for image in in_defective] or [0.0]) for t in THRESHOLDS]
     threshold = THRESHOLDS[int(np.argmax(ious))]
+    largest_px = ranks.gather([_largest_px(score, threshold) for score in scores])
 
     def mistakes(min_area: int) -> tuple[int, int]:
         escapes = overkills = 0
-        for score, example in zip(scores, examples, strict=True):
-            found = bool(find_defects(score, threshold, min_area))
-            escapes += example.item.defective and not found
-            overkills += found and not example.item.defective
+        for area_px, has in zip(largest_px, defective, strict=True):
+            found = area_px >= min_area
+            escapes += has and not found
+            overkills += found and not has
         return escapes, overkills
 
     made = {min_area: mistakes(min_area) for min_area in MIN_AREAS}
     min_area = min(MIN_AREAS, key=lambda area: ESCAPE_COST * made[area][0] + made[area][1])
     escapes, overkills = made[min_area]
     return OperatingPoint(threshold, min_area, len(examples), float(max(ious)), escapes, overkills)
+
+
+def _largest_px(score: Score, threshold: float) -> int:
+    """Pixels of the largest defect; 0 if there is none."""
+    return max((defect.area_px for defect in find_defects(score, threshold, 1)), default=0)
 
 
 def _iou(truth_px: int, pixels: Mapping[float, Pixels], threshold: float) -> float:

@@ -97,8 +97,12 @@ class Recipe:
     """Images per optimizer step, over all processes."""
     seed: int = 0
     variant: str = "tiny"
-    loss: Literal["adaptive", "bce", "dice"] = "adaptive"
-    """adaptive: BCE until the Dice loss is below 0.3, then Dice; decided at every step."""
+    loss: Literal["adaptive", "adaptive-as-published", "bce", "dice"] = "adaptive"
+    """adaptive: BCE until the Dice loss is below 0.3, then Dice; decided at every step.
+    adaptive-as-published: Dice until it is below 0.3, then BCE."""
+    validate_every: int = 0
+    """Steps between two looks at the validation part. The step with the fewest escapes there, then
+    the highest iou_defective, then the latest becomes the checkpoint. 0 takes the last step."""
     data: Data = field(default_factory=Data)
     augment: Augment = field(default_factory=Augment)
     optimizer: RMSProp | AdamW = field(default_factory=RMSProp)
@@ -197,5 +201,7 @@ def _check(part: Any, prefix: str) -> None:
         raise ValueError(f"{prefix}rotations are {part.rotations}, not of 0, 90, 180, 270")
     if isinstance(part, Augment) and not part.rotations:
         raise ValueError(f"{prefix}rotations must hold at least one angle, 0 for none")
+    if isinstance(part, Recipe) and part.validate_every and not part.data.validation:
+        raise ValueError(f"{prefix}validate_every needs a [data] validation part")
     if isinstance(part, Recipe) and part.variant not in VARIANTS:
         raise ValueError(f"variant is {part.variant!r}; known are {', '.join(VARIANTS)}")

@@ -1,0 +1,146 @@
+"""``python -m benchmarks.training_throughput --data DIR``: the trainer against a plain loop.
+
+The plain loop is what one writes first: a Dataset that decodes and augments, a DataLoader with
+workers, eager float32, the same network, batch, crop, optimizer and loss. Both run W and then
+W + M steps; the rate is M batches over the difference of the two wall times, so that starting up
+and finishing do not count. They take turns, and the figure is the ratio of the medians.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch.utils.data import DataLoader, Dataset
+
+from tinyunet_deploy.cli import run
+from tinyunet_deploy.dagm2007 import read_dataset, read_mask
+from tinyunet_deploy.files import write_atomic
+from tinyunet_deploy.images import read_image
+from tinyunet_deploy.machine import describe_machine
+from tinyunet_deploy.model import TinyUNet, normalize
+
+REPOSITORY = Path(__file__).parent.parent
+RECIPES = REPOSITORY / "training" / "recipes"
+WARM_UP = 2
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--data", required=True, type=click.Path(path_type=Path, exists=True))
+@click.option("--recipe", default="crops", show_default=True, help="Name of one with AdamW.")
+@click.option("--steps", default=10, show_default=True, type=click.IntRange(min=1))
+@click.option("--rounds", default=3, show_default=True, type=click.IntRange(min=1))
+@click.option(
+    "-o",
+    "--output",
+    default=REPOSITORY / "benchmarks" / "results" / "training_throughput.json",
+    type=click.Path(path_type=Path, dir_okay=False),
+)
+def training_throughput(data: Path, recipe: str, steps: int, rounds: int, output: Path) -> None:
+    """Measure images/s of `python -m training` and of a plain PyTorch loop on the CPU."""
+    values = tomllib.loads((RECIPES / f"{recipe}.toml").read_text("utf-8"))
+    loops: dict[str, Callable[[int], None]] = {
+        "plain": lambda count: _plain_loop(data, values, count),
+        "ours_fp32": lambda count: _our_loop(data, recipe, count),
+        "ours_bf16": lambda count: _our_loop(data, recipe, count, "--amp"),
+    }
+    rates: dict[str, list[float]] = {name: [] for name in loops}
+    for _ in range(rounds):
+        for name, loop in loops.items():
+            seconds = _seconds(loop, WARM_UP + steps) - _seconds(loop, WARM_UP)
+            rates[name].append(values["batch"] * steps / seconds)
+            click.echo(f"{name}: {rates[name][-1]:.2f} images/s", err=True)
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    result = {
+        "schema_version": 1,
+        "machine": describe_machine(),
+        "torch": torch.__version__,
+        "recipe": recipe,
+        "batch": values["batch"],
+        "crop_px": values["data"]["crop"],
+        "steps": steps,
+        "rounds": rounds,
+        "formula": "batch * steps / (seconds of W + steps steps - seconds of W steps), W = 2",
+        "images_per_s": rates,
+        "median_images_per_s": medians,
+        "ratio_to_plain": {name: rate / medians["plain"] for name, rate in medians.items()},
+    }
+    output.parent.mkdir(exist_ok=True)
+    write_atomic(output, json.dumps(result, indent=2).encode())
+    click.echo(json.dumps(result["ratio_to_plain"]))
+
+
+def _seconds(loop: Callable[[int], None], steps: int) -> float:
+    started = time.perf_counter()
+    loop(steps)
+    return time.perf_counter() - started
+
+
+def _our_loop(data: Path, recipe: str, steps: int, *more: str) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        subprocess.run(
+            [
+                sys.executable, "-m", "training", recipe, "--data", data.resolve(), "--steps",
+                str(steps), "--output", f"{scratch}/run", *more,
+            ],
+            cwd=REPOSITORY, check=True, capture_output=True,
+        )  # fmt: skip
+
+
+class _Images(Dataset[tuple[torch.Tensor, torch.Tensor]]):
+    """The training images, each decoded, cropped and turned whenever it is asked for."""
+
+    def __init__(self, data: Path, values: dict[str, Any], count: int) -> None:
+        self.items = read_dataset(data, split="train").items
+        self.values = values
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        rng = np.random.default_rng(index)
+        item = self.items[rng.integers(len(self.items))]
+        image = read_image(item.image)
+        mask = read_mask(item, image.shape)
+        side = self.values["data"]["crop"]
+        y, x = rng.integers(0, np.array(image.shape) - side + 1)
+        turns = rng.integers(4)
+        image, mask = (np.rot90(a[y : y + side, x : x + side], turns) for a in (image, mask))
+        if rng.random() < 0.5:
+            image, mask = image[:, ::-1], mask[:, ::-1]
+        pair = (torch.from_numpy(a.copy())[None] for a in (image, mask // 255))
+        image_CHW, mask_CHW = pair
+        return image_CHW, mask_CHW.float()
+
+
+def _plain_loop(data: Path, values: dict[str, Any], steps: int) -> None:
+    images = _Images(data, values, steps * values["batch"])
+    network = TinyUNet().train()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=values["schedule"]["rate"])
+    for image_NCHW, truth_NCHW in DataLoader(images, batch_size=values["batch"], num_workers=2):
+        logit_NCHW = network(normalize(image_NCHW))
+        probability = torch.sigmoid(logit_NCHW)
+        overlap = 2.0 * (probability * truth_NCHW).sum() + 1.0
+        loss = 1.0 - overlap / (probability.sum() + truth_NCHW.sum() + 1.0)
+        if loss.item() >= 0.3:
+            loss = F.binary_cross_entropy_with_logits(logit_NCHW, truth_NCHW)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
+if __name__ == "__main__":
+    sys.exit(run(training_throughput))
