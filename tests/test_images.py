@@ -107,13 +107,23 @@ def test_compressed_tiff(compression: str) -> None:
     assert np.array_equal(decode_image(data, HERE), grey_image())
 
 
+def big_endian_tiff(*more: tuple[int, int]) -> bytes:
+    """``grey_image`` by hand, with more (tag, number) fields if given."""
+    fields = [(256, WIDTH), (257, HEIGHT), (258, 8), (262, 1), (278, HEIGHT), *more]
+    short = [struct.pack(">HHIHH", tag, 3, 1, value, 0) for tag, value in fields]
+    long = [struct.pack(">HHII", tag, 4, 1, value) for tag, value in ((273, 8), (279, 3840))]
+    directory = struct.pack(">H", len(short + long)) + b"".join(sorted(short + long)) + bytes(4)
+    return b"MM\0*" + struct.pack(">I", 8 + 3840) + grey_image().tobytes() + directory
+
+
 def test_big_endian_tiff() -> None:
-    fields = [(256, 3, WIDTH << 16), (257, 3, HEIGHT << 16), (258, 3, 8 << 16), (262, 3, 1 << 16)]
-    fields += [(273, 4, 8), (278, 3, HEIGHT << 16), (279, 4, HEIGHT * WIDTH)]
-    directory = b"".join(struct.pack(">HHII", tag, kind, 1, value) for tag, kind, value in fields)
-    data = b"MM\0*" + struct.pack(">I", 8 + HEIGHT * WIDTH) + grey_image().tobytes()
-    data += struct.pack(">H", len(fields)) + directory + bytes(4)
-    assert np.array_equal(decode_image(data, HERE), grey_image())
+    assert np.array_equal(decode_image(big_endian_tiff(), HERE), grey_image())
+    assert np.array_equal(decode_image(big_endian_tiff((274, 6)), HERE), grey_image())
+
+
+def test_a_header_with_two_sizes_is_no_way_around_the_limit() -> None:
+    assert reason(big_endian_tiff((256, WIDTH + 1))) == "corrupt"
+    assert reason(big_endian_tiff((256, 65_000), (257, 65_000))) == "too-large"
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])

@@ -147,16 +147,16 @@ def test_every_input_comes_out_once_and_in_its_place(data: st.DataObject, shelf:
 def test_paths_are_taken_as_they_are_needed(shelf: Path, broken: bool) -> None:
     taken = 0
 
-    def endless() -> Iterator[Path]:
+    def many() -> Iterator[Path]:
         nonlocal taken
-        while True:
+        for _ in range(2000):
             taken += 1
             yield shelf / ("00.broken.png" if broken else "00.png")
 
     batch_size, workers = 4, 2
     bound = (batch_size + 2 * workers) + 4 * batch_size * (16 if broken else 1)
     results = score_images(
-        endless(), FakeBackend(contract=CONTRACT), batch_size=batch_size, workers=workers
+        many(), FakeBackend(contract=CONTRACT), batch_size=batch_size, workers=workers
     )
     for done in range(1, 300):
         next(results)
@@ -425,19 +425,24 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def test_masks_mirror_the_tree_and_keep_the_contract(station: Path, tmp_path: Path) -> None:
-    summary = run(station, tmp_path / "out", threshold=0.6)
+    summary = run(station, tmp_path / "out", threshold=0.75)
     images = {path.relative_to(station).as_posix(): path for path in walk_images([station])}
     masks = tree(tmp_path / "out" / "masks")
     assert list(masks) == sorted(images)
     assert len(masks) == 7
+    defective = 0
     for name, path in images.items():
+        score = read_image(path)  # the fake gives the image back
         mask = read_image(tmp_path / "out" / "masks" / name)
-        assert np.array_equal(mask, defect_mask(read_image(path), 0.6))
+        assert np.array_equal(mask, defect_mask(score, 0.75))
         assert set(np.unique(mask)) <= {0, 255}
-    assert summary == Summary(images=7, ok=7, skipped=0, ng=4, reasons={})
+        defective += bool(find_defects(score, 0.75, 4))
+    assert summary == Summary(images=7, ok=7, skipped=0, ng=defective, reasons={})
     assert sorted(tree(tmp_path / "out")) == sorted(
         [*(f"masks/{name}" for name in images), "report.jsonl", "run.json"]
     )
+    run(station, tmp_path / "half", threshold=0.5)
+    assert tree(tmp_path / "half" / "masks") != masks, "the threshold makes a difference"
 
 
 def test_the_report_tells_each_image_and_ends_in_a_summary(station: Path, tmp_path: Path) -> None:

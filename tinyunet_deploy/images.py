@@ -142,8 +142,12 @@ def _size_in_header(data: bytes) -> tuple[int, int]:
         width, height = struct.unpack_from("<ii", data, 18)
         return abs(height), abs(width)
     if data.startswith(_TIFF):
-        sizes = {tag: value for tag, _at, value in _tiff_fields(data)}
-        return sizes.get(_TIFF_HEIGHT, 0), sizes.get(_TIFF_WIDTH, 0)
+        fields = [(tag, value) for tag, _at, value in _tiff_fields(data)]
+        height, width = (
+            max((value for tag, value in fields if tag == wanted), default=0)
+            for wanted in (_TIFF_HEIGHT, _TIFF_WIDTH)
+        )
+        return height, width
     raise ValueError("no known signature")
 
 

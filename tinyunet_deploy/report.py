@@ -181,7 +181,7 @@ def _lines(path: Path) -> Iterator[Line]:
                 line = json.loads(raw)
             except ValueError:
                 return
-            if not raw.endswith(b"\n") or "path" not in line:
+            if "path" not in line:
                 return
             yield line
 

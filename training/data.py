@@ -40,6 +40,8 @@ class Example:
 class Source:
     """One data folder's images, split into those that train and those that validate."""
 
+    name: str
+    """The folder's own name."""
     defective: tuple[Example, ...]
     defect_free: tuple[Example, ...]
     validation: tuple[Example, ...]
@@ -71,7 +73,7 @@ def read_source(root: Path, classes: Sequence[int] | None, recipe: Recipe) -> So
     if recipe.data.defect_free and not defect_free:
         raise DataError(root, "holds no defect-free image", "set [data] defect_free = 0")
     held_apart = tuple(example for example in examples if example.item in validation)
-    return Source(defective, defect_free, held_apart)
+    return Source(root.resolve().name, defective, defect_free, held_apart)
 
 
 def sources_digest(sources: Iterable[Source]) -> str:

@@ -20,11 +20,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from tinyunet_deploy import __version__
-from tinyunet_deploy.artifact import digest, sidecar_path
+from tinyunet_deploy.artifact import digest, read_artifact, sidecar_path
+from tinyunet_deploy.backends.torch import TorchBackend
 from tinyunet_deploy.checkpoint import load_checkpoint, save_checkpoint
 from tinyunet_deploy.contract import Contract
 from tinyunet_deploy.errors import DataError, RefusedError, RuntimeUnavailable
 from tinyunet_deploy.files import write_atomic
+from tinyunet_deploy.golden import write_golden
 from tinyunet_deploy.model import TinyUNet, normalize
 from training.curves import Curves
 from training.data import Sampler, Source, sources_digest
@@ -268,7 +270,7 @@ def _save_best(
             raise RefusedError(checkpoint.parent, f"{name} is not finite after step {best.step}")
     network = TinyUNet(state.network.variant)
     network.load_state_dict(best.weights)
-    classes = sorted({str(e.item.class_id) for s in sources for e in s.defective})
+    classes = {e.item.class_id for s in sources for e in s.defective} - {None}
     height = width = sources[0].defective[0].image.shape[0] // 16 * 16
     save_checkpoint(
         checkpoint,
@@ -279,7 +281,8 @@ def _save_best(
         origin={
             **run,
             "step": best.step,
-            "classes": classes,
+            "sources": [source.name for source in sources],
+            "classes": sorted(classes),
             "images": {
                 "defective": sum(len(s.defective) for s in sources),
                 "defect_free": sum(len(s.defect_free) for s in sources),
@@ -289,6 +292,8 @@ def _save_best(
             "versions": _versions(),
         },
     )
+    with TorchBackend(read_artifact(checkpoint)) as judge:
+        write_golden(checkpoint, judge)
 
 
 def _versions() -> dict[str, str]:
