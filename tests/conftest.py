@@ -37,7 +37,8 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     network = TinyUNet()
     network.reset_parameters(torch.Generator().manual_seed(0))
     path = tmp_path_factory.mktemp("artifacts") / "tiny.safetensors"
-    save_checkpoint(path, network, Contract(SIZE, SIZE), min_area=3, origin={"recipe": "none"})
+    contract = Contract(SIZE, SIZE)
+    save_checkpoint(path, network, contract, threshold=0.45, min_area=3, origin={"recipe": "none"})
     return path
 
 
@@ -56,6 +57,7 @@ def tiny_onnx(tiny_checkpoint: Path) -> Path:
         sha256=digest(data),
         parent=parent.sha256,
         contract=parent.contract,
+        threshold=parent.threshold,
         min_area=parent.min_area,
     )
     path = tiny_checkpoint.with_suffix(".onnx")

@@ -425,7 +425,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def test_masks_mirror_the_tree_and_keep_the_contract(station: Path, tmp_path: Path) -> None:
-    summary = run(station, tmp_path / "out", threshold=0.75)
+    summary = run(station, tmp_path / "out", threshold=0.9)
     images = {path.relative_to(station).as_posix(): path for path in walk_images([station])}
     masks = tree(tmp_path / "out" / "masks")
     assert list(masks) == sorted(images)
@@ -434,9 +434,9 @@ def test_masks_mirror_the_tree_and_keep_the_contract(station: Path, tmp_path: Pa
     for name, path in images.items():
         score = read_image(path)  # the fake gives the image back
         mask = read_image(tmp_path / "out" / "masks" / name)
-        assert np.array_equal(mask, defect_mask(score, 0.75))
+        assert np.array_equal(mask, defect_mask(score, 0.9))
         assert set(np.unique(mask)) <= {0, 255}
-        defective += bool(find_defects(score, 0.75, 4))
+        defective += bool(find_defects(score, 0.9, 4))
     assert summary == Summary(images=7, ok=7, skipped=0, ng=defective, reasons={})
     assert sorted(tree(tmp_path / "out")) == sorted(
         [*(f"masks/{name}" for name in images), "report.jsonl", "run.json"]

@@ -241,18 +241,20 @@ def test_loading_a_plan_without_a_driver_is_one_line(
     }
     sidecar = Sidecar("plan", "fp32", digest(data), "0" * 64, Contract(max_batch=4), origin=origin)
     write_artifact(plan, data, sidecar)
-    fields = plan.with_name(plan.name + ".json")
     code = f"""{_NO_DRIVER}
 import pathlib, click, tensorrt
 from tinyunet_deploy import backends
+from tinyunet_deploy.artifact import read_sidecar, write_sidecar
 from tinyunet_deploy.cli import run
-fields = pathlib.Path({str(fields)!r})
-fields.write_text(fields.read_text().replace("VERSION", tensorrt.__version__))
+plan = pathlib.Path({str(plan)!r})
+sidecar = read_sidecar(plan)
+sidecar.origin["tensorrt"]["version"] = tensorrt.__version__
+write_sidecar(plan, sidecar)
 if not {asked_first}:  # as if doctor's look had missed it
     backends.why_not = lambda name: None
 @click.command()
 def load():
-    backends.open_backend(pathlib.Path({str(plan)!r}), "tensorrt", "cuda:0")
+    backends.open_backend(plan, "tensorrt", "cuda:0")
 sys.exit(run(load, []))
 """
     done = python(code, environment)

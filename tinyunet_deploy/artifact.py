@@ -238,9 +238,11 @@ def _unusable(path: Path, where: Path, what: str) -> ArtifactError:
 def _check_values(sidecar: Sidecar) -> None:
     if sidecar.kind not in get_args(Kind) or sidecar.precision not in get_args(Precision):
         raise ValueError(f"unknown kind or precision {sidecar.kind!r} {sidecar.precision!r}")
-    for name in ("sha256", "parent", "golden"):
-        if not re.fullmatch("[0-9a-f]{64}", getattr(sidecar, name) or "0" * 64):
+    for name, value in (("parent", sidecar.parent), ("golden", sidecar.golden)):
+        if value is not None and not re.fullmatch("[0-9a-f]{64}", value):
             raise ValueError(f"{name} is no sha256")
+    if not re.fullmatch("[0-9a-f]{64}", sidecar.sha256):
+        raise ValueError("sha256 is no sha256")
     if not 0.0 <= sidecar.threshold <= 1.0:
         raise ValueError(f"threshold {sidecar.threshold} is outside 0..1")
     if type(sidecar.min_area) is not int or sidecar.min_area < 1:
