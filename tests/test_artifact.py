@@ -232,6 +232,7 @@ def test_a_sidecar_that_is_junk(model: Path, text: str) -> None:
         {"sha256": "G" * 64},
         {"sha256": 5},
         {"sha256": list("0" * 64)},
+        {"sha256": []},
         {"parent": "unknown"},
         {"threshold": 1.5},
         {"threshold": float("nan")},

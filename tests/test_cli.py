@@ -80,7 +80,10 @@ def test_each_error_has_its_exit_code_and_one_line(
     assert output.err.lstrip("\n") == line
 
 
-def test_a_traceback_only_with_debug(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_traceback_only_with_debug(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     for error in (RefusedError("a", "is unusable"), MemoryError(), ZeroDivisionError()):
         code = run(failing(error), [])
         assert "Traceback" not in capsys.readouterr().err

@@ -27,6 +27,7 @@ def doctor(style: str) -> int:
     import time
 
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from tinyunet_deploy import synthetic
@@ -68,7 +69,9 @@ def doctor(style: str) -> int:
             assert isinstance(versions, dict)
             told = ", ".join(f"{k} {v}" for k, v in versions.items()) or str(found.get("reason"))
             took = f"{found['one_image_ms']} ms" if found["runs"] else "-"
-            table.add_row(str(found["backend"]), "yes" if found["runs"] else "no", took, told)
+            table.add_row(
+                str(found["backend"]), "yes" if found["runs"] else "no", took, escape(told)
+            )
         Console().print(table)
     return 0 if any(found["runs"] for found in backends) else 5
 

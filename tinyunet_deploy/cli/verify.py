@@ -55,6 +55,7 @@ def verify(
 
     from rich import box
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from tinyunet_deploy.artifact import DEFAULT_ONNX
@@ -72,8 +73,8 @@ def verify(
         for column in _Finding._fields:
             table.add_column(column, overflow="fold")
         for finding in findings:
-            table.add_row(*finding)
-        Console().print(table, markup=False)
+            table.add_row(*map(escape, finding))
+        Console().print(table)
     refused = [f for f in findings if f.outcome == "refused" or (strict and f.outcome == "missing")]
     for finding in refused:
         click.echo(f"error: {finding.detail}", err=True)
