@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from export.compare import Likeness
+
+Calibration = TypeVar("Calibration")
+
+MAX_BYTES: Final = 2_200_000
+"""What an int8 file should be at most: a little more than one byte for each weight of ``tiny``."""
 
 MIN_AGREEMENT: Final = 0.95
 """Overlap that int8 masks must have with the float32 ones, besides the IoU budget: an average IoU
@@ -40,9 +45,9 @@ def badness(figures: Likeness) -> tuple[int, float]:
     return figures.verdict_flips, -figures.agreement_iou
 
 
-def best_method(candidates: Mapping[str, Likeness]) -> str:
-    """Name of the calibration method to take, the first of equals."""
-    return min(candidates, key=lambda name: badness(candidates[name]))
+def best_of(candidates: Mapping[Calibration, Likeness]) -> Calibration:
+    """The calibration to take, the first of equals."""
+    return min(candidates, key=lambda calibration: badness(candidates[calibration]))
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ class Choice:
     alone: dict[str, Likeness]
     """Convolution -> figures when it alone is in float32; empty where plain meets the budget."""
     kept: tuple[str, ...]
-    """Those that stay in float32, the most sensitive first."""
+    """Those that stay in float32, those that gain the most per weight first."""
     chosen: Likeness
     """With these in float32."""
 
@@ -72,23 +77,34 @@ class Choice:
 
 
 def choose(
-    convolutions: Sequence[str], measure: Measure, plain: Likeness, iou_budget: float
+    weights: Mapping[str, int], measure: Measure, plain: Likeness, iou_budget: float
 ) -> Choice:
-    """The smallest set of convolutions in float32 that meets the budget.
+    """A small set of convolutions in float32 that meets the budget.
 
-    Leave-one-out ranks them. The set grows in that order until it meets the budget; then each
-    member, the least sensitive first, is put back to int8 if the budget still holds. So no member
-    can be spared, though another, smaller set may exist that only trying all 2^23 would find.
+    Leave-one-out ranks them by what each gains per weight: a weight in float32 is three bytes
+    more, and most weights lie where they gain little. The set grows in that order until it meets
+    the budget; then each member, the last first, is put back to int8 if the budget still holds.
+    So no member can be spared, though another, smaller set may exist that only trying all 2^23
+    would find.
 
     Args:
+        weights: convolution -> number of its weights.
         measure: costs one quantisation and one pass over the selection images; called once for
             each convolution and at most twice for each one kept.
         plain: figures of nothing kept.
     """
     if meets(plain, iou_budget):
         return Choice(iou_budget, plain, {}, (), plain)
-    alone = {name: measure(frozenset([name])) for name in convolutions}
-    ranked = sorted(convolutions, key=lambda name: badness(alone[name]))
+    alone = {name: measure(frozenset([name])) for name in weights}
+
+    def gain_per_weight(name: str) -> tuple[float, float]:
+        flips, agreement = (
+            before - after
+            for before, after in zip(badness(plain), badness(alone[name]), strict=True)
+        )
+        return flips / weights[name], agreement / weights[name]
+
+    ranked = sorted(weights, key=gain_per_weight, reverse=True)
     kept = ranked[:1]
     figures = alone[kept[0]]
     while not meets(figures, iou_budget) and len(kept) < len(ranked):

@@ -1,8 +1,8 @@
-"""How large the activations get, and five ways to make an int8 range of that."""
+"""How large the activations get, and six ways to make an int8 range of that."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -42,6 +42,24 @@ def histograms(model: onnx.ModelProto, images: Iterable[Image]) -> dict[str, His
         Tensor name -> histogram of its absolute values over all images, zeros included.
     """
     names = convolution_inputs(model)
+    counts: dict[str, Histogram] = {name: np.zeros(_BINS, np.int64) for name in names}
+    for values in watch(model, names, images):
+        for name, value in values.items():
+            counts[name] += histogram(value)
+    return counts
+
+
+def watch(
+    model: onnx.ModelProto, names: Sequence[str], images: Iterable[Image]
+) -> Iterator[dict[str, NDArray[np.float32]]]:
+    """What tensors inside a float32 graph hold, one image at a time.
+
+    Args:
+        images: uint8 [H, W] each.
+
+    Yields:
+        Tensor name -> float32 [1, C, H, W].
+    """
     watched = onnx.ModelProto()
     watched.CopyFrom(model)
     watched.graph.output.extend(
@@ -53,13 +71,9 @@ def histograms(model: onnx.ModelProto, images: Iterable[Image]) -> dict[str, His
     session = onnxruntime.InferenceSession(
         watched.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    counts: dict[str, Histogram] = {name: np.zeros(_BINS, np.int64) for name in names}
     for image in images:
-        for name, values in zip(
-            names, session.run(names, {INPUT_NAME: image[None, None]}), strict=True
-        ):
-            counts[name] += histogram(values)
-    return counts
+        outputs = session.run(names, {INPUT_NAME: image[None, None]})
+        yield dict(zip(names, outputs, strict=True))
 
 
 def histogram(values: NDArray[np.float32]) -> Histogram:
@@ -114,6 +128,7 @@ METHODS: Final[dict[str, Callable[[Histogram], float]]] = {
     "percentile-99.9": lambda counts: percentile(counts, 99.9),
     "percentile-99.99": lambda counts: percentile(counts, 99.99),
     "percentile-99.999": lambda counts: percentile(counts, 99.999),
+    "percentile-99.9999": lambda counts: percentile(counts, 99.9999),
 }
 """Name in a sidecar -> histogram to the largest absolute value that int8 is to hold."""
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 import onnx
 
-from export.budget import Choice, best_method, chart, choose, meets
+from export.budget import MAX_BYTES, Choice, best_of, chart, choose, meets
 from export.calibrate import METHODS, histograms, largest, ranges
 from export.compare import (
     MAX_ACTIVATION,
@@ -24,9 +24,10 @@ from export.compare import (
     likeness,
     scores,
 )
+from export.equalize import ALPHAS, channel_peaks, equalize
 from export.graph import OPSET, onnx_graph
 from export.images import Labelled, read_lots
-from export.quantize import RECIPE, convolutions, quantize
+from export.quantize import RECIPE, quantize, weight_counts
 from tinyunet_deploy import __version__
 from tinyunet_deploy.artifact import Artifact, Precision, Sidecar, digest
 from tinyunet_deploy.checkpoint import network_of
@@ -111,7 +112,9 @@ def export_files(
             int8 = Calibrated(reference, folders, log)
             choice = int8.choose(iou_budget)
             kept = () if choice is None else choice.kept
-            data = int8.file(int8.method, kept)
+            data = int8.file(int8.calibration, kept)
+            if len(data) > MAX_BYTES:
+                log(f"int8: {len(data)} bytes are more than the {MAX_BYTES} wanted")
             add(precision, data, {"quantization": int8.origin(choice)})
             if choice is not None and choice.alone:
                 table = {
@@ -125,8 +128,21 @@ def export_files(
     return exported
 
 
+@dataclass(frozen=True, order=True)
+class Calibration:
+    """One way to the scales of an int8 file."""
+
+    alpha: float
+    """Of the equalisation; 0 for none."""
+    method: str
+    """A key of :data:`export.calibrate.METHODS`."""
+
+    def __str__(self) -> str:
+        return f"{self.method}, alpha {self.alpha}"
+
+
 class Calibrated:
-    """An int8 file in the making: calibrated, its method chosen by measurement.
+    """An int8 file in the making: equalised and calibrated in the way that measures best.
 
     Args:
         reference: the float32 file.
@@ -137,31 +153,44 @@ class Calibrated:
     ) -> None:
         self._reference = reference
         self._log = log
-        self._model = onnx.load_from_string(reference.data)
         self._lots = read_lots(folders, reference.sidecar.contract)
-        self._counts = histograms(self._model, (one.image for one in self._lots.calibration))
+        model = onnx.load_from_string(reference.data)
+        self._weights = weight_counts(model)
+        images = [one.image for one in self._lots.calibration]
+        peaks = channel_peaks(model, images)
+        self._models = {alpha: equalize(model, peaks, alpha) for alpha in ALPHAS}
+        self._counts = {
+            alpha: histograms(equalized, images) for alpha, equalized in self._models.items()
+        }
         self._wanted: dict[str, Batch] = {}
         self._gate: Likeness | None = None
-        self.candidates = {method: self.measure(method, "selection") for method in METHODS}
-        self.method = best_method(self.candidates)
-        self.plain = self.candidates[self.method]
+        self.candidates = {
+            calibration: self.measure(calibration, "selection")
+            for calibration in (Calibration(a, method) for a in ALPHAS for method in METHODS)
+        }
+        self.calibration = best_of(self.candidates)
+        self.plain = self.candidates[self.calibration]
         log(
-            f"int8: {self.method} of {len(METHODS)} calibrations, on "
+            f"int8: {self.calibration}, of {len(self.candidates)} calibrations, on "
             f"{len(self._lots.selection)} {self._lots.source}: {_line(self.plain)}"
         )
 
-    def file(self, method: str, kept: Sequence[str] | frozenset[str] = ()) -> bytes:
-        """The int8 file by a calibration method and with convolutions kept in float32."""
-        return quantize(self._model, ranges(self._counts, method), sorted(kept))
+    def file(self, calibration: Calibration, kept: Sequence[str] | frozenset[str] = ()) -> bytes:
+        """The int8 file by a calibration and with convolutions kept in float32."""
+        alpha = calibration.alpha
+        reaches = ranges(self._counts[alpha], calibration.method)
+        return quantize(self._models[alpha], reaches, sorted(kept))
 
-    def measure(self, method: str, lot: str, kept: Sequence[str] | frozenset[str] = ()) -> Likeness:
+    def measure(
+        self, calibration: Calibration, lot: str, kept: Sequence[str] | frozenset[str] = ()
+    ) -> Likeness:
         """Figures of such a file beside the float32 file on the selection or the gate images."""
         images: tuple[Labelled, ...] = getattr(self._lots, lot)
         pixels = [one.image for one in images]
         if lot not in self._wanted:
             self._wanted[lot] = scores(fastest_backend(self._reference), pixels)
         sidecar, path = self._reference.sidecar, self._reference.path
-        data = self.file(method, kept)
+        data = self.file(calibration, kept)
         candidate = _candidate(path, data, sidecar)
         return likeness(
             self._wanted[lot],
@@ -180,8 +209,8 @@ class Calibrated:
         if iou_budget is None:
             return None
         choice = choose(
-            list(convolutions(self._model)),
-            lambda kept: self.measure(self.method, "selection", kept),
+            self._weights,
+            lambda kept: self.measure(self.calibration, "selection", kept),
             self.plain,
             iou_budget,
         )
@@ -190,7 +219,7 @@ class Calibrated:
         else:
             kept = ", ".join(choice.kept)
             self._log(f"int8: kept in float32: {kept}: {_line(choice.chosen)}")
-        self._gate = self.measure(self.method, "gate", choice.kept)
+        self._gate = self.measure(self.calibration, "gate", choice.kept)
         if not meets(self._gate, iou_budget):
             raise GateFailed(
                 self._reference.path,
@@ -204,10 +233,13 @@ class Calibrated:
         """How it was made, for the sidecar."""
         fields: dict[str, Any] = {
             "recipe": RECIPE,
-            "method": self.method,
+            "equalization_alpha": self.calibration.alpha,
+            "method": self.calibration.method,
             "data": self._lots.as_dict(),
             "evaluated_with": fastest_backend(self._reference).versions,
-            "candidates": {name: row.as_dict() for name, row in self.candidates.items()},
+            "candidates": {
+                str(calibration): row.as_dict() for calibration, row in self.candidates.items()
+            },
             "kept_in_float32": [] if choice is None else list(choice.kept),
         }
         if choice is not None and self._gate is not None:

@@ -10,6 +10,7 @@ in these graphs is to add contrib operator sets that a parser may refuse.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from typing import Final
 
@@ -31,10 +32,14 @@ RECIPE: Final = {
 
 def convolutions(model: onnx.ModelProto) -> dict[str, str]:
     """Name of each convolution in the network, such as ``encoder.0.2`` -> name of its node."""
+    return {_name(node): node.name for node in model.graph.node if node.op_type == "Conv"}
+
+
+def weight_counts(model: onnx.ModelProto) -> dict[str, int]:
+    """Name of each convolution in the network -> number of its weights."""
+    sizes = {tensor.name: math.prod(tensor.dims) for tensor in model.graph.initializer}
     return {
-        node.input[1].removeprefix("network.").removesuffix(".weight"): node.name
-        for node in model.graph.node
-        if node.op_type == "Conv"
+        _name(node): sizes[node.input[1]] for node in model.graph.node if node.op_type == "Conv"
     }
 
 
@@ -69,3 +74,8 @@ def quantize(
     quantizer.quantize_model()
     quantizer.model.topological_sort()
     return file_of(quantizer.model.model)
+
+
+def _name(node: onnx.NodeProto) -> str:
+    weight: str = node.input[1]
+    return weight.removeprefix("network.").removesuffix(".weight")

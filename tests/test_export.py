@@ -115,8 +115,9 @@ def test_the_int8_sidecar_says_what_calibrated_and_what_lost(exported: Exported)
     assert quantization["data"]["seed"] == 0
     assert quantization["data"]["calibration"]["images"] == 4
     assert len(quantization["data"]["calibration"]["sha256"]) == 64
-    assert len(quantization["candidates"]) == 5
-    assert quantization["method"] in quantization["candidates"]
+    assert len(quantization["candidates"]) == 18, "each calibration with each equalisation"
+    chosen = f"{quantization['method']}, alpha {quantization['equalization_alpha']}"
+    assert chosen in quantization["candidates"]
     for figures in quantization["candidates"].values():
         assert {"agreement_iou", "iou_defective", "verdict_flips"} <= figures.keys()
 

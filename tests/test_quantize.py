@@ -9,12 +9,22 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from export.budget import Choice, best_method, chart, choose, meets
-from export.calibrate import METHODS, entropy, histogram, histograms, largest, percentile, ranges
+from export.budget import Choice, best_of, chart, choose, meets
+from export.calibrate import (
+    METHODS,
+    entropy,
+    histogram,
+    histograms,
+    largest,
+    percentile,
+    ranges,
+    watch,
+)
 from export.compare import Likeness
+from export.equalize import channel_peaks, equalize
 from export.graph import onnx_graph
 from export.images import read_lots
-from export.quantize import convolutions, quantize
+from export.quantize import convolutions, quantize, weight_counts
 from tinyunet_deploy import synthetic
 from tinyunet_deploy.contract import Contract
 from tinyunet_deploy.errors import DataError
@@ -134,6 +144,67 @@ def test_training_images_of_another_size_are_refused(tmp_path: Path) -> None:
         read_lots([tmp_path], Contract(128, 128))
 
 
+# --- equalisation ----------------------------------------------------------------------------
+
+
+def uneven(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The network with some channels made small and one of each convolution dead."""
+    other = onnx.ModelProto()
+    other.CopyFrom(model)
+    generator = np.random.default_rng(0)
+    for tensor in other.graph.initializer:
+        if tensor.name.endswith(".weight") and "logit" not in tensor.name:
+            value = onnx.numpy_helper.to_array(tensor).copy()
+            value *= 10 ** generator.uniform(-1, 0.5, (len(value), 1, 1, 1)).astype(np.float32)
+            value[3] = 0.0
+            tensor.CopyFrom(onnx.numpy_helper.from_array(value, tensor.name))
+    return other
+
+
+def output_of(model: onnx.ModelProto, name: str, images: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate([values[name] for values in watch(model, [name], images)])
+
+
+def test_an_equalized_network_computes_the_same(float32: onnx.ModelProto) -> None:
+    model = uneven(float32)
+    images = [synthetic.sample(c, 1, defective=True, size=SIZE).image for c in (1, 6)]
+    peaks = channel_peaks(model, images)
+    logit = next(node.input[0] for node in model.graph.node if node.op_type == "Sigmoid")
+    before = output_of(model, logit, images)
+    for alpha in (0.5, 1.0):
+        after = output_of(equalize(model, peaks, alpha), logit, images)
+        assert np.abs(after - before).max() <= 1e-4 * np.abs(before).max()
+    changed = equalize(model, peaks, 0.5)
+    assert changed.SerializeToString() == equalize(model, peaks, 0.5).SerializeToString()
+    assert changed.ByteSize() == model.ByteSize()
+    assert equalize(model, peaks, 0.0).SerializeToString() == model.SerializeToString()
+
+
+def test_equalized_channels_are_nearer_to_each_other(float32: onnx.ModelProto) -> None:
+    model = uneven(float32)
+    images = [synthetic.sample(1, 1, defective=True, size=SIZE).image]
+    peaks = channel_peaks(model, images)
+    assert len(peaks) == 22
+    assert all((peak == 0).any() for peak in peaks.values()), "dead channels are in the test"
+    half = channel_peaks(equalize(model, peaks, 0.5), images)
+    full = channel_peaks(equalize(model, peaks, 1.0), images)
+    for name, peak in peaks.items():
+        alive = peak > 1e-3 * peak.max()
+        top = peak.max()
+        assert half[name][alive] == pytest.approx(np.sqrt(peak[alive] * top), rel=1e-3)
+        assert full[name][alive] == pytest.approx(top, rel=1e-3)
+        assert (half[name][peak == 0] == 0).all()
+
+
+def test_what_mixes_channels_is_not_equalized(float32: onnx.ModelProto) -> None:
+    model = onnx.ModelProto()
+    model.CopyFrom(float32)
+    pool = next(node for node in model.graph.node if node.op_type == "MaxPool")
+    pool.op_type = "Softmax"
+    with pytest.raises(ValueError, match="Softmax"):
+        equalize(model, {}, 0.5)
+
+
 # --- Q/DQ -----------------------------------------------------------------------------------
 
 
@@ -183,6 +254,8 @@ def test_convolutions_that_are_kept_are_untouched(float32: onnx.ModelProto) -> N
     names = convolutions(float32)
     assert list(names)[:2] == ["encoder.0.0", "encoder.0.2"]
     assert len(names) == 23
+    assert weight_counts(float32).keys() == names.keys()
+    assert weight_counts(float32)["bottleneck.2"] == 256 * 256 * 9
     reaches = {node.input[0]: 3.0 for node in float32.graph.node if node.op_type == "Conv"}
     model = onnx.load_from_string(quantize(float32, reaches, ["encoder.0.2", "logit"]))
     check_onnx(model, Path("net.onnx"))
@@ -195,6 +268,7 @@ def test_convolutions_that_are_kept_are_untouched(float32: onnx.ModelProto) -> N
 # --- budget ---------------------------------------------------------------------------------
 
 NAMES = [f"conv{index}" for index in range(6)]
+WEIGHTS = dict.fromkeys(NAMES, 100)
 
 
 def figures(drop: float, agreement: float, flips: int = 0) -> Likeness:
@@ -216,7 +290,7 @@ class Additive:
 
 def test_a_plain_file_that_meets_the_budget_ends_the_search() -> None:
     measure = Additive(dict.fromkeys(NAMES, 0.0))
-    choice = choose(NAMES, measure, figures(0.004, 0.96), 0.005)
+    choice = choose(WEIGHTS, measure, figures(0.004, 0.96), 0.005)
     assert (choice.kept, choice.alone, measure.calls) == ((), {}, 0)
 
 
@@ -226,11 +300,18 @@ def test_the_kept_convolutions_meet_the_budget_and_none_can_be_spared(
     harms: list[float], budget: float
 ) -> None:
     measure = Additive(dict(zip(NAMES, harms, strict=True)))
-    choice = choose(NAMES, measure, measure(frozenset()), budget)
+    choice = choose(WEIGHTS, measure, measure(frozenset()), budget)
     assert meets(choice.chosen, budget)
     assert choice.chosen == measure(frozenset(choice.kept))
     for name in choice.kept:
         assert not meets(measure(frozenset(choice.kept) - {name}), budget)
+
+
+def test_convolutions_with_few_weights_are_kept_first() -> None:
+    measure = Additive({"large": 0.04, "small": 0.03, "useless": 0.0})
+    weights = {"large": 300_000, "small": 9_000, "useless": 10}
+    choice = choose(weights, measure, measure(frozenset()), 0.045)
+    assert choice.kept == ("small",), "though the large one alone gains more"
 
 
 def test_a_budget_is_not_met_by_flipped_verdicts_or_other_masks() -> None:
@@ -248,7 +329,7 @@ def test_the_method_with_the_fewest_flips_and_then_the_likest_masks_wins() -> No
         "lucky": figures(-0.1, 0.90),
         "likest": figures(0.01, 0.93),
     }
-    assert best_method(rows) == "likest"
+    assert best_of(rows) == "likest"
 
 
 def test_the_chart_names_every_convolution_and_is_the_same_every_time() -> None:
