@@ -71,7 +71,7 @@ def latency(contenders: tuple[str, ...], rounds: int, output: Path) -> None:
     result = {
         "schema_version": 1,
         "command": "python -m benchmarks.latency MODEL@BACKEND ...",
-        "formula": "median over n of the time in the runtime; one image a call, in turn, 0.1 s apart",
+        "formula": "median over n of the time in the runtime, one image a call, in turn",
         "n": rounds,
         "image_px": [contract.height, contract.width],
         "machine": describe_machine(),
