@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import onnx
 
 from export.budget import MAX_BYTES, Choice, best_of, chart, choose, meets
@@ -33,6 +32,7 @@ from tinyunet_deploy.artifact import Artifact, Precision, Sidecar, digest
 from tinyunet_deploy.checkpoint import network_of
 from tinyunet_deploy.contract import Batch, Contract, Image
 from tinyunet_deploy.errors import GateFailed
+from tinyunet_deploy.files import json_value
 from tinyunet_deploy.preflight import check_onnx
 
 SCHEMA_VERSION: Final = 1
@@ -122,7 +122,7 @@ def export_files(
                     "sha256": digest(data),
                     **choice.as_dict(),
                 }
-                text = json.dumps(_plain(table), indent=2, allow_nan=False) + "\n"
+                text = json.dumps(json_value(table), indent=2, allow_nan=False) + "\n"
                 exported.reports[path.with_suffix(".sensitivity.json")] = text.encode()
                 exported.reports[path.with_suffix(".sensitivity.svg")] = chart(choice)
     return exported
@@ -266,7 +266,7 @@ def _artifact(
         contract=contract,
         threshold=checkpoint.sidecar.threshold,
         min_area=checkpoint.sidecar.min_area,
-        origin=_plain(
+        origin=json_value(
             {
                 "checkpoint": checkpoint.path.name,
                 "opset": OPSET,
@@ -312,10 +312,3 @@ def _line(figures: Likeness) -> str:
         f"masks overlap by {figures.agreement_iou:.4f}, "
         f"{figures.verdict_flips} of {figures.images} verdicts flipped"
     )
-
-
-def _plain(value: Any) -> Any:
-    """The value for JSON: NaN as None."""
-    if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    return None if isinstance(value, float) and np.isnan(value) else value

@@ -14,10 +14,9 @@ import torch
 from tinyunet_deploy.artifact import Precision
 from tinyunet_deploy.contract import INPUT_NAME, OUTPUT_NAME, Contract
 from tinyunet_deploy.model import DeployableGraph, TinyUNet
+from tinyunet_deploy.preflight import MAX_IR
 
 OPSET: Final = 18
-IR_VERSION: Final = 10
-"""Newest that TensorRT 10's parser reads."""
 
 
 def onnx_graph(network: TinyUNet, contract: Contract, precision: Precision = "fp32") -> bytes:
@@ -56,7 +55,7 @@ def onnx_graph(network: TinyUNet, contract: Contract, precision: Precision = "fp
 def file_of(model: onnx.ModelProto) -> bytes:
     """The bytes of a finished graph: nothing of this machine in it, checked, deterministic."""
     _strip(model)
-    model.ir_version = min(model.ir_version, IR_VERSION)
+    model.ir_version = min(model.ir_version, MAX_IR)
     onnx.checker.check_model(model, full_check=True)
     data: bytes = model.SerializeToString(deterministic=True)
     return data

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,6 +21,7 @@ from tinyunet_deploy.contract import Score, score_threshold
 from tinyunet_deploy.dagm2007 import Dataset, Item, read_mask
 from tinyunet_deploy.defects import find_defects, verdict
 from tinyunet_deploy.errors import DataError, ImageError
+from tinyunet_deploy.files import json_value
 from tinyunet_deploy.metrics import (
     FORMULAS,
     NOTATION,
@@ -111,7 +111,7 @@ class Evaluation:
             "mean": dataclasses.asdict(self.mean),
             "all": dataclasses.asdict(self.all),
         }
-        head = json.dumps(_plain(fields), indent=2, allow_nan=False).removesuffix("\n}")
+        head = json.dumps(json_value(fields), indent=2, allow_nan=False).removesuffix("\n}")
         lines = ",\n".join(f"    {json.dumps(_image_fields(image))}" for image in self.images)
         return f'{head},\n  "per_image": [\n{lines}\n  ]\n}}\n'
 
@@ -216,10 +216,3 @@ def _image_fields(image: ImageCounts) -> dict[str, Any]:
         "predicted_px": {str(t): pixels.predicted for t, pixels in image.pixels.items()},
         "intersection_px": {str(t): pixels.intersection for t, pixels in image.pixels.items()},
     }
-
-
-def _plain(value: Any) -> Any:
-    """The value for JSON: keys as text, NaN as None."""
-    if isinstance(value, dict):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    return None if isinstance(value, float) and math.isnan(value) else value

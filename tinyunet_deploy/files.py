@@ -1,12 +1,14 @@
-"""Reading a stranger's file and putting our own under its final name."""
+"""Reading a stranger's file, putting our own under its final name, and what JSON can say."""
 
 from __future__ import annotations
 
 import errno
+import math
 import os
 import stat
 import threading
 from pathlib import Path
+from typing import Any
 
 from tinyunet_deploy.errors import RuntimeUnavailable
 
@@ -72,3 +74,12 @@ def write_atomic(path: Path, data: bytes | memoryview, *, durable: bool = False)
         if error.errno in _FULL or isinstance(error, PermissionError):
             raise RuntimeUnavailable(path, f"cannot write: {error.strerror}") from error
         raise
+
+
+def json_value(value: Any) -> Any:
+    """A value as JSON can say it: keys as text, tuples as lists, NaN as None."""
+    if isinstance(value, dict):
+        return {str(key): json_value(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_value(part) for part in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from tinyunet_deploy import __version__
 from tinyunet_deploy.contract import Image, Score, defect_mask
-from tinyunet_deploy.files import write_atomic
+from tinyunet_deploy.files import json_value, write_atomic
 from tinyunet_deploy.images import encode_png, read_image
 from tinyunet_deploy.machine import describe_machine
 from tinyunet_deploy.parity import NEAR_STEPS, STAGES, Comparison, Parity
@@ -49,7 +48,7 @@ def as_json(parity: Parity) -> str:
         "stage_tolerances": STAGES,
         "comparisons": [_comparison(parity, found) for found in parity.comparisons],
     }
-    return json.dumps(_plain(fields), indent=2, allow_nan=False) + "\n"
+    return json.dumps(json_value(fields), indent=2, allow_nan=False) + "\n"
 
 
 def as_junit(parity: Parity) -> bytes:
@@ -174,15 +173,6 @@ def _comparison(parity: Parity, found: Comparison) -> dict[str, Any]:
             for check in found.checks
         ],
     }
-
-
-def _plain(value: Any) -> Any:
-    """The value for JSON, NaN as None."""
-    if isinstance(value, dict):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _printable(text: str) -> str:

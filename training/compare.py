@@ -17,6 +17,7 @@ import click
 
 from tinyunet_deploy.cli import run
 from tinyunet_deploy.cli.options import debug_option
+from tinyunet_deploy.files import json_value
 from training.__main__ import tune_malloc
 
 FIGURES: Final = ("iou_defective", "iou_global", "escape_rate", "overkill_rate", "auroc")
@@ -119,7 +120,7 @@ def compare(
                     "command": "python -m training.compare " + " ".join(sys.argv[1:]),
                     "amp": amp,
                     "device": device,
-                    "results": [_plain(dataclasses.asdict(result)) for result in results],
+                    "results": [json_value(dataclasses.asdict(result)) for result in results],
                     "summary": _summary(results),
                 }
                 output.parent.mkdir(parents=True, exist_ok=True)
@@ -173,7 +174,7 @@ def _summary(results: Sequence[Result]) -> list[dict[str, Any]]:
             "seeds": len(cell),
             "steps": cell[0].steps,
             **{
-                name: _plain(_spread([result.figures[name] for result in cell]))
+                name: json_value(_spread([result.figures[name] for result in cell]))
                 for name in cell[0].figures
             },
         }
@@ -203,13 +204,6 @@ def _table(summary: Sequence[dict[str, Any]]) -> str:
         head = f"| {row['data']} | {row['recipe']} | {row['steps']} | {row['seeds']} | "
         lines.append(head + " | ".join(cell(row[name]) for name in names) + " |")
     return "\n".join(lines)
-
-
-def _plain(value: Any) -> Any:
-    """The same with NaN as None, which JSON can say."""
-    if isinstance(value, dict):
-        return {key: _plain(part) for key, part in value.items()}
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 if __name__ == "__main__":
