@@ -127,7 +127,8 @@ class Sampler:
         corner = rng.integers(0, rooms + 1)
         if example.defect_yx is not None and rng.random() < recipe.data.crop_on_defect:
             pixel = example.defect_yx[rng.integers(len(example.defect_yx))]
-            corner = np.clip(pixel - rng.integers(0, side, size=2), 0, rooms)
+            margin = recipe.data.defect_margin
+            corner = np.clip(pixel - rng.integers(margin, side - margin, size=2), 0, rooms)
         y, x = corner
         image, mask = (a[y : y + side, x : x + side] for a in (example.image, example.mask))
         augment = recipe.augment

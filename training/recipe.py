@@ -27,6 +27,8 @@ class Data:
     """Side of the square crop, pixels; a multiple of 16. 512 takes DAGM2007 images whole."""
     crop_on_defect: float = 0.0
     """Share of the crops of a defective image that are sure to hold a defect pixel."""
+    defect_margin: int = 0
+    """How far that pixel lies from the crop's edges at least, pixels, so that few defects are cut."""
     validation: float = 0.0
     """Share of the images that is kept out of training, to choose threshold and min_area."""
 
@@ -195,6 +197,8 @@ def _check(part: Any, prefix: str) -> None:
             raise ValueError(f"{prefix}{key} must be at least 1")
     if isinstance(part, Data) and part.crop % 16:
         raise ValueError(f"{prefix}crop is {part.crop}, not a multiple of 16")
+    if isinstance(part, Data) and 2 * part.defect_margin >= part.crop:
+        raise ValueError(f"{prefix}defect_margin is {part.defect_margin}, not below half a crop")
     if isinstance(part, Data) and max(part.validation, part.defect_free) == 1.0:
         raise ValueError(f"{prefix}validation and defect_free must leave something to train on")
     if isinstance(part, Augment) and set(part.rotations) - {0, 90, 180, 270}:
