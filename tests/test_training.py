@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from tinyunet_deploy.artifact import digest
 from tinyunet_deploy.checkpoint import load_checkpoint
 from tinyunet_deploy.cli import run
 from tinyunet_deploy.errors import DataError, RefusedError, RuntimeUnavailable
+from tinyunet_deploy.model import TinyUNet, normalize
 from training.__main__ import training
 from training.compare import compare
 from training.data import Sampler, read_source
@@ -32,6 +34,7 @@ from training.loss import segmentation_loss
 from training.operating_point import OperatingPoint
 from training.optimizer import RMSPropTF, learning_rate
 from training.recipe import Augment, Data, OneCycle, Recipe, RMSProp, Staircase, read_recipe
+from training.rounding import int8_activations, rounds
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SMALL = Recipe(
@@ -223,9 +226,56 @@ def test_crops_on_a_defect_hold_one(tiny_data: Path):
     assert masks.reshape(32, -1).any(axis=1).all()
 
 
+def test_a_margin_keeps_the_defect_away_from_the_edge_of_the_crop(tiny_data: Path):
+    recipe = replace(SMALL, data=Data(crop=32, crop_on_defect=1.0, defect_margin=12))
+    (source,) = [read_source(tiny_data, None, recipe)]
+    mask = np.zeros((64, 64), np.uint8)
+    mask[30, 34] = 255
+    example = replace(source.defective[0], mask=mask, defect_yx=np.argwhere(mask).astype(np.int32))
+    sampler = Sampler([replace(source, defective=(example,))], recipe)
+    for step in range(20):
+        assert sampler.batch(step)[1][:, :, 12:20, 12:20].any(axis=(1, 2, 3)).all()
+
+
 def test_a_crop_larger_than_the_images_is_refused(tiny_data: Path):
     with pytest.raises(DataError, match="crop"):
         read_source(tiny_data, None, Recipe())
+
+
+# --- steps in int8 ------------------------------------------------------------------------------
+
+
+def test_int8_steps_feed_every_convolution_255_levels_and_pass_the_gradient():
+    torch.manual_seed(0)
+    network = TinyUNet()
+    image = normalize(torch.randint(0, 256, (1, 1, 32, 32)))
+    plain = network(image)
+    seen = []
+    with int8_activations(network):
+        hooks = [
+            module.register_forward_hook(lambda module, inputs, _: seen.append(inputs[0].detach()))
+            for module in network.modules()
+            if isinstance(module, torch.nn.Conv2d)
+        ]
+        rounded = network(image)
+        rounded.sum().backward()
+    for hook in hooks:
+        hook.remove()
+    assert len(seen) == 23
+    for x in seen:
+        level = x / x.abs().max() * 127
+        assert torch.allclose(level, level.round(), atol=1e-3)
+    assert all(parameter.grad.abs().max() > 0 for parameter in network.parameters())
+    assert not torch.equal(rounded, plain)
+    assert torch.equal(network(image), plain)
+
+
+def test_the_share_of_int8_steps_is_the_recipes_and_a_function_of_seed_and_step():
+    drawn = [rounds(0.25, 3, step) for step in range(2000)]
+    assert 0.2 < sum(drawn) / 2000 < 0.3
+    assert drawn == [rounds(0.25, 3, step) for step in range(2000)]
+    assert not any(rounds(0.0, 3, step) for step in range(2000))
+    assert all(rounds(1.0, 3, step) for step in range(2000))
 
 
 # --- the loop -----------------------------------------------------------------------------------

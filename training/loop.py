@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from training.loss import segmentation_loss
 from training.operating_point import choose_operating_point
 from training.optimizer import learning_rate, make_optimizer
 from training.recipe import Recipe
+from training.rounding import int8_activations, rounds
 from training.state import (
     State,
     remove_states,
@@ -167,7 +169,11 @@ def train(
             truth_NCHW = masks.to(device, non_blocking=True).float()
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(recipe.schedule, step, recipe.steps)
-            with torch.autocast(device.type, half, enabled=machine.amp):
+            rounded = rounds(recipe.int8, recipe.seed, step)
+            with (
+                torch.autocast(device.type, half, enabled=machine.amp),
+                int8_activations(network) if rounded else nullcontext(),
+            ):
                 logit_NCHW = forward(normalize(images_NCHW))
             loss, dice = segmentation_loss(recipe.loss, logit_NCHW, truth_NCHW, ranks)
             optimizer.zero_grad(set_to_none=True)

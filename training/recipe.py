@@ -28,7 +28,7 @@ class Data:
     crop_on_defect: float = 0.0
     """Share of the crops of a defective image that are sure to hold a defect pixel."""
     defect_margin: int = 0
-    """How far that pixel lies from the crop's edges at least, pixels, so that few defects are cut."""
+    """Pixels between that pixel and the crop's edges at least, so that few defects are cut."""
     validation: float = 0.0
     """Share of the images that is kept out of training, to choose threshold and min_area."""
 
@@ -105,6 +105,8 @@ class Recipe:
     validate_every: int = 0
     """Steps between two looks at the validation part. The step with the fewest escapes there, then
     the highest iou_defective, then the latest becomes the checkpoint. 0 takes the last step."""
+    int8: float = 0.0
+    """Share of the steps in which every convolution sees its input rounded to int8."""
     data: Data = field(default_factory=Data)
     augment: Augment = field(default_factory=Augment)
     optimizer: RMSProp | AdamW = field(default_factory=RMSProp)
@@ -183,7 +185,7 @@ def _value(hint: Any, value: Any, key: str) -> Any:
 
 _SHARES = {
     "defect_free", "crop_on_defect", "validation", "flip_horizontal", "flip_vertical",
-    "contrast", "decay", "momentum", "factor", "rise", "beta1", "beta2",
+    "contrast", "decay", "int8", "momentum", "factor", "rise", "beta1", "beta2",
 }  # fmt: skip
 
 

@@ -1,0 +1,53 @@
+"""Steps that see int8 activations, so that the network answers alike once it is quantised."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+def rounds(share: float, seed: int, step: int) -> bool:
+    """Whether this step is one of the recipe's ``int8`` share; all processes agree on it."""
+    return bool(np.random.default_rng((seed, 3, step)).random() < share)
+
+
+@contextmanager
+def int8_activations(network: nn.Module) -> Iterator[None]:
+    """Round what every convolution of ``network`` is fed to 8 bits while the context lasts.
+
+    One symmetric scale per tensor from the batch's own largest magnitude, -127..127, as in the
+    int8 file; the gradient passes the rounding unchanged (Bengio et al. 2013, "Estimating or
+    Propagating Gradients Through Stochastic Neurons", the straight-through estimator). Weights
+    stay as they are: with one scale per channel their rounding is the smaller part.
+    """
+    hooks = [
+        module.register_forward_pre_hook(_round_input)
+        for module in network.modules()
+        if isinstance(module, nn.Conv2d)
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _round_input(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
+    rounded: Tensor = _Round.apply(inputs[0])  # type: ignore[no-untyped-call]
+    return (rounded,)
+
+
+class _Round(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, x: Tensor) -> Tensor:
+        step = x.abs().amax().float().clamp_min(1e-12) / 127.0
+        return (x / step).round_().mul_(step).to(x.dtype)
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        return gradient
