@@ -10,9 +10,10 @@ deterministic for a seed.
 from __future__ import annotations
 
 import heapq
+import itertools
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -39,7 +40,8 @@ _BISECTIONS: Final = 12
 FORMULAS: Final = {
     "missed": "parts with an image that had no verdict when the deadline was over, dropped or late",
     "time_to_verdict": "from the trigger, by the clock of the belt, to the verdict on the part's "
-    "last image; percentiles by nearest rank over all parts, null where that part was dropped",
+    "last image; percentiles by nearest rank over all parts, null where the part of that rank was "
+    "dropped or none is above it",
     "miss_rate_bound": "Clopper-Pearson one-sided upper bound; a run of misses counts as one event "
     "(runs declustering, Smith & Weissman 1994), and a replay as no more parts than were recorded",
     "busy": "time in service / (processes x time from the first trigger to the last verdict)",
@@ -151,6 +153,7 @@ class Outcome:
     miss_rate_bound: float
     """The true rate is below it with :data:`CONFIDENCE`."""
     p50_ms: float
+    """Infinite where that part has no verdict, NaN where there are too few parts for it."""
     p99_ms: float
     p999_ms: float
     busy: float
@@ -161,7 +164,10 @@ class Outcome:
         """The figures without the times."""
         fields = asdict(self)
         del fields["time_to_verdict_ms"]
-        return {name: _finite(value) for name, value in fields.items()}
+        return {
+            name: math.nan if isinstance(value, float) and math.isinf(value) else value
+            for name, value in fields.items()
+        }
 
 
 def outcome(
@@ -189,8 +195,9 @@ def outcome(
     events = min(trials, math.ceil(missed.mean() * trials - 1e-9))
     served = np.isfinite(judged_ms)
     span_ms = float(judged_ms[served].max()) if served.any() else math.nan
-    ranked = np.sort(np.where(np.isnan(time_ms), np.inf, time_ms))
-    p50, p99, p999 = (float(ranked[math.ceil(q * parts - 1e-9) - 1]) for q in (0.5, 0.99, 0.999))
+    ranked = np.sort(np.where(np.isnan(time_ms), np.inf, time_ms)).tolist()
+    ranks = (-(-thousandths * parts // 1000) for thousandths in (500, 990, 999))
+    p50, p99, p999 = (ranked[rank - 1] if rank < parts else math.nan for rank in ranks)
     return Outcome(
         parts=parts,
         missed=int(missed.sum()),
@@ -265,30 +272,36 @@ def draw_services_ms(recording: Recording, line: Line, images: int, seed: int) -
 
     Slow images come in groups (another program runs, a clock drops), and it is groups that fill a
     buffer: shuffled one by one, the same times would look harmless. So blocks of consecutive
-    times are drawn: moving blocks, Künsch 1989, "The jackknife and the bootstrap for general
-    stationary observations"; closed to a circle, so that the ends count as the middle does
-    (Politis & Romano 1992); 4 n^(1/3) long, n^(1/3) being the order of the best length (Hall,
-    Horowitz & Jing 1995). Where recording and line both stop and go, every stretch between two
-    stops begins as a recorded stretch did, so that what is slow after a pause is slow there.
+    times are replayed: Künsch 1989, "The jackknife and the bootstrap for general stationary
+    observations". The recording is closed to a circle, so that the ends count as the middle does
+    (Politis & Romano 1992), and every time is used equally often (balanced, Davison, Hinkley &
+    Schechtman 1986); blocks are 4 n^(1/3) long, n^(1/3) being the order of the best length (Hall,
+    Horowitz & Jing 1995).
+
+    Where recording and line both stop and go, every stretch between two stops begins as a
+    recorded stretch did, so that what is slow after a pause is slow there.
     """
     random = np.random.default_rng((seed, 1))
-    recorded = recording.service_ms
-    block = min(len(recorded), math.ceil(4 * len(recorded) ** (1 / 3)))
-    stretch = images
-    openings: Sequence[Times] = ()
-    if line.go_parts:
-        stretch = line.go_parts * line.cameras
-        openings = recording.stretches if len(recording.stretches) > 1 else ()
-    drawn: list[Times] = []
-    for begin in range(0, images, stretch):
-        length = min(stretch, images - begin)
-        if openings:
-            drawn.append(openings[int(random.integers(len(openings)))][:length])
-            length -= len(drawn[-1])
-        starts = random.integers(len(recorded), size=-(-length // block))
-        places = (starts[:, None] + np.arange(block)).ravel()[:length] % len(recorded)
-        drawn.append(recorded[places])
-    return np.concatenate(drawn)
+    times = itertools.chain.from_iterable(_blocks(recording.service_ms, random))
+    if not line.go_parts or len(recording.stretches) == 1:
+        return np.fromiter(itertools.islice(times, images), np.float64, images)
+    drawn: list[float] = []
+    stretch = line.go_parts * line.cameras
+    while len(drawn) < images:
+        opening = recording.stretches[int(random.integers(len(recording.stretches)))][:stretch]
+        drawn.extend(opening.tolist())
+        drawn.extend(itertools.islice(times, stretch - len(opening)))
+    return np.array(drawn[:images])
+
+
+def _blocks(recorded: Times, random: np.random.Generator) -> Iterator[list[float]]:
+    """Blocks of consecutive times, without end."""
+    length = math.ceil(4 * len(recorded) ** (1 / 3))
+    while True:
+        circle = np.roll(recorded, random.integers(len(recorded)))
+        blocks = np.array_split(circle, -(-len(circle) // length))
+        for block in random.permutation(len(blocks)):
+            yield blocks[block].tolist()
 
 
 def replay(line: Line, recording: Recording, *, parts: int, seed: int) -> Outcome:
@@ -389,21 +402,48 @@ def processes_needed(
     return None
 
 
-def read_recording(path: Path) -> Recording:
-    """Service times from what a live run wrote, or from any JSON object with ``service_ms``.
+def read_recording(
+    path: Path,
+    *,
+    model: str | None = None,
+    backend: str | None = None,
+    device: str | None = None,
+) -> Recording:
+    """Service times from a result of ``line-sim`` or ``benchmark``, or any JSON with service_ms.
 
-    ``service_ms`` is a list of milliseconds, null for an image that was dropped. Beside it may be
-    ``line``, which says where the belt stopped.
+    ``service_ms`` is a list of milliseconds, null for an image that was dropped. Of a benchmark
+    it is the time from file to verdict of one image at a time, which is longer than what a camera
+    asks for by reading and decoding.
+
+    Args:
+        model, backend, device: file name of the model, and where it ran: which measurement of a
+            benchmark, if there are several.
 
     Raises:
-        DataError: missing, no such JSON, or no usable time in it.
+        DataError: missing, no such JSON, no usable time in it, or not one measurement.
     """
-    hint = "a result of tinyunet line-sim on images, or any JSON with service_ms"
+    hint = "a result of tinyunet line-sim or benchmark, or JSON with a list service_ms"
+    line: dict[str, Any] = {}
+    source = str(path)
     try:
         fields = json.loads(read_regular(path))
-        line = fields.get("line", {})
-        times = np.array(fields["service_ms"], np.float64)
+        if fields.get("kind") == "benchmark":
+            wanted = {"model": model, "backend": backend, "device": device, "batch_size": 1}
+            chosen = {name: value for name, value in wanted.items() if value is not None}
+            found = [each for each in fields["measurements"] if chosen.items() <= each.items()]
+            if len(found) != 1:
+                raise DataError(
+                    path,
+                    f"holds {len(found)} such measurements of one image at a time",
+                    "say which one with --model, --backend and --device",
+                )
+            source += f" ({found[0]['model']} on {found[0]['backend']}, file to verdict)"
+            times = np.array(found[0]["end_to_end"]["samples_ms"], np.float64)
+        else:
+            line = fields.get("line", {})
+            times = np.array(fields["service_ms"], np.float64)
         stretch = (line.get("go_parts") or 0) * line.get("cameras", 1) or max(1, len(times))
+        pieces = [times[at : at + stretch] for at in range(0, len(times), stretch)]
         processes = line.get("processes")
     except OSError as error:
         raise DataError(path, f"cannot be read: {error.strerror}") from error
@@ -411,17 +451,11 @@ def read_recording(path: Path) -> Recording:
         raise DataError(path, "holds no service times", hint) from error
     if times.ndim != 1 or np.isinf(times).any() or (times <= 0).any():
         raise DataError(path, "holds service times that are no positive milliseconds", hint)
-    pieces = [times[at : at + stretch] for at in range(0, len(times), stretch)]
-    stretches = [piece[~np.isnan(piece)] for piece in pieces]
-    stretches = [piece for piece in stretches if len(piece)]
+    stretches = tuple(piece[~np.isnan(piece)] for piece in pieces)
+    stretches = tuple(piece for piece in stretches if len(piece))
     if not stretches:
         raise DataError(path, "holds no service times", hint)
-    return Recording(str(path), tuple(stretches), processes, idle=bool(line))
-
-
-def _finite(value: Any) -> Any:
-    """What JSON can say: an infinite time becomes NaN, which becomes null."""
-    return math.nan if isinstance(value, float) and math.isinf(value) else value
+    return Recording(source, stretches, processes, idle=bool(line))
 
 
 def run_fields(line: Line, found: Outcome, max_miss_rate: float) -> dict[str, Any]:

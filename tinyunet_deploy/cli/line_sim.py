@@ -26,7 +26,7 @@ _POSITIVE = click.FloatRange(min=0, min_open=True)
 @click.option(
     "--replay",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Take service times from this JSON, of an earlier line-sim, instead of IMAGES.",
+    help="Take service times from this result of line-sim or benchmark instead of IMAGES.",
 )
 @artifact_options
 @click.option("--parts-per-minute", type=_POSITIVE, help="Speed of the belt; or the next two.")
@@ -169,12 +169,15 @@ def line_sim(
     skipped: list[ImageError] = []
     tried: list[tuple[Line, Outcome]] = []
     if replay:
-        recording = lines.read_recording(replay)
+        recording = lines.read_recording(
+            replay, model=model and model.name, backend=backend, device=device
+        )
         _warn_of_recording(line, recording)
         tried.append((line, lines.replay(line, recording, parts=parts, seed=seed)))
         fastest = lines.find_fastest(line, recording, **how)
-        about = f"{len(recording.service_ms)} service times of {replay}, replayed"
-        facts: dict[str, Any] = {"mode": "replay", "recorded_images": len(recording.service_ms)}
+        about = f"{len(recording.service_ms)} service times of {recording.source}, replayed"
+        facts: dict[str, Any] = {"mode": "replay", "replayed": recording.source}
+        facts["recorded_images"] = len(recording.service_ms)
     else:
         with open_station(
             images,
@@ -198,6 +201,7 @@ def line_sim(
     needed = lines.processes_needed(line, recording, **how)
     result = {
         "schema_version": 1,
+        "kind": "line-sim",
         **facts,
         "seed": seed,
         "max_miss_rate": max_miss_rate,
@@ -345,7 +349,8 @@ def _print(line: Line, found: Outcome) -> None:
     table.add_row("longest run", f"{found.longest_run:,}", "")
     for name, value in ("p50", found.p50_ms), ("p99", found.p99_ms), ("p99.9", found.p999_ms):
         time = f"{value:,.1f} ms" if math.isfinite(value) else "never"
-        table.add_row(f"{name} to verdict", time, "")
+        few = math.isnan(value)
+        table.add_row(f"{name} to verdict", "-" if few else time, "too few parts" if few else "")
     table.add_row("busy", _percent(found.busy), "of the processes' time")
     Console().print(table, highlight=False)
 
@@ -371,9 +376,8 @@ def _conclusion(
         elif needed > line.processes:
             said += f"It takes {needed} processes, if each is as fast as recorded. "
     elif found.miss_rate_bound > max_miss_rate:
-        wanted = parts_to_show(max_miss_rate)
-        said += f"within the {allowed} allowed, but too few parts to be sure"
-        said += ". " if math.isinf(wanted) else f"; it takes {wanted:,} without a miss. "
+        said += f"within the {allowed} allowed, but only shown to be below "
+        said += f"{_percent(found.miss_rate_bound)}. "
     else:
         said += f"within the {allowed} allowed. "
         if needed is not None and needed < line.processes:
@@ -381,9 +385,10 @@ def _conclusion(
     if not math.isnan(fastest.fastest_shown):
         said += f"The belt may run at {_per_minute(fastest.fastest_shown)}."
     elif not math.isnan(fastest.fastest_seen):
-        recorded = len(recording.service_ms)
-        said += f"{recorded:,} recorded images are too few to promise a speed; they would keep up "
-        said += f"with {_per_minute(fastest.fastest_seen)}."
+        said += f"{len(recording.service_ms):,} recorded images are too few to promise a speed"
+        if max_miss_rate:
+            said += f" (no miss in {parts_to_show(max_miss_rate):,} parts would promise one)"
+        said += f"; they would keep up with {_per_minute(fastest.fastest_seen)}."
     else:
         said += "No speed would do."
     return said
