@@ -13,7 +13,7 @@ import heapq
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -34,6 +34,7 @@ BUSIEST: Final = 0.95
 that no recording shows it."""
 MOST_PROCESSES: Final = 8
 """Up to which :func:`processes_needed` looks."""
+_ROUNDING_MS: Final = 1e-6
 _GRID: Final = 24
 _BISECTIONS: Final = 12
 
@@ -188,7 +189,7 @@ def outcome(
     """
     parts = len(trigger_ms)
     time_ms = judged_ms.reshape(parts, line.cameras).max(axis=1) - trigger_ms
-    missed = ~(time_ms <= line.deadline_ms)
+    missed = ~(time_ms <= line.deadline_ms + _ROUNDING_MS)
     runs = _runs(missed)
     evidence = parts if recorded is None else min(parts, recorded // line.cameras)
     trials = max(1, int(evidence * len(runs) / missed.sum())) if runs else max(1, evidence)
@@ -265,6 +266,16 @@ class Recording:
     def service_ms(self) -> Times:
         """All of them."""
         return np.concatenate(self.stretches)
+
+    def medians_ms(self) -> tuple[float, float]:
+        """Of the first images after a stop and of all others; NaN where there is none."""
+        first = [times[0] for times in self.stretches[1:]]
+        others = np.concatenate([self.stretches[0], *(times[1:] for times in self.stretches[1:])])
+        return _median(first), _median(others)
+
+
+def _median(times: Sequence[float] | Times) -> float:
+    return float(np.median(times)) if len(times) else math.nan
 
 
 def draw_services_ms(recording: Recording, line: Line, images: int, seed: int) -> Times:

@@ -18,7 +18,20 @@ if TYPE_CHECKING:
 _LATE_MS = 5.0
 """A trigger that is later than this is told."""
 
-_POSITIVE = click.FloatRange(min=0, min_open=True)
+
+class _Number(click.FloatRange):
+    """A finite number: NaN passes the comparisons of a range."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
+            self.fail(f"{value} is no number", param, ctx)
+        return number
+
+
+_POSITIVE = _Number(0.001, 1e6)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -59,7 +72,7 @@ _POSITIVE = click.FloatRange(min=0, min_open=True)
 )
 @click.option(
     "--jitter",
-    type=click.FloatRange(0, 1),
+    type=_Number(0, 1),
     default=0.0,
     show_default=True,
     help="Standard deviation of a part's place, in pitches.",
@@ -68,7 +81,7 @@ _POSITIVE = click.FloatRange(min=0, min_open=True)
 @click.option("--stop-s", type=_POSITIVE, help="How long it stops.")
 @click.option(
     "--max-miss-rate",
-    type=click.FloatRange(0, 1),
+    type=_Number(0, 1),
     default=0.001,
     show_default=True,
     help="Share of parts that may reach the gate without a verdict.",
@@ -145,7 +158,7 @@ def line_sim(
 
     from tinyunet_deploy import line as lines
     from tinyunet_deploy.errors import GateFailed, ImageError
-    from tinyunet_deploy.files import write_atomic
+    from tinyunet_deploy.files import json_value, write_atomic
     from tinyunet_deploy.line_live import open_station
 
     if bool(images) == bool(replay):
@@ -170,7 +183,7 @@ def line_sim(
     tried: list[tuple[Line, Outcome]] = []
     if replay:
         recording = lines.read_recording(
-            replay, model=model and model.name, backend=backend, device=device
+            replay, model=model.name if model else None, backend=backend, device=device
         )
         _warn_of_recording(line, recording)
         tried.append((line, lines.replay(line, recording, parts=parts, seed=seed)))
@@ -199,6 +212,7 @@ def line_sim(
         facts = {"mode": "live", **station.facts, "service_ms": lines.times_field(run.service_ms)}
         facts["largest_lateness_ms"] = run.largest_lateness_ms
     needed = lines.processes_needed(line, recording, **how)
+    first_ms, others_ms = recording.medians_ms()
     result = {
         "schema_version": 1,
         "kind": "line-sim",
@@ -209,6 +223,7 @@ def line_sim(
         **lines.run_fields(*tried[0], max_miss_rate),
         **lines.search_fields(fastest),
         "processes_needed": needed,
+        "service_p50_ms": json_value({"first_after_stop": first_ms, "others": others_ms}),
         "verified": lines.run_fields(*tried[1], max_miss_rate) if verify_live else None,
         "formulas": lines.FORMULAS,
     }
@@ -222,6 +237,11 @@ def line_sim(
         click.echo(about)
         _print(*tried[0])
         click.echo(_conclusion(line, tried[0][1], fastest, needed, recording, max_miss_rate))
+        if not math.isnan(first_ms):
+            click.echo(
+                f"The first image after a stop took {first_ms:,.1f} ms, "
+                f"others {others_ms:,.1f} ms (medians)."
+            )
         if verify_live:
             click.echo(f"\ntried live for {verify_live:g} s at the predicted safe speed")
             _print(*tried[1])
