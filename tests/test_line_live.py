@@ -228,6 +228,7 @@ def test_the_predicted_speed_is_tried(station: Path, tmp_path: Path, fast: Cli) 
     code, out, _ = fast(station, *belt, *tried)
     assert code == 0
     assert "tried live for 0.5 s at the predicted safe speed" in out
+    assert out.endswith("The prediction holds.\n")
     fields = json.loads(result.read_text())
     speed = fields["fastest_shown_parts_per_minute"]
     assert fields["verified"]["line"]["parts_per_minute"] == speed
@@ -254,7 +255,8 @@ def test_a_promise_that_is_not_kept_is_told(
     belt = ("--parts-per-minute", 3000, "--deadline-ms", 180, "--buffer", 3)
     tried = ("--seconds", 1, "--verify-live", 0.5, "--max-miss-rate", 0.3, "--parts", 500)
     code, out, err = fast(station, *belt, *tried)
-    assert code == 6, out
+    assert code == 6
+    assert out.endswith("The prediction does not hold.\n")
     assert "reach the gate without a verdict, 100 % (30 % allowed)" in err
 
 

@@ -147,7 +147,9 @@ def line_sim(
     style: str,
     output: Path | None,
 ) -> int:
-    """Pass parts at a belt's speed and count those without a verdict at the gate.
+    """Does a model keep up with the belt, and how fast may it run?
+
+    Parts pass at the belt's speed, and those without a verdict at the reject gate are counted.
 
     On IMAGES, files and folders, parts come in real time, whether the model is ready or not; with
     --replay, recorded service times are simulated. Either way the recorded times tell how fast the
@@ -245,6 +247,8 @@ def line_sim(
         if verify_live:
             click.echo(f"\ntried live for {verify_live:g} s at the predicted safe speed")
             _print(*tried[1])
+            kept = tried[1][1].miss_rate <= max_miss_rate
+            click.echo(f"The prediction {'holds' if kept else 'does not hold'}.")
     for error in skipped:
         click.echo(f"skipped: {error}", err=True)
     for belt, found in tried:
