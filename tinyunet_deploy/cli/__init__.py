@@ -25,6 +25,7 @@ VERBS: Final = {
     "evaluate": "tinyunet_deploy.cli.evaluate:evaluate",
     "infer": "tinyunet_deploy.cli.infer:infer",
     "info": "tinyunet_deploy.cli.info:info",
+    "line-sim": "tinyunet_deploy.cli.line_sim:line_sim",
     "parity": "tinyunet_deploy.cli.parity:parity",
     "verify": "tinyunet_deploy.cli.verify:verify",
 }

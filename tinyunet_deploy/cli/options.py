@@ -36,8 +36,8 @@ class ClassList(click.ParamType):  # type: ignore[type-arg]  # not subscriptable
         return tuple(sorted(classes))
 
 
-def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say which artifact runs, where and in what batches."""
+def artifact_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say which artifact runs and where."""
     for option in reversed(
         (
             click.option(
@@ -60,6 +60,16 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 is_flag=True,
                 help="Load a TensorRT plan without a sidecar: a plan is a program.",
             ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say which artifact runs, where and in what batches."""
+    for option in reversed(
+        (
             click.option(
                 "-b",
                 "--batch-size",
@@ -77,7 +87,7 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
         )
     ):
         command = option(command)
-    return command
+    return artifact_options(command)
 
 
 def operating_options(command: Callable[..., Any]) -> Callable[..., Any]:
