@@ -331,8 +331,6 @@ class Benchmark:
     timing_boundary: str
     """What is between start and end of each series, in words."""
     percentile_formula: str
-    pause_s: float
-    """Idle time before each request of the closed loop."""
     measurements: tuple[Measurement, ...]
     skipped: tuple[Skipped, ...] = ()
     stages: tuple[StageTable, ...] = ()
