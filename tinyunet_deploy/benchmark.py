@@ -71,8 +71,8 @@ TIMING_BOUNDARY: Final = (
     "the files (in the system's cache since the warm-up), decoding, stacking, call, threshold, "
     "connected regions, verdict; nothing is written. call: from uint8 images in memory to uint8 "
     "scores in memory. device_time: see synchronization. throughput: batches that lie in memory, "
-    "as many in flight as the backend overlaps, from the start of the first to the end of the last. "
-    "stages: the pipeline of infer, from files to mask files and report in a new folder."
+    "as many in flight as the backend overlaps, from the start of the first to the end of the "
+    "last. stages: the pipeline of infer, from files to mask files and report in a new folder."
 )
 
 

@@ -271,28 +271,25 @@ def _stages(result: Benchmark, mode: str, title: str) -> Table:
 
     from tinyunet_deploy.timing import STAGES
 
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
-    table.add_column("model", overflow="fold", min_width=12)
-    table.add_column("backend", no_wrap=True)
-    names = [stage.replace("unaccounted", "un-\naccounted") for stage in STAGES]
-    for name in (
-        "batch",
-        *(name.replace(" ", "\n") for name in names),
-        "sum",
-        "images/s",
-        "of bare",
-    ):
-        table.add_column(name, justify="right")
+    table = Table(
+        title=title,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 0, 0, 1),
+        caption="bare: percentage of the throughput of the backend on images in memory",
+        caption_justify="left",
+    )
+    table.add_column("")
+    heads = [stage.replace(" ", "\n").replace("-", "-\n") for stage in STAGES[:-1]]
+    for name in (*heads, "unac-\ncounted", "sum", "images\n/s", "bare"):
+        table.add_column(name.replace("queueing", "queue-\ning"), justify="right", no_wrap=True)
     for found in result.stages:
         if found.mode == mode:
-            times = [f"{row.ms_per_image:.2f}" for row in found.rows]
             table.add_row(
-                found.model,
-                found.backend,
-                str(found.batch_size),
-                *times[:-1],
-                f"{times[-1]}\n{100 * found.unaccounted_share:.1f}%",
-                f"{found.total_ms_per_image:.2f}",
+                f"{found.model}\n{found.backend}, batch {found.batch_size}",
+                *(_ms(row.ms_per_image) for row in found.rows[:-1]),
+                f"{_ms(found.rows[-1].ms_per_image)}\n{100 * found.unaccounted_share:.1f} %",
+                _ms(found.total_ms_per_image),
                 f"{found.images_per_s:.1f}",
                 f"{found.share_of_raw:.0%}",
             )
@@ -300,7 +297,10 @@ def _stages(result: Benchmark, mode: str, title: str) -> Table:
 
 
 def _ms(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.1f}" if value < 1000 else f"{value:.0f}"
+    """Three digits or so."""
+    if math.isnan(value):
+        return "-"
+    return f"{value:.{2 if abs(value) < 10 else 1 if abs(value) < 100 else 0}f}"
 
 
 def _outcome(outcome: str) -> str:
