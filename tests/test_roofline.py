@@ -33,7 +33,6 @@ def artifact(data: bytes, size: int) -> Artifact:
 @pytest.mark.parametrize("model", [DEFAULT_ONNX, DEFAULT_CHECKPOINT], ids=lambda path: path.suffix)
 def test_the_default_network_is_36_67_gflop(model: Path) -> None:
     work = count_work(read_artifact(model))
-    assert work is not None
     assert work.flop.keys() == {"float32"}
     assert work.flop["float32"] / 1e9 == pytest.approx(36.67, abs=0.01)
     assert work.end_bytes == 2 * 512 * 512
@@ -46,7 +45,6 @@ def test_a_quantised_graph_is_counted_as_int8_and_a_quarter_of_the_bytes() -> No
         count_work(artifact(matrix_graph(precision, 64, 3), 64)) for precision in ("fp32", "int8")
     ]
     single, quantised = counted
-    assert single is not None and quantised is not None
     assert single.flop == {"float32": 3 * matrix_flop(64)}
     assert quantised.flop == {"int8": 3 * matrix_flop(64)}
     assert single.activation_bytes == 4 * quantised.activation_bytes
@@ -67,7 +65,6 @@ def test_a_transposed_convolution_counts_its_input() -> None:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
     onnx.checker.check_model(model)
     work = count_work(artifact(model.SerializeToString(), 16))
-    assert work is not None
     assert work.flop == {"float32": 2 * 9 * 2 * 16 * 16}
 
 

@@ -21,12 +21,12 @@ from typing import Final
 import numpy as np
 
 from tinyunet_deploy import synthetic
-from tinyunet_deploy.artifact import Artifact, read_artifact
+from tinyunet_deploy.artifact import Artifact, kind_of, lineage, read_artifact
 from tinyunet_deploy.backends import BACKENDS, Backend, open_backend
 from tinyunet_deploy.ceilings import cpu_ceilings, gpu_ceilings
 from tinyunet_deploy.contract import Batch
 from tinyunet_deploy.defects import find_defects, verdict
-from tinyunet_deploy.errors import DataError, RefusedError, TinyUNetError
+from tinyunet_deploy.errors import ArtifactError, DataError, RefusedError, TinyUNetError
 from tinyunet_deploy.images import read_image, write_png
 from tinyunet_deploy.limits import Limits
 from tinyunet_deploy.machine import describe_machine, read_clocks
@@ -226,6 +226,9 @@ def benchmark(
                         refused.append(Skipped(model.name, name, device, batch_size, str(error)))
                         continue
                     measurements.append(measured)
+                    bound = measured.roofline
+                    if bound and max(bound.latency_percent, bound.throughput_percent) > 100:
+                        notes.append(f"{what} is above the limit: this machine was not quiet")
                     for table, trace in staged:
                         tables.append(table)
                         traces.append((f"{what}, {table.mode}", trace))
@@ -340,7 +343,14 @@ def _describe(judge: Backend) -> Reference:
 
 
 def _work(artifact: Artifact, notes: list[str]) -> Work | None:
+    """What the network does; that of a plan is counted in the ONNX file from which it was built."""
     try:
+        if artifact.sidecar.kind == "plan":
+            paths = [link.path for link in lineage(artifact.path) if link.path is not None]
+            graph = next((path for path in paths if kind_of(path) == "onnx"), None)
+            if graph is None:
+                raise ArtifactError(artifact.path, "has no ONNX file beside it")
+            artifact = read_artifact(graph)
         return count_work(artifact)
     except TinyUNetError as error:
         notes.append(f"no roofline of {artifact.path.name}: {error}")

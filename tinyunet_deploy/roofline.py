@@ -41,8 +41,8 @@ class Work:
 _BYTES = {"float32": 4, "float16": 2, "int8": 1}
 
 
-def count_work(artifact: Artifact) -> Work | None:
-    """Count the convolutions of a checkpoint or an ONNX file; None of a plan, which is opaque.
+def count_work(artifact: Artifact) -> Work:
+    """Count the convolutions of a checkpoint or an ONNX file.
 
     A convolution is int8 where what it reads is dequantised, and then its activations are counted
     as int8 too. Other operators are left out: they are few and no matrix unit runs them.
@@ -50,10 +50,8 @@ def count_work(artifact: Artifact) -> Work | None:
     Raises:
         RuntimeUnavailable: ``onnx`` is not installed.
     """
-    kind = artifact.sidecar.kind
-    if kind == "plan":
-        return None
-    counted = _of_checkpoint(artifact) if kind == "checkpoint" else _of_onnx(artifact)
+    of_checkpoint = artifact.sidecar.kind == "checkpoint"
+    counted = _of_checkpoint(artifact) if of_checkpoint else _of_onnx(artifact)
     contract = artifact.sidecar.contract
     flop: dict[str, float] = defaultdict(float)
     weights = activations = 0.0

@@ -153,6 +153,9 @@ def benchmark(
     words += ["--batch-size", ",".join(map(str, batch_sizes)), "--images", str(count)]
     words += ["--samples", str(samples)] if samples else ["--duration", f"{duration:g}"]
     words += ["--workers", str(workers)] if workers else []
+    for path in (output, trace_file):
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
     stderr = Console(stderr=True)
     with stderr.status("") as status:
         result, traces = measure(
