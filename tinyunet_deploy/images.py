@@ -45,8 +45,17 @@ def read_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> Image:
         ImageError: ``missing``, ``unreadable``, ``not-a-file``, ``empty``, ``not-an-image``,
             ``truncated``, ``too-large`` or ``corrupt``.
     """
+    return decode_image(read_bytes(path), path, max_pixels=max_pixels)
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of an image file, which :func:`decode_image` takes.
+
+    Raises:
+        ImageError: ``missing``, ``unreadable``, ``not-a-file`` or ``too-large``.
+    """
     try:
-        data = read_regular(path, MAX_BYTES)
+        return read_regular(path, MAX_BYTES)
     except FileNotFoundError as error:
         raise ImageError(path, "missing", "is not there any more") from error
     except OSError as error:
@@ -55,7 +64,6 @@ def read_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> Image:
         if error.errno == errno.EFBIG:
             raise ImageError(path, "too-large", f"is larger than {MAX_BYTES >> 20} MiB") from error
         raise ImageError(path, "unreadable", str(error.strerror or error)) from error
-    return decode_image(data, path, max_pixels=max_pixels)
 
 
 def decode_image(data: bytes, where: Path, *, max_pixels: int = MAX_PIXELS) -> Image:

@@ -43,6 +43,17 @@ class TensorRT(NamedTuple):
     module: Any
 
 
+class GPUClocks(NamedTuple):
+    """A GPU's clocks at one moment, and what holds them back."""
+
+    sm_mhz: int
+    memory_mhz: int
+    temperature_c: int
+    power_w: float
+    throttle_reasons: tuple[str, ...]
+    """Such as ``SwPowerCap``, after NVML's names; empty where nothing does."""
+
+
 def driver() -> ctypes.CDLL:
     """The driver's library, initialised.
 
@@ -97,6 +108,52 @@ def gpu(index: int) -> GPU:
     if index >= len(found):
         raise RuntimeUnavailable(f"cuda:{index}", f"is not among the {len(found)} GPUs here")
     return found[index]
+
+
+def clocks(index: int) -> GPUClocks | None:
+    """Clocks of a GPU by its index, through nvidia-ml-py; None where that cannot be.
+
+    NVML counts the GPUs of the machine, CUDA those of this process: the bus address says which.
+    """
+    try:
+        import pynvml
+    except ImportError:
+        return None
+    try:
+        address = _bus_address(index)
+        pynvml.nvmlInit()
+        try:
+            gpu = pynvml.nvmlDeviceGetHandleByPciBusId(address)
+            mask = pynvml.nvmlDeviceGetCurrentClocksEventReasons(gpu)
+            return GPUClocks(
+                pynvml.nvmlDeviceGetClockInfo(gpu, pynvml.NVML_CLOCK_SM),
+                pynvml.nvmlDeviceGetClockInfo(gpu, pynvml.NVML_CLOCK_MEM),
+                pynvml.nvmlDeviceGetTemperature(gpu, pynvml.NVML_TEMPERATURE_GPU),
+                pynvml.nvmlDeviceGetPowerUsage(gpu) / 1e3,
+                _reasons(pynvml, mask),
+            )
+        finally:
+            pynvml.nvmlShutdown()
+    except (RuntimeUnavailable, pynvml.NVMLError):
+        return None
+
+
+def _bus_address(index: int) -> bytes:
+    library = driver()
+    device, address = ctypes.c_int(), ctypes.create_string_buffer(32)
+    library.cuDeviceGet(ctypes.byref(device), index)
+    library.cuDeviceGetPCIBusId(address, len(address), device)
+    return address.value
+
+
+def _reasons(pynvml: Any, mask: int) -> tuple[str, ...]:
+    prefix = "nvmlClocksEventReason"
+    values = {name: getattr(pynvml, name) for name in dir(pynvml) if name.startswith(prefix)}
+    return tuple(
+        name.removeprefix(prefix)
+        for name, value in sorted(values.items(), key=lambda item: item[1])
+        if value & mask and name not in (f"{prefix}All", f"{prefix}None")
+    )
 
 
 def gpu_index(device: str) -> int:

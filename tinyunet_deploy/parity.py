@@ -260,6 +260,61 @@ class Comparison:
             "batch_steps": max(self.batch.steps.values()) if self.batch else math.nan,
         }
 
+    def add(
+        self,
+        part: Part,
+        index: int,
+        score: Score,
+        expected: Score,
+        *,
+        threshold: float,
+        min_area: int,
+    ) -> None:
+        """Hold one more score against the reference's.
+
+        Args:
+            part: the image, with its truth if there is any.
+            index: its place among the parts.
+            score, expected: this backend's and the reference's.
+            threshold, min_area: what makes a mask and a verdict.
+        """
+        cut = score_threshold(threshold)
+        mask, wanted = (defect_mask(s, threshold) != 0 for s in (score, expected))
+        flipped = mask != wanted
+        near = np.abs(expected.astype(np.int16) - cut) <= NEAR_STEPS
+        difference = _difference(score, expected)
+        intersection, union = int((mask & wanted).sum()), int((mask | wanted).sum())
+        self.images += 1
+        self.histogram += np.bincount(difference.ravel(), minlength=256)
+        self.flipped_near += int((flipped & near).sum())
+        self.flipped_far += int((flipped & ~near).sum())
+        self.intersection_px += intersection
+        self.union_px += union
+        if union:
+            self.least_agreement = min(self.least_agreement, intersection / union)
+        verdicts = [verdict(find_defects(s, threshold, min_area)) for s in (expected, score)]
+        truth = part.truth(score)
+        defective = verdicts[0] == "NG" if part.item is None else part.item.defective
+        if verdicts[0] != verdicts[1]:
+            self.flips.append(Flip(part.name, defective, verdicts[0], verdicts[1]))
+        if truth is not None and defective:
+            self.reference_ious.append(_iou(wanted, truth))
+            self.ious.append(_iou(mask, truth))
+        if difference.any():
+            worst = Worst(int(flipped.sum()), int(difference.sum()), index, score)
+            heapq.heappush(self.worst, worst)
+            if len(self.worst) > WORST:
+                heapq.heappop(self.worst)
+
+    def check(self, limits: Limits) -> None:
+        """Hold the figures against the limits of this precision and backend."""
+        figures = self.figures
+        self.checks = [
+            Check(limit, value, limit.holds(value))
+            for limit in limits.of(self.sidecar.precision, self.backend)
+            if not math.isnan(value := figures.get(limit.figure, math.nan))
+        ]
+
     @property
     def outcome(self) -> str:
         """``green``, ``red``, ``skipped``, or ``no limits``."""
@@ -379,7 +434,7 @@ def compare(
     reference = reference or find_reference(models[0])
     tell = progress or (lambda _what, _count: None)
     parts = find_parts(folder, classes)
-    with _open_reference(reference, sizes.pop()) as judge:
+    with open_reference(reference, sizes.pop()) as judge:
         own = judge.artifact.sidecar
         parity = Parity(
             folder=folder,
@@ -405,12 +460,12 @@ def compare(
         if not parity.parts:
             raise DataError(folder, "has no usable image", str(parity.skipped_images[0]))
         for model, sidecar in sidecars.items():
-            for backend, device in _candidates(model, backends, devices):
+            for backend, device in candidates(model, backends, devices):
                 found = Comparison(model, sidecar, backend, device)
                 parity.comparisons.append(found)
                 try:
                     with open_backend(model, backend, device) as loaded:
-                        _unlimited(loaded)
+                        unlimited(loaded)
                         found.versions = loaded.versions
                         _compare(parity, found, loaded, batch_size, workers, tell)
                         found.batch = check_batches(loaded, _examples(parity), batch_size)
@@ -420,7 +475,7 @@ def compare(
                 except TinyUNetError as error:
                     found.skipped = str(error)
                     continue
-                found.checks = _check(found, limits.of(sidecar.precision, backend))
+                found.check(limits)
     return parity
 
 
@@ -472,7 +527,7 @@ def check_batches(backend: Backend, images: Sequence[Image], batch_size: int) ->
     return BatchCheck(tuple(sizes), steps)
 
 
-def _open_reference(path: Path, size: tuple[int, int]) -> Backend:
+def open_reference(path: Path, size: tuple[int, int]) -> Backend:
     """The reference, for images of the size; a checkpoint takes any."""
     if kind_of(path) != "checkpoint":
         backend = open_backend(path)
@@ -486,15 +541,16 @@ def _open_reference(path: Path, size: tuple[int, int]) -> Backend:
     return backend
 
 
-def _unlimited(backend: Backend) -> None:
+def unlimited(backend: Backend) -> None:
     """A batch that was not verified yet is what is to be verified."""
     sidecar = dataclasses.replace(backend.artifact.sidecar, verified_batch=None)
     backend.artifact = dataclasses.replace(backend.artifact, sidecar=sidecar)
 
 
-def _candidates(
+def candidates(
     model: Path, backends: Sequence[str] | None, devices: Sequence[str]
 ) -> Iterator[tuple[str, str]]:
+    """The backends and devices that take such an artifact, whether they are here or not."""
     for name, entry in BACKENDS.items():
         if kind_of(model) in entry.runs and (backends is None or name in backends):
             for device in devices:
@@ -509,41 +565,18 @@ def _compare(
     workers: int,
     tell: Callable[[str, int], None],
 ) -> None:
-    cut = score_threshold(parity.threshold)
     paths = [part.path for part in parity.parts]
     for scored in score_images(paths, backend, batch_size=batch_size, workers=workers):
         if scored.error is not None or scored.score is None:
             raise DataError(scored.path, "was changed during the comparison")
-        part, score = parity.parts[scored.index], scored.score
-        expected = parity.scores[scored.index]
-        mask, wanted = (defect_mask(s, parity.threshold) != 0 for s in (score, expected))
-        flipped = mask != wanted
-        near = np.abs(expected.astype(np.int16) - cut) <= NEAR_STEPS
-        difference = _difference(score, expected)
-        intersection, union = int((mask & wanted).sum()), int((mask | wanted).sum())
-        found.images += 1
-        found.histogram += np.bincount(difference.ravel(), minlength=256)
-        found.flipped_near += int((flipped & near).sum())
-        found.flipped_far += int((flipped & ~near).sum())
-        found.intersection_px += intersection
-        found.union_px += union
-        if union:
-            found.least_agreement = min(found.least_agreement, intersection / union)
-        verdicts = [
-            verdict(find_defects(s, parity.threshold, parity.min_area)) for s in (expected, score)
-        ]
-        truth = part.truth(score)
-        defective = verdicts[0] == "NG" if part.item is None else part.item.defective
-        if verdicts[0] != verdicts[1]:
-            found.flips.append(Flip(part.name, defective, verdicts[0], verdicts[1]))
-        if truth is not None and defective:
-            found.reference_ious.append(_iou(wanted, truth))
-            found.ious.append(_iou(mask, truth))
-        if difference.any():
-            worst = Worst(int(flipped.sum()), int(difference.sum()), scored.index, score)
-            heapq.heappush(found.worst, worst)
-            if len(found.worst) > WORST:
-                heapq.heappop(found.worst)
+        found.add(
+            parity.parts[scored.index],
+            scored.index,
+            scored.score,
+            parity.scores[scored.index],
+            threshold=parity.threshold,
+            min_area=parity.min_area,
+        )
         tell(f"{found.model.name} on {found.backend}", 1)
 
 
@@ -572,15 +605,6 @@ def _explain(parity: Parity, part: Part, judge: Backend, other: Backend) -> Expl
         found = float((apart > 0).sum() if stage == "mask" else apart.max())
         differences.append(StageDifference(stage, found))
     return Explanation(part.name, tuple(differences))
-
-
-def _check(found: Comparison, limits: Sequence[Limit]) -> list[Check]:
-    figures = found.figures
-    return [
-        Check(limit, value, limit.holds(value))
-        for limit in limits
-        if not math.isnan(value := figures.get(limit.figure, math.nan))
-    ]
 
 
 def _examples(parity: Parity) -> list[Image]:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import heapq
 import itertools
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from tinyunet_deploy.backends import Backend
+from tinyunet_deploy.backends import Backend, Run
 from tinyunet_deploy.contract import Batch, Contract, Image, Score, defect_mask
 from tinyunet_deploy.dagm2007 import is_truth_folder
 from tinyunet_deploy.defects import find_defects, verdict
@@ -23,12 +26,14 @@ from tinyunet_deploy.errors import ImageError, RefusedError
 from tinyunet_deploy.files import write_atomic
 from tinyunet_deploy.images import (
     IMAGE_SUFFIXES,
+    decode_image,
     encode_jpeg,
     encode_png,
     overlay,
-    read_image,
+    read_bytes,
 )
 from tinyunet_deploy.report import Line, Report, Summary
+from tinyunet_deploy.trace import Trace, span
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +49,12 @@ class Scored:
 
 
 def score_images(
-    paths: Iterable[Path], backend: Backend, *, batch_size: int, workers: int
+    paths: Iterable[Path],
+    backend: Backend,
+    *,
+    batch_size: int,
+    workers: int,
+    trace: Trace | None = None,
 ) -> Generator[Scored]:
     """Score image files in their order.
 
@@ -54,13 +64,16 @@ def score_images(
     Args:
         paths: taken as needed, never listed.
         batch_size: images per call; cut to what the backend takes.
-        workers: decoding threads.
+        workers: decoding threads; with 0 nothing overlaps, all is done on the caller's thread.
+        trace: takes when each stage of each image was.
     """
     batch_size = min(batch_size, backend.max_batch or batch_size)
-    decoders = ThreadPoolExecutor(workers, "decode")
-    runner = ThreadPoolExecutor(1, "run")
-    decoded = _decode_ahead(paths, backend.contract, decoders, batch_size + 2 * workers)
-    scored_batches = _run_batches(_batches(decoded, batch_size), backend)
+    decoders = _executor(workers, "decode")
+    runner = _executor(min(workers, 1), "run")
+    decode = functools.partial(_decode, contract=backend.contract, trace=trace)
+    decoded = _decode_ahead(paths, decode, decoders, batch_size + 2 * workers)
+    run_many = backend.run_many if workers else functools.partial(map, backend.run)
+    scored_batches = _run_batches(_batches(decoded, batch_size), run_many, trace)
     running = deque(runner.submit(next, scored_batches, None) for _ in range(2))
     try:
         while (batch := running.popleft().result()) is not None:
@@ -73,22 +86,25 @@ def score_images(
 
 
 def _decode_ahead(
-    paths: Iterable[Path], contract: Contract, decoders: ThreadPoolExecutor, ahead: int
+    paths: Iterable[Path], decode: Callable[[int, Path], Scored], decoders: Executor, ahead: int
 ) -> Iterator[Scored]:
     numbered = enumerate(paths)
     waiting: deque[Future[Scored]] = deque()
     for index, path in itertools.islice(numbered, ahead):
-        waiting.append(decoders.submit(_decode, index, path, contract))
+        waiting.append(decoders.submit(decode, index, path))
     while waiting:
         scored = waiting.popleft().result()
         for index, path in itertools.islice(numbered, 1):
-            waiting.append(decoders.submit(_decode, index, path, contract))
+            waiting.append(decoders.submit(decode, index, path))
         yield scored
 
 
-def _decode(index: int, path: Path, contract: Contract) -> Scored:
+def _decode(index: int, path: Path, contract: Contract, trace: Trace | None) -> Scored:
     try:
-        image = read_image(path)
+        with span(trace, "read", index):
+            data = read_bytes(path)
+        with span(trace, "decode", index):
+            image = decode_image(data, path)
         if image.shape != (contract.height, contract.width):
             raise ImageError(
                 path,
@@ -115,9 +131,14 @@ def _batches(decoded: Iterator[Scored], batch_size: int) -> Iterator[list[Scored
         yield batch
 
 
-def _run_batches(batches: Iterator[list[Scored]], backend: Backend) -> Generator[list[Scored]]:
+def _run_batches(
+    batches: Iterator[list[Scored]],
+    run_many: Callable[[Iterable[Batch]], Iterator[Run]],
+    trace: Trace | None,
+) -> Generator[list[Scored]]:
     """Batches with their scores, the backend taking as many ahead as it can overlap."""
     ahead: deque[list[Scored]] = deque()
+    started: deque[float] = deque()
 
     def images() -> Iterator[Batch]:
         """Ends at a batch without any image, which is handed on before more are taken."""
@@ -126,10 +147,18 @@ def _run_batches(batches: Iterator[list[Scored]], backend: Backend) -> Generator
             usable = [scored.image for scored in batch if scored.image is not None]
             if not usable:
                 return
-            yield np.stack(usable)[:, None]
+            if trace is not None:
+                trace.left_queue(*_usable(batch))
+            with span(trace, "copy in", *_usable(batch)):
+                stacked = np.stack(usable)[:, None]
+            started.append(time.perf_counter())
+            yield stacked
 
     while True:
-        for run in backend.run_many(images()):
+        for run in run_many(images()):
+            handed_over = started.popleft()
+            if trace is not None:
+                trace.ran(_usable(ahead[0]), handed_over, run)
             scores = iter(run.score)
             yield [
                 scored if scored.image is None else replace(scored, score=next(scores)[0])
@@ -138,6 +167,30 @@ def _run_batches(batches: Iterator[list[Scored]], backend: Backend) -> Generator
         if not ahead:
             return
         yield ahead.popleft()
+
+
+def _usable(batch: list[Scored]) -> tuple[int, ...]:
+    return tuple(scored.index for scored in batch if scored.error is None)
+
+
+def _executor(workers: int, name: str) -> Executor:
+    return ThreadPoolExecutor(workers, name) if workers else _CallersThread()
+
+
+class _CallersThread(Executor):
+    """Does each call when its result is asked for, by whoever asks."""
+
+    def submit(self, call: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        return _Later(functools.partial(call, *args, **kwargs))
+
+
+class _Later(Future[Any]):
+    def __init__(self, call: Callable[[], Any]) -> None:
+        super().__init__()
+        self._call = call
+
+    def result(self, timeout: float | None = None) -> Any:
+        return self._call()
 
 
 @dataclass(frozen=True)
@@ -161,6 +214,7 @@ def infer(
     workers: int,
     outputs: Outputs = Outputs(),
     each: Callable[[Line], None] | None = None,
+    trace: Trace | None = None,
 ) -> Summary:
     """Write masks and a report for image files and folders, or go on where a run stopped.
 
@@ -170,7 +224,9 @@ def infer(
             to others.
         threshold: probability in [0, 1].
         min_area: pixels that a defect must have to make a part NG.
+        workers: threads that decode, and as many that write; with 0 nothing overlaps.
         each: called with the report line of each image, in order.
+        trace: takes when each stage of each image was.
 
     Returns:
         Counts over the whole folder, what an earlier run did included.
@@ -194,49 +250,67 @@ def infer(
     def name_of(path: Path) -> str:
         return path.relative_to(root).as_posix()
 
+    def put(index: int, path: Path, encode: Callable[[], bytes]) -> None:
+        with span(trace, "encode", index):
+            data = encode()
+        with span(trace, "write", index):
+            _put(path, data)
+
     def finish(scored: Scored) -> Line:
         name = name_of(scored.path)
         if scored.image is None or scored.score is None:
             assert scored.error is not None
             error = scored.error
             return {"path": name, "status": "skipped", "reason": error.reason, "what": error.what}
-        defects = find_defects(scored.score, threshold, min_area)
-        mask = defect_mask(scored.score, threshold)
-        _put(output / "masks" / png_name(name), encode_png(mask))
+        image, score, index = scored.image, scored.score, scored.index
+        if trace is not None:
+            trace.left_queue(index)
+        with span(trace, "post-process", index):
+            defects = find_defects(score, threshold, min_area)
+            mask = defect_mask(score, threshold)
+        put(index, output / "masks" / png_name(name), lambda: encode_png(mask))
         if outputs.scores:
-            _put(output / "scores" / png_name(name), encode_png(scored.score))
+            put(index, output / "scores" / png_name(name), lambda: encode_png(score))
         if outputs.overlays:
-            _put(output / "overlays" / f"{name}.jpg", encode_jpeg(overlay(scored.image, mask)))
+            picture = output / "overlays" / f"{name}.jpg"
+            put(index, picture, lambda: encode_jpeg(overlay(image, mask)))
         return {
             "path": name,
             "status": "ok",
             "verdict": verdict(defects),
-            "max_score": int(scored.score.max()),
+            "max_score": int(score.max()),
             "defects": [asdict(defect) for defect in defects],
         }
 
-    with Report(output, options) as report, contextlib.ExitStack() as cleanup:
+    with span(trace, "write"):
+        opened = Report(output, options)
+    with opened as report, contextlib.ExitStack() as cleanup:
         todo = (path for path in walk_images(sources, output) if name_of(path) not in report)
-        results = score_images(todo, backend, batch_size=batch_size, workers=workers)
+        results = score_images(todo, backend, batch_size=batch_size, workers=workers, trace=trace)
         cleanup.callback(results.close)
-        writers = ThreadPoolExecutor(workers, "write")
+        writers = _executor(workers, "write")
         cleanup.callback(writers.shutdown, cancel_futures=True)
-        writing: deque[Future[Line]] = deque()
+        writing: deque[tuple[int, Future[Line]]] = deque()
 
         def settle(most: int) -> None:
             while len(writing) > most:
-                line = writing.popleft().result()
-                report.add(line)
+                index, finished = writing.popleft()
+                line = finished.result()
+                if trace is not None:
+                    trace.left_queue(index)
+                with span(trace, "write", index):
+                    report.add(line)
                 if each:
                     each(line)
 
         for scored in results:
-            writing.append(writers.submit(finish, scored))
-            settle(2 * (batch_size + workers))
+            writing.append((scored.index, writers.submit(finish, scored)))
+            settle(2 * (batch_size + workers) if workers else 0)
         settle(0)
         if not report.summary.images:
             raise RefusedError(root, "holds no image", f"suffixes are {suffixes()}")
-        report.finish()
+        with span(trace, "write"):
+            report.finish()
         return report.summary
 
 

@@ -43,6 +43,10 @@ class Run(NamedTuple):
     """uint8 [N, 1, H, W]."""
     device_ms: float
     """Time inside the runtime, copies to and from a device left out, milliseconds."""
+    copy_in_ms: float = 0.0
+    """Copying the images to where the runtime reads them; 0 where it reads them as they are."""
+    copy_out_ms: float = 0.0
+    """Copying the scores from where the runtime left them."""
 
 
 class Backend(abc.ABC):
@@ -88,6 +92,16 @@ class Backend(abc.ABC):
     def versions(self) -> dict[str, str]:
         """Package name -> version of what computes here."""
         return {self.name: importlib.metadata.version(self.name)}
+
+    @property
+    def threads(self) -> int | None:
+        """Threads that compute on the CPU; None on a GPU."""
+        return processor_count() if self.device == "cpu" else None
+
+    @property
+    def synchronization(self) -> str:
+        """What ``Run.device_ms`` is the time of, and how its end is known."""
+        return "wall clock of the runtime's call, which returns when the scores are there"
 
     def run(self, image: Batch) -> Run:
         """Score a batch.

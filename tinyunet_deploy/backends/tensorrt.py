@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import time
 import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -69,6 +70,11 @@ class TensorRTBackend(Backend):
     def versions(self) -> dict[str, str]:
         """Package name -> version of what computes here."""
         return self._versions
+
+    @property
+    def synchronization(self) -> str:
+        """What ``Run.device_ms`` is the time of, and how its end is known."""
+        return "CUDA events in the batch's stream around the engine, the stream waited for"
 
     def run_many(self, images: Iterable[Batch]) -> Iterator[Run]:
         """Score batches in their order, two in flight: copies overlap computing."""
@@ -148,6 +154,8 @@ class _Slot:
         """Rows of a batch -> how it is run."""
         self.batch: int | None = None
         """Images in flight."""
+        self.staging_ms = 0.0
+        """Copying them into page-locked memory."""
 
     def open(self, device: Device, contract: Contract) -> None:
         """Take what it needs from the GPU."""
@@ -159,7 +167,8 @@ class _Slot:
             device.allocate(self.image.nbytes),
             device.allocate(self.score.nbytes),
         )
-        self.begin, self.end = device.event(), device.event()
+        self.uploading, self.uploaded = device.event(), device.event()
+        self.begin, self.end, self.downloaded = device.event(), device.event(), device.event()
 
     def close(self) -> None:
         """Drop all of it now, whoever may still hold the slot: a loop, a frame in a traceback."""
@@ -222,8 +231,12 @@ class _Loaded:
             program = slot.programs.get(rows)
             if program is None:
                 program = slot.programs[rows] = self._program(slot, rows)
+            started = time.perf_counter()
             slot.image[: len(image)] = image
+            slot.staging_ms = (time.perf_counter() - started) * 1e3
+            slot.uploading.record(slot.stream)
             self._device.upload(slot.image[:rows], slot.device_image, slot.stream)
+            slot.uploaded.record(slot.stream)
             if self._computed is not None:
                 slot.stream.wait_for_event(self._computed)
             slot.begin.record(slot.stream)
@@ -235,13 +248,22 @@ class _Loaded:
             slot.end.record(slot.stream)
             self._computed = slot.end
             self._device.download(slot.device_score, slot.score[:rows], slot.stream)
+            slot.downloaded.record(slot.stream)
         slot.batch = len(image)
 
     def _finish(self, slot: _Slot) -> Run:
         batch, slot.batch = slot.batch, None
         with self._device.current():
             slot.stream.synchronize()
-            return Run(slot.score[:batch].copy(), slot.end.time_since(slot.begin))
+            started = time.perf_counter()
+            score = slot.score[:batch].copy()
+            copied_ms = (time.perf_counter() - started) * 1e3
+            return Run(
+                score,
+                slot.end.time_since(slot.begin),
+                copy_in_ms=slot.staging_ms + slot.uploaded.time_since(slot.uploading),
+                copy_out_ms=slot.downloaded.time_since(slot.end) + copied_ms,
+            )
 
     def _program(self, slot: _Slot, rows: int) -> _Program:
         assert self._activations is not None

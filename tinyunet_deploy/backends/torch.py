@@ -27,17 +27,34 @@ class TorchBackend(Backend):
         network = network_of(artifact).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._graph = DeployableGraph(network).to(self._device).eval()
 
+    @property
+    def threads(self) -> int | None:
+        """Threads that compute on the CPU; None on a GPU."""
+        return torch.get_num_threads() if self.device == "cpu" else None
+
+    @property
+    def synchronization(self) -> str:
+        """What ``Run.device_ms`` is the time of, and how its end is known."""
+        if self.device == "cpu":
+            return super().synchronization
+        return "CUDA events before and after the network, the later one waited for"
+
     @torch.inference_mode()
     def _run(self, image: Batch) -> Run:
+        began = time.perf_counter()
         image_NCHW = torch.from_numpy(image).to(self._device)
         if self._device.type == "cuda":
+            copy_in_ms = (time.perf_counter() - began) * 1e3
             begin = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
             end = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
             begin.record()
             score_NCHW = self._graph(image_NCHW)
             end.record()
             end.synchronize()
-            return Run(score_NCHW.cpu().numpy(), begin.elapsed_time(end))
+            computed = time.perf_counter()
+            score = score_NCHW.cpu().numpy()
+            copy_out_ms = (time.perf_counter() - computed) * 1e3
+            return Run(score, begin.elapsed_time(end), copy_in_ms, copy_out_ms)
         started = time.perf_counter()
         score_NCHW = self._graph(image_NCHW)
         device_ms = (time.perf_counter() - started) * 1e3

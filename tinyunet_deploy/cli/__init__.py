@@ -19,6 +19,7 @@ from tinyunet_deploy import __version__
 from tinyunet_deploy.errors import TinyUNetError
 
 VERBS: Final = {
+    "benchmark": "tinyunet_deploy.cli.benchmark:benchmark",
     "build": "tinyunet_deploy.cli.build:build",
     "data": "tinyunet_deploy.cli.data:data",
     "doctor": "tinyunet_deploy.cli.doctor:doctor",

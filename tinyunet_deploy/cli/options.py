@@ -13,10 +13,15 @@ BACKENDS = ("openvino", "onnxruntime", "torch", "tensorrt", "onnxruntime-tensorr
 """The names in ``tinyunet_deploy.backends.BACKENDS``, which is slow to import."""
 
 
-class ClassList(click.ParamType):  # type: ignore[type-arg]  # not subscriptable before click 8.4
-    """Classes as ``1,3-5``, which becomes ``(1, 3, 4, 5)``: sorted, each once, 1..9999."""
+class NumberList(click.ParamType):  # type: ignore[type-arg]  # not subscriptable before click 8.4
+    """Numbers as ``1,3-5``, which becomes ``(1, 3, 4, 5)``: sorted, each once, 1..9999.
 
-    name = "classes"
+    Args:
+        name: what they are, for messages.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
         return "1,3-5"
@@ -26,14 +31,19 @@ class ClassList(click.ParamType):  # type: ignore[type-arg]  # not subscriptable
     ) -> tuple[int, ...]:
         if isinstance(value, tuple):
             return value
-        classes: set[int] = set()
+        numbers: set[int] = set()
         for part in str(value).split(","):
             match = re.fullmatch(r"\s*([0-9]{1,4})\s*(?:-\s*([0-9]{1,4})\s*)?", part)
             first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
             if not 1 <= first <= last:
-                self.fail(f"{value!r} is no list of classes such as 1,3-5", param, ctx)
-            classes.update(range(first, last + 1))
-        return tuple(sorted(classes))
+                self.fail(f"{value!r} is no list of {self.name} such as 1,3-5", param, ctx)
+            numbers.update(range(first, last + 1))
+        return tuple(sorted(numbers))
+
+
+def ClassList() -> NumberList:  # noqa: N802  stands for a type
+    """Classes as ``1,3-5``."""
+    return NumberList("classes")
 
 
 def artifact_options(command: Callable[..., Any]) -> Callable[..., Any]:

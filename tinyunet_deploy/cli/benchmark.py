@@ -1,0 +1,311 @@
+"""``tinyunet benchmark``."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tinyunet_deploy.cli.options import BACKENDS, NumberList, debug_option
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from tinyunet_deploy.timing import Benchmark
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("images", nargs=-1, type=click.Path(path_type=Path, exists=True))
+@click.option(
+    "-m",
+    "--model",
+    "models",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True),
+    help="An artifact, or a folder of them; may be given again. The package's model if not given.",
+)
+@click.option(
+    "--reference",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Whose answers are right; the checkpoint of the first model if not given.",
+)
+@click.option(
+    "--backend",
+    "backends",
+    multiple=True,
+    type=click.Choice(BACKENDS),
+    help="Only on this one; may be given again.",
+)
+@click.option(
+    "--device",
+    "devices",
+    multiple=True,
+    default=("cpu",),
+    show_default=True,
+    help="cpu or cuda:0; may be given again.",
+)
+@click.option(
+    "--limits",
+    "limits_file",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="TOML file of limits of the answers instead of the package's.",
+)
+@click.option(
+    "-b",
+    "--batch-size",
+    "batch_sizes",
+    type=NumberList("batch sizes"),
+    default="1",
+    show_default=True,
+    help="Images per call, such as 1,8.",
+)
+@click.option(
+    "--duration",
+    type=click.FloatRange(0.0, min_open=True),
+    default=10.0,
+    show_default=True,
+    help="Seconds that latency is measured in each row, and then throughput.",
+)
+@click.option(
+    "--samples",
+    type=click.IntRange(min=1),
+    help="Calls in each row instead of a duration; p99.9 needs 1000.",
+)
+@click.option(
+    "--images",
+    "count",
+    type=click.IntRange(min=1),
+    default=32,
+    show_default=True,
+    help="Images to take, evenly spaced over those found.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=None,
+    help="Threads that decode and write; one per processor if not given.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="JSON file for the result with every sample.",
+)
+@click.option(
+    "--trace",
+    "trace_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="JSON file of every stage of every image, for chrome://tracing or ui.perfetto.dev.",
+)
+@click.option(
+    "--format",
+    "style",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+)
+@debug_option
+def benchmark(
+    images: tuple[Path, ...],
+    models: tuple[Path, ...],
+    reference: Path | None,
+    backends: tuple[str, ...],
+    devices: tuple[str, ...],
+    limits_file: Path | None,
+    batch_sizes: tuple[int, ...],
+    duration: float,
+    samples: int | None,
+    count: int,
+    workers: int | None,
+    output: Path | None,
+    trace_file: Path | None,
+    style: str,
+) -> int:
+    """Measure how fast models run, on IMAGES, files and folders.
+
+    Latency one request at a time, throughput, where the time goes from file to mask, and how near
+    that is to what this machine can do. Answers are checked: a wrong one is exit 6. Synthetic
+    images are made if none are given. What cannot run here is listed as skipped.
+    """
+    import shlex
+
+    from rich.console import Console
+
+    from tinyunet_deploy.artifact import DEFAULT_ONNX
+    from tinyunet_deploy.backends import processor_count
+    from tinyunet_deploy.benchmark import Effort
+    from tinyunet_deploy.benchmark import benchmark as measure
+    from tinyunet_deploy.errors import GateFailed, RuntimeUnavailable
+    from tinyunet_deploy.files import write_atomic
+    from tinyunet_deploy.limits import LIMITS, read_limits
+    from tinyunet_deploy.parity import find_models
+    from tinyunet_deploy.trace import chrome_trace
+
+    limits = read_limits(limits_file or LIMITS)
+    chosen = find_models(models or (DEFAULT_ONNX,))
+    words = ["tinyunet", "benchmark", *(path.name for path in images)]
+    words += [word for model in models for word in ("--model", model.name)]
+    words += ["--reference", reference.name] if reference else []
+    words += [word for backend in backends for word in ("--backend", backend)]
+    words += [word for device in devices for word in ("--device", device)]
+    words += ["--batch-size", ",".join(map(str, batch_sizes)), "--images", str(count)]
+    words += ["--samples", str(samples)] if samples else ["--duration", f"{duration:g}"]
+    words += ["--workers", str(workers)] if workers else []
+    for path in (output, trace_file):
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+    stderr = Console(stderr=True)
+    with stderr.status("") as status:
+        result, traces = measure(
+            chosen,
+            images,
+            limits=limits,
+            command=shlex.join(words),
+            reference=reference,
+            backends=backends or None,
+            devices=devices,
+            batch_sizes=batch_sizes,
+            effort=Effort(duration, samples),
+            images=count,
+            workers=workers or processor_count(),
+            progress=status.update,
+        )
+    if output is not None:
+        write_atomic(output, result.as_json().encode())
+    if trace_file is not None:
+        write_atomic(trace_file, chrome_trace(traces).encode())
+    if style == "json":
+        click.echo(result.as_json(), nl=False)
+    else:
+        _print(result)
+    for error in result.images.skipped:
+        click.echo(f"skipped: {error}", err=True)
+    if not result.measurements:
+        raise RuntimeUnavailable(chosen[0], "runs nowhere here", "each has its reason above")
+    if result.red:
+        worst = result.red[0]
+        broken = worst.check.broken[0]
+        raise GateFailed(
+            worst.model,
+            f"answers wrongly on {worst.backend}: {broken.figure} is {broken.value:.6g}, "
+            f"{broken.limit} wanted",
+            f"{len(result.red)} rows are wrong, their times count for nothing; {broken.reason}",
+        )
+    return 3 if result.images.skipped else 0
+
+
+def _print(result: Benchmark) -> None:
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=120)
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    images = result.images
+    rows, columns = images.image_px
+    where = f"of {images.folder}" if images.source == "files" else "that were generated"
+    about = result.reference
+    say(f"{images.images} images {where}, {columns}x{rows}; {result.machine['processor']}")
+    say(f"answers held against {about.model} on {about.backend}")
+    console.print(_latency(result))
+    for found in result.skipped:
+        size = "" if found.batch_size is None else f", batch {found.batch_size}"
+        say(f"skipped: {found.model} on {found.backend}{size}: {found.reason}")
+    for mode, title in (
+        ("serial", "where the time goes, one after the other: ms an image, the sum is wall clock"),
+        ("pipelined", "the same overlapped: ms of an image's own way, from reading to report"),
+    ):
+        if result.stages:
+            console.print(_stages(result, mode, title))
+    if result.ceilings:
+        say("the most that this machine did in this run")
+    for ceiling in result.ceilings:
+        say(f"  {ceiling.name:22}{ceiling.value:9.1f} {ceiling.unit:8} {ceiling.what}")
+    for note in result.notes:
+        say(f"  {note}")
+
+
+def _latency(result: Benchmark) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    from tinyunet_deploy.timing import PERCENTILES
+
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        padding=(0, 0, 0, 1),
+        caption="ms for one batch, from files to verdicts; device: median inside the runtime; "
+        "-: too few samples\nroof: percentage of this machine's limit, by latency / by throughput",
+        caption_justify="left",
+    )
+    table.add_column("model", overflow="fold", min_width=12)
+    table.add_column("backend", no_wrap=True)
+    names = [name.replace("_", ".") for name in PERCENTILES]
+    for name in ("batch", "load", "first", "n", *names, "device", "images/s", "roof %"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for row in result.measurements:
+        series = row.end_to_end
+        bound = row.roofline
+        table.add_row(
+            row.model,
+            row.backend + ("" if row.device == "cpu" else f"\n{row.device}"),
+            str(row.batch_size),
+            _ms(row.load_ms),
+            _ms(row.first_inference_ms),
+            str(len(series.samples_ms)),
+            *(_ms(series.percentile_ms(name)) for name in PERCENTILES),
+            _ms(row.device_time.percentile_ms("p50")),
+            f"{row.throughput.images_per_s:.1f}",
+            f"{bound.latency_percent:.0f} / {bound.throughput_percent:.0f}" if bound else "-",
+            _outcome(row.check.outcome),
+        )
+    return table
+
+
+def _stages(result: Benchmark, mode: str, title: str) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    from tinyunet_deploy.timing import STAGES
+
+    table = Table(
+        title=title,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 0, 0, 1),
+        caption="bare: percentage of the throughput of the backend on images in memory",
+        caption_justify="left",
+    )
+    table.add_column("")
+    heads = [stage.replace(" ", "\n").replace("-", "-\n") for stage in STAGES[:-1]]
+    for name in (*heads, "unac-\ncounted", "sum", "images\n/s", "bare"):
+        table.add_column(name.replace("queueing", "queue-\ning"), justify="right", no_wrap=True)
+    for found in result.stages:
+        if found.mode == mode:
+            table.add_row(
+                f"{found.model}\n{found.backend}, batch {found.batch_size}",
+                *(_ms(row.ms_per_image) for row in found.rows[:-1]),
+                f"{_ms(found.rows[-1].ms_per_image)}\n{100 * found.unaccounted_share:.1f} %",
+                _ms(found.total_ms_per_image),
+                f"{found.images_per_s:.1f}",
+                f"{found.share_of_raw:.0%}",
+            )
+    return table
+
+
+def _ms(value: float) -> str:
+    """Three digits or so."""
+    if math.isnan(value):
+        return "-"
+    return f"{value:.{2 if abs(value) < 10 else 1 if abs(value) < 100 else 0}f}"
+
+
+def _outcome(outcome: str) -> str:
+    words = {"green": "[green]right[/]", "red": "[bold red]WRONG[/]"}
+    return words.get(outcome, outcome)
