@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -44,7 +45,10 @@ def matrix(toml: Path, output: Path) -> None:
     from benchmarks.ratio import Ratio
     from tinyunet_deploy.errors import GateFailed
 
-    path = run_matrix(read_matrix(toml), output, lambda line: click.echo(line, err=True))
+    command = shlex.join(["python", "-m", "benchmarks", "matrix", str(toml), "-o", str(output)])
+    path = run_matrix(
+        read_matrix(toml), output, command=command, progress=lambda x: click.echo(x, err=True)
+    )
     result = read_run(path)
     click.echo(f"against {result['matrix']['reference']}, interval of 99 %")
     for cell in sorted(result["cells"], key=lambda cell: cell["median_ms_per_image"]):
@@ -92,6 +96,36 @@ def compare(run1: Path, run2: Path) -> None:
     slower = [each for each in found.differences if each.call == "slower"]
     if slower:
         raise GateFailed(slower[0].cell, f"is slower, {slower[0].ratio.value:.3f} x as fast")
+
+
+@benchmarks.command(context_settings=_HELP)
+@click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="report.html, or report.md for a pull request.",
+)
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Data set that was evaluated: its worst images are put into the page.",
+)
+@debug_option
+def report(results: tuple[Path, ...], output: Path, data: Path | None) -> None:
+    """Make one page of RESULTS, JSON files and folders of them.
+
+    Takes what `tinyunet benchmark`, evaluate, parity and line-sim write with -o, the runs of
+    `python -m benchmarks matrix`, and the sidecars of TensorRT plans. A part without results says
+    which command makes them.
+    """
+    from benchmarks.report import read_results, write_report
+
+    words = ["python", "-m", "benchmarks", "report", *map(str, results), "-o", str(output)]
+    words += ["--data", str(data)] if data else []
+    write_report(read_results(results), output, data=data, command=shlex.join(words))
+    click.echo(output)
 
 
 if __name__ == "__main__":

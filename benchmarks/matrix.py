@@ -170,11 +170,14 @@ def _check_keys(
 # --- running ----------------------------------------------------------------------------------
 
 
-def run_matrix(matrix: Matrix, folder: Path, progress: Callable[[str], None]) -> Path:
+def run_matrix(
+    matrix: Matrix, folder: Path, *, command: str, progress: Callable[[str], None]
+) -> Path:
     """Measure what is not yet measured, and write ``folder/run.json``.
 
     Args:
         folder: made if it is not there; ``cells/`` in it holds what is finished.
+        command: the one that does this, for whoever reads the result.
         progress: takes one line for each cell that starts.
 
     Returns:
@@ -210,7 +213,12 @@ def run_matrix(matrix: Matrix, folder: Path, progress: Callable[[str], None]) ->
                     failed[cell.name] = problem
                     progress(f"failed: {cell.name}: {problem}")
     result = folder / "run.json"
-    fields = _result(matrix, folder, identity, artifacts, {**reasons, **failed})
+    fields = {
+        "schema_version": SCHEMA_VERSION,
+        "kind": KIND,
+        "command": command,
+        **_result(matrix, folder, identity, artifacts, {**reasons, **failed}),
+    }
     write_atomic(result, json.dumps(json_value(fields), indent=1, allow_nan=False).encode() + b"\n")
     return result
 
@@ -339,9 +347,6 @@ def _result(
             }
         )
     return {
-        "schema_version": SCHEMA_VERSION,
-        "kind": KIND,
-        "command": "python -m benchmarks matrix MATRIX.toml -o FOLDER",
         "statistics": STATISTICS,
         **identity,
         "noise": {"ratio": noise.as_dict(), "floor": noise.floor, "cell": matrix.twice},
