@@ -120,7 +120,8 @@ def report(results: tuple[Path, ...], output: Path, data: Path | None) -> None:
     `python -m benchmarks matrix`, and the sidecars of TensorRT plans. A part without results says
     which command makes them.
     """
-    from benchmarks.report import read_results, write_report
+    from benchmarks.gather import read_results
+    from benchmarks.report import write_report
 
     words = ["python", "-m", "benchmarks", "report", *map(str, results), "-o", str(output)]
     words += ["--data", str(data)] if data else []

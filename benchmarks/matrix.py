@@ -37,6 +37,7 @@ from typing import Any, Final
 import numpy as np
 
 import tinyunet_deploy
+from benchmarks import peers
 from benchmarks.peers import RUNNERS, installed_versions, why_not_here
 from benchmarks.ratio import STATISTICS, Ratio, ratio_in_run
 from tinyunet_deploy import synthetic
@@ -225,9 +226,8 @@ def run_matrix(
 
 def _identity(matrix: Matrix, artifacts: dict[Path, Any]) -> dict[str, Any]:
     """Everything that must stay the same for two samples to belong together."""
-    here = Path(__file__).parent
-    sources = [*Path(tinyunet_deploy.__file__).parent.rglob("*.py"), *here.glob("*.py")]
-    text = b"".join(path.read_bytes() for path in sorted(sources) if path.name != "report.py")
+    library = Path(tinyunet_deploy.__file__).parent.rglob("*.py")
+    sources = [*sorted(library), Path(peers.__file__), Path(__file__)]
     return {
         "matrix": matrix.as_dict(),
         "artifacts": {
@@ -239,7 +239,7 @@ def _identity(matrix: Matrix, artifacts: dict[Path, Any]) -> dict[str, Any]:
             for cell in matrix.cells
         },
         "machine": describe_machine(),
-        "sources_sha256": digest(text),
+        "sources_sha256": digest(b"".join(path.read_bytes() for path in sources)),
     }
 
 
