@@ -101,15 +101,17 @@ class Point(NamedTuple):
     series: Series
     ms: float
     iou: float
+    passes: bool
+    """Whether its answers keep every limit; drawn hollow if not."""
 
 
 def pareto(points: Sequence[Point], least_iou: float | None, most_ms: float | None) -> str:
-    """Accuracy over latency; the frontier is what no other point beats in both."""
+    """Accuracy over latency; the frontier is what no other point that passes beats in both."""
     with mpl.rc_context(_STYLE):
         figure, axes = _figure(3.1)
         best, frontier = -math.inf, []
         for point in sorted(points, key=lambda p: (p.ms, -p.iou)):
-            if point.iou > best:
+            if point.passes and point.iou > best:
                 best = point.iou
                 frontier.append(point)
         if len(frontier) > 1:
@@ -118,7 +120,7 @@ def pareto(points: Sequence[Point], least_iou: float | None, most_ms: float | No
                 color=_COLORS["muted"], linewidth=0.9, zorder=1,
             )  # fmt: skip
         for point in points:
-            _dot(axes, point.series, point.ms, point.iou)
+            _dot(axes, point.series, point.ms, point.iou, hollow=not point.passes)
         axes.set_xscale("log")
         axes.margins(x=0.12, y=0.2)
         if least_iou is not None:
@@ -150,7 +152,7 @@ def ratios(rows: Sequence[tuple[Series, float, float, float]], floor: float) -> 
         axes.axvline(1, color=_COLORS["muted"], linewidth=0.8)
         for place, (series, value, low, high) in enumerate(rows):
             axes.plot([low, high], [place, place], color=series.color, linewidth=2.2)
-            _dot(axes, series, value, place, label=None)
+            _dot(axes, series, value, place, named=False)
         axes.set_yticks(range(len(rows)), [series.label for series, *_ in rows])
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.tick_params(axis="y", length=0, labelcolor=_COLORS["ink"])
@@ -158,7 +160,7 @@ def ratios(rows: Sequence[tuple[Series, float, float, float]], floor: float) -> 
         axes.grid(visible=False, axis="y")
         axes.set_xscale("log")
         _plain_log(axes.xaxis)
-        axes.set_xlabel("times as fast as the reference, 99 % interval; grey is noise")
+        axes.set_xlabel("times as fast as the reference")
         return _svg(figure, "ratios", "Speed against the peers")
 
 
@@ -353,10 +355,14 @@ def _figure(height: float) -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
-def _dot(axes: Axes, series: Series, x: float, y: float, label: str | None = "") -> None:
+def _dot(
+    axes: Axes, series: Series, x: float, y: float, *, named: bool = True, hollow: bool = False
+) -> None:
     axes.plot(
-        [x], [y], marker=series.marker, color=series.color, linestyle="", zorder=3,
-        markeredgecolor=_COLORS["paper"], label=series.label if label == "" else label,
+        [x], [y], marker=series.marker, linestyle="", zorder=3,
+        color=_COLORS["paper"] if hollow else series.color,
+        markeredgecolor=series.color if hollow else _COLORS["paper"],
+        label=series.label if named else None,
     )  # fmt: skip
 
 

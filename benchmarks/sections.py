@@ -98,7 +98,7 @@ def accuracy(results: Results) -> Section:
     rows = []
     for each, ms in _joined(parity, speeds):
         series = as_series(each["model"], each["precision"], each["backend"])
-        points.append(Point(series, ms, each["iou_defective"]))
+        points.append(Point(series, ms, each["iou_defective"], each["outcome"] != "red"))
         rows.append(
             (series.label, f"{ms:.1f}", f"{each['iou_defective']:.4f}",
              f"{each['agreement']:.4f}", str(each["flips"]), each["outcome"])
@@ -107,7 +107,7 @@ def accuracy(results: Results) -> Section:
     section.svg = figures.pareto(points, gate, min(deadlines, default=None))
     section.lead = [
         f"Accuracy of {parity['data']} ({parity['images']} images) as tinyunet parity counts it; "
-        "the line joins what nothing else beats in both."
+        "the line joins what no other that passes beats in both; hollow fails a limit."
     ]
     if gate is not None:
         section.lead.append(
@@ -170,7 +170,7 @@ def peers(results: Results) -> Section:
         f"order, every cell of every round its own process; against "
         f"{matrix['matrix']['reference']}, per image.",
         f"The same cell timed as two differs by a factor of up to {floor:.3f}: nothing inside "
-        "that is a difference.",
+        "that, grey in the figure, is a difference.",
     ]
     section.tables = [
         Table(
@@ -318,7 +318,7 @@ def roofline(results: Results) -> Section:
         Table(head, rows),
         Table(
             ("ceiling", "kind", "value", "what was run"),
-            [(c.name, c.kind, f"{c.value:,.3g} {c.unit}", c.what) for c in chosen.ceilings],
+            [(c.name, c.kind, f"{c.value:,.4g} {c.unit}", c.what) for c in chosen.ceilings],
             numbers=4,
         ),
     ]
