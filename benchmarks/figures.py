@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import zlib
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
@@ -396,6 +397,7 @@ def _svg(figure: Figure, name: str, title: str) -> str:
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    name = f"{name}-{zlib.crc32(text.encode()):08x}"  # a page may hold two of a kind
     head, _, rest = text.partition(">")
     box = re.search(r'viewBox="[^"]+"', head)
     assert box is not None

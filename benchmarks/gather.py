@@ -92,7 +92,7 @@ def _take(results: Results, path: Path) -> bool:
         results.evaluations[path] = fields
     elif {"comparisons", "reference"} <= keys:
         results.parities[path] = fields
-    elif {"curve", "line", "max_miss_rate"} <= keys:
+    elif fields.get("kind") == "line-sim":
         results.lines[path] = fields
     else:
         return False
@@ -117,8 +117,8 @@ def red_answers(results: Results) -> dict[tuple[str, str], list[str]]:
         for each in benchmark.red:
             for broken in each.check.broken:
                 found.setdefault((each.model_sha256, each.backend), []).append(
-                    f"{broken.figure} {broken.value:.4g}, {broken.limit} wanted "
-                    f"(the timed answers; {path.name})"
+                    f"{broken.figure} of the timed answers is {broken.value:.3g}, "
+                    f"{wanted(broken.limit)} ({path.name})"
                 )
     for path, matrix in results.matrices.items():
         for cell in matrix["cells"]:

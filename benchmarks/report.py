@@ -33,6 +33,7 @@ from benchmarks.sections import (
     batches,
     engines,
     evaluations,
+    gate_of,
     latency,
     line_sentence,
     line_speeds,
@@ -199,7 +200,7 @@ def _key_figures(results: Results) -> Table | None:
         rows.append(("Overkill", data_name(evaluation), f"{all_['overkills']} / {good}"))
     for line in results.lines.values():
         speed = line["fastest_shown_parts_per_minute"]
-        condition = f"deadline {line['line']['deadline_ms']:g} ms, "
+        condition = f"gate {gate_of(line)} behind the camera, "
         condition += f"{100 * line['max_miss_rate']:g} % may be missed"
         rows.append(("Safe line speed", condition, f"{speed:,.0f} / min" if speed else "not shown"))
     return Table(("Parameter", "Condition", "Value"), rows, numbers=2) if rows else None

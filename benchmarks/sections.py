@@ -19,6 +19,7 @@ from benchmarks.gather import (
     number,
     one_by_one,
     p50,
+    red_answers,
     series_of,
     share,
     speeds_of,
@@ -83,7 +84,7 @@ def accuracy(results: Results) -> Section:
         ]
         return section
     path, parity = parity_of[0]
-    points = []
+    points, elsewhere = [], red_answers(results)
     reference = next(
         (each["iou_defective_of_reference"] for each in parity["comparisons"]
          if each.get("iou_defective_of_reference") is not None), None,
@@ -98,7 +99,8 @@ def accuracy(results: Results) -> Section:
     rows = []
     for each, ms in _joined(parity, speeds):
         series = as_series(each["model"], each["precision"], each["backend"])
-        points.append(Point(series, ms, each["iou_defective"], each["outcome"] != "red"))
+        red = each["outcome"] == "red" or (each["sha256"], each["backend"]) in elsewhere
+        points.append(Point(series, ms, each["iou_defective"], not red))
         rows.append(
             (series.label, f"{ms:.1f}", f"{each['iou_defective']:.4f}",
              f"{each['agreement']:.4f}", str(each["flips"]), each["outcome"])
@@ -107,7 +109,8 @@ def accuracy(results: Results) -> Section:
     section.svg = figures.pareto(points, gate, min(deadlines, default=None))
     section.lead = [
         f"Accuracy of {parity['data']} ({parity['images']} images) as tinyunet parity counts it; "
-        "the line joins what no other that passes beats in both; hollow fails a limit."
+        "the line joins what no other that passes beats in both; hollow fails a limit, here or on "
+        "other images."
     ]
     if gate is not None:
         section.lead.append(
@@ -345,7 +348,8 @@ def line_speeds(results: Results) -> list[Section]:
         return [section]
     sections = []
     for path, line in results.lines.items():
-        section = Section("Line speed")
+        several = len(results.lines) > 1 and "model" in line
+        section = Section("Line speed" + (f" of {_line_of(line)}" if several else ""))
         section.svg = figures.line_speed(
             line["curve"],
             line["max_miss_rate"],
@@ -373,16 +377,25 @@ def line_speeds(results: Results) -> list[Section]:
 
 def line_sentence(line: dict[str, Any]) -> str:
     """How fast the belt may run, in words."""
-    what = f"{line['model']} on {line['backend']}" if "model" in line else "the recorded times"
+    what = _line_of(line) if "model" in line else "the recorded times"
     shown = line["fastest_shown_parts_per_minute"]
     allowed = f"{100 * line['max_miss_rate']:g} %"
     if not shown:
         return f"No line speed was shown at which {what} would miss at most {allowed} of the parts."
     return (
-        f"With {what} the belt may run at {shown:,.0f} parts per minute, if "
-        f"{line['line']['deadline_ms']:g} ms pass from trigger to gate and {allowed} of the parts "
-        "may be missed."
+        f"With {what} the belt may run at {shown:,.0f} parts per minute, if the gate is "
+        f"{gate_of(line)} behind the camera and {allowed} of the parts may be missed."
     )
+
+
+def _line_of(line: dict[str, Any]) -> str:
+    return f"{line['model']} on {line['backend']}"
+
+
+def gate_of(line: dict[str, Any]) -> str:
+    """How far the gate is: millimetres where they were given, else milliseconds."""
+    belt = line["line"]
+    return f"{belt['gate_mm']:g} mm" if belt["gate_mm"] else f"{belt['deadline_ms']:g} ms"
 
 
 def _line_command(line: dict[str, Any], path: Path) -> str:
@@ -392,7 +405,12 @@ def _line_command(line: dict[str, Any], path: Path) -> str:
     words += ["-m", line["model"], "--backend", line["backend"]] if live else []
     options = {
         "parts-per-minute": belt["parts_per_minute"],
-        "deadline-ms": belt["deadline_ms"],
+        "pitch-mm": belt["pitch_mm"],
+        **(
+            {"gate-mm": belt["gate_mm"]}
+            if belt["gate_mm"]
+            else {"deadline-ms": belt["deadline_ms"]}
+        ),
         "cameras": belt["cameras"],
         "processes": belt["processes"],
         "buffer": belt["buffer"],
@@ -402,7 +420,7 @@ def _line_command(line: dict[str, Any], path: Path) -> str:
     if belt["go_parts"]:
         options |= {"go-parts": belt["go_parts"], "stop-s": belt["stop_ms"] / 1e3}
     for name, value in options.items():
-        words += [f"--{name}", f"{value:g}"]
+        words += [f"--{name}", f"{value:g}"] if value is not None else []
     return shlex.join([*words, "-o", str(path)])
 
 
@@ -430,7 +448,7 @@ def answers(results: Results) -> Section:
             rows.append(
                 (series.label, str(each["largest_steps"]), str(each["p999_steps"]),
                  f"{each['agreement']:.5f}", str(each["flips"]),
-                 "-" if drop is None else f"{-drop:+.4f}", each["outcome"])
+                 "-" if drop is None else f"{round(-drop, 4) + 0.0:+.4f}", each["outcome"])
             )  # fmt: skip
         head = (
             f"{parity['data']}, {parity['images']} images", "largest step", "p99.9 step",
@@ -584,5 +602,4 @@ def machine_and_versions(results: Results) -> Section:
         if found.clocks_after.gpu_throttle_reasons:
             reasons = ", ".join(found.clocks_after.gpu_throttle_reasons)
             section.notes.append(f"{series_of(found).label}: the GPU was held back: {reasons}.")
-    section.commands = ["tinyunet doctor"]
     return section

@@ -64,8 +64,15 @@ def worst_images(results: Results, data: Path | None) -> Section:
     if data is None:
         section.notes = ["The pictures are drawn where --data gives the folder of the images."]
     else:
-        section.pictures = _pictures(worst, evaluation, data)
-        section.notes = ["Left the image with its label outlined, right with what is found."]
+        backend = _backend_of(evaluation)
+        section.pictures = _pictures(worst, evaluation, data, backend)
+        section.notes = [
+            "Left the image with its label outlined, right with what is found."
+            if backend
+            else "The label is outlined; what is found is drawn where the model is in engines/."
+        ]
+        if backend is not None:
+            backend.close()
     return section
 
 
@@ -93,14 +100,16 @@ def _fault(image: dict[str, Any]) -> str:
 
 
 def _pictures(
-    worst: Sequence[dict[str, Any]], evaluation: dict[str, Any], data: Path
+    worst: Sequence[dict[str, Any]],
+    evaluation: dict[str, Any],
+    data: Path,
+    backend: Backend | None,
 ) -> list[Picture]:
     items = {
         item.image.relative_to(dataset.root).as_posix(): item
         for dataset in [read_dataset(data)]
         for item in dataset.items
     }
-    backend = _backend_of(evaluation)
     pictures = []
     for image in worst:
         item = items.get(image["name"])
@@ -108,15 +117,10 @@ def _pictures(
             raise DataError(data / image["name"], "was evaluated and is not there")
         predicted, both = _pixels(image, evaluation)
         union = image["truth_px"] + predicted - both
-        pictures.append(
-            Picture(
-                _thumbnail(item, image, evaluation["threshold"], backend),
-                image["name"],
-                f"{_fault(image)}, IoU {both / union:.2f}" if union else _fault(image),
-            )
-        )
-    if backend is not None:
-        backend.close()
+        text = _fault(image)
+        text += f", IoU {both / union:.2f}" if image["defective"] else f", {predicted:,} px"
+        uri = _thumbnail(item, image, evaluation["threshold"], backend)
+        pictures.append(Picture(uri, image["name"], text))
     return pictures
 
 
@@ -147,7 +151,12 @@ def _thumbnail(
     if backend is not None:
         score = backend.run(image[None, None]).score[0, 0]
         views.append(overlay(image, defect_mask(score, threshold)))
+    gap = np.full((THUMBNAIL, 6, 3), 128, np.uint8)
     small = [cv2.resize(v, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA) for v in views]
-    done, jpeg = cv2.imencode(".jpg", np.hstack(small), [cv2.IMWRITE_JPEG_QUALITY, 82])
+    done, jpeg = cv2.imencode(
+        ".jpg",
+        np.hstack([part for view in small for part in (gap, view)][1:]),
+        [cv2.IMWRITE_JPEG_QUALITY, 82],
+    )
     assert done
     return "data:image/jpeg;base64," + base64.b64encode(jpeg.tobytes()).decode()

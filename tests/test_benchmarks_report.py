@@ -20,8 +20,29 @@ from tinyunet_deploy.contract import Contract
 from tinyunet_deploy.errors import DataError
 
 EXAMPLE = Path(__file__).parent / "data" / "benchmark-example.json"
-"""Made-up figures in the layout of `tinyunet benchmark`."""
+"""In the layout of `tinyunet benchmark`; what its figures are does not matter here."""
 REPOSITORY = Path(__file__).parent.parent
+
+
+def made_up_benchmark(path: Path) -> Path:
+    """The example with a fast int8 model whose answers are wrong, and fp32 in two batch sizes."""
+    fields = json.loads(EXAMPLE.read_text())
+    base = fields["measurements"][0]
+    wrong = {"figure": "largest_steps", "value": 9.0, "limit": "<= 1", "reason": "same numbers"}
+    made = (
+        ("tiny.int8.onnx", "int8", 1, 1.0, {"outcome": "red", "broken": [wrong]}),
+        ("tiny.onnx", "fp32", 1, 3.0, {"outcome": "green", "broken": []}),
+        ("tiny.onnx", "fp32", 8, 20.0, {"outcome": "green", "broken": []}),
+    )
+    fields["measurements"] = [
+        base
+        | {"model": model, "precision": precision, "backend": "openvino", "batch_size": batch}
+        | {"model_sha256": digest(model.encode()), "check": base["check"] | check}
+        | {"call": {"samples_ms": [ms * (1 + 0.01 * (i % 7)) for i in range(40)]}}
+        for model, precision, batch, ms, check in made
+    ]
+    path.write_text(json.dumps(fields))
+    return path
 
 
 def made_up_line(path: Path) -> Path:
@@ -29,9 +50,11 @@ def made_up_line(path: Path) -> Path:
     outcome = {"parts": 4000, "missed": 1, "dropped": 0, "longest_run": 1, "miss_rate": 0.00025}
     outcome |= {"miss_rate_bound": 0.0009, "p50_ms": 41.0, "p99_ms": 60.0, "p999_ms": None}
     belt = {"parts_per_minute": 300.0, "deadline_ms": 200.0, "cameras": 1, "processes": 1}
+    belt |= {"pitch_mm": None, "gate_mm": None}
     belt |= {"buffer": 8, "jitter": 0.02, "go_parts": None, "stop_ms": 0.0}
     fields = {
-        "schema_version": 1, "model": "tiny.onnx", "backend": "openvino", "max_miss_rate": 0.001,
+        "schema_version": 1, "kind": "line-sim", "model": "tiny.onnx", "backend": "openvino",
+        "max_miss_rate": 0.001,
         "line": belt, "outcome": outcome, "fastest_shown_parts_per_minute": 345.0,
         "verified": None, "formulas": {"missed": "no verdict at the deadline"},
         "curve": [
@@ -64,10 +87,12 @@ def made_up_matrix(path: Path) -> Path:
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report of everything, without pictures."""
     folder = tmp_path_factory.mktemp("report")
-    shutil.copy(EXAMPLE, folder)
+    made_up_benchmark(folder / "benchmark.json")
     for name in ("synthetic-test", "parity-class1"):
         shutil.copy(REPOSITORY / "benchmarks" / "results" / f"{name}.json", folder)
     made_up_line(folder / "line.json")
+    second = json.loads(made_up_line(folder / "line2.json").read_text())
+    (folder / "line2.json").write_text(json.dumps(second | {"max_miss_rate": 0.01}))
     made_up_matrix(folder / "run.json")
     (folder / "notes.json").write_text('{"mine": 1}')
     made_up_plan(folder / "tiny.fp16.plan")
@@ -130,10 +155,10 @@ class Tags(HTMLParser):
 
 def test_every_part_is_there(report: Path) -> None:
     text = report.read_text()
-    assert text.count("<svg") == 6  # all but accuracy: no latency of the same file
+    assert text.count("<svg") == 7  # two lines; no accuracy: no latency of the same file
     assert "No results yet" in text
     assert "<h1>TensorRT benchmark report</h1>" in text
-    for title in ("Against the peers", "Latency", "Batch size", "Line speed", "The machine"):
+    for title in ("Against the peers", "Latency", "Batch size", "The machine"):
         assert title in sections(report)
 
 
@@ -153,7 +178,7 @@ def test_what_must_not_be_shipped_is_said_at_the_top(report: Path) -> None:
     text = report.read_text()
     summary = text[text.index("Summary") : text.index("<h2><span>1</span>")]
     assert "Not to be shipped: tinyunet.int8.onnx on openvino: iou_drop is 0.00887" in summary
-    assert "Not to be shipped: tiny.int8.onnx on openvino: largest_steps" in summary
+    assert "Not to be shipped: tiny.int8.onnx on openvino: largest_steps of the timed" in summary
     assert "fastest configuration whose answers pass is tiny.onnx (fp32)" in summary
     assert "345 parts per minute" in summary
 
@@ -196,11 +221,12 @@ def test_markdown_says_the_same(report: Path, tmp_path: Path) -> None:
 
 
 def test_accuracy_and_latency_are_joined_by_hash(tmp_path: Path) -> None:
-    fields = json.loads(EXAMPLE.read_text())
+    path = made_up_benchmark(tmp_path / "benchmark.json")
+    fields = json.loads(path.read_text())
     for measured in fields["measurements"]:
         if measured["precision"] == "fp32":
             measured["model_sha256"] = read_sidecar(DEFAULT_ONNX).sha256
-    (tmp_path / "benchmark.json").write_text(json.dumps(fields))
+    path.write_text(json.dumps(fields))
     shutil.copy(REPOSITORY / "benchmarks" / "results" / "parity-class1.json", tmp_path)
     output = tmp_path / "report.md"
     assert run(benchmarks, ["report", str(tmp_path), "-o", str(output)]) == 0
