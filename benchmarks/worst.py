@@ -1,0 +1,162 @@
+"""The worst images of an evaluation."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import cv2
+import numpy as np
+
+from benchmarks.gather import Results, data_name, one_per_data_set
+from benchmarks.sections import Picture, Section, Table
+from tinyunet_deploy.artifact import KINDS, MODELS, read_sidecar
+from tinyunet_deploy.backends import Backend, open_backend
+from tinyunet_deploy.contract import defect_mask
+from tinyunet_deploy.dagm2007 import Item, read_dataset, read_mask
+from tinyunet_deploy.errors import ArtifactError, DataError
+from tinyunet_deploy.images import overlay, read_image
+
+WORST: Final = 6
+"""Images that are shown."""
+THUMBNAIL: Final = 240
+"""Side of one view, pixels."""
+
+
+def worst_images(results: Results, data: Path | None) -> Section:
+    section = Section("The worst images")
+    evaluations = [
+        each
+        for each in results.evaluations.values()
+        if data is None or each["dataset"]["name"] == data.resolve().name
+    ]
+    if not evaluations:
+        if data is not None:
+            raise DataError(data, "is not the data set of any evaluation among the results")
+        section.absent = True
+        section.lead = ["Escapes, false alarms and poor outlines, one by one."]
+        section.commands = ["tinyunet evaluate DATA -m MODEL -o benchmarks/results/NAME.json"]
+        return section
+    names = {id(each) for each in one_per_data_set(results)}
+    evaluation = next((each for each in evaluations if id(each) in names), evaluations[0])
+    worst = sorted(evaluation["per_image"], key=lambda image: _badness(image, evaluation))[:WORST]
+    section.lead = [
+        f"Of {data_name(evaluation)} by {evaluation['model']['name']} on {evaluation['backend']}: "
+        "escapes first, then false alarms, then the poorest outlines."
+    ]
+    section.tables = [
+        Table(
+            ("image", "truth px", "predicted px", "in both px", "verdict"),
+            [
+                (
+                    image["name"],
+                    f"{image['truth_px']:,}",
+                    f"{_pixels(image, evaluation)[0]:,}",
+                    f"{_pixels(image, evaluation)[1]:,}",
+                    _fault(image),
+                )
+                for image in worst
+            ],
+        )
+    ]
+    if data is None:
+        section.notes = ["The pictures are drawn where --data gives the folder of the images."]
+    else:
+        backend = _backend_of(evaluation)
+        section.pictures = _pictures(worst, evaluation, data, backend)
+        section.notes = [
+            "Left the image with its label outlined, right with what is found."
+            if backend
+            else "The label is outlined; what is found is drawn where the model is in engines/."
+        ]
+        if backend is not None:
+            backend.close()
+    return section
+
+
+def _pixels(image: dict[str, Any], evaluation: dict[str, Any]) -> tuple[int, int]:
+    """Predicted pixels, and those that are in the truth too, at the operating threshold."""
+    threshold = str(evaluation["threshold"])
+    return image["predicted_px"][threshold], image["intersection_px"][threshold]
+
+
+def _badness(image: dict[str, Any], evaluation: dict[str, Any]) -> tuple[int, float]:
+    predicted, both = _pixels(image, evaluation)
+    if image["defective"] and image["verdict"] == "OK":
+        return 0, -image["truth_px"]
+    if not image["defective"] and image["verdict"] == "NG":
+        return 1, -predicted
+    union = image["truth_px"] + predicted - both
+    return 2, both / union if union and image["defective"] else 1.0
+
+
+def _fault(image: dict[str, Any]) -> str:
+    right = "NG" if image["defective"] else "OK"
+    if image["verdict"] == right:
+        return str(image["verdict"])
+    return "OK: an escape" if image["defective"] else "NG: a false alarm"
+
+
+def _pictures(
+    worst: Sequence[dict[str, Any]],
+    evaluation: dict[str, Any],
+    data: Path,
+    backend: Backend | None,
+) -> list[Picture]:
+    items = {
+        item.image.relative_to(dataset.root).as_posix(): item
+        for dataset in [read_dataset(data)]
+        for item in dataset.items
+    }
+    pictures = []
+    for image in worst:
+        item = items.get(image["name"])
+        if item is None:
+            raise DataError(data / image["name"], "was evaluated and is not there")
+        predicted, both = _pixels(image, evaluation)
+        union = image["truth_px"] + predicted - both
+        text = _fault(image)
+        text += f", IoU {both / union:.2f}" if image["defective"] else f", {predicted:,} px"
+        uri = _thumbnail(item, image, evaluation["threshold"], backend)
+        pictures.append(Picture(uri, image["name"], text))
+    return pictures
+
+
+def _backend_of(evaluation: dict[str, Any]) -> Backend | None:
+    """The evaluated artifact, if it is among the package's models or in engines/."""
+    for folder in (MODELS, Path("engines")):
+        for path in sorted(folder.glob("*.json")):
+            artifact = path.with_suffix("")
+            if artifact.suffix in KINDS and artifact.is_file():
+                try:
+                    found = read_sidecar(artifact).sha256
+                except ArtifactError:
+                    continue
+                if found == evaluation["model"]["sha256"]:
+                    return open_backend(artifact, evaluation["backend"])
+    return None
+
+
+def _thumbnail(
+    item: Item, counts: dict[str, Any], threshold: float, backend: Backend | None
+) -> str:
+    """The image with its label, and beside it with the prediction, as a JPEG in a data URI."""
+    image = read_image(item.image)
+    truth = read_mask(item, (image.shape[0], image.shape[1]))
+    if int(np.count_nonzero(truth)) != counts["truth_px"]:
+        raise DataError(item.image, "is not the image that was evaluated", "another data set?")
+    views = [overlay(image, truth)]
+    if backend is not None:
+        score = backend.run(image[None, None]).score[0, 0]
+        views.append(overlay(image, defect_mask(score, threshold)))
+    gap = np.full((THUMBNAIL, 6, 3), 128, np.uint8)
+    small = [cv2.resize(v, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA) for v in views]
+    done, jpeg = cv2.imencode(
+        ".jpg",
+        np.hstack([part for view in small for part in (gap, view)][1:]),
+        [cv2.IMWRITE_JPEG_QUALITY, 82],
+    )
+    assert done
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg.tobytes()).decode()
