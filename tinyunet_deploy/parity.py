@@ -241,6 +241,51 @@ class Comparison:
     explanation: Explanation | None = None
     checks: list[Check] = field(default_factory=list)
 
+    def add(
+        self,
+        score: Score,
+        expected: Score,
+        name: str,
+        *,
+        truth: Mask | None,
+        defective: bool | None,
+        threshold: float,
+        min_area: int,
+    ) -> None:
+        """Count one image; all are to come in the order of the parts.
+
+        Args:
+            score, expected: uint8 [H, W], the artifact's and the reference's.
+            defective: what the truth says of the part; None where there is none.
+            threshold, min_area: what makes a mask and a verdict.
+        """
+        mask, wanted = (defect_mask(s, threshold) != 0 for s in (score, expected))
+        flipped = mask != wanted
+        near = np.abs(expected.astype(np.int16) - score_threshold(threshold)) <= NEAR_STEPS
+        difference = _difference(score, expected)
+        intersection, union = int((mask & wanted).sum()), int((mask | wanted).sum())
+        self.histogram += np.bincount(difference.ravel(), minlength=256)
+        self.flipped_near += int((flipped & near).sum())
+        self.flipped_far += int((flipped & ~near).sum())
+        self.intersection_px += intersection
+        self.union_px += union
+        if union:
+            self.least_agreement = min(self.least_agreement, intersection / union)
+        verdicts = [verdict(find_defects(s, threshold, min_area)) for s in (expected, score)]
+        if defective is None:
+            defective = verdicts[0] == "NG"
+        if verdicts[0] != verdicts[1]:
+            self.flips.append(Flip(name, defective, verdicts[0], verdicts[1]))
+        if truth is not None and defective:
+            self.reference_ious.append(_iou(wanted, truth))
+            self.ious.append(_iou(mask, truth))
+        if difference.any():
+            worst = Worst(int(flipped.sum()), int(difference.sum()), self.images, score)
+            heapq.heappush(self.worst, worst)
+            if len(self.worst) > WORST:
+                heapq.heappop(self.worst)
+        self.images += 1
+
     @property
     def figures(self) -> dict[str, float]:
         """Figure -> value, named as in ``parity_limits.toml``; NaN where it is undefined."""
@@ -259,6 +304,14 @@ class Comparison:
             "iou_drop": drop,
             "batch_steps": max(self.batch.steps.values()) if self.batch else math.nan,
         }
+
+    def check(self, limits: Limits) -> None:
+        """Hold the figures that are defined against the limits of the precision and backend."""
+        self.checks = [
+            Check(limit, value, limit.holds(value))
+            for limit in limits.of(self.sidecar.precision, self.backend)
+            if not math.isnan(value := self.figures.get(limit.figure, math.nan))
+        ]
 
     @property
     def outcome(self) -> str:
@@ -420,7 +473,7 @@ def compare(
                 except TinyUNetError as error:
                     found.skipped = str(error)
                     continue
-                found.checks = _check(found, limits.of(sidecar.precision, backend))
+                found.check(limits)
     return parity
 
 
@@ -509,41 +562,20 @@ def _compare(
     workers: int,
     tell: Callable[[str, int], None],
 ) -> None:
-    cut = score_threshold(parity.threshold)
     paths = [part.path for part in parity.parts]
     for scored in score_images(paths, backend, batch_size=batch_size, workers=workers):
         if scored.error is not None or scored.score is None:
             raise DataError(scored.path, "was changed during the comparison")
-        part, score = parity.parts[scored.index], scored.score
-        expected = parity.scores[scored.index]
-        mask, wanted = (defect_mask(s, parity.threshold) != 0 for s in (score, expected))
-        flipped = mask != wanted
-        near = np.abs(expected.astype(np.int16) - cut) <= NEAR_STEPS
-        difference = _difference(score, expected)
-        intersection, union = int((mask & wanted).sum()), int((mask | wanted).sum())
-        found.images += 1
-        found.histogram += np.bincount(difference.ravel(), minlength=256)
-        found.flipped_near += int((flipped & near).sum())
-        found.flipped_far += int((flipped & ~near).sum())
-        found.intersection_px += intersection
-        found.union_px += union
-        if union:
-            found.least_agreement = min(found.least_agreement, intersection / union)
-        verdicts = [
-            verdict(find_defects(s, parity.threshold, parity.min_area)) for s in (expected, score)
-        ]
-        truth = part.truth(score)
-        defective = verdicts[0] == "NG" if part.item is None else part.item.defective
-        if verdicts[0] != verdicts[1]:
-            found.flips.append(Flip(part.name, defective, verdicts[0], verdicts[1]))
-        if truth is not None and defective:
-            found.reference_ious.append(_iou(wanted, truth))
-            found.ious.append(_iou(mask, truth))
-        if difference.any():
-            worst = Worst(int(flipped.sum()), int(difference.sum()), scored.index, score)
-            heapq.heappush(found.worst, worst)
-            if len(found.worst) > WORST:
-                heapq.heappop(found.worst)
+        part = parity.parts[scored.index]
+        found.add(
+            scored.score,
+            parity.scores[scored.index],
+            part.name,
+            truth=part.truth(scored.score),
+            defective=None if part.item is None else part.item.defective,
+            threshold=parity.threshold,
+            min_area=parity.min_area,
+        )
         tell(f"{found.model.name} on {found.backend}", 1)
 
 
@@ -572,15 +604,6 @@ def _explain(parity: Parity, part: Part, judge: Backend, other: Backend) -> Expl
         found = float((apart > 0).sum() if stage == "mask" else apart.max())
         differences.append(StageDifference(stage, found))
     return Explanation(part.name, tuple(differences))
-
-
-def _check(found: Comparison, limits: Sequence[Limit]) -> list[Check]:
-    figures = found.figures
-    return [
-        Check(limit, value, limit.holds(value))
-        for limit in limits
-        if not math.isnan(value := figures.get(limit.figure, math.nan))
-    ]
 
 
 def _examples(parity: Parity) -> list[Image]:
