@@ -23,25 +23,23 @@ _BINS: Final = 0x7F80
 """Where infinity begins."""
 _EDGES: Final = (np.arange(_BINS + 1, dtype=np.uint32) << 16).view(np.float32).astype(np.float64)
 _EDGES[-1] = np.finfo(np.float32).max
-_LEVELS: Final = 127
-"""Symmetric int8: -127..127."""
 
 
-def convolution_inputs(model: onnx.ModelProto) -> list[str]:
-    """Names of the tensors that convolutions read, the normalised image first."""
-    return list(dict.fromkeys(n.input[0] for n in model.graph.node if n.op_type == "Conv"))
+def activations(model: onnx.ModelProto) -> list[str]:
+    """Names of what the ReLUs give: all that int8 has to hold but the image."""
+    return [node.output[0] for node in model.graph.node if node.op_type == "Relu"]
 
 
 def histograms(model: onnx.ModelProto, images: Iterable[Image]) -> dict[str, Histogram]:
-    """Distribution of what each convolution of a float32 graph reads.
+    """Distribution of each activation of a float32 graph.
 
     Args:
         images: uint8 [H, W] each.
 
     Returns:
-        Tensor name -> histogram of its absolute values over all images, zeros included.
+        Activation -> histogram of its absolute values over all images, zeros included.
     """
-    names = convolution_inputs(model)
+    names = activations(model)
     counts: dict[str, Histogram] = {name: np.zeros(_BINS, np.int64) for name in names}
     for values in watch(model, names, images):
         for name, value in values.items():
@@ -122,6 +120,9 @@ def entropy(counts: Histogram) -> float:
     return float(edges[best_stop])
 
 
+MIN_SHARE: Final = 1e-3
+"""Share of the largest value that is held at least, where nearly all are 0."""
+
 METHODS: Final[dict[str, Callable[[Histogram], float]]] = {
     "minmax": largest,
     "entropy": entropy,
@@ -134,9 +135,8 @@ METHODS: Final[dict[str, Callable[[Histogram], float]]] = {
 
 
 def ranges(counts: dict[str, Histogram], method: str) -> dict[str, float]:
-    """Tensor name -> largest absolute value that int8 is to hold.
-
-    The first tensor is the normalised image: that is known to fill [-1, 1].
-    """
-    image, *activations = counts
-    return {image: 1.0, **{name: METHODS[method](counts[name]) for name in activations}}
+    """Activation -> largest absolute value that int8 is to hold, positive even of a dead one."""
+    return {
+        name: max(METHODS[method](one), MIN_SHARE * top) if (top := largest(one)) else 1.0
+        for name, one in counts.items()
+    }

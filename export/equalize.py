@@ -1,12 +1,15 @@
-"""Making the channels of each activation equally large, so that one int8 range suits them all.
+"""Scaling activations so that int8 suits them, in a network that computes the same.
 
 ReLU, max pooling, nearest resizing, zero padding and concatenation all commute with a positive
 factor per channel. So what a convolution gives can be divided by it and what the next ones take
 multiplied, and the network computes the same: Nagel et al. 2019, "Data-Free Quantization Through
-Weight Equalization and Bias Correction". The factor moves a share ``alpha`` of the spread from the
-activations, which have one range for all channels, to the weights, which have one per output
-channel: Xiao et al. 2023, "SmoothQuant", eq. 4, with the channel's own peak instead of the
-weights'.
+Weight Equalization and Bias Correction".
+
+``equalize`` moves a share ``alpha`` of the spread between the channels of an activation, which
+have one range, to the weights, which have one per output channel: Xiao et al. 2023, "SmoothQuant",
+eq. 4, with the channel's own peak instead of the weights'. ``in_steps`` then counts each activation
+in its own int8 steps, so that what a concatenation joins has one scale however unlike its parts
+are.
 """
 
 from __future__ import annotations
@@ -29,9 +32,14 @@ Peaks = dict[str, NDArray[np.float32]]
 ALPHAS: Final = (0.0, 0.35, 0.5)
 """What an int8 file is tried with; 0 leaves the network as it is."""
 
+GREY: Final = 128.0
+"""What is taken off a grey value to make it int8."""
 MIN_RATIO: Final = 1e-3
 """A channel whose peak is a smaller share of the largest is taken to have this share."""
-_KEEP_CHANNELS: Final = ("MaxPool", "Resize", "Pad")
+MOVES: Final = ("MaxPool", "Resize", "Pad", "Concat")
+"""Operators that compute no number that was not there."""
+LEVELS: Final = 127
+"""Symmetric int8: -127..127."""
 
 
 def channel_peaks(model: onnx.ModelProto, images: Iterable[Image]) -> Peaks:
@@ -60,30 +68,71 @@ def equalize(
     Args:
         alpha: 0 changes nothing, 1 makes all peaks of an activation equal.
     """
-    equalized = onnx.ModelProto()
-    equalized.CopyFrom(model)
-    tensors = {tensor.name: tensor for tensor in equalized.graph.initializer}
+    return _divided(model, {name: _factors(peak, alpha) for name, peak in peaks.items()})
+
+
+def in_steps(model: onnx.ModelProto, reaches: Mapping[str, float]) -> onnx.ModelProto:
+    """The same network with its activations in int8 steps: 127 of them reach as far as is given.
+
+    OpenVINO up to 2026.4 needs a step of 1 at a concatenation: it moves the quantisation to the
+    inputs, and there loses the scale.
+
+    The grey image is in steps as well, and exactly, as its 256 values less 128, not the odd
+    (x / 127.5 - 1) * 127. Padding is then grey 128 instead of 127.5.
+
+    Args:
+        reaches: output of a ReLU -> largest value that int8 is to hold, positive.
+    """
+    scaled = _divided(model, {name: np.full(1, x / LEVELS) for name, x in reaches.items()})
+    tensors = {tensor.name: tensor for tensor in scaled.graph.initializer}
+    producers = {node.output[0]: node for node in scaled.graph.node}
+    first = next(node for node in scaled.graph.node if node.op_type == "Conv")
+    if len(first.input) < 3:  # an exporter leaves out a bias that is all zero
+        zero = np.zeros(tensors[first.input[1]].dims[0], np.float32)
+        first.input.append(f"{first.input[1]}.bias")
+        scaled.graph.initializer.append(numpy_helper.from_array(zero, first.input[2]))
+        tensors[first.input[2]] = scaled.graph.initializer[-1]
+    subtract = producers[first.input[0]]
+    multiply = producers[subtract.input[0]]
+    gain, offset = (float(numpy_helper.to_array(tensors[n.input[1]])) for n in (multiply, subtract))
+    weight, bias = (numpy_helper.to_array(tensors[x]).astype(np.float64) for x in first.input[1:])
+    for name, value in (
+        (multiply.input[1], np.ones(())),
+        (subtract.input[1], np.full((), GREY)),
+        (first.input[1], weight * gain),
+        (first.input[2], bias + (GREY * gain - offset) * weight.sum(axis=(1, 2, 3))),
+    ):
+        tensors[name].CopyFrom(numpy_helper.from_array(value.astype(np.float32), name))
+    return scaled
+
+
+def _divided(model: onnx.ModelProto, factors: Mapping[str, NDArray[np.float64]]) -> onnx.ModelProto:
+    """The same network with the outputs of its ReLUs divided by factors [C] or [1]."""
+    divided = onnx.ModelProto()
+    divided.CopyFrom(model)
+    tensors = {tensor.name: tensor for tensor in divided.graph.initializer}
     values = {
         name: numpy_helper.to_array(tensor).astype(np.float64) for name, tensor in tensors.items()
     }
-    convolutions = {node.output[0]: node for node in equalized.graph.node if node.op_type == "Conv"}
-    readers = _readers(equalized)
+    convolutions = {node.output[0]: node for node in divided.graph.node if node.op_type == "Conv"}
+    readers = _readers(divided)
     changed = set()
-    for node in equalized.graph.node:
+    for node in divided.graph.node:
         if node.op_type != "Relu":
             continue
         weight, *bias = convolutions[node.input[0]].input[1:]
-        factor = _factors(peaks[node.output[0]], alpha)
+        channels = len(values[weight])
+        factor = np.broadcast_to(factors[node.output[0]], channels)
         values[weight] /= factor[:, None, None, None]
         for name in bias:  # an exporter leaves out one that is all zero
             values[name] /= factor
         changed |= {weight, *bias}
         for reader, start in readers[node.output[0]]:
-            values[reader][:, start : start + len(factor)] *= factor[:, None, None]
+            values[reader][:, start : start + channels] *= factor[:, None, None]
             changed.add(reader)
     for name in changed:
         tensors[name].CopyFrom(numpy_helper.from_array(values[name].astype(np.float32), name))
-    return equalized
+    return divided
 
 
 def _factors(peak: NDArray[np.float32], alpha: float) -> NDArray[np.float64]:
@@ -114,7 +163,7 @@ def _readers(model: onnx.ModelProto) -> dict[str, list[tuple[str, int]]]:
             parts[output] = [(output, channels[node.input[0]])]
         elif node.op_type == "Concat":
             parts[output] = [part for name in node.input for part in parts[name]]
-        elif node.op_type in _KEEP_CHANNELS and node.input[0] in parts:
+        elif node.op_type in MOVES and node.input[0] in parts:
             parts[output] = parts[node.input[0]]
         elif any(name in parts for name in node.input):
             raise ValueError(f"{node.op_type} may not commute with a factor per channel")

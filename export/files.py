@@ -23,7 +23,7 @@ from export.compare import (
     likeness,
     scores,
 )
-from export.equalize import ALPHAS, channel_peaks, equalize
+from export.equalize import ALPHAS, channel_peaks, equalize, in_steps
 from export.graph import OPSET, onnx_graph
 from export.images import Labelled, read_lots
 from export.quantize import RECIPE, quantize, weight_counts
@@ -179,7 +179,7 @@ class Calibrated:
         """The int8 file by a calibration and with convolutions kept in float32."""
         alpha = calibration.alpha
         reaches = ranges(self._counts[alpha], calibration.method)
-        return quantize(self._models[alpha], reaches, sorted(kept))
+        return quantize(in_steps(self._models[alpha], reaches), kept)
 
     def measure(
         self, calibration: Calibration, lot: str, kept: Sequence[str] | frozenset[str] = ()

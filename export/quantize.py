@@ -1,33 +1,32 @@
 """A float32 graph as an int8 graph with explicit Q/DQ, the one form for TensorRT and CPUs.
 
-Weights are int8 per output channel, inputs of convolutions int8 per tensor, both symmetric with
-zero point 0; biases and everything between the convolutions stay float32. Outputs of convolutions
-get no Q/DQ, so that a builder can fuse the ReLU.
-
-``quant_pre_process`` is left out: there is no batch normalisation to fold, so all that it changes
-in these graphs is to add contrib operator sets that a parser may refuse.
+Weights are int8 per output channel, activations int8 per tensor, both symmetric with zero point 0;
+biases and what follows the logit stay float32. An activation is quantised where it is made, after
+its ReLU and before pooling, resizing and concatenation: these move numbers and compute none, so a
+runtime does them on bytes, and a builder still fuses convolution, ReLU and quantisation.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Final
 
 import numpy as np
 import onnx
-from onnxruntime.quantization import QuantType
-from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, TensorsData
-from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
 
+from export.equalize import LEVELS, MOVES
 from export.graph import file_of
 
 RECIPE: Final = {
-    "ActivationSymmetric": True,
-    "WeightSymmetric": True,
-    "QuantizeBias": False,
-    "OpTypesToExcludeOutputQuantization": ["Conv"],
+    "activations": "int8 per tensor, scale 1, zero point 0",
+    "weights": "int8 per output channel, zero point 0",
+    "biases": "float32",
 }
+_STEP: Final = "step"
+_ZERO: Final = "zero"
 
 
 def convolutions(model: onnx.ModelProto) -> dict[str, str]:
@@ -43,37 +42,70 @@ def weight_counts(model: onnx.ModelProto) -> dict[str, int]:
     }
 
 
-def quantize(
-    model: onnx.ModelProto, ranges: Mapping[str, float], keep: Collection[str] = ()
-) -> bytes:
+def quantize(model: onnx.ModelProto, keep: Collection[str] = ()) -> bytes:
     """The int8 ONNX file of a float32 graph.
 
     Args:
-        ranges: tensor that a convolution reads -> largest absolute value that int8 is to hold.
+        model: its activations counted in int8 steps, by :func:`export.equalize.in_steps`.
         keep: convolutions that stay in float32, by their names in :func:`convolutions`.
     """
-    names = convolutions(model)
-    source = onnx.ModelProto()
-    source.CopyFrom(model)
-    tensors = {
-        name: TensorData(lowest=np.float32(-reach), highest=np.float32(reach))
-        for name, reach in ranges.items()
+    quantized = onnx.ModelProto()
+    quantized.CopyFrom(model)
+    graph = quantized.graph
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    graph.initializer.append(numpy_helper.from_array(np.float32(1.0), _STEP))
+    graph.initializer.append(numpy_helper.from_array(np.int8(0), _ZERO))
+    integer = {
+        node.name for node in graph.node if node.op_type == "Conv" and _name(node) not in keep
     }
-    quantizer = QDQQuantizer(
-        source,
-        per_channel=True,
-        reduce_range=False,
-        weight_qType=QuantType.QInt8,
-        activation_qType=QuantType.QInt8,
-        tensors_range=TensorsData(CalibrationMethod.MinMax, tensors),
-        nodes_to_quantize=[],
-        nodes_to_exclude=[names[name] for name in keep],
-        op_types_to_quantize=["Conv"],
-        extra_options=dict(RECIPE),
-    )
-    quantizer.quantize_model()
-    quantizer.model.topological_sort()
-    return file_of(quantizer.model.model)
+    """Nodes that read int8: these convolutions, and what moves numbers on their way there."""
+    wanted = {node.input[0] for node in graph.node if node.name in integer}
+    for node in reversed(graph.node):
+        if node.op_type in MOVES and node.output[0] in wanted:
+            integer.add(node.name)
+            wanted.update(node.input)
+    nodes: list[onnx.NodeProto] = []
+    twins: dict[str, str] = {}
+    """Activation -> itself, from int8 and back."""
+    for node in list(graph.node):
+        if node.name in integer:
+            if node.op_type == "Conv":
+                weight = node.input[1]
+                nodes.append(_dequantized(graph, tensors[weight]))
+                node.input[1] = nodes[-1].output[0]
+            for place, name in enumerate(node.input):
+                node.input[place] = twins.get(name, name)
+        nodes.append(node)
+        (output,) = node.output
+        if output in wanted and node.op_type not in MOVES:
+            names = [output, f"{output}.int8", f"{output}.dequantized"]
+            for kind, before, after in zip(
+                ("QuantizeLinear", "DequantizeLinear"), names, names[1:], strict=False
+            ):
+                nodes.append(helper.make_node(kind, [before, _STEP, _ZERO], [after], after))
+            twins[output] = names[-1]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return file_of(quantized)
+
+
+def rounded(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Weights [C_out, C_in, H, W] in int8, and what a step of each output channel is: [C_out]."""
+    peak = np.abs(weight).max(axis=(1, 2, 3))
+    step = np.where(peak > 0, peak / LEVELS, 1.0).astype(np.float32)
+    steps = np.rint(weight / step[:, None, None, None])
+    return steps.clip(-LEVELS, LEVELS).astype(np.int8), step
+
+
+def _dequantized(graph: onnx.GraphProto, weight: onnx.TensorProto) -> onnx.NodeProto:
+    """Put a weight into the graph as int8 instead, and give the node that gives it back."""
+    name = weight.name
+    values, step = rounded(numpy_helper.to_array(weight))
+    weight.CopyFrom(numpy_helper.from_array(values, f"{name}.int8"))
+    graph.initializer.append(numpy_helper.from_array(step, f"{name}.step"))
+    graph.initializer.append(numpy_helper.from_array(np.zeros_like(step, np.int8), f"{name}.zero"))
+    inputs = [f"{name}.{part}" for part in ("int8", "step", "zero")]
+    return helper.make_node("DequantizeLinear", inputs, [name], f"{name}.dequantized", axis=0)
 
 
 def _name(node: onnx.NodeProto) -> str:

@@ -114,11 +114,13 @@ class _Watch:
             checksum = zlib.crc32(answer.tobytes())
             if self._seen.setdefault(index, -1) != checksum:
                 self._seen[index] = checksum
+                part = subject.parts[index]
                 self._found.add(
-                    subject.parts[index],
-                    index,
                     answer,
                     subject.scores[index],
+                    part.name,
+                    truth=part.truth(answer),
+                    defective=None if part.item is None else part.item.defective,
                     threshold=subject.threshold,
                     min_area=subject.min_area,
                 )

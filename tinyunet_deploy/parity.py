@@ -241,6 +241,51 @@ class Comparison:
     explanation: Explanation | None = None
     checks: list[Check] = field(default_factory=list)
 
+    def add(
+        self,
+        score: Score,
+        expected: Score,
+        name: str,
+        *,
+        truth: Mask | None,
+        defective: bool | None,
+        threshold: float,
+        min_area: int,
+    ) -> None:
+        """Count one image; all are to come in the order of the parts.
+
+        Args:
+            score, expected: uint8 [H, W], the artifact's and the reference's.
+            defective: what the truth says of the part; None where there is none.
+            threshold, min_area: what makes a mask and a verdict.
+        """
+        mask, wanted = (defect_mask(s, threshold) != 0 for s in (score, expected))
+        flipped = mask != wanted
+        near = np.abs(expected.astype(np.int16) - score_threshold(threshold)) <= NEAR_STEPS
+        difference = _difference(score, expected)
+        intersection, union = int((mask & wanted).sum()), int((mask | wanted).sum())
+        self.histogram += np.bincount(difference.ravel(), minlength=256)
+        self.flipped_near += int((flipped & near).sum())
+        self.flipped_far += int((flipped & ~near).sum())
+        self.intersection_px += intersection
+        self.union_px += union
+        if union:
+            self.least_agreement = min(self.least_agreement, intersection / union)
+        verdicts = [verdict(find_defects(s, threshold, min_area)) for s in (expected, score)]
+        if defective is None:
+            defective = verdicts[0] == "NG"
+        if verdicts[0] != verdicts[1]:
+            self.flips.append(Flip(name, defective, verdicts[0], verdicts[1]))
+        if truth is not None and defective:
+            self.reference_ious.append(_iou(wanted, truth))
+            self.ious.append(_iou(mask, truth))
+        if difference.any():
+            worst = Worst(int(flipped.sum()), int(difference.sum()), self.images, score)
+            heapq.heappush(self.worst, worst)
+            if len(self.worst) > WORST:
+                heapq.heappop(self.worst)
+        self.images += 1
+
     @property
     def figures(self) -> dict[str, float]:
         """Figure -> value, named as in ``parity_limits.toml``; NaN where it is undefined."""
@@ -260,59 +305,12 @@ class Comparison:
             "batch_steps": max(self.batch.steps.values()) if self.batch else math.nan,
         }
 
-    def add(
-        self,
-        part: Part,
-        index: int,
-        score: Score,
-        expected: Score,
-        *,
-        threshold: float,
-        min_area: int,
-    ) -> None:
-        """Hold one more score against the reference's.
-
-        Args:
-            part: the image, with its truth if there is any.
-            index: its place among the parts.
-            score, expected: this backend's and the reference's.
-            threshold, min_area: what makes a mask and a verdict.
-        """
-        cut = score_threshold(threshold)
-        mask, wanted = (defect_mask(s, threshold) != 0 for s in (score, expected))
-        flipped = mask != wanted
-        near = np.abs(expected.astype(np.int16) - cut) <= NEAR_STEPS
-        difference = _difference(score, expected)
-        intersection, union = int((mask & wanted).sum()), int((mask | wanted).sum())
-        self.images += 1
-        self.histogram += np.bincount(difference.ravel(), minlength=256)
-        self.flipped_near += int((flipped & near).sum())
-        self.flipped_far += int((flipped & ~near).sum())
-        self.intersection_px += intersection
-        self.union_px += union
-        if union:
-            self.least_agreement = min(self.least_agreement, intersection / union)
-        verdicts = [verdict(find_defects(s, threshold, min_area)) for s in (expected, score)]
-        truth = part.truth(score)
-        defective = verdicts[0] == "NG" if part.item is None else part.item.defective
-        if verdicts[0] != verdicts[1]:
-            self.flips.append(Flip(part.name, defective, verdicts[0], verdicts[1]))
-        if truth is not None and defective:
-            self.reference_ious.append(_iou(wanted, truth))
-            self.ious.append(_iou(mask, truth))
-        if difference.any():
-            worst = Worst(int(flipped.sum()), int(difference.sum()), index, score)
-            heapq.heappush(self.worst, worst)
-            if len(self.worst) > WORST:
-                heapq.heappop(self.worst)
-
     def check(self, limits: Limits) -> None:
-        """Hold the figures against the limits of this precision and backend."""
-        figures = self.figures
+        """Hold the figures that are defined against the limits of the precision and backend."""
         self.checks = [
             Check(limit, value, limit.holds(value))
             for limit in limits.of(self.sidecar.precision, self.backend)
-            if not math.isnan(value := figures.get(limit.figure, math.nan))
+            if not math.isnan(value := self.figures.get(limit.figure, math.nan))
         ]
 
     @property
@@ -569,11 +567,13 @@ def _compare(
     for scored in score_images(paths, backend, batch_size=batch_size, workers=workers):
         if scored.error is not None or scored.score is None:
             raise DataError(scored.path, "was changed during the comparison")
+        part = parity.parts[scored.index]
         found.add(
-            parity.parts[scored.index],
-            scored.index,
             scored.score,
             parity.scores[scored.index],
+            part.name,
+            truth=part.truth(scored.score),
+            defective=None if part.item is None else part.item.defective,
             threshold=parity.threshold,
             min_area=parity.min_area,
         )
