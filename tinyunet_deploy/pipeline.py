@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +30,7 @@ from tinyunet_deploy.images import (
     read_image,
 )
 from tinyunet_deploy.report import Line, Report, Summary
+from tinyunet_deploy.shards import Shard, in_shards, refuse_shards
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +152,102 @@ class Outputs:
     """``scores/NAME``: the score as a grey PNG."""
 
 
+@dataclass(frozen=True)
+class Inspection:
+    """What becomes of a score: what counts as a defect, and which files are written where."""
+
+    root: Path
+    """The folder whose tree the output mirrors."""
+    output: Path
+    threshold: float
+    """Probability in [0, 1] over which a pixel is a defect."""
+    min_area: int
+    """Pixels that a defect must have to make a part NG."""
+    outputs: Outputs = Outputs()
+
+    def options(self, backend: Backend) -> dict[str, Any]:
+        """Everything on which masks and report depend, for :class:`Report`."""
+        return {
+            "input_root": str(self.root),
+            "model_sha256": backend.artifact.sidecar.sha256,
+            "backend": backend.name,
+            "device": backend.device,
+            "threshold": self.threshold,
+            "min_area": self.min_area,
+            "overlays": self.outputs.overlays,
+            "scores": self.outputs.scores,
+        }
+
+    def name(self, path: Path) -> str:
+        """What the report calls an image: its path below the root."""
+        return path.relative_to(self.root).as_posix()
+
+    def finish(self, scored: Scored) -> Line:
+        """Write the files of one image.
+
+        Returns:
+            Its line of the report.
+
+        Raises:
+            RuntimeUnavailable: the disk is full or read-only.
+        """
+        name = self.name(scored.path)
+        if scored.image is None or scored.score is None:
+            assert scored.error is not None
+            error = scored.error
+            return {"path": name, "status": "skipped", "reason": error.reason, "what": error.what}
+        defects = find_defects(scored.score, self.threshold, self.min_area)
+        mask = defect_mask(scored.score, self.threshold)
+        _put(self.output / "masks" / png_name(name), encode_png(mask))
+        if self.outputs.scores:
+            _put(self.output / "scores" / png_name(name), encode_png(scored.score))
+        if self.outputs.overlays:
+            _put(self.output / "overlays" / f"{name}.jpg", encode_jpeg(overlay(scored.image, mask)))
+        return {
+            "path": name,
+            "status": "ok",
+            "verdict": verdict(defects),
+            "max_score": int(scored.score.max()),
+            "defects": [asdict(defect) for defect in defects],
+        }
+
+
+def inspect(
+    paths: Iterable[Path],
+    backend: Backend,
+    inspection: Inspection,
+    *,
+    batch_size: int,
+    workers: int,
+) -> Generator[Line]:
+    """Score image files and write what the inspection says, all of it overlapped.
+
+    Args:
+        paths: below the inspection's root; taken as needed, never listed.
+        batch_size: images per call of the backend.
+        workers: threads that decode, and as many that write.
+
+    Yields:
+        The report line of each image, in order, once its files are in place.
+
+    Raises:
+        RuntimeUnavailable: the disk is full or read-only; what was written stays valid.
+    """
+    results = score_images(paths, backend, batch_size=batch_size, workers=workers)
+    writers = ThreadPoolExecutor(workers, "write")
+    writing: deque[Future[Line]] = deque()
+    try:
+        for scored in results:
+            writing.append(writers.submit(inspection.finish, scored))
+            while writing and (writing[0].done() or len(writing) > 2 * (batch_size + workers)):
+                yield writing.popleft().result()
+        while writing:
+            yield writing.popleft().result()
+    finally:
+        writers.shutdown(cancel_futures=True)
+        results.close()
+
+
 def infer(
     sources: Sequence[Path],
     output: Path,
@@ -160,6 +258,7 @@ def infer(
     batch_size: int,
     workers: int,
     outputs: Outputs = Outputs(),
+    shard: Shard | None = None,
     each: Callable[[Line], None] | None = None,
 ) -> Summary:
     """Write masks and a report for image files and folders, or go on where a run stopped.
@@ -170,74 +269,47 @@ def infer(
             to others.
         threshold: probability in [0, 1].
         min_area: pixels that a defect must have to make a part NG.
+        shard: inspect these images only; the last shard to finish writes the whole report.
         each: called with the report line of each image, in order.
 
     Returns:
-        Counts over the whole folder, what an earlier run did included.
+        Counts over the whole folder, or over the shard, what an earlier run did included.
 
     Raises:
         RefusedError: the output folder belongs to another run, or there is no image at all.
         RuntimeUnavailable: the disk is full or read-only; what was written stays valid.
     """
-    root = common_root(sources)
-    options = {
-        "input_root": str(root),
-        "model_sha256": backend.artifact.sidecar.sha256,
-        "backend": backend.name,
-        "device": backend.device,
-        "threshold": threshold,
-        "min_area": min_area,
-        "overlays": outputs.overlays,
-        "scores": outputs.scores,
-    }
+    inspection = Inspection(common_root(sources), output, threshold, min_area, outputs)
+    options = inspection.options(backend)
 
-    def name_of(path: Path) -> str:
-        return path.relative_to(root).as_posix()
+    def todo(report: Report) -> Iterator[Path]:
+        for path in walk_images(sources, output):
+            name = inspection.name(path)
+            if (shard is None or name in shard) and name not in report:
+                yield path
 
-    def finish(scored: Scored) -> Line:
-        name = name_of(scored.path)
-        if scored.image is None or scored.score is None:
-            assert scored.error is not None
-            error = scored.error
-            return {"path": name, "status": "skipped", "reason": error.reason, "what": error.what}
-        defects = find_defects(scored.score, threshold, min_area)
-        mask = defect_mask(scored.score, threshold)
-        _put(output / "masks" / png_name(name), encode_png(mask))
-        if outputs.scores:
-            _put(output / "scores" / png_name(name), encode_png(scored.score))
-        if outputs.overlays:
-            _put(output / "overlays" / f"{name}.jpg", encode_jpeg(overlay(scored.image, mask)))
-        return {
-            "path": name,
-            "status": "ok",
-            "verdict": verdict(defects),
-            "max_score": int(scored.score.max()),
-            "defects": [asdict(defect) for defect in defects],
-        }
-
-    with Report(output, options) as report, contextlib.ExitStack() as cleanup:
-        todo = (path for path in walk_images(sources, output) if name_of(path) not in report)
-        results = score_images(todo, backend, batch_size=batch_size, workers=workers)
-        cleanup.callback(results.close)
-        writers = ThreadPoolExecutor(workers, "write")
-        cleanup.callback(writers.shutdown, cancel_futures=True)
-        writing: deque[Future[Line]] = deque()
-
-        def settle(most: int) -> None:
-            while len(writing) > most:
-                line = writing.popleft().result()
+    def fill(report: Report) -> Summary:
+        lines = inspect(todo(report), backend, inspection, batch_size=batch_size, workers=workers)
+        with contextlib.closing(lines):
+            for line in lines:
                 report.add(line)
                 if each:
                     each(line)
-
-        for scored in results:
-            writing.append(writers.submit(finish, scored))
-            settle(2 * (batch_size + workers))
-        settle(0)
-        if not report.summary.images:
-            raise RefusedError(root, "holds no image", f"suffixes are {suffixes()}")
+        if not report.summary.images and not shard:
+            raise no_image(inspection.root)
         report.finish()
         return report.summary
+
+    if shard is not None:
+        return in_shards(output, options, shard, fill)
+    refuse_shards(output)
+    with Report(output, options) as report:
+        return fill(report)
+
+
+def no_image(folder: Path) -> RefusedError:
+    """The error of a folder without any image."""
+    return RefusedError(folder, "holds no image", f"suffixes are {suffixes()}")
 
 
 def png_name(name: str) -> str:

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from tinyunet_deploy.cli.options import debug_option, model_options, operating_options
+from tinyunet_deploy.cli.options import (
+    ShardType,
+    debug_option,
+    model_options,
+    operating_options,
+)
+
+if TYPE_CHECKING:
+    from tinyunet_deploy.shards import Shard
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -25,6 +34,11 @@ from tinyunet_deploy.cli.options import debug_option, model_options, operating_o
 @click.option("--scores", is_flag=True, help="Write the scores as grey PNGs.")
 @click.option(
     "--self-test", is_flag=True, help="First check the model's answers on its golden images."
+)
+@click.option(
+    "--shard",
+    type=ShardType(),
+    help="Inspect one of N parts; start all N, anywhere, with the same OUTPUT.",
 )
 @click.option(
     "--format",
@@ -49,6 +63,7 @@ def infer(
     overlays: bool,
     scores: bool,
     self_test: bool,
+    shard: Shard | None,
     style: str,
 ) -> int:
     """Find defects in IMAGES, files and folders.
@@ -67,7 +82,7 @@ def infer(
     from tinyunet_deploy.errors import RefusedError, TinyUNetError
     from tinyunet_deploy.pipeline import Outputs
     from tinyunet_deploy.pipeline import infer as infer_images
-    from tinyunet_deploy.report import REPORT, Line
+    from tinyunet_deploy.report import REPORT, SHARDS, Line
 
     console = Console(stderr=True)
     with open_backend(
@@ -105,6 +120,7 @@ def infer(
                 batch_size=batch_size,
                 workers=workers or processor_count(),
                 outputs=Outputs(overlays, scores),
+                shard=shard,
                 each=each,
             )
             seconds = time.monotonic() - started
@@ -116,8 +132,10 @@ def infer(
             f"{summary.skipped} skipped"
         )
         masks, report = map(click.format_filename, (output / "masks", output / REPORT))
+        if shard and (output / SHARDS).exists():
+            report = f"comes when all {shard.count} shards are done"
         click.echo(f"masks: {masks}  report: {report}")
     click.echo(f"{done} images in {seconds:.1f} s on {loaded.name}", err=True)
-    if not summary.ok:
+    if not summary.ok and not shard:
         raise RefusedError(output / REPORT, "no image was usable", "each has its reason there")
     return 3 if summary.skipped else 0

@@ -36,6 +36,23 @@ class ClassList(click.ParamType):  # type: ignore[type-arg]  # not subscriptable
         return tuple(sorted(classes))
 
 
+class ShardType(click.ParamType):  # type: ignore[type-arg]  # not subscriptable before click 8.4
+    """One of several shards as ``1/4``: the first of four."""
+
+    name = "shard"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        return "I/N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from tinyunet_deploy.shards import Shard
+
+        try:
+            return value if isinstance(value, Shard) else Shard.parse(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
 def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that say which artifact runs, where and in what batches."""
     for option in reversed(
