@@ -112,9 +112,13 @@ class Report:
         self._append(line)
         self.summary.count(line)
 
-    def finish(self) -> None:
-        """Put the summary under the lines: the folder is complete."""
-        if self._resumed:
+    def finish(self, *, sort: bool = False) -> None:
+        """Put the summary under the lines: the folder is complete.
+
+        Args:
+            sort: the lines were not added in the order of the input tree.
+        """
+        if self._resumed or sort:
             lines = in_order(_lines(self.folder / REPORT))
             write_atomic(self.folder / REPORT, b"".join(map(_encode, lines)))
             self._file.close()

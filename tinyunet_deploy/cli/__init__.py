@@ -26,7 +26,9 @@ VERBS: Final = {
     "infer": "tinyunet_deploy.cli.infer:infer",
     "info": "tinyunet_deploy.cli.info:info",
     "parity": "tinyunet_deploy.cli.parity:parity",
+    "triton": "tinyunet_deploy.cli.triton:triton",
     "verify": "tinyunet_deploy.cli.verify:verify",
+    "watch": "tinyunet_deploy.cli.watch:watch",
 }
 """Verb -> where its command is."""
 
