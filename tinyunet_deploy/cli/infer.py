@@ -29,6 +29,11 @@ if TYPE_CHECKING:
     help="Folder for masks/ and report.jsonl.",
 )
 @model_options
+@click.option(
+    "--server",
+    metavar="URL",
+    help="Run in an inference server: http://HOST:8000/NAME or grpc://HOST:8001/NAME.",
+)
 @operating_options
 @click.option("--overlays", is_flag=True, help="Write pictures with the defects outlined.")
 @click.option("--scores", is_flag=True, help="Write the scores as grey PNGs.")
@@ -58,6 +63,7 @@ def infer(
     trust_engine: bool,
     batch_size: int,
     workers: int | None,
+    server: str | None,
     threshold: float | None,
     min_area: int | None,
     overlays: bool,
@@ -78,16 +84,25 @@ def infer(
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
-    from tinyunet_deploy.backends import open_backend, processor_count
+    from tinyunet_deploy.backends import Backend, open_backend, processor_count
     from tinyunet_deploy.errors import RefusedError, TinyUNetError
     from tinyunet_deploy.pipeline import Outputs
     from tinyunet_deploy.pipeline import infer as infer_images
     from tinyunet_deploy.report import REPORT, SHARDS, Line
 
+    def load() -> Backend:
+        if not server:
+            return open_backend(
+                model, backend, device, trust_engine=trust_engine, self_test=self_test
+            )
+        from tinyunet_deploy.backends.server import ServerBackend
+
+        if model or backend or device or trust_engine or self_test:
+            raise click.UsageError("--server says itself what it runs, and where")
+        return ServerBackend(server)
+
     console = Console(stderr=True)
-    with open_backend(
-        model, backend, device, trust_engine=trust_engine, self_test=self_test
-    ) as loaded:
+    with load() as loaded:
         sidecar = loaded.artifact.sidecar
         with Progress(
             TextColumn("inferring"),
