@@ -14,7 +14,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import sysconfig
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -48,7 +47,8 @@ needs_packages = pytest.mark.skipif(
     not (PACKAGES / "tritonclient").is_dir(), reason="no tritonclient in .cache/triton"
 )
 
-MODEL = """
+MODEL = f"import sys; sys.path[:0] = {sys.path!r}"
+MODEL += """
 from pathlib import Path
 import numpy as np, onnxruntime
 import triton_python_backend_utils as triton
@@ -61,12 +61,13 @@ class TritonPythonModel:
         self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
     def execute(self, requests):
-        images = [triton.get_input_tensor_by_name(each, "image").as_numpy() for each in requests]
+        given = [triton.get_input_tensor_by_name(each, "image") for each in requests]
+        images = [np.from_dlpack(tensor) for tensor in given]  # its numpy() is of numpy 1
         (scores,) = self.session.run(["score"], {"image": np.concatenate(images)})
         with self.sizes.open("a") as file:
             print(len(scores), file=file)
         parts = np.split(scores, np.cumsum([len(each) for each in images])[:-1])
-        tensors = [triton.Tensor("score", part) for part in parts]
+        tensors = [triton.Tensor.from_dlpack("score", part) for part in parts]
         return [triton.InferenceResponse([tensor]) for tensor in tensors]
 """
 
@@ -115,7 +116,7 @@ def served(golden_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     command += ["--backend-directory", backend.parent, "--allow-metrics", "false"]
     command += ["--http-address", "127.0.0.1", "--http-port", http]
     command += ["--grpc-address", "127.0.0.1", "--grpc-port", grpc]
-    environment = {**os.environ, "PYTHONPATH": sysconfig.get_path("purelib")}
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(PACKAGES / "nvidia_pytriton.libs")}
     with (
         log.open("w") as file,
         subprocess.Popen(

@@ -85,8 +85,7 @@ class Report:
             raise RuntimeUnavailable(folder, f"cannot be locked: {error.strerror}") from error
         try:
             claim(folder, options)
-            for leftover in folder.rglob(f".*{PART}"):
-                leftover.unlink()
+            sweep(folder)
             self._resumed = path.exists()
             if self._resumed:
                 kept = [line for line in _lines(path) if line["status"] == "ok"]
@@ -149,6 +148,12 @@ class Report:
         except OSError as error:
             where = self.folder / REPORT
             raise RuntimeUnavailable(where, f"cannot write: {error.strerror}") from error
+
+
+def sweep(folder: Path) -> None:
+    """Remove what writers that were killed have left in a folder and below; nobody may write."""
+    for leftover in folder.rglob(f".*{PART}"):
+        leftover.unlink()
 
 
 def claim(folder: Path, options: dict[str, Any]) -> None:

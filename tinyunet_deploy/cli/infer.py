@@ -16,6 +16,7 @@ from tinyunet_deploy.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from tinyunet_deploy.backends import Backend
     from tinyunet_deploy.shards import Shard
 
 
@@ -46,6 +47,11 @@ if TYPE_CHECKING:
     help="Inspect one of N parts; start all N, anywhere, with the same OUTPUT.",
 )
 @click.option(
+    "--ray",
+    metavar="ADDRESS",
+    help="Let the nodes of a Ray cluster do it: HOST:6379, or auto for the one of this machine.",
+)
+@click.option(
     "--format",
     "style",
     type=click.Choice(["table", "json"]),
@@ -70,6 +76,7 @@ def infer(
     scores: bool,
     self_test: bool,
     shard: Shard | None,
+    ray: str | None,
     style: str,
 ) -> int:
     """Find defects in IMAGES, files and folders.
@@ -77,33 +84,59 @@ def infer(
     Writes a mask for each image, mirroring the input tree, and one report. An image that cannot be
     used is skipped and reported (exit 3). The same command run again goes on where it stopped.
     """
+    import contextlib
     import dataclasses
+    import functools
     import json
     import time
+    from collections.abc import Callable
 
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
-    from tinyunet_deploy.backends import Backend, open_backend, processor_count
+    from tinyunet_deploy.backends import open_backend, processor_count
     from tinyunet_deploy.errors import RefusedError, TinyUNetError
     from tinyunet_deploy.pipeline import Outputs
     from tinyunet_deploy.pipeline import infer as infer_images
-    from tinyunet_deploy.report import REPORT, SHARDS, Line
+    from tinyunet_deploy.report import REPORT, SHARDS, Line, Summary
 
-    def load() -> Backend:
-        if not server:
-            return open_backend(
-                model, backend, device, trust_engine=trust_engine, self_test=self_test
-            )
-        from tinyunet_deploy.backends.server import ServerBackend
-
-        if model or backend or device or trust_engine or self_test:
-            raise click.UsageError("--server says itself what it runs, and where")
-        return ServerBackend(server)
+    if server and (model or backend or device or trust_engine or self_test):
+        raise click.UsageError("--server says itself what it runs, and where")
+    if ray and (server or shard):
+        raise click.UsageError("--ray goes without --server and --shard")
 
     console = Console(stderr=True)
-    with load() as loaded:
-        sidecar = loaded.artifact.sidecar
+    with contextlib.ExitStack() as stack:
+        run: Callable[..., Summary]
+        if ray:
+            from tinyunet_deploy.cluster import Loader, infer_on_ray
+
+            loader = Loader(model, backend, device, trust_engine, self_test)
+            run = functools.partial(
+                infer_on_ray, ray, images, output, loader, threshold=threshold, min_area=min_area
+            )
+            where = f"Ray at {ray}"
+        else:
+            if server:
+                from tinyunet_deploy.backends.server import ServerBackend
+
+                loaded: Backend = ServerBackend(server)
+            else:
+                loaded = open_backend(
+                    model, backend, device, trust_engine=trust_engine, self_test=self_test
+                )
+            stack.enter_context(loaded)
+            sidecar = loaded.artifact.sidecar
+            run = functools.partial(
+                infer_images,
+                images,
+                output,
+                loaded,
+                threshold=sidecar.threshold if threshold is None else threshold,
+                min_area=sidecar.min_area if min_area is None else min_area,
+                shard=shard,
+            )
+            where = loaded.name
         with Progress(
             TextColumn("inferring"),
             BarColumn(),
@@ -126,16 +159,10 @@ def infer(
                 if line["status"] == "skipped":
                     click.echo(f"skipped: {TinyUNetError(line['path'], line['what'])}", err=True)
 
-            summary = infer_images(
-                images,
-                output,
-                loaded,
-                threshold=sidecar.threshold if threshold is None else threshold,
-                min_area=sidecar.min_area if min_area is None else min_area,
+            summary = run(
                 batch_size=batch_size,
                 workers=workers or processor_count(),
                 outputs=Outputs(overlays, scores),
-                shard=shard,
                 each=each,
             )
             seconds = time.monotonic() - started
@@ -150,7 +177,7 @@ def infer(
         if shard and (output / SHARDS).exists():
             report = f"comes when all {shard.count} shards are done"
         click.echo(f"masks: {masks}  report: {report}")
-    click.echo(f"{done} images in {seconds:.1f} s on {loaded.name}", err=True)
+    click.echo(f"{done} images in {seconds:.1f} s on {where}", err=True)
     if not summary.ok and not shard:
         raise RefusedError(output / REPORT, "no image was usable", "each has its reason there")
     return 3 if summary.skipped else 0
