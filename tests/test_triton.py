@@ -10,20 +10,18 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 
+from benchmarks.server import PACKAGES, Served, serve
 from tests.conftest import SIZE, part
 from tinyunet_deploy.artifact import (
     Sidecar,
@@ -41,43 +39,10 @@ from tinyunet_deploy.golden import read_golden, write_golden
 from tinyunet_deploy.triton import write_repository
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-PACKAGES = REPOSITORY / ".cache" / "triton"
 
 needs_packages = pytest.mark.skipif(
     not (PACKAGES / "tritonclient").is_dir(), reason="no tritonclient in .cache/triton"
 )
-
-MODEL = f"import sys; sys.path[:0] = {sys.path!r}"
-MODEL += """
-from pathlib import Path
-import numpy as np, onnxruntime
-import triton_python_backend_utils as triton
-
-class TritonPythonModel:
-    def initialize(self, args):
-        folder = Path(args["model_repository"])
-        self.sizes = folder / "batches"
-        path = folder / args["model_version"] / "model.onnx"
-        self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-
-    def execute(self, requests):
-        given = [triton.get_input_tensor_by_name(each, "image") for each in requests]
-        images = [np.from_dlpack(tensor) for tensor in given]  # its numpy() is of numpy 1
-        (scores,) = self.session.run(["score"], {"image": np.concatenate(images)})
-        with self.sizes.open("a") as file:
-            print(len(scores), file=file)
-        parts = np.split(scores, np.cumsum([len(each) for each in images])[:-1])
-        tensors = [triton.Tensor.from_dlpack("score", part) for part in parts]
-        return [triton.InferenceResponse([tensor]) for tensor in tensors]
-"""
-
-
-class Served(NamedTuple):
-    http: str
-    grpc: str
-    model: Path
-    folder: Path
-    """Of the model in the repository."""
 
 
 @pytest.fixture(scope="module")
@@ -93,60 +58,10 @@ def golden_onnx(tiny_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture(scope="module")
 def served(golden_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """Triton, serving what ``write_repository`` wrote."""
-    server = PACKAGES / "pytriton" / "tritonserver"
-    if not server.is_dir():
+    if not (PACKAGES / "pytriton").is_dir():
         pytest.skip("no nvidia-pytriton in .cache/triton")
-    scratch = tmp_path_factory.mktemp("triton")
-    folder = write_repository(golden_onnx, scratch / "models")
-    config = (folder / "config.pbtxt").read_text()
-    config = config.replace('platform: "onnxruntime_onnx"', 'backend: "python"')
-    (folder / "config.pbtxt").write_text(config)
-    (folder / "1" / "model.py").write_text(MODEL)
-    backend = scratch / "backends" / "python"
-    shutil.copytree(server / "backends" / "python", backend)
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    stub = "triton_python_backend_stub"
-    shutil.copy(server / "python_backend_stubs" / version / stub, backend / stub)
-    for program in (backend / stub, server / "bin" / "tritonserver"):
-        program.chmod(0o755)
-    http, grpc = free_port(), free_port()
-    log = scratch / "log"
-    command = [server / "bin" / "tritonserver", "--model-repository", scratch / "models"]
-    command += ["--backend-directory", backend.parent, "--allow-metrics", "false"]
-    command += ["--http-address", "127.0.0.1", "--http-port", http]
-    command += ["--grpc-address", "127.0.0.1", "--grpc-port", grpc]
-    environment = {**os.environ, "LD_LIBRARY_PATH": str(PACKAGES / "nvidia_pytriton.libs")}
-    with (
-        log.open("w") as file,
-        subprocess.Popen(
-            [str(word) for word in command], env=environment, stdout=file, stderr=file
-        ) as process,
-    ):
-        try:
-            wait_until_ready(http, process, log)
-            name = f"127.0.0.1:{{}}/{folder.name}".format
-            yield Served(f"http://{name(http)}", f"grpc://{name(grpc)}", golden_onnx, folder)
-        finally:
-            process.terminate()
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
-
-
-def wait_until_ready(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(600):
-        assert process.poll() is None, log.read_text()[-4000:]
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/health/ready"):
-                return
-        except OSError:
-            time.sleep(0.1)
-    pytest.fail(log.read_text()[-4000:])
+    with serve(golden_onnx, tmp_path_factory.mktemp("triton")) as served:
+        yield served
 
 
 def parsed(config: Path) -> dict[str, Any]:
@@ -246,13 +161,15 @@ def test_the_command_says_how_to_go_on(tmp_path: Path, capsys: pytest.CaptureFix
 # The server
 
 
-def test_triton_scores_the_warm_up_images_before_it_is_ready(served: Served) -> None:
+def test_triton_scores_the_warm_up_images_before_it_is_ready(
+    served: Served, golden_onnx: Path
+) -> None:
     assert (served.folder / "batches").read_text().split()[:2] == ["4", "4"]
 
 
-def test_the_server_says_what_it_runs(served: Served) -> None:
+def test_the_server_says_what_it_runs(served: Served, golden_onnx: Path) -> None:
     with ServerBackend(served.http) as backend:
-        sidecar = read_sidecar(served.model)
+        sidecar = read_sidecar(golden_onnx)
         assert backend.artifact.sidecar.sha256 == sidecar.sha256
         assert backend.artifact.sidecar.threshold == sidecar.threshold
         assert (backend.contract.height, backend.contract.width) == (SIZE, SIZE)
@@ -262,10 +179,10 @@ def test_the_server_says_what_it_runs(served: Served) -> None:
             backend.run(np.zeros((5, 1, SIZE, SIZE), np.uint8))
 
 
-def test_scores_over_http_are_those_of_the_local_backend(served: Served) -> None:
+def test_scores_over_http_are_those_of_the_local_backend(served: Served, golden_onnx: Path) -> None:
     images = np.stack([part(seed) for seed in range(10)])[:, None]
     batches = [images[:4], images[4:8], images[8:9], images[9:]]
-    with open_backend(served.model, "onnxruntime") as local, ServerBackend(served.http) as server:
+    with open_backend(golden_onnx, "onnxruntime") as local, ServerBackend(served.http) as server:
         wanted = [local.run(batch).score for batch in batches]
         given = [run.score for run in server.run_many(batches)]
     for one, other in zip(wanted, given, strict=True):
@@ -282,12 +199,12 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("scheme", ["http", "grpc"])
 def test_infer_through_the_server_leaves_the_tree_of_the_local_run(
-    station: Path, tmp_path: Path, served: Served, scheme: str
+    station: Path, tmp_path: Path, served: Served, golden_onnx: Path, scheme: str
 ) -> None:
     """gRPC in a process of its own, for ``tritonclient`` brings protobuf of another version."""
     (station / "cut.png").write_bytes(b"\x89PNG")
     infer = [str(station), "--format", "json", "--scores", "-b", "3", "-o"]
-    local = ["--model", str(served.model), "--backend", "onnxruntime"]
+    local = ["--model", str(golden_onnx), "--backend", "onnxruntime"]
     assert run(tinyunet, ["infer", *infer, str(tmp_path / "local"), *local]) == 3
     program = "from tinyunet_deploy.cli import infer_main; infer_main()"
     address = getattr(served, scheme)
@@ -302,13 +219,15 @@ def test_infer_through_the_server_leaves_the_tree_of_the_local_run(
     assert "on server" in done.stderr
     assert tree(tmp_path / "out") == tree(tmp_path / "local")
     record = json.loads((tmp_path / "out" / "run.json").read_text())
-    assert record["model_sha256"] == read_sidecar(served.model).sha256
+    assert record["model_sha256"] == read_sidecar(golden_onnx).sha256
 
 
 def test_what_is_wrong_with_a_server_is_told_in_one_line(
     served: Served, station: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    port = free_port()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
     with pytest.raises(RuntimeUnavailable, match=r"does not answer: .*refused"):
         ServerBackend(f"http://127.0.0.1:{port}/tiny")
     with pytest.raises(RefusedError, match=r"the server says: .*unknown model"):
@@ -324,7 +243,9 @@ def test_what_is_wrong_with_a_server_is_told_in_one_line(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_connection_that_the_server_has_closed_is_made_again(served: Served) -> None:
+def test_a_connection_that_the_server_has_closed_is_made_again(
+    served: Served, golden_onnx: Path
+) -> None:
     image = np.zeros((1, 1, SIZE, SIZE), np.uint8)
     with ServerBackend(served.http) as backend:
         first = backend.run(image).score

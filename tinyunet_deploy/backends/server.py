@@ -21,7 +21,7 @@ from urllib.parse import SplitResult, quote, urlsplit
 
 import numpy as np
 
-from tinyunet_deploy.artifact import Artifact, parse_sidecar
+from tinyunet_deploy.artifact import Artifact, Sidecar, parse_sidecar
 from tinyunet_deploy.backends import Backend, Run
 from tinyunet_deploy.contract import INPUT_NAME, OUTPUT_NAME, Batch
 from tinyunet_deploy.errors import RefusedError, RuntimeUnavailable
@@ -220,19 +220,14 @@ class ServerBackend(Backend):
         self._address = _Address.parse(url)
         self._transports: deque[Transport] = deque()
         transport = self._connect()
-        config = transport.config()
-        self._server = transport.server()
-        self._transports.append(transport)
         try:
-            text = config["parameters"][SIDECAR]["string_value"]
-        except KeyError:
-            raise RefusedError(
-                url, "has no sidecar, so nothing is known of it", "tinyunet triton MODEL -o ..."
-            ) from None
-        sidecar = parse_sidecar(text, url)
-        most = int(config["max_batch_size"])
-        contract = dataclasses.replace(sidecar.contract, max_batch=most)
-        super().__init__(Artifact(Path(url), b"", dataclasses.replace(sidecar, contract=contract)))
+            self._server = transport.server()
+            sidecar = _served(url, transport.config())
+        except BaseException:
+            transport.close()
+            raise
+        self._transports.append(transport)
+        super().__init__(Artifact(Path(url), b"", sidecar))
         self.device = "server"
 
     @property
@@ -271,6 +266,19 @@ class ServerBackend(Backend):
 
     def _connect(self) -> Transport:
         return TRANSPORTS[urlsplit(self._address.url).scheme](self._address)
+
+
+def _served(url: str, config: dict[str, Any]) -> Sidecar:
+    """The sidecar in a model's configuration, with the largest batch that the server takes."""
+    try:
+        text = config["parameters"][SIDECAR]["string_value"]
+    except KeyError:
+        raise RefusedError(
+            url, "has no sidecar, so nothing is known of it", "tinyunet triton MODEL -o ..."
+        ) from None
+    sidecar = parse_sidecar(text, url)
+    contract = dataclasses.replace(sidecar.contract, max_batch=int(config["max_batch_size"]))
+    return dataclasses.replace(sidecar, contract=contract)
 
 
 def _no_answer(address: _Address, why: str) -> RuntimeUnavailable:
