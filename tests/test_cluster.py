@@ -81,7 +81,8 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(tiny_onnx: Path) -> list[str]:
-    return ["--model", str(tiny_onnx), "--backend", "onnxruntime", "-b", "2", "--format", "json"]
+    words = ["--model", str(tiny_onnx), "--backend", "onnxruntime", "--threshold", "0.55"]
+    return [*words, "-b", "2", "--scores", "--format", "json"]
 
 
 def tree(folder: Path) -> dict[str, bytes]:

@@ -111,6 +111,8 @@ def infer(
         if ray:
             from tinyunet_deploy.cluster import Loader, infer_on_ray
 
+            # Ray tells of lost workers on stdout, which is for results.
+            stack.enter_context(contextlib.redirect_stdout(sys.stderr))
             loader = Loader(model, backend, device, trust_engine, self_test)
             run = functools.partial(
                 infer_on_ray, ray, images, output, loader, threshold=threshold, min_area=min_area
