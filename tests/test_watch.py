@@ -246,6 +246,7 @@ def test_the_folder_may_be_away_for_a_while_but_not_for_good(start: Any, tmp_pat
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_the_command_ends_gracefully(tmp_path: Path, tiny_onnx: Path, number: int) -> None:
     (tmp_path / "in").mkdir()
+    write_png(tmp_path / "in" / "before.png", part(0))
     program = "import sys; from tinyunet_deploy.cli import main; sys.exit(main())"
     words = [str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--model", str(tiny_onnx)]
     words += ["--backend", "onnxruntime", "--deadline-ms", "0.001"]
@@ -260,6 +261,7 @@ def test_the_command_ends_gracefully(tmp_path: Path, tiny_onnx: Path, number: in
         assert process.stdout is not None
         assert process.stderr is not None
         assert "Ctrl-C ends it" in process.stderr.readline()
+        assert "before.png" in process.stdout.readline()
         write_png(tmp_path / "in" / "line\nbreak.png", part(0))
         line = process.stdout.readline()
         process.send_signal(number)
@@ -272,9 +274,7 @@ def test_the_command_ends_gracefully(tmp_path: Path, tiny_onnx: Path, number: in
         assert "LATE  line\\nbreak.png: " in line
     lines, summary = read_report(tmp_path / "out" / "report.jsonl")
     assert summary is not None
-    assert summary.images == len(lines) == 1
-    if lines[0]["late"]:
-        assert process.returncode == 6
-        assert "1 of 1 verdicts came later than 0.001 ms" in told
-    else:
-        assert process.returncode == 0
+    assert summary.images == 2
+    assert [line["late"] for line in lines] == [False, True]
+    assert process.returncode == 6
+    assert "1 of 1 verdicts came later than 0.001 ms" in told
