@@ -232,21 +232,21 @@ def _lines(
         for row in data.iter_rows():
             yield json.loads(row["line"])
     except ray.exceptions.RayError as error:
-        raise _ours(error) from error
+        raise _ours(ray, error) from error
 
 
 def _told(ray: Any, reference: Any) -> Any:
     try:
         return ray.get(reference)
     except ray.exceptions.RayError as error:
-        raise _ours(error) from error
+        raise _ours(ray, error) from error
 
 
-def _ours(error: BaseException) -> BaseException:
-    """The error of this library that lies behind one of Ray's."""
+def _ours(ray: Any, error: BaseException) -> BaseException:
+    """The error of this library that lies behind one of Ray's, which poses as it."""
     seen: BaseException | None = error
     while seen is not None:
-        if isinstance(seen, TinyUNetError):
+        if isinstance(seen, TinyUNetError) and not isinstance(seen, ray.exceptions.RayError):
             return seen
         seen = getattr(seen, "cause", None) or seen.__cause__
     what = str(error).strip().splitlines()[-1]

@@ -48,7 +48,7 @@ class Device(click.ParamType):  # type: ignore[type-arg]  # not subscriptable be
 def triton(
     model: Path | None, output: Path, name: str | None, device: str | None, instances: int
 ) -> None:
-    """Put MODEL into a model repository of NVIDIA's Triton Inference Server.
+    """Put MODEL into a model repository for NVIDIA's Triton.
 
     MODEL is an ONNX file or a TensorRT plan; the one that comes with the package if not given.
     """
