@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import os
 import re
 import shlex
 from collections.abc import Sequence
@@ -106,24 +107,39 @@ def read_sidecar(path: Path) -> Sidecar:
     kind = kind_of(path)
     where = sidecar_path(path)
     try:
-        fields = json.loads(read_regular(where, limit=16 * 1024 * 1024))
+        sidecar = parse_sidecar(read_regular(where, limit=16 * 1024 * 1024), where)
     except FileNotFoundError:
         raise _unusable(path, path, "has no sidecar, so nothing is known of it") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
         raise _unusable(path, where, f"is not a readable sidecar: {error}") from error
+    except ArtifactError as error:
+        raise _unusable(path, where, error.what) from error
+    if sidecar.kind != kind:
+        raise _unusable(path, where, f"is of the kind {sidecar.kind}, not {kind}")
+    return sidecar
+
+
+def parse_sidecar(text: str | bytes, where: str | os.PathLike[str]) -> Sidecar:
+    """A sidecar from its text; ``where`` names it in errors.
+
+    Raises:
+        ArtifactError: it is damaged or of another schema version.
+    """
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(where, f"is not a readable sidecar: {error}") from error
     try:
         if fields["schema_version"] != SCHEMA_VERSION:
-            raise _unusable(path, where, "is of another schema version")
+            raise ArtifactError(where, "is of another schema version")
         if fields.pop("sidecar_sha256") != _digest_of_fields(fields):
-            raise _unusable(path, where, "was edited after it was written")
+            raise ArtifactError(where, "was edited after it was written")
         del fields["schema_version"]
         contract = Contract(**fields.pop("contract"))
         sidecar = Sidecar(contract=contract, **fields)
         _check_values(sidecar)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise _unusable(path, where, f"is not a valid sidecar: {error}") from error
-    if sidecar.kind != kind:
-        raise _unusable(path, where, f"is of the kind {sidecar.kind}, not {kind}")
+        raise ArtifactError(where, f"is not a valid sidecar: {error}") from error
     return sidecar
 
 

@@ -33,6 +33,7 @@ from tinyunet_deploy.images import (
     read_bytes,
 )
 from tinyunet_deploy.report import Line, Report, Summary
+from tinyunet_deploy.shards import Shard, in_shards, refuse_shards
 from tinyunet_deploy.trace import Trace, span
 
 
@@ -203,6 +204,125 @@ class Outputs:
     """``scores/NAME``: the score as a grey PNG."""
 
 
+@dataclass(frozen=True)
+class Inspection:
+    """What becomes of a score: what counts as a defect, and which files are written where."""
+
+    root: Path
+    """The folder whose tree the output mirrors."""
+    output: Path
+    threshold: float
+    """Probability in [0, 1] over which a pixel is a defect."""
+    min_area: int
+    """Pixels that a defect must have to make a part NG."""
+    outputs: Outputs = Outputs()
+
+    def options(self, backend: Backend) -> dict[str, Any]:
+        """Everything on which masks and report depend, for :class:`Report`."""
+        return {
+            "input_root": str(self.root),
+            "model_sha256": backend.artifact.sidecar.sha256,
+            "backend": backend.name,
+            "device": backend.device,
+            "threshold": self.threshold,
+            "min_area": self.min_area,
+            "overlays": self.outputs.overlays,
+            "scores": self.outputs.scores,
+        }
+
+    def name(self, path: Path) -> str:
+        """What the report calls an image: its path below the root."""
+        return path.relative_to(self.root).as_posix()
+
+    def finish(self, scored: Scored, trace: Trace | None = None) -> Line:
+        """Write the files of one image.
+
+        Returns:
+            Its line of the report.
+
+        Raises:
+            RuntimeUnavailable: the disk is full or read-only.
+        """
+        name = self.name(scored.path)
+        if scored.image is None or scored.score is None:
+            assert scored.error is not None
+            error = scored.error
+            return {"path": name, "status": "skipped", "reason": error.reason, "what": error.what}
+        image, score, index = scored.image, scored.score, scored.index
+        if trace is not None:
+            trace.left_queue(index)
+        with span(trace, "post-process", index):
+            defects = find_defects(score, self.threshold, self.min_area)
+            mask = defect_mask(score, self.threshold)
+
+        def put(path: Path, encode: Callable[[], bytes]) -> None:
+            with span(trace, "encode", index):
+                data = encode()
+            with span(trace, "write", index):
+                _put(path, data)
+
+        put(self.output / "masks" / png_name(name), lambda: encode_png(mask))
+        if self.outputs.scores:
+            put(self.output / "scores" / png_name(name), lambda: encode_png(score))
+        if self.outputs.overlays:
+            picture = self.output / "overlays" / f"{name}.jpg"
+            put(picture, lambda: encode_jpeg(overlay(image, mask)))
+        return {
+            "path": name,
+            "status": "ok",
+            "verdict": verdict(defects),
+            "max_score": int(score.max()),
+            "defects": [asdict(defect) for defect in defects],
+        }
+
+
+def inspect(
+    paths: Iterable[Path],
+    backend: Backend,
+    inspection: Inspection,
+    *,
+    batch_size: int,
+    workers: int,
+    trace: Trace | None = None,
+) -> Generator[Line]:
+    """Score image files and write what the inspection says, all of it overlapped.
+
+    Args:
+        paths: below the inspection's root; taken as needed, never listed.
+        batch_size: images per call of the backend.
+        workers: threads that decode, and as many that write; with 0 nothing overlaps.
+        trace: takes when each stage of each image was.
+
+    Yields:
+        The report line of each image, in order, once its files are in place.
+
+    Raises:
+        RuntimeUnavailable: the disk is full or read-only; what was written stays valid.
+    """
+    results = score_images(paths, backend, batch_size=batch_size, workers=workers, trace=trace)
+    writers = _executor(workers, "write")
+    writing: deque[tuple[int, Future[Line]]] = deque()
+    most = 2 * (batch_size + workers) if workers else 0
+
+    def settled() -> Line:
+        index, finished = writing.popleft()
+        line = finished.result()
+        if trace is not None:
+            trace.left_queue(index)
+        return line
+
+    try:
+        for scored in results:
+            writing.append((scored.index, writers.submit(inspection.finish, scored, trace)))
+            while writing and (writing[0][1].done() or len(writing) > most):
+                yield settled()
+        while writing:
+            yield settled()
+    finally:
+        writers.shutdown(cancel_futures=True)
+        results.close()
+
+
 def infer(
     sources: Sequence[Path],
     output: Path,
@@ -213,6 +333,7 @@ def infer(
     batch_size: int,
     workers: int,
     outputs: Outputs = Outputs(),
+    shard: Shard | None = None,
     each: Callable[[Line], None] | None = None,
     trace: Trace | None = None,
 ) -> Summary:
@@ -225,93 +346,59 @@ def infer(
         threshold: probability in [0, 1].
         min_area: pixels that a defect must have to make a part NG.
         workers: threads that decode, and as many that write; with 0 nothing overlaps.
+        shard: inspect these images only; the last shard to finish writes the whole report.
         each: called with the report line of each image, in order.
         trace: takes when each stage of each image was.
 
     Returns:
-        Counts over the whole folder, what an earlier run did included.
+        Counts over the whole folder, or over the shard, what an earlier run did included.
 
     Raises:
         RefusedError: the output folder belongs to another run, or there is no image at all.
         RuntimeUnavailable: the disk is full or read-only; what was written stays valid.
     """
-    root = common_root(sources)
-    options = {
-        "input_root": str(root),
-        "model_sha256": backend.artifact.sidecar.sha256,
-        "backend": backend.name,
-        "device": backend.device,
-        "threshold": threshold,
-        "min_area": min_area,
-        "overlays": outputs.overlays,
-        "scores": outputs.scores,
-    }
+    inspection = Inspection(common_root(sources), output, threshold, min_area, outputs)
+    options = inspection.options(backend)
 
-    def name_of(path: Path) -> str:
-        return path.relative_to(root).as_posix()
+    def todo(report: Report) -> Iterator[Path]:
+        for path in walk_images(sources, output):
+            name = inspection.name(path)
+            if (shard is None or name in shard) and name not in report:
+                yield path
 
-    def put(index: int, path: Path, encode: Callable[[], bytes]) -> None:
-        with span(trace, "encode", index):
-            data = encode()
-        with span(trace, "write", index):
-            _put(path, data)
-
-    def finish(scored: Scored) -> Line:
-        name = name_of(scored.path)
-        if scored.image is None or scored.score is None:
-            assert scored.error is not None
-            error = scored.error
-            return {"path": name, "status": "skipped", "reason": error.reason, "what": error.what}
-        image, score, index = scored.image, scored.score, scored.index
-        if trace is not None:
-            trace.left_queue(index)
-        with span(trace, "post-process", index):
-            defects = find_defects(score, threshold, min_area)
-            mask = defect_mask(score, threshold)
-        put(index, output / "masks" / png_name(name), lambda: encode_png(mask))
-        if outputs.scores:
-            put(index, output / "scores" / png_name(name), lambda: encode_png(score))
-        if outputs.overlays:
-            picture = output / "overlays" / f"{name}.jpg"
-            put(index, picture, lambda: encode_jpeg(overlay(image, mask)))
-        return {
-            "path": name,
-            "status": "ok",
-            "verdict": verdict(defects),
-            "max_score": int(score.max()),
-            "defects": [asdict(defect) for defect in defects],
-        }
-
-    with span(trace, "write"):
-        opened = Report(output, options)
-    with opened as report, contextlib.ExitStack() as cleanup:
-        todo = (path for path in walk_images(sources, output) if name_of(path) not in report)
-        results = score_images(todo, backend, batch_size=batch_size, workers=workers, trace=trace)
-        cleanup.callback(results.close)
-        writers = _executor(workers, "write")
-        cleanup.callback(writers.shutdown, cancel_futures=True)
-        writing: deque[tuple[int, Future[Line]]] = deque()
-
-        def settle(most: int) -> None:
-            while len(writing) > most:
-                index, finished = writing.popleft()
-                line = finished.result()
-                if trace is not None:
-                    trace.left_queue(index)
-                with span(trace, "write", index):
+    def fill(report: Report) -> Summary:
+        lines = inspect(
+            todo(report),
+            backend,
+            inspection,
+            batch_size=batch_size,
+            workers=workers,
+            trace=trace,
+        )
+        with contextlib.closing(lines):
+            for line in lines:
+                with span(trace, "write"):
                     report.add(line)
                 if each:
                     each(line)
-
-        for scored in results:
-            writing.append((scored.index, writers.submit(finish, scored)))
-            settle(2 * (batch_size + workers) if workers else 0)
-        settle(0)
-        if not report.summary.images:
-            raise RefusedError(root, "holds no image", f"suffixes are {suffixes()}")
+        if not report.summary.images and not shard:
+            raise no_image(inspection.root)
         with span(trace, "write"):
             report.finish()
         return report.summary
+
+    if shard is not None:
+        return in_shards(output, options, shard, fill)
+    refuse_shards(output)
+    with span(trace, "write"):
+        opened = Report(output, options)
+    with opened as report:
+        return fill(report)
+
+
+def no_image(folder: Path) -> RefusedError:
+    """The error of a folder without any image."""
+    return RefusedError(folder, "holds no image", f"suffixes are {suffixes()}")
 
 
 def png_name(name: str) -> str:

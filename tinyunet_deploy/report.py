@@ -11,7 +11,7 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePath
 from types import TracebackType
@@ -23,6 +23,8 @@ from tinyunet_deploy.files import PART, write_atomic
 SCHEMA_VERSION: Final = 1
 REPORT: Final = "report.jsonl"
 RUN: Final = "run.json"
+SHARDS: Final = "shards"
+"""Folder of the reports of shards that have not all finished."""
 
 Line = dict[str, Any]
 
@@ -69,7 +71,6 @@ class Report:
         self.summary = Summary()
         self._done: set[str] = set()
         path = folder / REPORT
-        run = {"schema_version": SCHEMA_VERSION, **options}
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -83,9 +84,8 @@ class Report:
                 raise RefusedError(folder, "is in use by another process") from None
             raise RuntimeUnavailable(folder, f"cannot be locked: {error.strerror}") from error
         try:
-            self._claim(run)
-            for leftover in folder.rglob(f".*{PART}"):
-                leftover.unlink()
+            claim(folder, options)
+            sweep(folder)
             self._resumed = path.exists()
             if self._resumed:
                 kept = [line for line in _lines(path) if line["status"] == "ok"]
@@ -111,10 +111,14 @@ class Report:
         self._append(line)
         self.summary.count(line)
 
-    def finish(self) -> None:
-        """Put the summary under the lines: the folder is complete."""
-        if self._resumed:
-            lines = sorted(_lines(self.folder / REPORT), key=lambda line: _order(line["path"]))
+    def finish(self, *, sort: bool = False) -> None:
+        """Put the summary under the lines: the folder is complete.
+
+        Args:
+            sort: the lines were not added in the order of the input tree.
+        """
+        if self._resumed or sort:
+            lines = in_order(_lines(self.folder / REPORT))
             write_atomic(self.folder / REPORT, b"".join(map(_encode, lines)))
             self._file.close()
             self._file = (self.folder / REPORT).open("ab")
@@ -145,22 +149,33 @@ class Report:
             where = self.folder / REPORT
             raise RuntimeUnavailable(where, f"cannot write: {error.strerror}") from error
 
-    def _claim(self, run: dict[str, Any]) -> None:
-        record = self.folder / RUN
-        if not record.exists():
-            if any(entry.suffix != PART for entry in self.folder.iterdir()):
-                raise RefusedError(self.folder, "is not empty and not ours", "give another -o")
-            write_atomic(record, json.dumps(run, indent=2).encode() + b"\n")
-            return
-        try:
-            earlier = json.loads(record.read_bytes())
-            changed = [key for key in run if earlier.get(key) != run[key]]
-        except (OSError, ValueError, AttributeError) as error:
-            raise RefusedError(record, f"is not readable: {error}", "give another -o") from error
-        if changed:
-            raise RefusedError(
-                self.folder, f"was made with another {', '.join(changed)}", "give another -o"
-            )
+
+def sweep(folder: Path) -> None:
+    """Remove what writers that were killed have left in a folder and below; nobody may write."""
+    for leftover in folder.rglob(f".*{PART}"):
+        leftover.unlink()
+
+
+def claim(folder: Path, options: dict[str, Any]) -> None:
+    """Make a folder belong to a run with these options, or see that it does.
+
+    Raises:
+        RefusedError: it belongs to another model or other options, or holds something else.
+    """
+    run = {"schema_version": SCHEMA_VERSION, **options}
+    record = folder / RUN
+    if not record.exists():
+        if any(entry.suffix != PART and entry.name != SHARDS for entry in folder.iterdir()):
+            raise RefusedError(folder, "is not empty and not ours", "give another -o")
+        write_atomic(record, json.dumps(run, indent=2).encode() + b"\n")
+        return
+    try:
+        earlier = json.loads(record.read_bytes())
+        changed = [key for key in run if earlier.get(key) != run[key]]
+    except (OSError, ValueError, AttributeError) as error:
+        raise RefusedError(record, f"is not readable: {error}", "give another -o") from error
+    if changed:
+        raise RefusedError(folder, f"was made with another {', '.join(changed)}", "give another -o")
 
 
 def read_report(path: Path) -> tuple[list[Line], Summary | None]:
@@ -190,5 +205,6 @@ def _encode(line: Line) -> bytes:
     return json.dumps(line, separators=(",", ":")).encode() + b"\n"
 
 
-def _order(name: str) -> tuple[str, ...]:
-    return PurePath(name).parts
+def in_order(lines: Iterable[Line]) -> list[Line]:
+    """Lines in the order of the input tree."""
+    return sorted(lines, key=lambda line: PurePath(line["path"]).parts)

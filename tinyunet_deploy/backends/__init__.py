@@ -212,7 +212,8 @@ BACKENDS: Final = {
     ),
 }
 """Name -> backend, the preferred one for a kind of artifact first."""
-_GPU_ONLY: Final = frozenset({"tensorrt", "onnxruntime-tensorrt"})
+GPU_ONLY: Final = frozenset({"tensorrt", "onnxruntime-tensorrt"})
+"""Names of the backends that need a GPU."""
 
 
 def why_not(name: str) -> str | None:
@@ -269,7 +270,7 @@ def open_backend(
     foreign = trust_engine and kind == "plan" and not sidecar_path(model).exists()
     artifact = trusted_plan(model) if foreign else read_artifact(model)
     if device is None:
-        device = "cuda:0" if kind == "plan" or backend in _GPU_ONLY else "cpu"
+        device = "cuda:0" if kind == "plan" or backend in GPU_ONLY else "cpu"
     if backend is None:
         backend = _choose(kind, device, model)
     entry = BACKENDS[backend]

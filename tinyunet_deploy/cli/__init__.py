@@ -28,7 +28,9 @@ VERBS: Final = {
     "info": "tinyunet_deploy.cli.info:info",
     "line-sim": "tinyunet_deploy.cli.line_sim:line_sim",
     "parity": "tinyunet_deploy.cli.parity:parity",
+    "triton": "tinyunet_deploy.cli.triton:triton",
     "verify": "tinyunet_deploy.cli.verify:verify",
+    "watch": "tinyunet_deploy.cli.watch:watch",
 }
 """Verb -> where its command is."""
 

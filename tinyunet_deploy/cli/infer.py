@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from tinyunet_deploy.cli.options import debug_option, model_options, operating_options
+from tinyunet_deploy.cli.options import (
+    ShardType,
+    debug_option,
+    model_options,
+    operating_options,
+)
+
+if TYPE_CHECKING:
+    from tinyunet_deploy.backends import Backend
+    from tinyunet_deploy.shards import Shard
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -20,11 +30,26 @@ from tinyunet_deploy.cli.options import debug_option, model_options, operating_o
     help="Folder for masks/ and report.jsonl.",
 )
 @model_options
+@click.option(
+    "--server",
+    metavar="URL",
+    help="Run in an inference server: http://HOST:8000/NAME or grpc://HOST:8001/NAME.",
+)
 @operating_options
 @click.option("--overlays", is_flag=True, help="Write pictures with the defects outlined.")
 @click.option("--scores", is_flag=True, help="Write the scores as grey PNGs.")
 @click.option(
     "--self-test", is_flag=True, help="First check the model's answers on its golden images."
+)
+@click.option(
+    "--shard",
+    type=ShardType(),
+    help="Inspect one of N parts; start all N, anywhere, with the same OUTPUT.",
+)
+@click.option(
+    "--ray",
+    metavar="ADDRESS",
+    help="Let the nodes of a Ray cluster do it: HOST:6379, or auto for the one of this machine.",
 )
 @click.option(
     "--format",
@@ -44,11 +69,14 @@ def infer(
     trust_engine: bool,
     batch_size: int,
     workers: int | None,
+    server: str | None,
     threshold: float | None,
     min_area: int | None,
     overlays: bool,
     scores: bool,
     self_test: bool,
+    shard: Shard | None,
+    ray: str | None,
     style: str,
 ) -> int:
     """Find defects in IMAGES, files and folders.
@@ -56,9 +84,12 @@ def infer(
     Writes a mask for each image, mirroring the input tree, and one report. An image that cannot be
     used is skipped and reported (exit 3). The same command run again goes on where it stopped.
     """
+    import contextlib
     import dataclasses
+    import functools
     import json
     import time
+    from collections.abc import Callable
 
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
@@ -67,13 +98,47 @@ def infer(
     from tinyunet_deploy.errors import RefusedError, TinyUNetError
     from tinyunet_deploy.pipeline import Outputs
     from tinyunet_deploy.pipeline import infer as infer_images
-    from tinyunet_deploy.report import REPORT, Line
+    from tinyunet_deploy.report import REPORT, SHARDS, Line, Summary
+
+    if server and (model or backend or device or trust_engine or self_test):
+        raise click.UsageError("--server says itself what it runs, and where")
+    if ray and (server or shard):
+        raise click.UsageError("--ray goes without --server and --shard")
 
     console = Console(stderr=True)
-    with open_backend(
-        model, backend, device, trust_engine=trust_engine, self_test=self_test
-    ) as loaded:
-        sidecar = loaded.artifact.sidecar
+    with contextlib.ExitStack() as stack:
+        run: Callable[..., Summary]
+        if ray:
+            from tinyunet_deploy.cluster import Loader, infer_on_ray
+
+            # Ray tells of lost workers on stdout, which is for results.
+            stack.enter_context(contextlib.redirect_stdout(sys.stderr))
+            loader = Loader(model, backend, device, trust_engine, self_test)
+            run = functools.partial(
+                infer_on_ray, ray, images, output, loader, threshold=threshold, min_area=min_area
+            )
+            where = f"Ray at {ray}"
+        else:
+            if server:
+                from tinyunet_deploy.backends.server import ServerBackend
+
+                loaded: Backend = ServerBackend(server)
+            else:
+                loaded = open_backend(
+                    model, backend, device, trust_engine=trust_engine, self_test=self_test
+                )
+            stack.enter_context(loaded)
+            sidecar = loaded.artifact.sidecar
+            run = functools.partial(
+                infer_images,
+                images,
+                output,
+                loaded,
+                threshold=sidecar.threshold if threshold is None else threshold,
+                min_area=sidecar.min_area if min_area is None else min_area,
+                shard=shard,
+            )
+            where = loaded.name
         with Progress(
             TextColumn("inferring"),
             BarColumn(),
@@ -96,12 +161,7 @@ def infer(
                 if line["status"] == "skipped":
                     click.echo(f"skipped: {TinyUNetError(line['path'], line['what'])}", err=True)
 
-            summary = infer_images(
-                images,
-                output,
-                loaded,
-                threshold=sidecar.threshold if threshold is None else threshold,
-                min_area=sidecar.min_area if min_area is None else min_area,
+            summary = run(
                 batch_size=batch_size,
                 workers=workers or processor_count(),
                 outputs=Outputs(overlays, scores),
@@ -116,8 +176,10 @@ def infer(
             f"{summary.skipped} skipped"
         )
         masks, report = map(click.format_filename, (output / "masks", output / REPORT))
+        if shard and (output / SHARDS).exists():
+            report = f"comes when all {shard.count} shards are done"
         click.echo(f"masks: {masks}  report: {report}")
-    click.echo(f"{done} images in {seconds:.1f} s on {loaded.name}", err=True)
-    if not summary.ok:
+    click.echo(f"{done} images in {seconds:.1f} s on {where}", err=True)
+    if not summary.ok and not shard:
         raise RefusedError(output / REPORT, "no image was usable", "each has its reason there")
     return 3 if summary.skipped else 0

@@ -46,6 +46,23 @@ def ClassList() -> NumberList:  # noqa: N802  stands for a type
     return NumberList("classes")
 
 
+class ShardType(click.ParamType):  # type: ignore[type-arg]  # not subscriptable before click 8.4
+    """One of several shards as ``1/4``: the first of four."""
+
+    name = "shard"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        return "I/N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from tinyunet_deploy.shards import Shard
+
+        try:
+            return value if isinstance(value, Shard) else Shard.parse(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
 def artifact_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that say which artifact runs and where."""
     for option in reversed(

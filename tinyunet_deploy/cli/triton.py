@@ -1,0 +1,78 @@
+"""``tinyunet triton``."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tinyunet_deploy.cli.options import debug_option
+
+
+class Device(click.ParamType):  # type: ignore[type-arg]  # not subscriptable before click 8.4
+    """``cpu`` or ``cuda:N``."""
+
+    name = "device"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not re.fullmatch("cpu|cuda:[0-9]+", str(value)):
+            self.fail(f"{value!r} is no device such as cpu or cuda:0", param, ctx)
+        return str(value)
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("model", required=False, type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="The model repository, which may have other models.",
+)
+@click.option("--name", help="What clients call it; the file's name up to its first dot.")
+@click.option(
+    "--device",
+    type=Device(),
+    help="cpu or cuda:0; the GPU for a TensorRT plan, else cpu, if not given.",
+)
+@click.option(
+    "--instances",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="How many of it run at once.",
+)
+@debug_option
+def triton(
+    model: Path | None, output: Path, name: str | None, device: str | None, instances: int
+) -> None:
+    """Put MODEL into a model repository for NVIDIA's Triton.
+
+    MODEL is an ONNX file or a TensorRT plan; the one that comes with the package if not given.
+    """
+    from tinyunet_deploy.artifact import DEFAULT_ONNX, read_sidecar
+    from tinyunet_deploy.errors import RefusedError
+    from tinyunet_deploy.triton import UNVERIFIED_BATCH, write_repository
+
+    model = model or DEFAULT_ONNX
+    if device == "cpu" and model.suffix == ".plan":
+        raise RefusedError(model, "is a TensorRT plan, which does not run on the cpu")
+    gpu = int(device.partition(":")[2]) if device and device != "cpu" else None
+    folder = write_repository(model, output, name=name, gpu=gpu, instances=instances)
+    click.echo(folder)
+    sidecar = read_sidecar(model)
+    if sidecar.verified_batch is None and sidecar.contract.max_batch is None:
+        click.echo(
+            f"batches up to {UNVERIFIED_BATCH}, which nobody verified: tinyunet parity --record",
+            err=True,
+        )
+    if "tensorrt" in sidecar.origin:
+        version = sidecar.origin["tensorrt"]["version"]
+        click.echo(f"needs a Triton with TensorRT {version}", err=True)
+    click.echo(
+        f"tritonserver --model-repository {output}; then "
+        f"tinyunet-infer IMAGES -o OUT --server http://localhost:8000/{folder.name}",
+        err=True,
+    )

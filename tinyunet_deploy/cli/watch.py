@@ -1,0 +1,132 @@
+"""``tinyunet watch``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tinyunet_deploy.cli.options import debug_option, model_options, operating_options
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for masks/ and report.jsonl.",
+)
+@model_options
+@operating_options
+@click.option("--overlays", is_flag=True, help="Write pictures with the defects outlined.")
+@click.option("--scores", is_flag=True, help="Write the scores as grey PNGs.")
+@click.option(
+    "--deadline-ms",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Mark verdicts that come later than this after the image, and exit with 6 if there are.",
+)
+@click.option(
+    "--settle-ms",
+    type=click.FloatRange(min=0),
+    default=50.0,
+    show_default=True,
+    help="Read a file when its size and time have not changed for so long.",
+)
+@click.option(
+    "--format",
+    "style",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="How the verdicts are printed.",
+)
+@debug_option
+def watch(
+    folder: Path,
+    output: Path,
+    model: Path | None,
+    backend: str | None,
+    device: str | None,
+    trust_engine: bool,
+    batch_size: int,
+    workers: int | None,
+    threshold: float | None,
+    min_area: int | None,
+    overlays: bool,
+    scores: bool,
+    deadline_ms: float | None,
+    settle_ms: float,
+    style: str,
+) -> int:
+    """Inspect images as a camera drops them into FOLDER.
+
+    Prints one line per part as soon as its mask is written. Half-written files are waited for.
+    SIGTERM or Ctrl-C ends the watch with its report complete; the same command goes on with it.
+    """
+    import json
+    import signal
+    import threading
+
+    from tinyunet_deploy.backends import open_backend, processor_count
+    from tinyunet_deploy.errors import GateFailed, TinyUNetError
+    from tinyunet_deploy.pipeline import Outputs
+    from tinyunet_deploy.report import REPORT, Line
+    from tinyunet_deploy.watch import watch as watch_folder
+
+    def each(line: Line) -> None:
+        if style == "json":
+            click.echo(json.dumps(line))
+            return
+        defects = line.get("defects", [])
+        what = line.get("what") or "no defect"
+        if defects:
+            plural = "s, the largest" if len(defects) > 1 else ","
+            what = f"{len(defects)} defect{plural} {defects[0]['area_px']} px"
+        latency_ms = line["latency_ms"]
+        since = "" if latency_ms is None else f"{latency_ms:.0f} ms"
+        late = "LATE" if line.get("late") else ""
+        verdict = line.get("verdict", "skipped")
+        click.echo(f"{verdict:7} {since:>8} {late:4}  {TinyUNetError(line['path'], what)}")
+
+    stop = threading.Event()
+
+    def on_signal(number: int, _: object) -> None:
+        stop.set()
+        signal.signal(number, signal.SIG_DFL)
+
+    with open_backend(model, backend, device, trust_engine=trust_engine) as loaded:
+        sidecar = loaded.artifact.sidecar
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, on_signal)
+        click.echo(
+            f"watching {click.format_filename(folder)} on {loaded.name}; Ctrl-C ends it", err=True
+        )
+        watched = watch_folder(
+            folder,
+            output,
+            loaded,
+            threshold=sidecar.threshold if threshold is None else threshold,
+            min_area=sidecar.min_area if min_area is None else min_area,
+            batch_size=batch_size,
+            workers=workers or processor_count(),
+            stop=stop,
+            outputs=Outputs(overlays, scores),
+            deadline_ms=deadline_ms,
+            settle_ms=settle_ms,
+            each=each,
+        )
+    summary = watched.summary
+    click.echo(
+        f"{summary.images} images: {summary.ok - summary.ng} OK, {summary.ng} NG, "
+        f"{summary.skipped} skipped; report: {click.format_filename(output / REPORT)}",
+        err=True,
+    )
+    if watched.late:
+        raise GateFailed(
+            output / REPORT,
+            f"{watched.late} of {watched.timed} verdicts came later than {deadline_ms:g} ms",
+            'they have "late": true there',
+        )
+    return 3 if summary.skipped else 0
