@@ -376,8 +376,8 @@ def infer(
             trace=trace,
         )
         with contextlib.closing(lines):
-            for line in lines:
-                with span(trace, "write"):
+            for index, line in enumerate(lines):
+                with span(trace, "write", index):
                     report.add(line)
                 if each:
                     each(line)
