@@ -1,7 +1,8 @@
 """Which calibration, and which convolutions must stay in float32, for an int8 file to be trusted.
 
-All is measured, against the float32 file, on images that did not calibrate: the choice is made on
-one lot of them and judged on another.
+All is measured, against the float32 file, on images that did not calibrate and on every runtime
+that is here, of which the worst counts: the choice is made on one lot of images and judged on
+another.
 """
 
 from __future__ import annotations
@@ -9,45 +10,64 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
 from export.compare import Likeness
+from tinyunet_deploy.limits import Limit, read_limits
 
 Calibration = TypeVar("Calibration")
 
 MAX_BYTES: Final = 2_200_000
 """What an int8 file should be at most: a little more than one byte for each weight of ``tiny``."""
 
-MIN_AGREEMENT: Final = 0.95
-"""Overlap that int8 masks must have with the float32 ones, besides the IoU budget: an average IoU
-can hide masks that moved."""
-
 Measure = Callable[[frozenset[str]], Likeness]
 """Convolutions in float32 -> figures of the int8 file."""
 
 
-def meets(figures: Likeness, iou_budget: float) -> bool:
-    """Within the budget, no verdict flipped, and masks that overlap."""
-    return (
-        figures.iou_drop <= iou_budget
-        and figures.verdict_flips == 0
-        and figures.agreement_iou >= MIN_AGREEMENT
+def limits(iou_budget: float) -> list[Limit]:
+    """What ``parity_limits.toml`` says of int8, with the budget as the limit of the IoU's drop."""
+    return [
+        replace(limit, value=iou_budget) if limit.figure == "iou_drop" else limit
+        for limit in read_limits().of("int8", "")
+    ]
+
+
+def meets(likeness: Likeness, iou_budget: float) -> bool:
+    """Within all the limits that labelled images can be held against."""
+    figures = likeness.figures
+    return all(
+        limit.holds(figures[limit.figure])
+        for limit in limits(iou_budget)
+        if limit.figure in figures
     )
 
 
-def badness(figures: Likeness) -> tuple[int, float]:
+def badness(likeness: Likeness) -> tuple[float, float]:
     """Sort key, the best first: fewest flipped verdicts, then the masks most like float32's.
 
     The overlap with float32's masks, not the IoU with the truth, decides: it counts what int8
     changed, where the other also rewards a mistake that happens to fit the drawn ellipse.
     """
-    return figures.verdict_flips, -figures.agreement_iou
+    return likeness.figures["flips"], -likeness.figures["agreement"]
 
 
-def best_of(candidates: Mapping[Calibration, Likeness]) -> Calibration:
-    """The calibration to take, the first of equals."""
-    return min(candidates, key=lambda calibration: badness(candidates[calibration]))
+def best_of(
+    quick: Mapping[Calibration, Likeness], measure: Callable[[Calibration], Likeness]
+) -> dict[Calibration, Likeness]:
+    """The calibrations worth a full measurement, the one to take first.
+
+    Args:
+        quick: figures on one runtime.
+        measure: figures on all, the worst of each: none can be better than the quick ones, so
+            what follows the best is left out.
+    """
+    full: dict[Calibration, Likeness] = {}
+    for calibration in sorted(quick, key=lambda one: badness(quick[one])):
+        if full and badness(quick[calibration]) >= min(map(badness, full.values())):
+            break
+        full[calibration] = measure(calibration)
+    return dict(sorted(full.items(), key=lambda item: badness(item[1])))
 
 
 @dataclass(frozen=True)
@@ -68,7 +88,7 @@ class Choice:
         """The sensitivity table, plain values for JSON."""
         return {
             "iou_budget": self.iou_budget,
-            "min_agreement_iou": MIN_AGREEMENT,
+            "limits": {limit.figure: str(limit) for limit in limits(self.iou_budget)},
             "plain": self.plain.as_dict(),
             "alone_in_float32": {name: row.as_dict() for name, row in self.alone.items()},
             "kept_in_float32": list(self.kept),
@@ -127,20 +147,21 @@ def chart(choice: Choice) -> bytes:
     figure = Figure(figsize=(9, 0.28 * len(names) + 1.4), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     colors = ["tab:orange" if name in choice.kept else "tab:blue" for name in names]
-    left.barh(names, [choice.alone[name].agreement_iou for name in names], color=colors)
-    left.axvline(choice.plain.agreement_iou, color="black", label="all in int8")
-    left.axvline(MIN_AGREEMENT, color="tab:red", linestyle="--", label="wanted")
-    left.set_xlabel("mask agreement with float32, IoU")
+    for axes, name, text in (
+        (left, "agreement", "mask agreement with float32, IoU"),
+        (right, "iou_drop", "drop of iou_defective"),
+    ):
+        axes.barh(names, [choice.alone[one].figures[name] for one in names], color=colors)
+        axes.axvline(choice.plain.figures[name], color="black", label="all in int8")
+        for limit in limits(choice.iou_budget):
+            if limit.figure == name:
+                axes.axvline(limit.value, color="tab:red", linestyle="--", label=str(limit))
+        axes.set_xlabel(text)
+        axes.legend(loc="lower left" if axes is left else "lower right")
     left.set_ylabel("the one convolution in float32")
-    right.barh(names, [choice.alone[name].iou_drop for name in names], color=colors)
-    right.axvline(choice.plain.iou_drop, color="black", label="all in int8")
-    right.axvline(choice.iou_budget, color="tab:red", linestyle="--", label="budget")
-    right.set_xlabel("drop of iou_defective")
     left.invert_yaxis()
-    low = min(choice.plain.agreement_iou, *(row.agreement_iou for row in choice.alone.values()))
+    low = min(row.figures["agreement"] for row in (choice.plain, *choice.alone.values()))
     left.set_xlim(math.floor(10 * low) / 10, 1.0)
-    left.legend(loc="lower left")
-    right.legend(loc="lower right")
     figure.suptitle("Orange: kept in float32")
     file = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "tinyunet_deploy", "svg.fonttype": "none"}):

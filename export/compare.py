@@ -2,45 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from tinyunet_deploy import synthetic
-from tinyunet_deploy.artifact import Artifact, Precision
+from tinyunet_deploy.artifact import Artifact
 from tinyunet_deploy.backends import Backend, why_not
 from tinyunet_deploy.backends.onnxruntime import ONNXRuntimeBackend
 from tinyunet_deploy.backends.torch import TorchBackend
-from tinyunet_deploy.contract import Batch, Contract, Image, Mask, score_threshold
-from tinyunet_deploy.defects import find_defects, verdict
+from tinyunet_deploy.contract import Batch, Contract, Image, Mask
 from tinyunet_deploy.errors import DataError, GateFailed
 from tinyunet_deploy.images import IMAGE_SUFFIXES, read_image
-from tinyunet_deploy.metrics import count_image, summarize
+from tinyunet_deploy.limits import FIGURES, read_limits
+from tinyunet_deploy.parity import Comparison, check_batches
 
 IMAGES: Final = 10
 
-
-@dataclass(frozen=True)
-class Limits:
-    """What a file may differ by from its checkpoint, besides flipping no verdict."""
-
-    max_difference_steps: int
-    """Largest difference of one score, in steps of 1/255."""
-    agreement_iou: float
-    """Smallest accepted overlap of the masks; see :func:`agreement_iou`."""
-
-
-LIMITS: Final[dict[Precision, Limits]] = {
-    # Two runtimes sum in another order, so a score on the edge of rounding may move by one.
-    "fp32": Limits(1, 0.9999),
-    # Half keeps 11 bits: logits of 50 move by 0.02, which is up to two steps in the middle of the
-    # sigmoid and more where features of several hundred cancel. Masks must stay as they are.
-    "fp16": Limits(32, 0.999),
-}
-"""Limits of the floating-point files. The int8 file has the IoU budget instead."""
 
 MAX_ACTIVATION: Final = 65504.0 / 2
 """Largest accepted activation of an fp16 file: half of half precision's largest number, to leave
@@ -56,23 +38,17 @@ class Likeness:
     """Against truth, of the reference."""
     iou_defective: float
     """Against truth, of the file."""
-    agreement_iou: float
-    """Overlap of the two's masks; 1.0 where neither finds anything."""
-    verdict_flips: int
-    """Parts whose verdict is not the reference's."""
-    escapes: int
-    """Defective parts that the reference stops and the file lets through."""
-    max_difference_steps: int
-    """Largest difference of a score, in steps of 1/255."""
-
-    @property
-    def iou_drop(self) -> float:
-        """What iou_defective lost; negative where it won."""
-        return self.iou_defective_reference - self.iou_defective
+    figures: Mapping[str, float]
+    """Figure -> value, named as in ``parity_limits.toml``."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return asdict(self)
+        return {
+            "images": self.images,
+            "iou_defective_reference": self.iou_defective_reference,
+            "iou_defective": self.iou_defective,
+            **self.figures,
+        }
 
 
 def comparison_images(contract: Contract, folder: Path | None) -> list[Image]:
@@ -100,106 +76,69 @@ def checkpoint_scores(checkpoint: Artifact, images: Sequence[Image]) -> Batch:
     return scores(TorchBackend(checkpoint), images)
 
 
-def compare(wanted: Batch, exported: Artifact, images: Sequence[Image]) -> dict[str, int | float]:
-    """Hold a file against the scores of its checkpoint, one image and several at a time.
+def compare(wanted: Batch, exported: Artifact, images: Sequence[Image]) -> dict[str, float]:
+    """Hold a file against the scores of its checkpoint.
 
     Args:
         wanted: uint8 [N, 1, H, W].
 
     Returns:
-        The figures of the worse of the two.
+        The number of images, and the figures.
 
     Raises:
-        GateFailed: over :data:`LIMITS`, which int8 files have none of here.
+        GateFailed: over a limit of ``parity_limits.toml``. Those of int8 are for labelled images:
+            an IoU budget holds the file against them.
     """
-    backend, sidecar = ONNXRuntimeBackend(exported), exported.sidecar
-    steps, agreement, flips = 0, 1.0, 0
-    for size in (1, 3):
-        given = scores(backend, images, size)
-        steps = max(steps, int(np.abs(given.astype(np.int16) - wanted).max()))
-        agreement = min(agreement, agreement_iou(wanted, given, sidecar.threshold))
-        flips = max(flips, _flips(wanted, given, sidecar.threshold, sidecar.min_area))
-    if limits := LIMITS.get(sidecar.precision):
-        broken = None
-        if steps > limits.max_difference_steps:
-            allowed = f"{limits.max_difference_steps} allowed"
-            broken = f"scores differ from the checkpoint's by up to {steps} of 255, {allowed}"
-        elif agreement < limits.agreement_iou:
-            broken = (
-                f"masks overlap with the checkpoint's by {agreement:.5f}, "
-                f"{limits.agreement_iou} wanted"
+    backend = ONNXRuntimeBackend(exported)
+    truths = [(None, None)] * len(images)
+    found = _compared(wanted, scores(backend, images), exported, truths)
+    found.batch = check_batches(backend, images[:3], 3)
+    found.check(read_limits())
+    for limit, value, holds in found.checks:
+        if not holds and exported.sidecar.precision != "int8":
+            raise GateFailed(
+                exported.path,
+                f"{limit.figure} beside the checkpoint is {value:.6g}, {limit} wanted",
+                "nothing was written",
             )
-        elif flips:
-            broken = f"{flips} of {len(images)} verdicts are not the checkpoint's"
-        if broken:
-            raise GateFailed(exported.path, broken, "nothing was written")
-    return {
-        "images": len(images),
-        "max_difference_steps": steps,
-        "agreement_iou": agreement,
-        "verdict_flips": flips,
-    }
+    return {"images": len(images), **_defined(found.figures)}
 
 
 def likeness(
-    reference: Batch,
-    given: Batch,
-    truths: Sequence[tuple[Mask, bool]],
-    threshold: float,
-    min_area: int,
+    reference: Batch, given: Batch, artifact: Artifact, truths: Sequence[tuple[Mask, bool]]
 ) -> Likeness:
-    """Compare two sets of scores with each other and with the truth.
+    """Compare the scores of an artifact with the reference's, and both with the truth.
 
     Args:
         reference, given: uint8 [N, 1, H, W].
         truths: defect pixels, and whether the part is defective.
-        threshold, min_area: the operating point.
     """
-    ious, verdicts = [], []
-    for batch in (reference, given):
-        counts = [
-            count_image(
-                score,
-                mask,
-                name="",
-                class_id=None,
-                defective=defective,
-                verdict=verdict(find_defects(score, threshold, min_area)),
-                threshold=threshold,
-            )
-            for (score,), (mask, defective) in zip(batch, truths, strict=True)
-        ]
-        ious.append(summarize(counts, threshold).iou_defective)
-        verdicts.append([image.verdict for image in counts])
+    found = _compared(reference, given, artifact, truths)
+    figures = {name: found.figures[name] for name in FIGURES if name in found.figures}
+    del figures["batch_steps"]  # one at a time
+    ious = [float(np.mean(x)) if x else math.nan for x in (found.reference_ious, found.ious)]
+    return Likeness(found.images, *ious, figures)
+
+
+def worst(rows: Sequence[Likeness]) -> Likeness:
+    """The worst of each figure, of one file on several runtimes."""
+    sides = {"most": max, "least": min}
     return Likeness(
-        images=len(truths),
-        iou_defective_reference=ious[0],
-        iou_defective=ious[1],
-        agreement_iou=agreement_iou(reference, given, threshold),
-        verdict_flips=sum(a != b for a, b in zip(*verdicts, strict=True)),
-        escapes=sum(
-            defective and (before, after) == ("NG", "OK")
-            for before, after, (_, defective) in zip(*verdicts, truths, strict=True)
-        ),
-        max_difference_steps=int(np.abs(given.astype(np.int16) - reference).max()),
+        rows[0].images,
+        rows[0].iou_defective_reference,
+        min(row.iou_defective for row in rows),
+        {name: sides[FIGURES[name]](row.figures[name] for row in rows) for name in rows[0].figures},
     )
 
 
-def agreement_iou(reference: Batch, given: Batch, threshold: float) -> float:
-    """Intersection over union of two sets of masks, pixels of all images counted together."""
-    limit = score_threshold(threshold)
-    a, b = reference > limit, given > limit
-    union = np.count_nonzero(a | b)
-    return float(np.count_nonzero(a & b) / union) if union else 1.0
-
-
-def fastest_backend(artifact: Artifact) -> Backend:
-    """The artifact in OpenVINO, which computes in int8, or else in ONNX Runtime, which emulates."""
+def runtimes() -> list[type[Backend]]:
+    """What runs an ONNX file on the CPU here: OpenVINO, which computes in int8, is the fastest."""
+    found: list[type[Backend]] = [ONNXRuntimeBackend]
     if why_not("openvino") is None:
         from tinyunet_deploy.backends.openvino import OpenVINOBackend
 
-        return OpenVINOBackend(artifact)
-    return ONNXRuntimeBackend(artifact)
+        found.insert(0, OpenVINOBackend)
+    return found
 
 
 def scores(backend: Backend, images: Sequence[Image], size: int = 1) -> Batch:
@@ -207,12 +146,29 @@ def scores(backend: Backend, images: Sequence[Image], size: int = 1) -> Batch:
     return np.concatenate([backend.run(part).score for part in _parts(images, size)])
 
 
-def _flips(reference: Batch, given: Batch, threshold: float, min_area: int) -> int:
-    verdicts = (
-        [verdict(find_defects(score, threshold, min_area)) for (score,) in batch]
-        for batch in (reference, given)
-    )
-    return sum(a != b for a, b in zip(*verdicts, strict=True))
+def _compared(
+    reference: Batch,
+    given: Batch,
+    artifact: Artifact,
+    truths: Sequence[tuple[Mask | None, bool | None]],
+) -> Comparison:
+    sidecar = artifact.sidecar
+    found = Comparison(artifact.path, sidecar, "", "cpu")
+    for (expected,), (score,), (truth, defective) in zip(reference, given, truths, strict=True):
+        found.add(
+            score,
+            expected,
+            str(found.images),
+            truth=truth,
+            defective=defective,
+            threshold=sidecar.threshold,
+            min_area=sidecar.min_area,
+        )
+    return found
+
+
+def _defined(figures: Mapping[str, float]) -> dict[str, float]:
+    return {name: value for name, value in figures.items() if not math.isnan(value)}
 
 
 def _parts(images: Sequence[Image], size: int) -> Iterator[Batch]:

@@ -19,9 +19,10 @@ from export.compare import (
     checkpoint_scores,
     compare,
     comparison_images,
-    fastest_backend,
     likeness,
+    runtimes,
     scores,
+    worst,
 )
 from export.equalize import ALPHAS, channel_peaks, equalize, in_steps
 from export.graph import OPSET, onnx_graph
@@ -29,6 +30,7 @@ from export.images import Labelled, read_lots
 from export.quantize import RECIPE, quantize, weight_counts
 from tinyunet_deploy import __version__
 from tinyunet_deploy.artifact import Artifact, Precision, Sidecar, digest
+from tinyunet_deploy.backends import Backend
 from tinyunet_deploy.checkpoint import network_of
 from tinyunet_deploy.contract import Batch, Contract, Image
 from tinyunet_deploy.errors import GateFailed
@@ -96,8 +98,8 @@ def export_files(
         exported.artifacts.append(artifact)
         log(
             f"{artifact.path.name}: scores differ from the checkpoint's by up to "
-            f"{figures['max_difference_steps']} of 255, masks overlap by "
-            f"{figures['agreement_iou']:.4f}, {figures['verdict_flips']} verdicts flipped "
+            f"{figures['largest_steps']} of 255, masks overlap by "
+            f"{figures['agreement']:.4f}, {figures['flips']} verdicts flipped "
             f"on {figures['images']} images"
         )
 
@@ -164,12 +166,13 @@ class Calibrated:
         }
         self._wanted: dict[str, Batch] = {}
         self._gate: Likeness | None = None
-        self.candidates = {
-            calibration: self.measure(calibration, "selection")
+        quick = {
+            calibration: self.measure(calibration, "selection", on=runtimes()[:1])
             for calibration in (Calibration(a, method) for a in ALPHAS for method in METHODS)
         }
-        self.calibration = best_of(self.candidates)
-        self.plain = self.candidates[self.calibration]
+        full = best_of(quick, lambda calibration: self.measure(calibration, "selection"))
+        self.candidates = quick | full
+        self.calibration, self.plain = next(iter(full.items()))
         log(
             f"int8: {self.calibration}, of {len(self.candidates)} calibrations, on "
             f"{len(self._lots.selection)} {self._lots.source}: {_line(self.plain)}"
@@ -182,22 +185,29 @@ class Calibrated:
         return quantize(in_steps(self._models[alpha], reaches), kept)
 
     def measure(
-        self, calibration: Calibration, lot: str, kept: Sequence[str] | frozenset[str] = ()
+        self,
+        calibration: Calibration,
+        lot: str,
+        kept: Sequence[str] | frozenset[str] = (),
+        on: Sequence[type[Backend]] | None = None,
     ) -> Likeness:
-        """Figures of such a file beside the float32 file on the selection or the gate images."""
+        """Figures of such a file beside the float32 file on the selection or the gate images.
+
+        Args:
+            on: runtimes, of which the worst counts; all that are here if None.
+        """
         images: tuple[Labelled, ...] = getattr(self._lots, lot)
         pixels = [one.image for one in images]
         if lot not in self._wanted:
-            self._wanted[lot] = scores(fastest_backend(self._reference), pixels)
-        sidecar, path = self._reference.sidecar, self._reference.path
+            self._wanted[lot] = scores(runtimes()[0](self._reference), pixels)
         data = self.file(calibration, kept)
-        candidate = _candidate(path, data, sidecar)
-        return likeness(
-            self._wanted[lot],
-            scores(fastest_backend(candidate), pixels),
-            [(one.truth, one.defective) for one in images],
-            sidecar.threshold,
-            sidecar.min_area,
+        candidate = _candidate(self._reference.path, data, self._reference.sidecar)
+        truths = [(one.truth, one.defective) for one in images]
+        return worst(
+            [
+                likeness(self._wanted[lot], scores(runtime(candidate), pixels), candidate, truths)
+                for runtime in on or runtimes()
+            ]
         )
 
     def choose(self, iou_budget: float | None) -> Choice | None:
@@ -236,7 +246,11 @@ class Calibrated:
             "equalization_alpha": self.calibration.alpha,
             "method": self.calibration.method,
             "data": self._lots.as_dict(),
-            "evaluated_with": fastest_backend(self._reference).versions,
+            "evaluated_with": {
+                name: version
+                for runtime in runtimes()
+                for name, version in runtime(self._reference).versions.items()
+            },
             "candidates": {
                 str(calibration): row.as_dict() for calibration, row in self.candidates.items()
             },
@@ -306,9 +320,9 @@ def _largest_activation(float32: bytes, images: Sequence[Image], path: Path) -> 
     return reach
 
 
-def _line(figures: Likeness) -> str:
+def _line(likeness: Likeness) -> str:
     return (
-        f"iou_defective {figures.iou_defective_reference:.4f} -> {figures.iou_defective:.4f}, "
-        f"masks overlap by {figures.agreement_iou:.4f}, "
-        f"{figures.verdict_flips} of {figures.images} verdicts flipped"
+        f"iou_defective {likeness.iou_defective_reference:.4f} -> {likeness.iou_defective:.4f}, "
+        f"masks overlap by {likeness.figures['agreement']:.4f}, "
+        f"{likeness.figures['flips']} of {likeness.images} verdicts flipped"
     )
