@@ -27,7 +27,14 @@ $(BINDINGS)/.installed: .venv/.installed
 	    tensorrt_cu13_bindings==11.4.0.106
 	touch $@
 
-test: lint $(BINDINGS)/.installed
+# Triton itself and its client, for their tests: neither resolves beside the rest, so no dependencies.
+TRITON := .cache/triton
+$(TRITON)/.installed: .venv/.installed
+	$(BIN)/pip install --quiet --no-deps --upgrade --target $(TRITON) --constraint constraints.txt \
+	    nvidia-pytriton tritonclient python-rapidjson
+	touch $@
+
+test: lint $(BINDINGS)/.installed $(TRITON)/.installed
 	$(BIN)/python -m pytest
 
 # The main job, end to end, on data it makes: fine-tune, export, evaluate everywhere, infer.
