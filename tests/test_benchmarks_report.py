@@ -231,7 +231,9 @@ def test_accuracy_and_latency_are_joined_by_hash(tmp_path: Path) -> None:
     output = tmp_path / "report.md"
     assert run(benchmarks, ["report", str(tmp_path), "-o", str(output)]) == 0
     part = output.read_text().partition("Accuracy against latency")[2].partition("\n## ")[0]
-    assert re.search(r"\| tinyunet · openvino \| [\d.]+ \| 0.8\d\d\d \| 1.0000 \| 0 \| green \|", part)
+    assert re.search(
+        r"\| tinyunet · openvino \| [\d.]+ \| 0.8\d\d\d \| 1.0000 \| 0 \| green \|", part
+    )
     assert "0.8231 less the 0.005 allowed" in part
 
 
