@@ -16,8 +16,8 @@ from typing import Any
 
 from tinyunet_deploy.errors import RefusedError, RuntimeUnavailable
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ENOMEM}
-_FULL |= {errno.EMFILE, errno.ENFILE}
+_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO} | _EXHAUSTED
 _TEMPORARY = re.compile(r"\.tinyunet-[0-9a-f]{16}\.part")
 
 
@@ -32,14 +32,20 @@ def read_regular(path: Path, limit: int | None = None) -> bytes:
     Raises:
         OSError: the file is missing, unreadable, not regular (EINVAL, EISDIR), or over the limit
             (EFBIG).
+        RuntimeUnavailable: it is not the file: this process may open no more, or has no memory.
     """
-    with open(path, "rb", opener=_open_without_waiting) as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", str(path))
-        if limit is not None and status.st_size > limit:
-            raise OSError(errno.EFBIG, f"larger than {limit} bytes", str(path))
-        return file.read()
+    try:
+        with open(path, "rb", opener=_open_without_waiting) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise OSError(errno.EINVAL, "not a regular file", str(path))
+            if limit is not None and status.st_size > limit:
+                raise OSError(errno.EFBIG, f"larger than {limit} bytes", str(path))
+            return file.read()
+    except OSError as error:
+        if error.errno in _EXHAUSTED:
+            raise RuntimeUnavailable(path, f"cannot be read: {error.strerror}") from error
+        raise
 
 
 def _open_without_waiting(path: str, flags: int) -> int:

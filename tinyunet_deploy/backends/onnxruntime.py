@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from tinyunet_deploy import nvidia
 from tinyunet_deploy.artifact import Artifact
@@ -25,6 +26,7 @@ class ONNXRuntimeBackend(Backend):
     """The provider that was asked for, and no other: never silently the CPU instead of a GPU."""
 
     name = "onnxruntime"
+    failures = (*Backend.failures, native.EPFail, native.Fail, native.RuntimeException)
 
     def __init__(self, artifact: Artifact, device: str = "cpu") -> None:
         super().__init__(artifact, device)
