@@ -21,7 +21,10 @@ from typing import Any, NamedTuple, Self
 
 import pytest
 
+from tinyunet_deploy.files import write_atomic
+
 HERE = Path(__file__).resolve().parent
+RESULTS = HERE.parent / "benchmarks" / "results" / "robustness.json"
 COMMANDS = {
     "infer": ("tinyunet_deploy.cli.infer", "tinyunet_deploy.pipeline", "onnxruntime"),
     "training": ("training.__main__", "training.loop"),
@@ -133,6 +136,15 @@ def tree(folder: Path) -> dict[str, bytes]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.parent.name != "tensorboard"
     }
+
+
+def record(family: str, counts: dict[str, Any]) -> None:
+    """Put what a nightly test counted among the results."""
+    known = json.loads(RESULTS.read_bytes()) if RESULTS.exists() else {"schema_version": 1}
+    known[family] = counts
+    write_atomic(
+        RESULTS, json.dumps(known, indent=2, sort_keys=True).encode() + b"\n", durable=True
+    )
 
 
 def _serve(name: str) -> None:

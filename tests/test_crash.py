@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.faults import Forge, tree
+from tests.faults import Forge, record, tree
 from tinyunet_deploy import synthetic
 from tinyunet_deploy.artifact import digest, read_sidecar
 from tinyunet_deploy.files import is_temporary
@@ -111,11 +111,11 @@ def inspection(forge: Forge, station: Path, tiny_onnx: Path, tmp_path: Path) -> 
 @pytest.fixture
 def run(training_forge: Forge, tmp_path: Path) -> Killed:
     data = tmp_path / "data"
-    synthetic.write_dataset(data, classes=[1], train=6, test=1, defective=0.5, size=32)
+    synthetic.write_dataset(data, classes=[1], train=6, test=1, defective=0.5, size=64)
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(
         "steps = 4\nbatch = 1\nvalidate_every = 2\n"
-        "[data]\ncrop = 16\ncrop_on_defect = 0.5\nvalidation = 0.3\n"
+        "[data]\ncrop = 32\ncrop_on_defect = 0.5\nvalidation = 0.3\n"
     )
     words = (recipe, "--data", data, "--save-every", 1)
     return Killed(training_forge, words, tmp_path, check_run)

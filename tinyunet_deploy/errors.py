@@ -95,10 +95,14 @@ class OutOfMemory(RuntimeUnavailable):
     """Memory, of the machine or of a GPU, does not hold a batch; a smaller one may fit."""
 
 
+def lacks_memory(what: str) -> bool:
+    """Whether the words of a runtime say that memory is short."""
+    return bool(re.search("out of memory|not enough memory|alloc", what, re.IGNORECASE))
+
+
 def unavailable(where: str | os.PathLike[str], what: str) -> RuntimeUnavailable:
-    """The error of a runtime that failed while it ran, told by its own words."""
-    lacking = re.search("out of memory|not enough memory|alloc", what, re.IGNORECASE)
-    return (OutOfMemory if lacking else RuntimeUnavailable)(where, what)
+    """The error of a runtime that failed while it ran, by its own words."""
+    return (OutOfMemory if lacks_memory(what) else RuntimeUnavailable)(where, what)
 
 
 class GateFailed(TinyUNetError):

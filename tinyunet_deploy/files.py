@@ -34,14 +34,20 @@ def read_regular(path: Path, limit: int | None = None) -> bytes:
             (EFBIG).
         RuntimeUnavailable: it is not the file: this process may open no more, or has no memory.
     """
+    with reading(path), open(path, "rb", opener=_open_without_waiting) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        if limit is not None and status.st_size > limit:
+            raise OSError(errno.EFBIG, f"larger than {limit} bytes", str(path))
+        return file.read()
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Tell of a process that can open no more as RuntimeUnavailable; pass on other errors."""
     try:
-        with open(path, "rb", opener=_open_without_waiting) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise OSError(errno.EINVAL, "not a regular file", str(path))
-            if limit is not None and status.st_size > limit:
-                raise OSError(errno.EFBIG, f"larger than {limit} bytes", str(path))
-            return file.read()
+        yield
     except OSError as error:
         if error.errno in _EXHAUSTED:
             raise RuntimeUnavailable(path, f"cannot be read: {error.strerror}") from error

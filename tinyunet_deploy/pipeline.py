@@ -21,7 +21,7 @@ from tinyunet_deploy.contract import Batch, Contract, Image, Score, defect_mask
 from tinyunet_deploy.dagm2007 import is_truth_folder
 from tinyunet_deploy.defects import find_defects, verdict
 from tinyunet_deploy.errors import ImageError, OutOfMemory, RefusedError
-from tinyunet_deploy.files import write_atomic, writing
+from tinyunet_deploy.files import reading, write_atomic, writing
 from tinyunet_deploy.images import (
     IMAGE_SUFFIXES,
     encode_jpeg,
@@ -298,7 +298,7 @@ def _walk(folder: Path, output: Path | None) -> Iterator[Path]:
     suffixes = tuple(IMAGE_SUFFIXES)
     names, folders = [], set()  # a folder of a million images costs their names
     try:
-        with os.scandir(folder) as entries:
+        with reading(folder), os.scandir(folder) as entries:
             for entry in entries:
                 if entry.name.startswith("."):
                     continue
