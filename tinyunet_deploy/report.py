@@ -13,7 +13,7 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from pathlib import Path, PurePath
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -211,7 +211,7 @@ def _in_order(path: Path) -> Iterator[Line]:
     Each run appends its own in that order, so the file is a few ordered stretches to be merged.
     """
     places = [0]
-    previous: tuple[str, ...] = ()
+    previous: list[str] = []
     for place, line in _stretch(path, 0, None):
         if _order(line) < previous:
             places.append(place)
@@ -227,5 +227,6 @@ def _encode(line: Line) -> bytes:
     return json.dumps(line, separators=(",", ":")).encode() + b"\n"
 
 
-def _order(line: Line) -> tuple[str, ...]:
-    return PurePath(line["path"]).parts
+def _order(line: Line) -> list[str]:
+    parts: list[str] = line["path"].split("/")
+    return parts

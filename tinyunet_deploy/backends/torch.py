@@ -43,6 +43,6 @@ class TorchBackend(Backend):
             end.synchronize()
             return Run(score_NCHW.cpu().numpy(), begin.elapsed_time(end))
         started = time.perf_counter()
-        score_NCHW = torch.cat([self._graph(image_1CHW) for image_1CHW in image_NCHW.split(1)])
+        score_NCHW = torch.cat([self._graph(image_NCHW[i : i + 1]) for i in range(len(image))])
         device_ms = (time.perf_counter() - started) * 1e3
         return Run(score_NCHW.numpy(), device_ms)
