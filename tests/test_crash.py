@@ -51,15 +51,25 @@ Check = Callable[[Path, dict[str, bytes]], None]
 class Killed:
     """A command whose output folder is compared with that of an undisturbed run."""
 
-    def __init__(self, forge: Forge, words: tuple[object, ...], folder: Path, check: Check) -> None:
+    def __init__(
+        self,
+        forge: Forge,
+        words: tuple[object, ...],
+        folder: Path,
+        check: Check,
+        *,
+        file: str = "",
+    ) -> None:
         self._forge = forge
+        self._file = file
         self._words = words
         self._folder = folder
         self._check = check
         self._count = 0
-        first = forge.run(*words, "-o", folder / "undisturbed", folder=folder / "undisturbed")
+        output = folder / "undisturbed"
+        first = forge.run(*words, "-o", output / file, folder=output)
         assert first.code in (0, 3), first
-        self.reference = tree(folder / "undisturbed")
+        self.reference = tree(output)
         self.changes = first.changes
 
     def at(self, *kills: int) -> None:
@@ -67,10 +77,12 @@ class Killed:
         self._count += 1
         output = self._folder / f"{self._count}"
         for kill in kills:
-            outcome = self._forge.run(*self._words, "-o", output, folder=output, kill_at=kill)
+            outcome = self._forge.run(
+                *self._words, "-o", output / self._file, folder=output, kill_at=kill
+            )
             assert outcome.code in (137, 0, 3), outcome
             self._check(output, self.reference)
-        outcome = self._forge.run(*self._words, "-o", output)
+        outcome = self._forge.run(*self._words, "-o", output / self._file)
         assert outcome.code in (0, 3), (kills, outcome)
         assert tree(output) == self.reference, kills
 
@@ -102,6 +114,14 @@ def check_run(output: Path, reference: dict[str, bytes]) -> None:
             assert data == reference[name], name
 
 
+def check_models(output: Path, reference: dict[str, bytes]) -> None:
+    for name, data in tree(output).items():
+        if name.endswith(".json"):
+            read_sidecar((output / name).with_suffix(""))
+        elif not is_temporary(name):
+            assert data == reference[name], name
+
+
 @pytest.fixture
 def inspection(forge: Forge, station: Path, tiny_onnx: Path, tmp_path: Path) -> Killed:
     words = (station, "-m", tiny_onnx, "--backend", "onnxruntime", "-b", 3, "--workers", 2)
@@ -119,6 +139,14 @@ def run(training_forge: Forge, tmp_path: Path) -> Killed:
     )
     words = (recipe, "--data", data, "--save-every", 1)
     return Killed(training_forge, words, tmp_path, check_run)
+
+
+@pytest.fixture
+def export(tiny_checkpoint: Path, tmp_path: Path) -> Iterator[Killed]:
+    scratch = tmp_path / "forge"
+    scratch.mkdir()
+    with Forge("export", scratch) as forge:
+        yield Killed(forge, (tiny_checkpoint,), tmp_path, check_models, file="model.onnx")
 
 
 def test_an_inspection_killed_at_any_change(inspection: Killed) -> None:
@@ -139,13 +167,22 @@ def test_a_training_run_killed_at_any_change(run: Killed) -> None:
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("family", ["crash_infer", "crash_train"])
-def test_killed_at_every_change(family: str, request: pytest.FixtureRequest) -> None:
-    command = request.getfixturevalue("inspection" if family == "crash_infer" else "run")
+@pytest.mark.parametrize(
+    ("what", "family", "at_random"),
+    [
+        ("inspection", "crash_infer", RANDOM),
+        ("run", "crash_train", RANDOM),
+        ("export", "crash_export", 0),
+    ],
+)
+def test_killed_at_every_change(
+    what: str, family: str, at_random: int, request: pytest.FixtureRequest
+) -> None:
+    command = request.getfixturevalue(what)
     every = range(1, len(command.changes) + 1)
     for kill in every:
         command.at(kill)
     chance = random.Random(0)
-    for _ in range(RANDOM):
+    for _ in range(at_random):
         command.at(*chance.choices(every, k=chance.randint(1, 3)))
-    record(family, {"boundaries": len(every), "random": RANDOM, "reruns_unlike_reference": 0})
+    record(family, {"boundaries": len(every), "random": at_random, "reruns_unlike_reference": 0})
