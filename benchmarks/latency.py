@@ -77,7 +77,7 @@ def latency(contenders: tuple[str, ...], rounds: int, output: Path) -> None:
         "machine": describe_machine(),
         "results": rows,
     }
-    write_atomic(output, json.dumps(result, indent=2).encode() + b"\n")
+    write_atomic(output, json.dumps(result, indent=2).encode() + b"\n", durable=True)
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ def pipeline(
             "ratio": ratios,
             "ratio_median": statistics.median(ratios),
         }
-    write_atomic(output, json.dumps(result, indent=2).encode() + b"\n")
+    write_atomic(output, json.dumps(result, indent=2).encode() + b"\n", durable=True)
     click.echo(f"median ratio {result['ratio_median']:.3f}  ({output})")
 
 

@@ -78,7 +78,7 @@ def training_throughput(data: Path, recipe: str, steps: int, rounds: int, output
         "ratio_to_plain": {name: rate / medians["plain"] for name, rate in medians.items()},
     }
     output.parent.mkdir(exist_ok=True)
-    write_atomic(output, json.dumps(result, indent=2).encode())
+    write_atomic(output, json.dumps(result, indent=2).encode(), durable=True)
     click.echo(json.dumps(result["ratio_to_plain"]))
 
 

@@ -118,7 +118,7 @@ def export(
             write_golden(artifact.path, judge)
         click.echo(artifact.path)
     for path, data in exported.reports.items():
-        write_atomic(path, data)
+        write_atomic(path, data, durable=True)
         click.echo(path)
     first = exported.artifacts[0].path
     click.echo(f"next: tinyunet-infer IMAGES -m {first} -o OUT", err=True)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import resource
 import stat
@@ -175,6 +176,24 @@ def test_a_read_only_folder(tmp_path: Path) -> None:
             write_atomic(tmp_path / "file", NEW)
     finally:
         tmp_path.chmod(0o755)
+
+
+def test_a_durable_write_sweeps_what_the_dead_left_and_nothing_else(tmp_path: Path) -> None:
+    dead = tmp_path / ".tinyunet-0123456789abcdef.part"
+    busy = tmp_path / ".tinyunet-00000000000000ff.part"
+    others = tmp_path / ".film.part"
+    fifo = tmp_path / ".tinyunet-00000000000000fe.part"
+    for path in (dead, busy, others):
+        path.touch()
+    os.mkfifo(fifo)
+    with busy.open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        write_atomic(tmp_path / "model", NEW, durable=True)
+        assert not dead.exists()
+        assert busy.exists()
+        assert others.exists()
+    write_atomic(tmp_path / "model", NEW, durable=True)
+    assert not busy.exists()
 
 
 def test_threads_writing_side_by_side_never_mix(tmp_path: Path) -> None:

@@ -411,9 +411,11 @@ def test_the_half_written_files_of_a_killed_run_are_cleared_away(
 ) -> None:
     run(station, tmp_path / "undisturbed")
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / ".1-1.part").touch()  # killed while it wrote run.json
+    (tmp_path / "out" / ".tinyunet-0123456789abcdef.part").touch()  # of run.json
     run(station, tmp_path / "out")
     assert tree(tmp_path / "out") == tree(tmp_path / "undisturbed")
-    (tmp_path / "out" / "masks" / "day 1" / ".2-2.part").touch()
+    report = tmp_path / "out" / "report.jsonl"
+    report.write_bytes(b"".join(report.read_bytes().splitlines(keepends=True)[:-1]))
+    (tmp_path / "out" / "masks" / "day 1" / ".tinyunet-00000000000000ff.part").touch()
     run(station, tmp_path / "out")
     assert tree(tmp_path / "out") == tree(tmp_path / "undisturbed")

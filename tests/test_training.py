@@ -24,6 +24,7 @@ from tinyunet_deploy.artifact import digest
 from tinyunet_deploy.checkpoint import load_checkpoint
 from tinyunet_deploy.cli import run
 from tinyunet_deploy.errors import DataError, RefusedError, RuntimeUnavailable
+from tinyunet_deploy.files import lock_folder
 from tinyunet_deploy.model import TinyUNet, normalize
 from training.__main__ import training
 from training.compare import compare
@@ -396,6 +397,16 @@ def test_a_folder_of_another_run_is_refused(finished: Path, tiny_data: Path):
     for other, what in ((Recipe(steps=5), "recipe"), (SMALL, "precision")):
         with pytest.raises(DataError, match=what):
             train(other, [source], finished, machine=Machine(amp=True))
+
+
+def test_a_folder_in_use_is_refused(tiny_data: Path, tmp_path: Path):
+    lock = lock_folder(tmp_path)
+    try:
+        with pytest.raises(RefusedError, match="is in use by another process"):
+            train(SMALL, [read_source(tiny_data, None, SMALL)], tmp_path, machine=Machine())
+    finally:
+        os.close(lock)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_finished_run_is_left_alone(finished: Path, tiny_data: Path):

@@ -20,6 +20,7 @@ import numpy as np
 from tinyunet_deploy.artifact import Kind, kind_of
 from tinyunet_deploy.backends import GPU_ONLY, Backend, open_backend
 from tinyunet_deploy.errors import RuntimeUnavailable, TinyUNetError
+from tinyunet_deploy.files import sweep_tree
 from tinyunet_deploy.pipeline import (
     Inspection,
     Outputs,
@@ -28,7 +29,7 @@ from tinyunet_deploy.pipeline import (
     no_image,
     walk_images,
 )
-from tinyunet_deploy.report import Line, Report, Summary, sweep
+from tinyunet_deploy.report import Line, Report, Summary
 from tinyunet_deploy.shards import refuse_shards
 
 __all__ = ["Loader", "infer_on_ray"]
@@ -128,7 +129,7 @@ def infer_on_ray(
                 raise RuntimeUnavailable(
                     address, f"lost {len(rows) - len(told)} images", "run it again to resume"
                 )
-            sweep(output)
+            sweep_tree(output)
             report.finish(sort=True)
             return report.summary
     finally:

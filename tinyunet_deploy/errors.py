@@ -8,6 +8,7 @@
     │   ├── ArtifactError     ... an artifact, its sidecar or its lineage
     │   └── DataError         ... a data set or a recipe
     ├── RuntimeUnavailable    disk, memory, GPU or a missing runtime         exit 5
+    │   └── OutOfMemory       ... memory: a smaller batch may fit
     └── GateFailed            parity, IoU or a deadline was not kept         exit 6
 
 Each is one line: ``<where>: <what> (<hint>)``.
@@ -24,6 +25,7 @@ __all__ = [
     "DataError",
     "GateFailed",
     "ImageError",
+    "OutOfMemory",
     "RefusedError",
     "RuntimeUnavailable",
     "TinyUNetError",
@@ -87,6 +89,20 @@ class RuntimeUnavailable(TinyUNetError):
     """The machine lacks what is needed: a runtime, a GPU, memory, disk."""
 
     exit_code = 5
+
+
+class OutOfMemory(RuntimeUnavailable):
+    """Memory, of the machine or of a GPU, does not hold a batch; a smaller one may fit."""
+
+
+def lacks_memory(what: str) -> bool:
+    """Whether the words of a runtime say that memory is short."""
+    return bool(re.search("out of memory|not enough memory|alloc", what, re.IGNORECASE))
+
+
+def unavailable(where: str | os.PathLike[str], what: str) -> RuntimeUnavailable:
+    """The error of a runtime that failed while it ran, by its own words."""
+    return (OutOfMemory if lacks_memory(what) else RuntimeUnavailable)(where, what)
 
 
 class GateFailed(TinyUNetError):

@@ -98,8 +98,8 @@ def write_report(parity: Parity, output: Path) -> None:
             image, expected = read_image(part.path), parity.scores[worst.part]
             picture = draw_difference(image, expected, worst.score, parity.threshold)
             write_atomic(path, encode_png(picture))
-    write_atomic(output / "parity.xml", as_junit(parity))
-    write_atomic(output / "parity.json", as_json(parity).encode())
+    write_atomic(output / "parity.xml", as_junit(parity), durable=True)
+    write_atomic(output / "parity.json", as_json(parity).encode(), durable=True)
 
 
 def draw_difference(

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import heapq
 import itertools
+import logging
 import os
 import time
 from collections import deque
@@ -22,8 +23,8 @@ from tinyunet_deploy.backends import Backend, Run
 from tinyunet_deploy.contract import Batch, Contract, Image, Score, defect_mask
 from tinyunet_deploy.dagm2007 import is_truth_folder
 from tinyunet_deploy.defects import find_defects, verdict
-from tinyunet_deploy.errors import ImageError, RefusedError
-from tinyunet_deploy.files import write_atomic
+from tinyunet_deploy.errors import ImageError, OutOfMemory, RefusedError
+from tinyunet_deploy.files import reading, write_atomic, writing
 from tinyunet_deploy.images import (
     IMAGE_SUFFIXES,
     decode_image,
@@ -35,6 +36,8 @@ from tinyunet_deploy.images import (
 from tinyunet_deploy.report import Line, Report, Summary
 from tinyunet_deploy.shards import Shard, in_shards, refuse_shards
 from tinyunet_deploy.trace import Trace, span
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +140,10 @@ def _run_batches(
     run_many: Callable[[Iterable[Batch]], Iterator[Run]],
     trace: Trace | None,
 ) -> Generator[list[Scored]]:
-    """Batches with their scores, the backend taking as many ahead as it can overlap."""
+    """Batches with their scores, the backend taking as many ahead as it can overlap.
+
+    If memory does not hold a batch, it and all after it are run in batches of half its size.
+    """
     ahead: deque[list[Scored]] = deque()
     started: deque[float] = deque()
 
@@ -156,15 +162,26 @@ def _run_batches(
             yield stacked
 
     while True:
-        for run in run_many(images()):
-            handed_over = started.popleft()
-            if trace is not None:
-                trace.ran(_usable(ahead[0]), handed_over, run)
-            scores = iter(run.score)
-            yield [
-                scored if scored.image is None else replace(scored, score=next(scores)[0])
-                for scored in ahead.popleft()
-            ]
+        try:
+            for run in run_many(images()):
+                handed_over = started.popleft()
+                if trace is not None:
+                    trace.ran(_usable(ahead[0]), handed_over, run)
+                scores = iter(run.score)
+                yield [
+                    scored if scored.image is None else replace(scored, score=next(scores)[0])
+                    for scored in ahead.popleft()
+                ]
+        except OutOfMemory as error:
+            most = max((len(_usable(batch)) for batch in ahead), default=0) // 2
+            if not most:
+                raise
+            log.warning("%s; going on with batches of %d", error, most)
+            left = itertools.chain(list(ahead), batches)
+            batches = _batches(itertools.chain.from_iterable(left), most)
+            ahead.clear()
+            started.clear()
+            continue
         if not ahead:
             return
         yield ahead.popleft()
@@ -439,20 +456,27 @@ def _placed(source: Path) -> Path:
 
 
 def _walk(folder: Path, output: Path | None) -> Iterator[Path]:
+    suffixes = tuple(IMAGE_SUFFIXES)
+    names, folders = [], set()  # a folder of a million images costs their names
     try:
-        with os.scandir(folder) as entries:
-            found = sorted(entries, key=lambda entry: entry.name)
+        with reading(folder), os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    folders.add(entry.name)
+                elif not entry.name.lower().endswith(suffixes):
+                    continue
+                names.append(entry.name)
     except OSError as error:
         raise RefusedError(folder, f"cannot be listed: {error.strerror}") from error
-    for entry in found:
-        path = folder / entry.name
-        if entry.name.startswith(".") or path == output:
-            continue
-        if entry.is_dir(follow_symlinks=False):
-            if not is_truth_folder(path):
-                yield from _walk(path, output)
-        elif path.suffix.lower() in IMAGE_SUFFIXES:
+    names.sort()
+    for name in names:
+        path = folder / name
+        if name not in folders:
             yield path
+        elif path != output and not is_truth_folder(path):
+            yield from _walk(path, output)
 
 
 def suffixes() -> str:
@@ -464,5 +488,6 @@ def _put(path: Path, data: bytes) -> None:
     try:
         write_atomic(path, data)
     except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, data)

@@ -8,23 +8,34 @@ is of a run that has not finished, and is gone on with.
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import heapq
+import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from pathlib import Path, PurePath
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from tinyunet_deploy.errors import RefusedError, RuntimeUnavailable
-from tinyunet_deploy.files import PART, write_atomic
+from tinyunet_deploy.errors import RefusedError
+from tinyunet_deploy.files import (
+    is_temporary,
+    lock_folder,
+    sweep_tree,
+    sync_folder,
+    write_atomic,
+    writing,
+)
 
 SCHEMA_VERSION: Final = 1
 REPORT: Final = "report.jsonl"
 RUN: Final = "run.json"
 SHARDS: Final = "shards"
 """Folder of the reports of shards that have not all finished."""
+
+_TAIL: Final = 1 << 16
+"""Bytes at the end of a report among which its last line is."""
 
 Line = dict[str, Any]
 
@@ -70,30 +81,16 @@ class Report:
         self.folder = folder
         self.summary = Summary()
         self._done: set[str] = set()
-        path = folder / REPORT
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError as error:
-            raise RuntimeUnavailable(folder, f"cannot be written: {error.strerror}") from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(self._lock)
-            if isinstance(error, BlockingIOError):
-                raise RefusedError(folder, "is in use by another process") from None
-            raise RuntimeUnavailable(folder, f"cannot be locked: {error.strerror}") from error
+        self._path = folder / REPORT
+        self._lock = lock_folder(folder)
         try:
             claim(folder, options)
-            sweep(folder)
-            self._resumed = path.exists()
+            self._resumed = self._path.exists()
             if self._resumed:
-                kept = [line for line in _lines(path) if line["status"] == "ok"]
-                write_atomic(path, b"".join(map(_encode, kept)))
-                for line in kept:
-                    self._done.add(line["path"])
-                    self.summary.count(line)
-            self._file = path.open("ab")
+                if read_summary(self._path) is None:
+                    sweep_tree(folder)
+                write_atomic(self._path, self._take_up(), durable=True)
+            self._file = self._path.open("ab")
         except BaseException:
             os.close(self._lock)
             raise
@@ -115,14 +112,20 @@ class Report:
         """Put the summary under the lines: the folder is complete.
 
         Args:
-            sort: the lines were not added in the order of the input tree.
+            sort: the lines were added in no order at all; they are held in memory to be sorted.
+
+        Raises:
+            RuntimeUnavailable: the disk is full or failing.
         """
         if self._resumed or sort:
-            lines = in_order(_lines(self.folder / REPORT))
-            write_atomic(self.folder / REPORT, b"".join(map(_encode, lines)))
+            lines = sorted(_lines(self._path), key=_order) if sort else in_order(self._path)
+            write_atomic(self._path, map(_encode, lines), durable=True)
             self._file.close()
-            self._file = (self.folder / REPORT).open("ab")
+            self._file = self._path.open("ab")
         self._append({"schema_version": SCHEMA_VERSION, "summary": asdict(self.summary)})
+        with writing(self._path):
+            os.fsync(self._file.fileno())
+            sync_folder(self.folder)
 
     def close(self) -> None:
         """Let the folder go."""
@@ -142,18 +145,17 @@ class Report:
         self.close()
 
     def _append(self, line: Line) -> None:
-        try:
+        with writing(self._path):
             self._file.write(_encode(line))
             self._file.flush()
-        except OSError as error:
-            where = self.folder / REPORT
-            raise RuntimeUnavailable(where, f"cannot write: {error.strerror}") from error
 
-
-def sweep(folder: Path) -> None:
-    """Remove what writers that were killed have left in a folder and below; nobody may write."""
-    for leftover in folder.rglob(f".*{PART}"):
-        leftover.unlink()
+    def _take_up(self) -> Iterator[bytes]:
+        """The lines of images that have their mask; what was skipped is tried again."""
+        for line in in_order(self._path):
+            if line["status"] == "ok":
+                self._done.add(line["path"])
+                self.summary.count(line)
+                yield _encode(line)
 
 
 def claim(folder: Path, options: dict[str, Any]) -> None:
@@ -165,9 +167,9 @@ def claim(folder: Path, options: dict[str, Any]) -> None:
     run = {"schema_version": SCHEMA_VERSION, **options}
     record = folder / RUN
     if not record.exists():
-        if any(entry.suffix != PART and entry.name != SHARDS for entry in folder.iterdir()):
+        if not all(is_temporary(entry.name) or entry.name == SHARDS for entry in folder.iterdir()):
             raise RefusedError(folder, "is not empty and not ours", "give another -o")
-        write_atomic(record, json.dumps(run, indent=2).encode() + b"\n")
+        write_atomic(record, json.dumps(run, indent=2).encode() + b"\n", durable=True)
         return
     try:
         earlier = json.loads(record.read_bytes())
@@ -180,31 +182,65 @@ def claim(folder: Path, options: dict[str, Any]) -> None:
 
 def read_report(path: Path) -> tuple[list[Line], Summary | None]:
     """The lines of a report, and its summary if the run finished."""
-    lines = list(_lines(path))
-    last = path.read_bytes().rstrip(b"\n").rpartition(b"\n")[2]
+    return list(_lines(path)), read_summary(path)
+
+
+def read_summary(path: Path) -> Summary | None:
+    """The last line of a report, if the run finished."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _TAIL))
+        last = file.read().rstrip(b"\n").rpartition(b"\n")[2]
     try:
-        return lines, Summary(**json.loads(last)["summary"])
+        return Summary(**json.loads(last)["summary"])
     except (ValueError, KeyError, TypeError):
-        return lines, None
+        return None
 
 
 def _lines(path: Path) -> Iterator[Line]:
     """Image lines up to the summary or the first torn line."""
+    return (line for _, line in _stretch(path, 0, None))
+
+
+def _stretch(path: Path, start: int, end: int | None) -> Iterator[tuple[int, Line]]:
+    """Image lines between two places in the file, each with the place where it begins."""
     with path.open("rb") as file:
+        file.seek(start)
         for raw in file:
             try:
                 line = json.loads(raw)
             except ValueError:
                 return
-            if "path" not in line:
+            if start == end or not isinstance(line, dict) or not {"path", "status"} <= line.keys():
                 return
-            yield line
+            yield start, line
+            start += len(raw)
+
+
+def in_order(*reports: Path) -> Iterator[Line]:
+    """Image lines of reports in the order of the input tree, without holding them.
+
+    Each run appends its own in that order, so a file is a few ordered stretches to be merged.
+    """
+    return heapq.merge(*itertools.chain.from_iterable(map(_ordered, reports)), key=_order)
+
+
+def _ordered(path: Path) -> list[Iterator[Line]]:
+    places = [0]
+    previous: list[str] = []
+    for place, line in _stretch(path, 0, None):
+        if _order(line) < previous:
+            places.append(place)
+        previous = _order(line)
+    return [
+        (line for _, line in _stretch(path, start, end))
+        for start, end in itertools.pairwise([*places, None])
+    ]
 
 
 def _encode(line: Line) -> bytes:
     return json.dumps(line, separators=(",", ":")).encode() + b"\n"
 
 
-def in_order(lines: Iterable[Line]) -> list[Line]:
-    """Lines in the order of the input tree."""
-    return sorted(lines, key=lambda line: PurePath(line["path"]).parts)
+def _order(line: Line) -> list[str]:
+    parts: list[str] = line["path"].split("/")
+    return parts

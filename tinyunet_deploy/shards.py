@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from tinyunet_deploy.errors import RefusedError, RuntimeUnavailable
-from tinyunet_deploy.report import REPORT, SHARDS, Report, Summary, claim, in_order, read_report
+from tinyunet_deploy.files import sweep_tree
+from tinyunet_deploy.report import REPORT, SHARDS, Report, Summary, claim, in_order, read_summary
 
 __all__ = ["Shard", "in_shards", "refuse_shards"]
 
@@ -123,7 +124,7 @@ def _finished(output: Path) -> Summary | None:
     """Counts over all shards if their reports were put together, None if they were not."""
     if not (output / REPORT).exists():
         return None
-    _, summary = read_report(output / REPORT)
+    summary = read_summary(output / REPORT)
     if summary is not None:
         _remove_shards(output)
     elif not _folders(output):
@@ -140,17 +141,12 @@ def _remove_shards(output: Path) -> None:
 
 def _merge(output: Path, options: dict[str, Any], count: int) -> None:
     """Put the reports of all shards together, if all are there and finished."""
-    lines = []
-    for index in range(1, count + 1):
-        report = _folder(output, index, count) / REPORT
-        if not report.exists():
-            return
-        of_shard, summary = read_report(report)
-        if summary is None:
-            return
-        lines += of_shard
+    reports = [_folder(output, index, count) / REPORT for index in range(1, count + 1)]
+    if not all(report.exists() and read_summary(report) for report in reports):
+        return
+    sweep_tree(output)
     with Report(output, options) as whole:
-        for line in in_order(lines):
+        for line in in_order(*reports):
             if line["path"] not in whole:
                 whole.add(line)
         whole.finish()

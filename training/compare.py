@@ -124,7 +124,8 @@ def compare(
                     "summary": _summary(results),
                 }
                 output.parent.mkdir(parents=True, exist_ok=True)
-                write_atomic(output, json.dumps(document, indent=1, allow_nan=False).encode())
+                text = json.dumps(document, indent=1, allow_nan=False)
+                write_atomic(output, text.encode(), durable=True)
     click.echo(_table(_summary(results)))
 
 

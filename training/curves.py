@@ -9,7 +9,9 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from tinyunet_deploy.errors import RuntimeUnavailable
+from tinyunet_deploy.files import writing
+
+_NAME = "events.out.tfevents"
 
 
 class Curves:
@@ -21,8 +23,11 @@ class Curves:
         Raises:
             RuntimeUnavailable: the disk is full, read-only or failing.
         """
-        folder.mkdir(exist_ok=True)
-        self._path = folder / f"events.out.tfevents.{time.time_ns()}"
+        with writing(folder):
+            folder.mkdir(exist_ok=True)
+        names = (path.suffix[1:] for path in folder.glob(f"{_NAME}.*"))
+        last = max((int(name) for name in names if name.isdecimal()), default=0)
+        self._path = folder / f"{_NAME}.{max(last + 1, time.time_ns())}"  # the clock may go back
         self._write(Event(file_version="brain.Event:2"))
         start = SessionLog(status=SessionLog.START)
         self._write(Event(step=first_step, session_log=start))
@@ -34,8 +39,5 @@ class Curves:
 
     def _write(self, event: Event) -> None:
         event.wall_time = time.time()
-        try:
-            with self._path.open("ab") as file:
-                RecordWriter(file).write(event.SerializeToString())
-        except OSError as error:
-            raise RuntimeUnavailable(self._path, f"cannot write: {error.strerror}") from error
+        with writing(self._path), self._path.open("ab") as file:
+            RecordWriter(file).write(event.SerializeToString())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ from tinyunet_deploy.backends.torch import TorchBackend
 from tinyunet_deploy.checkpoint import load_checkpoint, save_checkpoint
 from tinyunet_deploy.contract import Contract
 from tinyunet_deploy.errors import DataError, RefusedError, RuntimeUnavailable
-from tinyunet_deploy.files import write_atomic
+from tinyunet_deploy.files import lock_folder, write_atomic
 from tinyunet_deploy.golden import write_golden
 from tinyunet_deploy.model import TinyUNet, normalize
 from training.curves import Curves
@@ -85,9 +86,26 @@ def train(
         The checkpoint's path, ``output/checkpoint.safetensors``.
 
     Raises:
-        RefusedError: the folder holds another run, or the loss is not finite.
+        RefusedError: the folder holds another run or is in use, or the loss is not finite.
         RuntimeUnavailable: no such device, no disk.
     """
+    if not ranks.first:
+        return _train(recipe, sources, output, machine, ranks, init)
+    lock = lock_folder(output)
+    try:
+        return _train(recipe, sources, output, machine, ranks, init)
+    finally:
+        os.close(lock)
+
+
+def _train(
+    recipe: Recipe,
+    sources: Sequence[Source],
+    output: Path,
+    machine: Machine,
+    ranks: Ranks,
+    init: Path | None,
+) -> Path:
     device = _device(machine, ranks)
     if recipe.batch % ranks.size:
         raise RefusedError(
@@ -109,6 +127,8 @@ def train(
     _see_the_same(ranks, output, (run, finished, [path.name for path in states(output)]))
     if finished:
         load_checkpoint(checkpoint)
+        if ranks.first:
+            _finish(checkpoint)
         log.info("%s is finished already", output)
         return checkpoint
 
@@ -208,14 +228,13 @@ def train(
         state.consider(choose_operating_point(network, validation, ranks))
         if ranks.first:
             _save_best(checkpoint, state, sources, run)
-            remove_states(output)
+            _finish(checkpoint)
     ranks.wait()
     return checkpoint
 
 
 def _claim(output: Path, run: dict[str, Any]) -> None:
     """Make the folder this run's own, or see that it is already."""
-    output.mkdir(parents=True, exist_ok=True)
     record = output / "run.json"
     if not record.exists():
         write_atomic(record, json.dumps(run, indent=2).encode(), durable=True)
@@ -298,8 +317,15 @@ def _save_best(
             "versions": _versions(),
         },
     )
-    with TorchBackend(read_artifact(checkpoint)) as judge:
-        write_golden(checkpoint, judge)
+
+
+def _finish(checkpoint: Path) -> None:
+    """What comes after the checkpoint; a run that was killed here does it when it is run again."""
+    artifact = read_artifact(checkpoint)
+    if artifact.sidecar.golden is None:
+        with TorchBackend(artifact) as judge:
+            write_golden(checkpoint, judge)
+    remove_states(checkpoint.parent)
 
 
 def _versions() -> dict[str, str]:

@@ -126,7 +126,7 @@ def remove_states(folder: Path) -> None:
 
 @contextmanager
 def stopped_by_signals(save: Callable[[], None]) -> Iterator[None]:
-    """Let SIGTERM and SIGINT end the process with 128 + signal, after ``save`` ran in a thread.
+    """Let SIGTERM, SIGINT and SIGHUP end the process with 128 + signal, once ``save`` has run.
 
     A step of large images on a CPU takes longer than whoever sent SIGTERM waits, and a Python
     handler would run only after it. Here the signal wakes a thread, which saves what the last whole
@@ -146,8 +146,11 @@ def stopped_by_signals(save: Callable[[], None]) -> Iterator[None]:
 
     watcher = threading.Thread(target=wait, daemon=True)
     watcher.start()
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    before = {number: signal.signal(number, lambda *_: None) for number in numbers}
+    before = {
+        number: signal.signal(number, lambda *_: None)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        if signal.getsignal(number) is not signal.SIG_IGN  # as nohup has it
+    }
     signal.set_wakeup_fd(waker.fileno())
     try:
         yield

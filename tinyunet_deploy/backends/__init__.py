@@ -31,7 +31,7 @@ from tinyunet_deploy.artifact import (
     trusted_plan,
 )
 from tinyunet_deploy.contract import Batch, Contract
-from tinyunet_deploy.errors import ArtifactError, RefusedError, RuntimeUnavailable
+from tinyunet_deploy.errors import ArtifactError, RefusedError, RuntimeUnavailable, unavailable
 
 __all__ = ["BACKENDS", "Backend", "Run", "open_backend", "why_not"]
 
@@ -65,6 +65,8 @@ class Backend(abc.ABC):
 
     name: ClassVar[str]
     """As in ``--backend``."""
+    failures: ClassVar[tuple[type[Exception], ...]] = (MemoryError, RuntimeError)
+    """What the runtime raises when memory or the device fails it."""
 
     def __init__(self, artifact: Artifact, device: str = "cpu") -> None:
         if not re.fullmatch("cpu|cuda:[0-9]+", device):
@@ -111,8 +113,15 @@ class Backend(abc.ABC):
 
         Raises:
             ValueError: not such an array.
+            OutOfMemory: there is no memory for so many images.
+            RuntimeUnavailable: the device or the runtime failed.
         """
-        return self._run(self._checked(image))
+        checked = self._checked(image)
+        try:
+            return self._run(checked)
+        except self.failures as error:
+            reason = (str(error).strip() or "out of memory").splitlines()[0]
+            raise unavailable(self.device, f"{self.name} failed: {reason}") from error
 
     def run_many(self, images: Iterable[Batch]) -> Iterator[Run]:
         """Score batches in their order, which a backend may overlap.

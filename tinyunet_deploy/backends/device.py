@@ -17,7 +17,7 @@ import numpy as np
 
 from tinyunet_deploy import nvidia
 from tinyunet_deploy.contract import Batch
-from tinyunet_deploy.errors import RuntimeUnavailable
+from tinyunet_deploy.errors import RuntimeUnavailable, unavailable
 
 __all__ = ["Device", "Event", "Graph", "Memory", "PyCUDADevice", "Stream"]
 
@@ -75,7 +75,7 @@ class Device(abc.ABC):
         """Make the GPU's context current on this thread.
 
         Raises:
-            RuntimeUnavailable: in place of the runtime's own errors: no memory, GPU lost.
+            RuntimeUnavailable: in place of the runtime's own errors: GPU lost, OutOfMemory.
         """
 
     @abc.abstractmethod
@@ -149,7 +149,7 @@ class PyCUDADevice(Device):
             finally:
                 self._cuda.Context.pop()
         except self._cuda.Error as error:
-            raise RuntimeUnavailable(self.gpu.name, str(error)) from error
+            raise unavailable(self.gpu.name, str(error)) from error
 
     def stream(self) -> Stream:
         non_blocking = 1  # CU_STREAM_NON_BLOCKING, which pycuda does not name

@@ -26,7 +26,7 @@ import numpy as np
 
 from tinyunet_deploy.backends.device import Device, Event, Graph, Memory, Stream
 from tinyunet_deploy.contract import INPUT_NAME, OUTPUT_NAME, Batch, Contract
-from tinyunet_deploy.errors import RuntimeUnavailable
+from tinyunet_deploy.errors import RuntimeUnavailable, unavailable
 from tinyunet_deploy.nvidia import GPU, TensorRT
 
 _POISON = 0xCD
@@ -182,7 +182,7 @@ class FakeDevice(Device):
     def allocate(self, size: int) -> Memory:
         self.check_current()
         if size > self._free:
-            raise RuntimeUnavailable(self.gpu.name, "cuMemAlloc failed: out of memory")
+            raise unavailable(self.gpu.name, "cuMemAlloc failed: out of memory")
         self._free -= size
         memory = FakeMemory(self.next_address(), size)
         self._memory[int(memory)] = memory

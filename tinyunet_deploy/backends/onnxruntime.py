@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from tinyunet_deploy import nvidia
 from tinyunet_deploy.artifact import Artifact
 from tinyunet_deploy.backends import Backend, Run, processor_count
 from tinyunet_deploy.contract import INPUT_NAME, OUTPUT_NAME, Batch
-from tinyunet_deploy.errors import ArtifactError, RuntimeUnavailable
+from tinyunet_deploy.errors import ArtifactError, RuntimeUnavailable, lacks_memory
 
 _USUAL_BATCH, _MAX_BATCH = 8, 16
 """Of the engines that ONNX Runtime builds; a larger batch makes it build again."""
@@ -25,9 +26,11 @@ class ONNXRuntimeBackend(Backend):
     """The provider that was asked for, and no other: never silently the CPU instead of a GPU."""
 
     name = "onnxruntime"
+    failures = (*Backend.failures, native.EPFail, native.Fail, native.RuntimeException)
 
     def __init__(self, artifact: Artifact, device: str = "cpu") -> None:
         super().__init__(artifact, device)
+        onnxruntime.disable_telemetry_events()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = processor_count()
@@ -47,7 +50,7 @@ class ONNXRuntimeBackend(Backend):
             )
         except Exception as error:  # its classes share no base but Exception
             detail = str(error).splitlines()[0]
-            if wanted != "CPUExecutionProvider":
+            if wanted != "CPUExecutionProvider" or lacks_memory(detail):
                 raise RuntimeUnavailable(device, f"{wanted} does not start: {detail}") from error
             raise ArtifactError(artifact.path, f"onnxruntime refuses it: {detail}") from error
         self._session.disable_fallback()

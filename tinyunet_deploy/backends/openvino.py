@@ -10,7 +10,7 @@ import openvino
 from tinyunet_deploy.artifact import Artifact
 from tinyunet_deploy.backends import Backend, Run, processor_count
 from tinyunet_deploy.contract import Batch
-from tinyunet_deploy.errors import ArtifactError, RuntimeUnavailable
+from tinyunet_deploy.errors import ArtifactError, RuntimeUnavailable, lacks_memory
 
 
 class OpenVINOBackend(Backend):
@@ -36,6 +36,8 @@ class OpenVINOBackend(Backend):
             )
         except RuntimeError as error:
             detail = str(error).strip().splitlines()[-1].strip()
+            if lacks_memory(detail):
+                raise RuntimeUnavailable(device, f"openvino does not start: {detail}") from error
             raise ArtifactError(artifact.path, f"openvino refuses it: {detail}") from error
         self._check_input(self._model.input(0).partial_shape)
         self._request = self._model.create_infer_request()

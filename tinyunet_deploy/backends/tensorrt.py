@@ -15,7 +15,7 @@ from tinyunet_deploy.artifact import Artifact, Sidecar
 from tinyunet_deploy.backends import Backend, Run
 from tinyunet_deploy.backends.device import Device, Event, Graph, Memory, PyCUDADevice
 from tinyunet_deploy.contract import INPUT_NAME, OUTPUT_NAME, Batch, Contract
-from tinyunet_deploy.errors import ArtifactError, RuntimeUnavailable
+from tinyunet_deploy.errors import ArtifactError, RuntimeUnavailable, unavailable
 from tinyunet_deploy.nvidia import GPU, TensorRT
 
 SLOTS: Final = 2
@@ -292,7 +292,7 @@ class _Loaded:
         return _Program(context, graph)
 
     def _failed(self) -> RuntimeUnavailable:
-        return RuntimeUnavailable(self._path, f"TensorRT does not run it: {self._log.reason()}")
+        return unavailable(self._path, f"TensorRT does not run it: {self._log.reason()}")
 
     def close(self) -> None:
         """Drop everything while the context is current."""

@@ -6,11 +6,16 @@ Verbs are imported when they are called, and a verb imports its machinery when i
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
+import signal
 import sys
 import tempfile
+import threading
 import traceback
+from collections.abc import Iterator
+from types import FrameType
 from typing import Final
 
 import click
@@ -59,7 +64,8 @@ def run(command: click.Command, arguments: list[str] | None = None) -> int:
     debug = "--debug" in arguments
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # we say what it cannot decode
     try:
-        outcome = command.main(args=arguments, standalone_mode=False)
+        with _stopped_by_signals():
+            outcome = command.main(args=arguments, standalone_mode=False)
         return outcome if isinstance(outcome, int) else 0
     except click.exceptions.Exit as stop:
         return stop.exit_code
@@ -67,8 +73,11 @@ def run(command: click.Command, arguments: list[str] | None = None) -> int:
         problem.show()
         return problem.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted; run the same command again to resume", err=True)
-        return 130
+        return _interrupted(signal.SIGINT)
+    except _Stopped as stopped:
+        return _interrupted(stopped.number)
+    except SystemExit:  # click's own answer to a closed pipe
+        return 128 + signal.SIGPIPE
     except TinyUNetError as error:
         if debug:
             traceback.print_exc()
@@ -77,13 +86,57 @@ def run(command: click.Command, arguments: list[str] | None = None) -> int:
     except (MemoryError, OSError) as error:
         if debug:
             traceback.print_exc()
-        click.echo(f"error: {str(error) or 'out of memory'}", err=True)
+        click.echo(f"error: {_of_the_machine(error)}", err=True)
         return 5
     except Exception as error:
         if debug:
             traceback.print_exc()
         click.echo(f"error: a bug of ours: {error!r} ({_keep_trace()})", err=True)
         return 70
+
+
+class _Stopped(BaseException):
+    """A signal asks this process to end."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+@contextlib.contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """Have SIGTERM and SIGHUP end a command as Ctrl-C does: threads ended, files put away.
+
+    A signal that is ignored, as ``nohup`` does, stays so, and a second one kills.
+    """
+
+    def stop(number: int, _: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        raise _Stopped(number)
+
+    ours = []
+    if threading.current_thread() is threading.main_thread():
+        numbers = (signal.SIGTERM, signal.SIGHUP)
+        ours = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _interrupted(number: int) -> int:
+    with contextlib.suppress(OSError):  # after SIGHUP there may be no terminal
+        click.echo("interrupted; run the same command again to resume", err=True)
+    return 128 + number
+
+
+def _of_the_machine(error: MemoryError | OSError) -> str:
+    """An error that no one foresaw where it happened, as one line."""
+    if isinstance(error, OSError) and isinstance(error.filename, str):
+        return str(TinyUNetError(error.filename, error.strerror or "fails"))
+    return str(error) or "out of memory"
 
 
 def _keep_trace() -> str:

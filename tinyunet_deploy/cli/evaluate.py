@@ -92,7 +92,7 @@ def evaluate(
         )
     text = result.as_json()
     if output is not None:
-        write_atomic(output, text.encode())
+        write_atomic(output, text.encode(), durable=True)
     if form == "json":
         click.echo(text, nl=False)
     else:
