@@ -16,7 +16,6 @@ Each is one line: ``<where>: <what> (<hint>)``.
 from __future__ import annotations
 
 import os
-import re
 from typing import ClassVar
 
 __all__ = [
@@ -49,8 +48,7 @@ class TinyUNetError(Exception):
 
     def __str__(self) -> str:
         line = f"{self.where}: {self.what}" + (f" ({self.hint})" if self.hint else "")
-        line = line.encode("utf-8", "backslashreplace").decode()
-        return re.sub(r"[\x00-\x1f\x7f]", lambda match: repr(match[0])[1:-1], line)
+        return "".join(char if char.isprintable() else repr(char)[1:-1] for char in line)
 
 
 class ImageError(TinyUNetError):

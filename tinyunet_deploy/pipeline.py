@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import heapq
 import itertools
 import os
@@ -12,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from operator import attrgetter
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
@@ -29,6 +31,9 @@ from tinyunet_deploy.images import (
     read_image,
 )
 from tinyunet_deploy.report import Line, Report, Summary
+
+MAX_DEPTH: Final = 200
+"""Folders in folders that are walked; no station nests them so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +93,7 @@ def _decode_ahead(
 
 def _decode(index: int, path: Path, contract: Contract) -> Scored:
     try:
-        image = read_image(path)
-        if image.shape != (contract.height, contract.width):
-            raise ImageError(
-                path,
-                "wrong-size",
-                f"has {image.shape[1]}x{image.shape[0]} pixels, "
-                f"the model takes {contract.width}x{contract.height}",
-            )
+        image = read_image(path, size=(contract.height, contract.width))
     except ImageError as error:
         return Scored(index, path, error=error)
     return Scored(index, path, image)
@@ -202,11 +200,18 @@ def infer(
             return {"path": name, "status": "skipped", "reason": error.reason, "what": error.what}
         defects = find_defects(scored.score, threshold, min_area)
         mask = defect_mask(scored.score, threshold)
-        _put(output / "masks" / png_name(name), encode_png(mask))
+        files = {f"masks/{png_name(name)}": encode_png(mask)}
         if outputs.scores:
-            _put(output / "scores" / png_name(name), encode_png(scored.score))
+            files[f"scores/{png_name(name)}"] = encode_png(scored.score)
         if outputs.overlays:
-            _put(output / "overlays" / f"{name}.jpg", encode_jpeg(overlay(scored.image, mask)))
+            files[f"overlays/{name}.jpg"] = encode_jpeg(overlay(scored.image, mask))
+        try:
+            for file in files:
+                _require_free(file.partition("/")[2], root, name)
+            for file in reversed(files):  # the longest name first
+                _put(output / file, files[file])
+        except ImageError as error:
+            return {"path": name, "status": "skipped", "reason": error.reason, "what": error.what}
         return {
             "path": name,
             "status": "ok",
@@ -260,7 +265,9 @@ def walk_images(sources: Sequence[Path], output: Path | None = None) -> Iterator
     """Image files below the sources, each once, in the order of their names, as they are found.
 
     In a folder, entries without an image suffix, hidden entries, folders behind links, DAGM2007
-    label folders and ``output`` itself are passed over. A file that is named is always taken.
+    label folders and ``output`` itself are passed over. A file that is named is always taken. A
+    folder below a source that cannot be listed, or lies too deep, is given in the place of what is
+    in it: it cannot be read as an image, which is then told.
     """
     placed = sorted({_placed(source) for source in sources}, key=attrgetter("parts"))
     named = [path for path in placed if not path.is_dir()]
@@ -277,11 +284,16 @@ def _placed(source: Path) -> Path:
     return source.resolve() if source.is_dir() else source.parent.resolve() / source.name
 
 
-def _walk(folder: Path, output: Path | None) -> Iterator[Path]:
+def _walk(folder: Path, output: Path | None, depth: int = 0) -> Iterator[Path]:
     try:
+        if depth > MAX_DEPTH:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
         with os.scandir(folder) as entries:
             found = sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
+        if depth:
+            yield folder
+            return
         raise RefusedError(folder, f"cannot be listed: {error.strerror}") from error
     for entry in found:
         path = folder / entry.name
@@ -289,7 +301,7 @@ def _walk(folder: Path, output: Path | None) -> Iterator[Path]:
             continue
         if entry.is_dir(follow_symlinks=False):
             if not is_truth_folder(path):
-                yield from _walk(path, output)
+                yield from _walk(path, output, depth + 1)
         elif path.suffix.lower() in IMAGE_SUFFIXES:
             yield path
 
@@ -299,9 +311,21 @@ def suffixes() -> str:
     return " ".join(sorted(IMAGE_SUFFIXES))
 
 
+def _require_free(file: str, root: Path, name: str) -> None:
+    """Refuse a file whose name the output needs for a folder: ``a.jpg`` beside ``a.jpg.png/``."""
+    if file != name and (root / file).is_dir():
+        raise ImageError(root / name, "name-taken", f"its {file} is the name of a folder")
+
+
 def _put(path: Path, data: bytes) -> None:
     try:
-        write_atomic(path, data)
-    except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, data)
+        try:
+            write_atomic(path, data)
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(path, data)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        what = f"{path.name} in the output is too long a name"
+        raise ImageError(path, "name-too-long", what) from error
