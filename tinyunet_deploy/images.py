@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 import struct
 from collections.abc import Iterator
@@ -72,6 +73,8 @@ def read_image(
     except FileNotFoundError as error:
         raise ImageError(path, "missing", "is not there any more") from error
     except OSError as error:
+        if error.errno == errno.EISDIR and not os.access(path, os.R_OK):
+            raise ImageError(path, "unreadable", "is a folder that may not be listed") from error
         if error.errno == errno.EISDIR:
             raise ImageError(path, "not-a-file", "is a folder") from error
         if error.errno in (errno.EINVAL, errno.ENXIO, errno.ENODEV):

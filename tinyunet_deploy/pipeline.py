@@ -206,10 +206,7 @@ def infer(
         if outputs.overlays:
             files[f"overlays/{name}.jpg"] = encode_jpeg(overlay(scored.image, mask))
         try:
-            for file in files:
-                _require_free(file.partition("/")[2], root, name)
-            for file in reversed(files):  # the longest name first
-                _put(output / file, files[file])
+            _put_all(files, output, scored.path, root)
         except ImageError as error:
             return {"path": name, "status": "skipped", "reason": error.reason, "what": error.what}
         return {
@@ -311,21 +308,30 @@ def suffixes() -> str:
     return " ".join(sorted(IMAGE_SUFFIXES))
 
 
-def _require_free(file: str, root: Path, name: str) -> None:
-    """Refuse a file whose name the output needs for a folder: ``a.jpg`` beside ``a.jpg.png/``."""
-    if file != name and (root / file).is_dir():
-        raise ImageError(root / name, "name-taken", f"its {file} is the name of a folder")
+def _put_all(files: dict[str, bytes], output: Path, image: Path, root: Path) -> None:
+    """Write the files of one image, the mask, which is their first, at last.
+
+    Raises:
+        ImageError: the output needs such a name for a folder, as with ``a.jpg`` beside
+            ``a.jpg.png/``, or cannot have so long a name.
+    """
+    try:
+        for file in files:
+            mirrored = root / file.partition("/")[2]
+            if mirrored != image and mirrored.is_dir():
+                what = f"{file} in the output is a folder's name"
+                raise ImageError(image, "name-taken", what)
+        for file in reversed(files):
+            _put(output / file, files[file])
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise ImageError(image, "name-too-long", "is too long a name with .png behind") from error
 
 
 def _put(path: Path, data: bytes) -> None:
     try:
-        try:
-            write_atomic(path, data)
-        except FileNotFoundError:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(path, data)
-    except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
-            raise
-        what = f"{path.name} in the output is too long a name"
-        raise ImageError(path, "name-too-long", what) from error
+        write_atomic(path, data)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, data)

@@ -13,6 +13,7 @@ import importlib.util
 import os
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Final, NamedTuple, Self
@@ -28,10 +29,11 @@ from tinyunet_deploy.artifact import (
     kind_of,
     read_artifact,
     sidecar_path,
-    trusted_plan,
+    trusted,
 )
 from tinyunet_deploy.contract import Batch, Contract
 from tinyunet_deploy.errors import ArtifactError, RefusedError, RuntimeUnavailable
+from tinyunet_deploy.onnx_file import check_onnx_file
 
 __all__ = ["BACKENDS", "Backend", "Run", "open_backend", "why_not"]
 
@@ -97,8 +99,17 @@ class Backend(abc.ABC):
 
         Raises:
             ValueError: not such an array.
+            ArtifactError: what the artifact gave is no score of the image.
         """
-        return self._run(self._checked(image))
+        image = self._checked(image)
+        run = self._run(image)
+        if run.score.dtype != np.uint8 or run.score.shape != image.shape:
+            raise ArtifactError(
+                self.artifact.path,
+                f"gives {run.score.dtype} {list(run.score.shape)} for "
+                f"uint8 {list(image.shape)}, the same was wanted",
+            )
+        return run
 
     def run_many(self, images: Iterable[Batch]) -> Iterator[Run]:
         """Score batches in their order, which a backend may overlap.
@@ -238,8 +249,8 @@ def open_backend(
         backend: a key of :data:`BACKENDS`; None takes the first that runs this kind of artifact,
             this device and is installed.
         device: ``cpu`` or ``cuda:N``; None is the first GPU for what needs one, else the CPU.
-        trust_engine: load a TensorRT plan that has no sidecar. A plan is a program: only the
-            user can know that it is not hostile.
+        trust_engine: load a file that has no sidecar. A TensorRT plan is a program: only the user
+            can know that it is not hostile. An ONNX file is first tried in a process of its own.
         self_test: score the golden images that lie beside the artifact, and hold the scores
             against those that were recorded when it was made; takes about a second.
 
@@ -252,8 +263,12 @@ def open_backend(
     if model is None:
         model = DEFAULT_CHECKPOINT if backend == "torch" else DEFAULT_ONNX
     kind = kind_of(model)
-    foreign = trust_engine and kind == "plan" and not sidecar_path(model).exists()
-    artifact = trusted_plan(model) if foreign else read_artifact(model)
+    foreign = trust_engine and kind in ("plan", "onnx") and not sidecar_path(model).exists()
+    artifact = trusted(model) if foreign else read_artifact(model)
+    if kind == "onnx":
+        contract = check_onnx_file(artifact.data, model)
+        if foreign:
+            artifact = replace(artifact, sidecar=replace(artifact.sidecar, contract=contract))
     if device is None:
         device = "cuda:0" if kind == "plan" or backend in _GPU_ONLY else "cpu"
     if backend is None:
@@ -265,14 +280,11 @@ def open_backend(
     reason = why_not(backend)
     if reason:
         raise RuntimeUnavailable(backend, reason)
-    module, _, name = entry.where.partition(":")
-    try:
-        load: type[Backend] = getattr(importlib.import_module(module), name)
-    except (ImportError, OSError) as error:
-        raise RuntimeUnavailable(
-            backend, f"is installed but cannot be imported: {error}"
-        ) from error
-    loaded = load(artifact, device)
+    if foreign and kind == "onnx":
+        from tinyunet_deploy.backends.trial import try_model
+
+        try_model(artifact, "openvino" if backend == "openvino" else "onnxruntime")
+    loaded = load(artifact, backend, device)
     if self_test:
         from tinyunet_deploy import golden
 
@@ -282,6 +294,23 @@ def open_backend(
             loaded.close()
             raise
     return loaded
+
+
+def load(artifact: Artifact, backend: str, device: str) -> Backend:
+    """Load an artifact that was read already; :func:`open_backend` checks what can be checked.
+
+    Raises:
+        ArtifactError: the runtime cannot load it.
+        RuntimeUnavailable: the runtime or the device is not here.
+    """
+    module, _, name = BACKENDS[backend].where.partition(":")
+    try:
+        backend_class: type[Backend] = getattr(importlib.import_module(module), name)
+    except (ImportError, OSError) as error:
+        raise RuntimeUnavailable(
+            backend, f"is installed but cannot be imported: {error}"
+        ) from error
+    return backend_class(artifact, device)
 
 
 def _choose(kind: Kind, device: str, model: Path) -> str:
