@@ -67,7 +67,18 @@ def tree(folder: Path) -> dict[str, bytes]:
 def infer(images: Path, output: Path, model: Path, *, before: Sequence[str] = ()) -> str:
     """Run it within the limits; gives stderr."""
     entry = "from tinyunet_deploy.cli import infer_main; infer_main()"
-    command = [*before, sys.executable, "-c", entry, images, "-o", output, "-m", model, "--overlays"]
+    command = [
+        *before,
+        sys.executable,
+        "-c",
+        entry,
+        images,
+        "-o",
+        output,
+        "-m",
+        model,
+        "--overlays",
+    ]
     command += ["--backend", "onnxruntime", "--threshold", "0.55"]
 
     def limit() -> None:
@@ -95,7 +106,7 @@ def judge(images: Path, output: Path, expected: dict[str, str]) -> None:
     found = {line["path"]: line.get("reason", "ok") for line in lines}
     wanted = {name: "ok" if name in usable else why for name, why in expected.items()}
     assert found == wanted
-    masks = {path for path in tree(output / "masks")}
+    masks = set(tree(output / "masks"))
     assert masks == {png_name(name) for name in usable}
     reference = read_image(output / "masks" / "formats" / "grey.png")
     assert 0 < reference.mean() < 255, "a test worth its name"
@@ -104,7 +115,9 @@ def judge(images: Path, output: Path, expected: dict[str, str]) -> None:
         differ = float((mask != reference).mean())
         assert differ == 0 if expected[name] == "same" else differ < 0.1, (name, differ)
     every = {*tree(output)} - {"run.json", "report.jsonl"}
-    assert every == {f"masks/{name}" for name in masks} | {f"overlays/{name}.jpg" for name in usable}
+    assert every == {f"masks/{name}" for name in masks} | {
+        f"overlays/{name}.jpg" for name in usable
+    }
 
 
 def test_the_corpus_is_what_it_says() -> None:

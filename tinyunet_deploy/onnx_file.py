@@ -15,14 +15,16 @@ import numpy as np
 
 from tinyunet_deploy.contract import INPUT_NAME, OUTPUT_NAME, Contract
 from tinyunet_deploy.errors import ArtifactError
+from tinyunet_deploy.images import MAX_PIXELS
 
 __all__ = ["check_onnx_file"]
 
 MAX_FIELDS: Final = 1_000_000
 """Most fields that are looked at; TinyUNet has some thousands, its weights being one field each."""
 _PARTS: Final = {
-    "model": {7: "graph", 25: "function"},
-    "graph": {1: "node", 5: "tensor", 11: "input", 12: "output", 15: "sparse"},
+    "model": {7: "main", 25: "function"},
+    "main": {1: "node", 5: "tensor", 11: "input", 12: "output", 15: "sparse"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
     "function": {7: "node", 11: "attribute"},
     "node": {5: "attribute"},
     "attribute": {2: "f", 5: "tensor", 6: "graph", 7: "floats", 10: "tensor", 11: "graph",
@@ -94,16 +96,15 @@ def _check(data: memoryview) -> Contract:
                 value = memoryview(struct.pack("<I", value))
             if isinstance(value, int):
                 raise ValueError("a number is where a message must be")
-            graphs += part == "graph" and message == "model"
+            graphs += part == "main"
             if part == "floats":
                 _require_finite(value, np.float32, "an attribute")
             elif part == "tensor":
                 name = _check_tensor(value)
-                if message == "graph":
+                if message == "main":
                     initializers.add(name)
             elif part in ends:
-                if graphs == 1 and len(ends[part]) < 100:
-                    ends[part].append(_end(value))
+                ends[part].append(_end(value))
             else:
                 waiting.append((part, value))
     if graphs != 1:
@@ -124,6 +125,8 @@ def _contract(inputs: list[_End], outputs: list[_End]) -> Contract:
     _, _, height, width = image.dims
     if height is None or width is None:
         raise ValueError("height and width of its image are not fixed")
+    if height * width > MAX_PIXELS:
+        raise ValueError(f"its image has {width}x{height} pixels, more than {MAX_PIXELS}")
     return Contract(height, width)
 
 
@@ -183,7 +186,7 @@ def _end(view: memoryview) -> _End:
 
 def _dim(value: Value) -> int | None:
     given = dict(_submessage(value)).get(1)
-    return given if isinstance(given, int) and given > 0 else None
+    return given if isinstance(given, int) and 0 < given < 2**63 else None
 
 
 def _messages(number: int, value: Value, wanted: int) -> Iterator[list[tuple[int, Value]]]:

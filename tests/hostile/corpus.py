@@ -133,7 +133,9 @@ def broken_pictures() -> dict[str, tuple[bytes, str]]:
     flipped = bytearray(whole["PNG"])
     flipped[len(flipped) // 2] ^= 4
     rows = b"".join(b"\0" + row.tobytes() for row in grey)
-    wide = struct.pack("<2sIHHIIiiHHIIiiII", b"BM", 54, 0, 0, 54, 40, 65_000, 65_000, 1, 24, *[0] * 6)
+    wide = struct.pack(
+        "<2sIHHIIiiHHIIiiII", b"BM", 54, 0, 0, 54, 40, 65_000, 65_000, 1, 24, *[0] * 6
+    )
     frame = struct.pack(">BHHB", 8, 65_000, 65_000, 1) + b"\x01\x11\0"
     fields = struct.pack("<HHIIHHII", 256, 4, 1, 65_000, 257, 4, 1, 65_000)
     thumbnail = save(grey[:16, :16], "JPEG")
@@ -226,7 +228,7 @@ def build(folder: Path) -> dict[str, str]:
     (odd / "folder.png").mkdir()
     os.mkfifo(odd / "fifo.png")
     with contextlib.closing(socket.socket(socket.AF_UNIX)) as server:
-        here = os.getcwd()
+        here = Path.cwd()
         os.chdir(odd)  # the path of a socket may have 107 bytes only
         server.bind("socket.png")
         os.chdir(here)

@@ -3,8 +3,8 @@
 A case is named by its family and its seed alone. Cases run in a worker process that is fed seeds
 and is started again when it dies, so that a crash or a hang is found and has a name::
 
-    python -m tests.hostile.mutate                     # the nightly run: every family, 10,000 each
-    python -m tests.hostile.mutate images --seeds 17   # one case, in this process, with its traceback
+    python -m tests.hostile.mutate                     # every family, 10,000 each
+    python -m tests.hostile.mutate images --seeds 17   # one case, in this process
 """
 
 from __future__ import annotations
@@ -421,7 +421,9 @@ def run_family(name: str, seeds: Iterable[int]) -> dict[str, Any]:
         if answer.startswith("FAILED") or answer == "hung" or (died and not contained):
             failed[str(seed)] = answer
         words = answer.split(" ")
-        counts["died in its own process" if died else words[0] if words[0] == "FAILED" else answer] += 1
+        counts[
+            "died in its own process" if died else words[0] if words[0] == "FAILED" else answer
+        ] += 1
     left = worker.close()
     if left and not contained:
         failed["files left"] = ", ".join(left[:5])
@@ -472,7 +474,9 @@ def main(
             + "".join(f"; seed {seed}: {what}" for seed, what in found["failed"].items())
         )
         if output:
-            text = json.dumps({"schema_version": 1, "hang_s": HANG_S, "families": results}, indent=2)
+            text = json.dumps(
+                {"schema_version": 1, "hang_s": HANG_S, "families": results}, indent=2
+            )
             write_atomic(output, text.encode() + b"\n")
     sys.exit(any(found["failed"] for found in results.values()))
 
