@@ -208,8 +208,8 @@ def test_other_formats_that_a_runtime_would_take_are_refused(data: bytes) -> Non
 
 
 def test_a_file_of_endless_fields_is_refused_in_bounded_time() -> None:
-    with pytest.raises(ArtifactError, match="more than 1000000 fields"):
-        check_onnx_file(b"\x08\x01" * 2_000_000, WHERE)
+    with pytest.raises(ArtifactError, match="more than 300000 fields"):
+        check_onnx_file(b"\x08\x01" * 400_000, WHERE)
     nested = b""
     for _ in range(2000):
         nested = b"\x0a" + varint(len(nested) + 2) + b"\x32" + varint(len(nested)) + nested
@@ -348,8 +348,8 @@ def enormous() -> onnx.ModelProto:
 
 def test_a_trial_ends_what_does_not_end() -> None:
     trial.try_model(foreign(small_graph()), "onnxruntime")
-    with pytest.raises(ArtifactError, match="took more than 10 s"):
-        trial.try_model(foreign(endless()), "onnxruntime", seconds=10)
+    with pytest.raises(ArtifactError, match="took more than 4 s"):
+        trial.try_model(foreign(endless()), "onnxruntime", seconds=4)
 
 
 def test_a_trial_bears_what_takes_all_memory() -> None:

@@ -120,6 +120,7 @@ def read_sidecar(path: Path) -> Sidecar:
         contract = Contract(**fields.pop("contract"))
         sidecar = Sidecar(contract=contract, **fields)
         _check_values(sidecar)
+        sidecar.as_json().encode()  # half a surrogate pair could be read but never written again
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _unusable(path, where, f"is not a valid sidecar: {error}") from error
     if sidecar.kind != kind:

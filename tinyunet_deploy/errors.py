@@ -26,6 +26,7 @@ __all__ = [
     "RefusedError",
     "RuntimeUnavailable",
     "TinyUNetError",
+    "printable",
 ]
 
 
@@ -48,7 +49,12 @@ class TinyUNetError(Exception):
 
     def __str__(self) -> str:
         line = f"{self.where}: {self.what}" + (f" ({self.hint})" if self.hint else "")
-        return "".join(char if char.isprintable() else repr(char)[1:-1] for char in line)
+        return printable(line)
+
+
+def printable(text: str) -> str:
+    """Text as one line that does nothing to a terminal: what cannot be printed is spelled out."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 class ImageError(TinyUNetError):

@@ -19,7 +19,7 @@ from tinyunet_deploy.images import MAX_PIXELS
 
 __all__ = ["check_onnx_file"]
 
-MAX_FIELDS: Final = 1_000_000
+MAX_FIELDS: Final = 300_000
 """Most fields that are looked at; TinyUNet has some thousands, its weights being one field each."""
 _PARTS: Final = {
     "model": {7: "main", 25: "function"},
