@@ -18,7 +18,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -414,7 +413,6 @@ def run_family(name: str, seeds: Iterable[int]) -> dict[str, Any]:
     """Run cases; gives counts of outcomes, and the seeds of those that failed."""
     worker, counts, failed = Worker(name), Counter[str](), dict[str, str]()
     contained = getattr(FAMILIES[name], "may_die", False)
-    started = time.monotonic()
     for seed in (*PAST[name], *seeds):
         answer = worker.run(seed)
         died = answer.startswith("died")
@@ -431,7 +429,6 @@ def run_family(name: str, seeds: Iterable[int]) -> dict[str, Any]:
         "cases": sum(counts.values()),
         "outcomes": dict(sorted(counts.items())),
         "failed": failed,
-        "seconds": round(time.monotonic() - started, 1),
     }
 
 
