@@ -400,3 +400,16 @@ def test_a_sidecar_whose_origin_would_be_misread_is_refused(
     )
     with pytest.raises(ArtifactError, match=r"is not a valid sidecar: origin\."):
         artifact.read_sidecar(path)
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_a_graph_that_fails_as_it_runs_is_refused_in_one_line(tmp_path: Path, backend: str) -> None:
+    model = small_graph()
+    bias = numpy_helper.from_array(np.zeros(3, np.float32), "bias")
+    initializer(model, "bias").CopyFrom(bias)
+    path = described(tmp_path / "net.onnx", model)
+    with pytest.raises(ArtifactError) as caught, open_backend(path, backend) as loaded:
+        loaded.run(np.zeros((1, 1, 16, 16), np.uint8))
+        pytest.fail("three biases for one channel")
+    assert str(caught.value).startswith(f"{path}: {backend} ")
+    assert "\n" not in str(caught.value)

@@ -174,7 +174,7 @@ def _end(view: memoryview) -> _End:
     name, kind, dims = "", 0, list[int | None]()
     for number, value in _fields(view):
         if number == 1 and not isinstance(value, int):
-            name = bytes(value).decode("utf-8", "backslashreplace")
+            name = bytes(value).decode()
         for tensor in _messages(number, value, 2):
             for inner, about in ((n, v) for _, t in tensor for n, v in _submessage(t)):
                 if inner == 1 and isinstance(about, int):
@@ -185,7 +185,10 @@ def _end(view: memoryview) -> _End:
 
 
 def _dim(value: Value) -> int | None:
-    given = dict(_submessage(value)).get(1)
+    fields = dict(_submessage(value))
+    given, name = fields.get(1), fields.get(2, b"")
+    if not isinstance(name, int):
+        bytes(name).decode()  # ONNX Runtime does not give the shape otherwise
     return given if isinstance(given, int) and 0 < given < 2**63 else None
 
 

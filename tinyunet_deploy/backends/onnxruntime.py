@@ -79,7 +79,15 @@ class ONNXRuntimeBackend(Backend):
     def _run(self, image: Batch) -> Run:
         if self.device == "cpu":
             started = time.perf_counter()
-            (score,) = self._session.run([OUTPUT_NAME], {INPUT_NAME: image})
+            try:
+                (score,) = self._session.run([OUTPUT_NAME], {INPUT_NAME: image})
+            except Exception as error:  # its classes share no base but Exception
+                detail = str(error).splitlines()[0]
+                if "alloc" in detail:
+                    raise RuntimeUnavailable(self.device, f"out of memory: {detail}") from error
+                raise ArtifactError(
+                    self.artifact.path, f"onnxruntime cannot run it: {detail}"
+                ) from error
             return Run(score, (time.perf_counter() - started) * 1e3)
         binding = self._bindings.get(len(image))
         if binding is None:

@@ -42,6 +42,10 @@ class OpenVINOBackend(Backend):
 
     def _run(self, image: Batch) -> Run:
         started = time.perf_counter()
-        self._request.infer([openvino.Tensor(image)])
+        try:
+            self._request.infer([openvino.Tensor(image)])
+        except RuntimeError as error:
+            detail = str(error).strip().splitlines()[-1].strip()
+            raise ArtifactError(self.artifact.path, f"openvino cannot run it: {detail}") from error
         device_ms = (time.perf_counter() - started) * 1e3
         return Run(np.array(self._request.get_output_tensor(0).data, copy=True), device_ms)
