@@ -458,6 +458,7 @@ def main(
             family = FAMILIES[name]()
             for seed in seeds:
                 click.echo(f"{name} {seed}: {outcome(family, seed)}")
+            getattr(family, "close", lambda: None)()
         return
     from tinyunet_deploy.files import write_atomic
 
