@@ -58,3 +58,33 @@ demo: .venv/.installed
 
 clean:
 	rm -rf .venv $(DEMO)
+
+# The long ones: 10,000 mutated files of every family, their counts in benchmarks/results.
+.PHONY: nightly audit lock
+nightly: .venv/.installed
+	$(BIN)/python -m tests.hostile.mutate --output benchmarks/results/robustness.json
+
+# Tools of their own environment: what is audited does not hold the auditor.
+AUDIT := .cache/audit
+$(AUDIT)/.installed:
+	$(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/pip install --quiet cyclonedx-bom==7.5.0 pip-tools==7.6.2
+	touch $@
+
+# Code that runs nothing of a file, locked requirements that resolve, and what is installed.
+audit: .venv/.installed $(AUDIT)/.installed
+	$(BIN)/python -m pytest tests/test_audit.py
+	$(BIN)/pip install --quiet --dry-run --no-deps --ignore-installed --require-hashes \
+	    -r requirements-cpu.lock
+	mkdir -p dist
+	$(AUDIT)/bin/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml \
+	    --output-reproducible --output-format JSON --output-file dist/sbom.cdx.json
+	@echo "dist/sbom.cdx.json: what is installed, as CycloneDX"
+
+# After a change of constraints.txt; hashes of every platform's files.
+lock: $(AUDIT)/.installed
+	$(AUDIT)/bin/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links \
+	    --no-emit-trusted-host --no-emit-options --no-header --strip-extras --extra cpu \
+	    --constraint constraints.txt --output-file $(AUDIT)/lock pyproject.toml
+	(sed -n '1,2p' requirements-cpu.lock; cat $(AUDIT)/lock) > $(AUDIT)/lock.new
+	mv $(AUDIT)/lock.new requirements-cpu.lock

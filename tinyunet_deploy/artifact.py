@@ -25,7 +25,7 @@ SCHEMA_VERSION: Final = 1
 
 Kind = Literal["checkpoint", "onnx", "plan"]
 Precision = Literal["fp32", "fp16", "int8", "unknown"]
-"""``unknown`` is a plan that was not built here and that the user trusts."""
+"""``unknown`` is a file without a sidecar that the user trusts."""
 
 KINDS: Final[dict[str, Kind]] = {".safetensors": "checkpoint", ".onnx": "onnx", ".plan": "plan"}
 """File suffix -> kind of artifact."""
@@ -138,6 +138,7 @@ def parse_sidecar(text: str | bytes, where: str | os.PathLike[str]) -> Sidecar:
         contract = Contract(**fields.pop("contract"))
         sidecar = Sidecar(contract=contract, **fields)
         _check_values(sidecar)
+        sidecar.as_json().encode()  # half a surrogate pair could be read but never written again
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ArtifactError(where, f"is not a valid sidecar: {error}") from error
     return sidecar
@@ -163,21 +164,20 @@ def read_artifact(path: Path) -> Artifact:
     return Artifact(path, data, sidecar)
 
 
-def trusted_plan(path: Path) -> Artifact:
-    """A plan without a sidecar, which the user trusts: a plan is a program.
+def trusted(path: Path) -> Artifact:
+    """An artifact without a sidecar, which the user trusts: a plan is a program.
 
     Nothing is known of it but its bytes; its contract is the default one until it is loaded.
 
     Raises:
-        ArtifactError: not a plan, or it cannot be read.
+        ArtifactError: it cannot be read.
     """
-    if kind_of(path) != "plan":
-        raise ArtifactError(path, "is no TensorRT plan")
+    kind = kind_of(path)
     try:
         data = read_regular(path)
     except OSError as error:
         raise ArtifactError(path, f"cannot be read: {error.strerror}") from error
-    return Artifact(path, data, Sidecar("plan", "unknown", digest(data), None, Contract()))
+    return Artifact(path, data, Sidecar(kind, "unknown", digest(data), None, Contract()))
 
 
 def write_artifact(path: Path, data: bytes, sidecar: Sidecar) -> None:
@@ -266,5 +266,29 @@ def _check_values(sidecar: Sidecar) -> None:
     most = sidecar.verified_batch
     if most is not None and (type(most) is not int or most < 1):
         raise ValueError(f"verified_batch {most!r} is not a positive number")
-    if not isinstance(sidecar.origin, dict):
+    _check_origin(sidecar.origin)
+
+
+def _check_origin(origin: Any) -> None:
+    """Check what is read again of how an artifact was made; the rest is for people."""
+    if not isinstance(origin, dict):
         raise ValueError("origin is no table")
+    for key, parts in _READ_AGAIN.items():
+        table = origin.get(key, parts)
+        if not isinstance(table, dict) or not parts.keys() <= table.keys():
+            raise ValueError(f"origin.{key} is no table of {', '.join(parts)}")
+        for part, example in parts.items():
+            if type(table[part]) is not type(example) and (example or table[part] is not None):
+                raise ValueError(f"origin.{key}.{part} is {table[part]!r}")
+    quantization = origin.get("quantization", {})
+    kept = quantization.get("kept_in_float32", []) if isinstance(quantization, dict) else None
+    if not isinstance(kept, list) or not all(isinstance(name, str) for name in kept):
+        raise ValueError("origin.quantization does not name what is kept_in_float32")
+
+
+_READ_AGAIN: Final[dict[str, dict[str, str | int]]] = {
+    "tensorrt": {"flavour": "tensorrt", "version": "10.0"},
+    "gpu": {"name": "", "compute_capability": ""},
+    "profile": {"min": 1, "opt": 1, "max": 1},
+}
+"""Part of an origin -> its values' types, by example; an empty text may be null."""

@@ -31,6 +31,7 @@ from tinyunet_deploy.contract import INPUT_NAME, Contract
 from tinyunet_deploy.errors import ArtifactError, GateFailed, RefusedError, RuntimeUnavailable
 from tinyunet_deploy.files import read_regular, write_atomic
 from tinyunet_deploy.nvidia import GPU, TensorRT
+from tinyunet_deploy.onnx_file import check_onnx_file
 from tinyunet_deploy.preflight import check_onnx
 
 _TYPES: Final[dict[Precision, frozenset[str]]] = {
@@ -93,6 +94,7 @@ def build(
     source = read_artifact(model)
     if source.sidecar.kind != "onnx":
         raise RefusedError(model, f"is a {source.sidecar.kind} file", "build takes a .onnx file")
+    check_onnx_file(source.data, model)
     graph = _graph(source)
     check_onnx(graph, model)
     here = nvidia.tensorrt(flavour)

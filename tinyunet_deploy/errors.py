@@ -29,6 +29,7 @@ __all__ = [
     "RefusedError",
     "RuntimeUnavailable",
     "TinyUNetError",
+    "printable",
 ]
 
 
@@ -51,8 +52,12 @@ class TinyUNetError(Exception):
 
     def __str__(self) -> str:
         line = f"{self.where}: {self.what}" + (f" ({self.hint})" if self.hint else "")
-        line = line.encode("utf-8", "backslashreplace").decode()
-        return re.sub(r"[\x00-\x1f\x7f]", lambda match: repr(match[0])[1:-1], line)
+        return printable(line)
+
+
+def printable(text: str) -> str:
+    """Text as one line that does nothing to a terminal: what cannot be printed is spelled out."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 class ImageError(TinyUNetError):

@@ -24,23 +24,34 @@ _TEMPORARY = re.compile(r"\.tinyunet-[0-9a-f]{16}\.part")
 def read_regular(path: Path, limit: int | None = None) -> bytes:
     """The bytes of a regular file.
 
-    A FIFO, socket or device is never opened for reading, so it cannot hang the caller.
+    A FIFO, socket or device is not opened: that alone can wake a writer or start a machine. Should
+    one take the file's place in between, it does not hang the caller.
 
     Args:
-        limit: largest accepted size in bytes.
+        limit: largest accepted size in bytes, also of a file that says it is empty or grows.
 
     Raises:
         OSError: the file is missing, unreadable, not regular (EINVAL, EISDIR), or over the limit
             (EFBIG).
         RuntimeUnavailable: it is not the file: this process may open no more, or has no memory.
     """
+    _require_regular(path.stat(), path)
     with reading(path), open(path, "rb", opener=_open_without_waiting) as file:
         status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", str(path))
-        if limit is not None and status.st_size > limit:
+        _require_regular(status, path)
+        if limit is None:
+            return file.read()
+        data = file.read(limit + 1) if status.st_size <= limit else None
+        if data is None or len(data) > limit:
             raise OSError(errno.EFBIG, f"larger than {limit} bytes", str(path))
-        return file.read()
+        return data
+
+
+def _require_regular(status: os.stat_result, path: Path) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, "is a folder", str(path))
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
 
 
 @contextlib.contextmanager

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,52 +23,83 @@ IMAGE_SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".ti
 MAX_PIXELS: Final = 64 * 1024 * 1024
 """Largest accepted image, height x width: a small file can hold an enormous one."""
 MAX_BYTES: Final = 512 * 1024 * 1024
+MAX_SCANS: Final = 200
+"""Most passes over the pixels that a JPEG may ask for; a progressive one has about ten."""
 
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
-_JPEG_END: Final = b"\xff\xd9"
+_JPEG_END: Final = 0xD9
 _TIFF: Final = (b"II*\0", b"MM\0*")
 _TIFF_WIDTH: Final = 256
 _TIFF_HEIGHT: Final = 257
 _TIFF_ORIENTATION: Final = 274
+_TIFF_EXTRA_SAMPLES: Final = 338
 _JPEG: Final = b"\xff\xd8\xff"
 _JPEG_FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_JPEG_SEQUENTIAL: Final = frozenset({0xC0, 0xC1})
+_JPEG_SCAN: Final = 0xDA
+_JPEG_MARKER: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+"""The end of a scan: neither a stuffed byte of it nor a restart."""
+_FILLING: Final = b"\x55\x2a\x91\x6c" * 32
+"""What a JPEG decoder reads as pixels only if those that it should have read are missing.
+
+Without it a decoder makes them up, and an end marker behind half a JPEG hides that.
+"""
 
 
-def read_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> Image:
+def read_image(
+    path: Path, *, max_pixels: int = MAX_PIXELS, size: tuple[int, int] | None = None
+) -> Image:
     """Grey values of one image file.
 
     16-bit images are scaled to 8, colour and palette become luminance, and an EXIF rotation is
     ignored because masks are drawn on stored pixels.
+
+    Args:
+        size: the (height, width) that the model takes. Another size is an error before it costs
+            the memory of decoding it, and so are files far larger than such an image needs.
 
     Returns:
         uint8 [H, W].
 
     Raises:
         ImageError: ``missing``, ``unreadable``, ``not-a-file``, ``empty``, ``not-an-image``,
-            ``truncated``, ``too-large`` or ``corrupt``.
+            ``truncated``, ``too-large``, ``wrong-size`` or ``corrupt``.
     """
-    return decode_image(read_bytes(path), path, max_pixels=max_pixels)
+    return decode_image(read_bytes(path, size=size), path, max_pixels=max_pixels, size=size)
 
 
-def read_bytes(path: Path) -> bytes:
+def read_bytes(path: Path, *, size: tuple[int, int] | None = None) -> bytes:
     """The bytes of an image file, which :func:`decode_image` takes.
 
     Raises:
         ImageError: ``missing``, ``unreadable``, ``not-a-file`` or ``too-large``.
     """
+    limit = MAX_BYTES
+    if size is not None:
+        limit = min(MAX_BYTES, 16 * size[0] * size[1] + (16 << 20))
     try:
-        return read_regular(path, MAX_BYTES)
+        return read_regular(path, limit)
     except FileNotFoundError as error:
         raise ImageError(path, "missing", "is not there any more") from error
     except OSError as error:
-        if error.errno in (errno.EINVAL, errno.EISDIR, errno.ENXIO, errno.ENODEV):
+        if error.errno == errno.EISDIR and not os.access(path, os.R_OK):
+            raise ImageError(path, "unreadable", "is a folder that may not be listed") from error
+        if error.errno == errno.EISDIR:
+            raise ImageError(path, "not-a-file", "is a folder") from error
+        if error.errno in (errno.EINVAL, errno.ENXIO, errno.ENODEV):
             raise ImageError(path, "not-a-file", "is not a regular file") from error
         if error.errno == errno.EFBIG:
-            raise ImageError(path, "too-large", f"is larger than {MAX_BYTES >> 20} MiB") from error
+            raise ImageError(path, "too-large", f"is larger than {limit >> 20} MiB") from error
         raise ImageError(path, "unreadable", str(error.strerror or error)) from error
 
 
-def decode_image(data: bytes, where: Path, *, max_pixels: int = MAX_PIXELS) -> Image:
+def decode_image(
+    data: bytes,
+    where: Path,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    size: tuple[int, int] | None = None,
+) -> Image:
     """Grey values of the bytes of an image file; ``where`` names them in errors.
 
     Returns:
@@ -78,25 +111,31 @@ def decode_image(data: bytes, where: Path, *, max_pixels: int = MAX_PIXELS) -> I
     if not data:
         raise ImageError(where, "empty", "is an empty file")
     try:
-        size = height, width = _size_in_header(data)
+        stored = height, width = _size_in_header(data)
         _require_end(data)
     except (struct.error, EOFError) as error:
         raise ImageError(where, "truncated", "ends before the image does") from error
     except ValueError as error:
         raise ImageError(where, "not-an-image", "is no PNG, JPEG, BMP or TIFF image") from error
+    except OverflowError as error:
+        raise ImageError(where, "corrupt", str(error)) from error
     if height * width > max_pixels:
         raise ImageError(
             where, "too-large", f"has {width}x{height} pixels, more than {max_pixels} in all"
         )
+    if size is not None and stored != size:
+        raise ImageError(
+            where,
+            "wrong-size",
+            f"has {width}x{height} pixels, the model takes {size[1]}x{size[0]}",
+        )
     if data.startswith(_TIFF):
-        data = _unrotated_tiff(data)
-    flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error as error:
-        raise ImageError(where, "corrupt", "cannot be decoded") from error
-    if image is None or image.shape != size:
+        data = _plain_tiff(data)
+    image = _decoded(data)
+    if image is None or image.shape != stored:
         raise ImageError(where, "corrupt", "cannot be decoded")
+    if data.startswith(_JPEG) and _is_filled_up(data, image):
+        raise ImageError(where, "truncated", "ends before the image does")
     return image.astype(np.uint8, copy=False)
 
 
@@ -133,6 +172,14 @@ def overlay(image: Image, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return picture.astype(np.uint8, copy=False)
 
 
+def _decoded(data: bytes) -> Image | None:
+    flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags)  # type: ignore[return-value]
+    except cv2.error:
+        return None
+
+
 def _size_in_header(data: bytes) -> tuple[int, int]:
     """(height, width) as the header claims, without decoding.
 
@@ -163,11 +210,11 @@ def _require_end(data: bytes) -> None:
     """Find the end of a PNG or JPEG, after which other data may follow.
 
     OpenCV 4 takes half a JPEG without a word, and OpenCV 5 takes up to 2 GiB of memory for a PNG
-    chunk before it finds that the file is shorter. The header of a JPEG may hold a thumbnail,
-    which has an end of its own.
+    chunk before it finds that the file is shorter.
 
     Raises:
         struct.error, EOFError: there is none.
+        OverflowError: a JPEG that is made to be slow.
     """
     if data.startswith(_PNG):
         at, name = len(_PNG), b""
@@ -176,8 +223,43 @@ def _require_end(data: bytes) -> None:
             at += 12 + length
         if at > len(data):
             raise EOFError
-    if data.startswith(_JPEG) and data.rfind(_JPEG_END) < _jpeg_frame(data):
-        raise EOFError
+    if data.startswith(_JPEG):
+        _jpeg_scan_ends(data)
+
+
+def _is_filled_up(data: bytes, image: Image) -> bool:
+    """Whether a JPEG of one pass lacks data, so that the decoder made up a part of ``image``."""
+    ends = _jpeg_scan_ends(data)
+    if len(ends) != 1 or data[_jpeg_frame(data) + 1] not in _JPEG_SEQUENTIAL:
+        return False
+    other = _decoded(data[: ends[0]] + _FILLING)
+    return other is None or not np.array_equal(image, other)
+
+
+def _jpeg_scan_ends(data: bytes) -> list[int]:
+    """Where scans end, found by a walk from the frame to the end of this very JPEG.
+
+    Thumbnails, comments, and another JPEG behind half a one have ends of their own.
+    """
+    at, ends = _jpeg_frame(data), list[int]()
+    while True:
+        marker, code = struct.unpack_from(">BB", data, at)
+        if (marker, code) == (0xFF, _JPEG_END):
+            return ends
+        if marker != 0xFF or code == 0xD8:
+            raise EOFError
+        if code == 0xFF:
+            at += 1
+            continue
+        at += 2 + int.from_bytes(data[at + 2 : at + 4])
+        if code == _JPEG_SCAN:
+            found = _JPEG_MARKER.search(data, at)
+            if found is None:
+                raise EOFError
+            at = found.start()
+            ends.append(at)
+            if len(ends) > MAX_SCANS:
+                raise OverflowError(f"asks for more than {MAX_SCANS} passes over its pixels")
 
 
 def _jpeg_frame(data: bytes) -> int:
@@ -203,10 +285,13 @@ def _tiff_fields(data: bytes) -> Iterator[tuple[int, int, int]]:
         yield tag, entry + 8, value
 
 
-def _unrotated_tiff(data: bytes) -> bytes:
-    """The same file without its rotation, which OpenCV would follow in spite of its flag."""
-    for tag, at, value in _tiff_fields(data):
-        if tag == _TIFF_ORIENTATION and value != 1:
-            upright = struct.pack(("<" if data[:2] == b"II" else ">") + "H", 1)
-            return data[:at] + upright + data[at + 2 :]
+def _plain_tiff(data: bytes) -> bytes:
+    """The same file without its rotation, which OpenCV would follow in spite of its flag.
+
+    Its transparency is said to be multiplied in already, or libtiff would darken the colours.
+    """
+    for tag, at, value in list(_tiff_fields(data)):
+        if tag in (_TIFF_ORIENTATION, _TIFF_EXTRA_SAMPLES) and value != 1:
+            one = struct.pack(("<" if data[:2] == b"II" else ">") + "H", 1)
+            data = data[:at] + one + data[at + 2 :]
     return data

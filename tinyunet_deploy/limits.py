@@ -11,8 +11,10 @@ from typing import Any, Final, Literal, get_args
 from tinyunet_deploy.artifact import Precision
 from tinyunet_deploy.backends import BACKENDS
 from tinyunet_deploy.errors import DataError
+from tinyunet_deploy.files import read_regular
 
 LIMITS: Final = Path(__file__).parent / "parity_limits.toml"
+MAX_BYTES: Final = 1024 * 1024
 
 FIGURES: Final[dict[str, Literal["most", "least"]]] = {
     "flips_defective": "most",
@@ -75,7 +77,7 @@ def read_limits(path: Path = LIMITS) -> Limits:
         DataError: missing, no TOML, an unknown key or value, a limit that is there twice, or none.
     """
     try:
-        fields = tomllib.loads(path.read_text("utf-8"))
+        fields = tomllib.loads(read_regular(path, limit=MAX_BYTES).decode("utf-8"))
         unknown = sorted(fields.keys() - {"limit"})
         if unknown:
             raise ValueError(f"unknown key {unknown[0]}; known is [[limit]]")
@@ -87,7 +89,7 @@ def read_limits(path: Path = LIMITS) -> Limits:
             raise ValueError("the same limit is there twice")
     except OSError as error:
         raise DataError(path, f"cannot be read: {error.strerror}") from error
-    except (UnicodeDecodeError, ValueError) as error:
+    except (ValueError, OverflowError, RecursionError) as error:
         raise DataError(path, f"is no valid file of limits: {error}") from error
     return Limits(limits)
 

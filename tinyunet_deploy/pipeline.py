@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import heapq
 import itertools
@@ -15,7 +16,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -38,6 +39,9 @@ from tinyunet_deploy.shards import Shard, in_shards, refuse_shards
 from tinyunet_deploy.trace import Trace, span
 
 log = logging.getLogger(__name__)
+
+MAX_DEPTH: Final = 200
+"""Folders in folders that are walked; no station nests them so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,17 +109,11 @@ def _decode_ahead(
 
 def _decode(index: int, path: Path, contract: Contract, trace: Trace | None) -> Scored:
     try:
+        size = (contract.height, contract.width)
         with span(trace, "read", index):
-            data = read_bytes(path)
+            data = read_bytes(path, size=size)
         with span(trace, "decode", index):
-            image = decode_image(data, path)
-        if image.shape != (contract.height, contract.width):
-            raise ImageError(
-                path,
-                "wrong-size",
-                f"has {image.shape[1]}x{image.shape[0]} pixels, "
-                f"the model takes {contract.width}x{contract.height}",
-            )
+            image = decode_image(data, path, size=size)
     except ImageError as error:
         return Scored(index, path, error=error)
     return Scored(index, path, image)
@@ -271,19 +269,16 @@ class Inspection:
         with span(trace, "post-process", index):
             defects = find_defects(score, self.threshold, self.min_area)
             mask = defect_mask(score, self.threshold)
-
-        def put(path: Path, encode: Callable[[], bytes]) -> None:
-            with span(trace, "encode", index):
-                data = encode()
-            with span(trace, "write", index):
-                _put(path, data)
-
-        put(self.output / "masks" / png_name(name), lambda: encode_png(mask))
+        files: dict[str, Callable[[], bytes]] = {}
+        files[f"masks/{png_name(name)}"] = lambda: encode_png(mask)
         if self.outputs.scores:
-            put(self.output / "scores" / png_name(name), lambda: encode_png(score))
+            files[f"scores/{png_name(name)}"] = lambda: encode_png(score)
         if self.outputs.overlays:
-            picture = self.output / "overlays" / f"{name}.jpg"
-            put(picture, lambda: encode_jpeg(overlay(image, mask)))
+            files[f"overlays/{name}.jpg"] = lambda: encode_jpeg(overlay(image, mask))
+        try:
+            self._write(files, scored, trace)
+        except ImageError as error:
+            return {"path": name, "status": "skipped", "reason": error.reason, "what": error.what}
         return {
             "path": name,
             "status": "ok",
@@ -291,6 +286,32 @@ class Inspection:
             "max_score": int(score.max()),
             "defects": [asdict(defect) for defect in defects],
         }
+
+    def _write(
+        self, files: dict[str, Callable[[], bytes]], scored: Scored, trace: Trace | None
+    ) -> None:
+        """Write the files of one image, the mask, which is their first, at last.
+
+        Raises:
+            ImageError: the output needs such a name for a folder, as with ``a.jpg`` beside
+                ``a.jpg.png/``, or cannot have so long a name.
+        """
+        try:
+            for file in files:
+                mirrored = self.root / file.partition("/")[2]
+                if mirrored != scored.path and mirrored.is_dir():
+                    what = f"{file} in the output is a folder's name"
+                    raise ImageError(scored.path, "name-taken", what)
+            for file, encode in reversed(files.items()):
+                with span(trace, "encode", scored.index):
+                    data = encode()
+                with span(trace, "write", scored.index):
+                    _put(self.output / file, data)
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            what = "is too long a name with .png behind"
+            raise ImageError(scored.path, "name-too-long", what) from error
 
 
 def inspect(
@@ -438,7 +459,9 @@ def walk_images(sources: Sequence[Path], output: Path | None = None) -> Iterator
     """Image files below the sources, each once, in the order of their names, as they are found.
 
     In a folder, entries without an image suffix, hidden entries, folders behind links, DAGM2007
-    label folders and ``output`` itself are passed over. A file that is named is always taken.
+    label folders and ``output`` itself are passed over. A file that is named is always taken. A
+    folder below a source that cannot be listed, or lies too deep, is given in the place of what is
+    in it: it cannot be read as an image, which is then told.
     """
     placed = sorted({_placed(source) for source in sources}, key=attrgetter("parts"))
     named = [path for path in placed if not path.is_dir()]
@@ -455,10 +478,12 @@ def _placed(source: Path) -> Path:
     return source.resolve() if source.is_dir() else source.parent.resolve() / source.name
 
 
-def _walk(folder: Path, output: Path | None) -> Iterator[Path]:
+def _walk(folder: Path, output: Path | None, depth: int = 0) -> Iterator[Path]:
     suffixes = tuple(IMAGE_SUFFIXES)
     names, folders = [], set()  # a folder of a million images costs their names
     try:
+        if depth > MAX_DEPTH:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
         with reading(folder), os.scandir(folder) as entries:
             for entry in entries:
                 if entry.name.startswith("."):
@@ -469,6 +494,9 @@ def _walk(folder: Path, output: Path | None) -> Iterator[Path]:
                     continue
                 names.append(entry.name)
     except OSError as error:
+        if depth:
+            yield folder
+            return
         raise RefusedError(folder, f"cannot be listed: {error.strerror}") from error
     names.sort()
     for name in names:
@@ -476,7 +504,7 @@ def _walk(folder: Path, output: Path | None) -> Iterator[Path]:
         if name not in folders:
             yield path
         elif path != output and not is_truth_folder(path):
-            yield from _walk(path, output)
+            yield from _walk(path, output, depth + 1)
 
 
 def suffixes() -> str:

@@ -233,7 +233,7 @@ def _ordered(path: Path) -> list[Iterator[Line]]:
         previous = _order(line)
     return [
         (line for _, line in _stretch(path, start, end))
-        for start, end in itertools.pairwise([*places, None])
+        for start, end in zip(places, [*places[1:], None], strict=True)
     ]
 
 

@@ -12,9 +12,13 @@ from typing import Any, Literal
 
 from tinyunet_deploy.artifact import digest
 from tinyunet_deploy.errors import DataError
+from tinyunet_deploy.files import read_regular
 from tinyunet_deploy.model import VARIANTS
 
 RECIPES = Path(__file__).parent / "recipes"
+MAX_BYTES = 1024 * 1024
+MAX_WHOLE = 2**31 - 1
+"""Largest whole number in a recipe."""
 
 
 @dataclass(frozen=True)
@@ -137,10 +141,12 @@ def read_recipe(name: str, **changes: object) -> Recipe:
         known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.toml")))
         raise DataError(name, "is no recipe", f"give a .toml file or one of: {known}")
     try:
-        values = tomllib.loads(path.read_text("utf-8"))
+        values = tomllib.loads(read_regular(path, limit=MAX_BYTES).decode("utf-8"))
         values |= {key: value for key, value in changes.items() if value is not None}
         recipe: Recipe = _build(Recipe, values, "")
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValueError) as error:
+    except OSError as error:
+        raise DataError(path, f"cannot be read: {error.strerror}") from error
+    except (ValueError, OverflowError, RecursionError) as error:
         raise DataError(path, f"is not a valid recipe: {error}") from error
     return recipe
 
@@ -168,7 +174,7 @@ def _value(hint: Any, value: Any, key: str) -> Any:
         choices = typing.get_args(hint) or (hint,)
         if len(choices) > 1:
             by_name = {choice.name: choice for choice in choices}
-            if value.get("name") not in by_name:
+            if not isinstance(value.get("name"), str) or value["name"] not in by_name:
                 raise ValueError(f"{key}.name must be one of {', '.join(by_name)}")
             choices = (by_name[value["name"]],)
         return _build(choices[0], value, key + ".")
@@ -195,6 +201,8 @@ def _check(part: Any, prefix: str) -> None:
             raise ValueError(f"{prefix}{key} is {value}, outside 0..1")
         if type(value) in (int, float) and not 0 <= value < float("inf"):
             raise ValueError(f"{prefix}{key} is {value}, not a number from 0 up")
+        if type(value) is int and value > MAX_WHOLE:
+            raise ValueError(f"{prefix}{key} is over {MAX_WHOLE}")
         if key in ("steps", "batch", "every", "crop") and value < 1:
             raise ValueError(f"{prefix}{key} must be at least 1")
     if isinstance(part, Data) and part.crop % 16:

@@ -13,6 +13,7 @@ import importlib.util
 import os
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Final, NamedTuple, Self
@@ -28,10 +29,18 @@ from tinyunet_deploy.artifact import (
     kind_of,
     read_artifact,
     sidecar_path,
-    trusted_plan,
+    trusted,
 )
 from tinyunet_deploy.contract import Batch, Contract
-from tinyunet_deploy.errors import ArtifactError, RefusedError, RuntimeUnavailable, unavailable
+from tinyunet_deploy.errors import (
+    ArtifactError,
+    RefusedError,
+    RuntimeUnavailable,
+    TinyUNetError,
+    lacks_memory,
+    unavailable,
+)
+from tinyunet_deploy.onnx_file import check_onnx_file
 
 __all__ = ["BACKENDS", "Backend", "Run", "open_backend", "why_not"]
 
@@ -113,15 +122,30 @@ class Backend(abc.ABC):
 
         Raises:
             ValueError: not such an array.
+            ArtifactError: the artifact cannot be run, or what it gave is no score of the image.
             OutOfMemory: there is no memory for so many images.
-            RuntimeUnavailable: the device or the runtime failed.
+            RuntimeUnavailable: the device failed.
         """
         checked = self._checked(image)
         try:
-            return self._run(checked)
+            run = self._run(checked)
         except self.failures as error:
-            reason = (str(error).strip() or "out of memory").splitlines()[0]
-            raise unavailable(self.device, f"{self.name} failed: {reason}") from error
+            raise self._failed(error) from error
+        if run.score.dtype != np.uint8 or run.score.shape != checked.shape:
+            raise ArtifactError(
+                self.artifact.path,
+                f"gives {run.score.dtype} {list(run.score.shape)} for "
+                f"uint8 {list(checked.shape)}, the same was wanted",
+            )
+        return run
+
+    def _failed(self, error: Exception) -> TinyUNetError:
+        """A failure of the runtime: of the memory or the device, or else of the artifact."""
+        lines = (str(error).strip() or "out of memory").splitlines()
+        reason = lines[-1 if lines[0].startswith("Exception from") else 0].strip()
+        if self.device == "cpu" and not lacks_memory(reason):
+            return ArtifactError(self.artifact.path, f"{self.name} cannot run it: {reason}")
+        return unavailable(self.device, f"{self.name} failed: {reason}")
 
     def run_many(self, images: Iterable[Batch]) -> Iterator[Run]:
         """Score batches in their order, which a backend may overlap.
@@ -262,8 +286,8 @@ def open_backend(
         backend: a key of :data:`BACKENDS`; None takes the first that runs this kind of artifact,
             this device and is installed.
         device: ``cpu`` or ``cuda:N``; None is the first GPU for what needs one, else the CPU.
-        trust_engine: load a TensorRT plan that has no sidecar. A plan is a program: only the
-            user can know that it is not hostile.
+        trust_engine: load a file that has no sidecar. A TensorRT plan is a program: only the user
+            can know that it is not hostile. An ONNX file is first tried in a process of its own.
         self_test: score the golden images that lie beside the artifact, and hold the scores
             against those that were recorded when it was made; takes about a second.
 
@@ -276,8 +300,12 @@ def open_backend(
     if model is None:
         model = DEFAULT_CHECKPOINT if backend == "torch" else DEFAULT_ONNX
     kind = kind_of(model)
-    foreign = trust_engine and kind == "plan" and not sidecar_path(model).exists()
-    artifact = trusted_plan(model) if foreign else read_artifact(model)
+    foreign = trust_engine and kind in ("plan", "onnx") and not sidecar_path(model).exists()
+    artifact = trusted(model) if foreign else read_artifact(model)
+    if kind == "onnx":
+        contract = check_onnx_file(artifact.data, model)
+        if foreign:
+            artifact = replace(artifact, sidecar=replace(artifact.sidecar, contract=contract))
     if device is None:
         device = "cuda:0" if kind == "plan" or backend in GPU_ONLY else "cpu"
     if backend is None:
@@ -289,14 +317,11 @@ def open_backend(
     reason = why_not(backend)
     if reason:
         raise RuntimeUnavailable(backend, reason)
-    module, _, name = entry.where.partition(":")
-    try:
-        load: type[Backend] = getattr(importlib.import_module(module), name)
-    except (ImportError, OSError) as error:
-        raise RuntimeUnavailable(
-            backend, f"is installed but cannot be imported: {error}"
-        ) from error
-    loaded = load(artifact, device)
+    if foreign and kind == "onnx":
+        from tinyunet_deploy.backends.trial import try_model
+
+        try_model(artifact, "openvino" if backend == "openvino" else "onnxruntime")
+    loaded = load(artifact, backend, device)
     if self_test:
         from tinyunet_deploy import golden
 
@@ -306,6 +331,23 @@ def open_backend(
             loaded.close()
             raise
     return loaded
+
+
+def load(artifact: Artifact, backend: str, device: str) -> Backend:
+    """Load an artifact that was read already; :func:`open_backend` checks what can be checked.
+
+    Raises:
+        ArtifactError: the runtime cannot load it.
+        RuntimeUnavailable: the runtime or the device is not here.
+    """
+    module, _, name = BACKENDS[backend].where.partition(":")
+    try:
+        backend_class: type[Backend] = getattr(importlib.import_module(module), name)
+    except (ImportError, OSError) as error:
+        raise RuntimeUnavailable(
+            backend, f"is installed but cannot be imported: {error}"
+        ) from error
+    return backend_class(artifact, device)
 
 
 def _choose(kind: Kind, device: str, model: Path) -> str:

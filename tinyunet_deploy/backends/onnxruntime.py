@@ -26,7 +26,14 @@ class ONNXRuntimeBackend(Backend):
     """The provider that was asked for, and no other: never silently the CPU instead of a GPU."""
 
     name = "onnxruntime"
-    failures = (*Backend.failures, native.EPFail, native.Fail, native.RuntimeException)
+    failures = (
+        *Backend.failures,
+        native.EPFail,
+        native.Fail,
+        native.InvalidArgument,
+        native.NotImplemented,
+        native.RuntimeException,
+    )
 
     def __init__(self, artifact: Artifact, device: str = "cpu") -> None:
         super().__init__(artifact, device)

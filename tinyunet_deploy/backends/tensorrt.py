@@ -48,7 +48,14 @@ class TensorRTBackend(Backend):
         gpu: Device | None = None,
     ) -> None:
         super().__init__(artifact, device)
-        built = artifact.sidecar.origin.get("tensorrt", {})
+        origin = artifact.sidecar.origin
+        built = origin.get("tensorrt", {})
+        if artifact.sidecar.precision != "unknown" and not {"tensorrt", "gpu"} <= origin.keys():
+            raise ArtifactError(
+                artifact.path,
+                "has a sidecar that does not say which TensorRT and GPU it was built for",
+                "build it again: tinyunet build MODEL.onnx",
+            )
         if here is None:
             here = _installed(artifact, built.get("flavour"))
         if built:
@@ -125,7 +132,7 @@ def check_gpu(artifact: Artifact, here: GPU) -> None:
 
 
 def _rebuild(sidecar: Sidecar) -> str:
-    return f"build it again: {sidecar.origin['rebuild']}"
+    return f"build it again: {sidecar.origin.get('rebuild', 'tinyunet build MODEL.onnx')}"
 
 
 def _installed(artifact: Artifact, flavour: str | None) -> TensorRT:

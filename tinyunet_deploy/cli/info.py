@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from tinyunet_deploy.cli.options import debug_option
+from tinyunet_deploy.errors import printable
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -50,7 +51,8 @@ def info(model: Path | None, style: str) -> None:
         "threshold": f"{sidecar.threshold:g}",
         "min_area": f"{sidecar.min_area} px",
     }
-    rows = [*facts.items(), *((name, _one_line(value)) for name, value in sidecar.origin.items())]
+    origin = sidecar.origin.items()
+    rows = [*facts.items(), *((printable(name), _one_line(value)) for name, value in origin)]
     width = max(len(name) for name, _ in rows) + 2
     for name, fact in rows:
         click.echo(f"{name:{width}}" + fact.replace("\n", "\n" + " " * width))
@@ -58,7 +60,7 @@ def info(model: Path | None, style: str) -> None:
 
 def _one_line(value: object) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_one_line(part)}" for key, part in value.items())
+        return ", ".join(f"{printable(key)} {_one_line(part)}" for key, part in value.items())
     if isinstance(value, list | tuple):
         return " ".join(map(_one_line, value))
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else printable(str(value))

@@ -85,7 +85,8 @@ def artifact_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "--trust-engine",
                 is_flag=True,
-                help="Load a TensorRT plan without a sidecar: a plan is a program.",
+                help="Load a model without a sidecar: a TensorRT plan, which is a program, or an "
+                "ONNX file, which is tried in a process of its own first.",
             ),
         )
     ):

@@ -1,0 +1,122 @@
+"""No code path of ours runs what it reads, and what a station installs is locked."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PACKAGES = ("tinyunet_deploy", "training", "export", "benchmarks")
+
+MODULES = {
+    "pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "copyreg",
+    "subprocess", "multiprocessing", "pty", "runpy", "code", "codeop", "ctypes", "cffi",
+    "socket", "ssl", "urllib", "http", "ftplib", "smtplib", "telnetlib", "xmlrpc", "webbrowser",
+    "requests", "httpx", "aiohttp", "urllib3", "huggingface_hub", "boto3", "yaml",
+}  # fmt: skip
+CALLS = re.compile(
+    r"(builtins\.)?(eval|exec|compile|__import__|breakpoint)"
+    r"|importlib\.import_module|importlib\.util\.(spec_from_.*|module_from_spec)"
+    r"|os\.(system|popen|exec\w*|spawn\w*|posix_spawnp?|startfile|fork\w*)"
+    r"|(asyncio\.)?create_subprocess_\w+"
+    r"|torch\.(load|jit\.load|package\..*|hub\..*)|(np|numpy)\.load|np\.fromregex"
+    r"|\w*\.?load_from_checkpoint|pandas\.read_pickle"
+)
+ALLOWED = {
+    ("tinyunet_deploy/cli/__init__.py", "importlib.import_module"): "a literal table of verbs",
+    ("tinyunet_deploy/backends/__init__.py", "importlib.import_module"): "a literal table",
+    ("tinyunet_deploy/nvidia.py", "importlib.import_module"): "the names of two flavours",
+    ("tinyunet_deploy/nvidia.py", "ctypes"): "asks whether NVIDIA's driver can be loaded",
+    ("tinyunet_deploy/backends/trial.py", "subprocess"): "a model without a sidecar is tried there",
+    ("training/__main__.py", "os.execv"): "starts itself again with malloc's tunables",
+    ("training/state.py", "socket"): "a socket pair wakes the thread that saves on a signal",
+    ("benchmarks/training_throughput.py", "subprocess"): "runs our own trainer",
+}
+"""(file, what) -> why it harms nothing. Whoever adds a line has looked at every use in the file."""
+
+
+def uses(source: str) -> Iterator[str]:
+    """What a file imports or calls of the above."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+            yield from (name for name in names if name.partition(".")[0] in MODULES)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            if node.module.partition(".")[0] in MODULES:
+                yield node.module
+            for alias in node.names:
+                if CALLS.fullmatch(f"{node.module}.{alias.name}"):
+                    yield f"{node.module}.{alias.name}"
+        elif isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            if CALLS.fullmatch(called):
+                yield called
+            for keyword in node.keywords:
+                value = getattr(keyword.value, "value", None)
+                if (keyword.arg, value) in {
+                    ("shell", True), ("allow_pickle", True), ("weights_only", False),
+                    ("trust_remote_code", True),
+                }:  # fmt: skip
+                    yield f"{keyword.arg}={value}"
+
+
+def found() -> set[tuple[str, str]]:
+    return {
+        (path.relative_to(REPOSITORY).as_posix(), use)
+        for package in PACKAGES
+        for path in sorted((REPOSITORY / package).rglob("*.py"))
+        for use in uses(path.read_text())
+    }
+
+
+def test_nothing_unpickles_evaluates_shells_out_or_downloads() -> None:
+    assert found() - ALLOWED.keys() == set()
+
+
+def test_no_allowance_is_left_over() -> None:
+    assert ALLOWED.keys() - found() == set()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import pickle", "from pickle import loads", "import urllib.request", "eval(x)", "exec(x)",
+        "from os import system", "os.system(x)", "torch.load(x)", "np.load(x)", "f(shell=True)",
+        "torch.hub.load(x)", "__import__(x)", "f(x, allow_pickle=True)", "import http.client as h",
+        "f(weights_only=False)", "os.execvp(x, y)",
+    ],
+)  # fmt: skip
+def test_the_search_finds(line: str) -> None:
+    assert list(uses(line))
+
+
+def test_the_search_lets_harmless_code_pass() -> None:
+    source = "network.eval()\nre.compile(x)\nsafetensors.torch.load(x)\nf(shell=False)\n"
+    assert list(uses(source)) == []
+
+
+def locked() -> dict[str, str]:
+    text = (REPOSITORY / "requirements-cpu.lock").read_text()
+    return {
+        name.lower(): version for name, version in re.findall(r"(?m)^([\w.-]+)==(\S+) \\$", text)
+    }
+
+
+def test_the_lock_has_hashes_the_pinned_versions_and_no_address() -> None:
+    text = (REPOSITORY / "requirements-cpu.lock").read_text()
+    assert not re.search(r"://|--index|--find-links|--trusted", text)
+    requirements = re.split(r"(?m)^(?=[\w.-]+==)", re.sub(r"(?m)^\s*#.*\n", "", text))
+    assert len(requirements) > 10
+    for requirement in requirements:
+        if requirement.strip():
+            assert re.search(r"--hash=sha256:[0-9a-f]{64}", requirement), requirement
+    pinned = dict(
+        line.lower().split("==") for line in (REPOSITORY / "constraints.txt").read_text().split()
+    )
+    for name, version in locked().items():
+        assert pinned[name] == version, name
+    assert {"numpy", "click", "rich", "onnxruntime", "openvino"} <= locked().keys()
