@@ -1,18 +1,22 @@
-"""What a run of ``infer`` leaves beside its masks: ``run.json`` and ``report.jsonl``.
+"""What a run of ``infer`` leaves beside its masks: run.json, report.jsonl, defects.csv.
 
 ``run.json`` says which model and options the folder belongs to. ``report.jsonl`` has one line per
 image, in the order of the input tree, and a summary as its last line; a report without a summary
-is of a run that has not finished, and is gone on with.
+is of a run that has not finished, and is gone on with. ``defects.csv`` has one row per defect and
+follows from the report.
 """
 
 from __future__ import annotations
 
 import contextlib
+import csv
 import fcntl
+import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
+from io import BufferedWriter
 from pathlib import Path, PurePath
 from types import TracebackType
 from typing import Any, Final, Self
@@ -23,6 +27,12 @@ from tinyunet_deploy.files import PART, write_atomic
 SCHEMA_VERSION: Final = 1
 REPORT: Final = "report.jsonl"
 RUN: Final = "run.json"
+DEFECTS: Final = "defects.csv"
+COLUMNS: Final = (
+    *("path", "defect", "x", "y", "width", "height"),
+    *("area_px", "area_mm2", "max_score", "mean_score"),
+)
+"""Of defects.csv; ``defect`` counts from 1 in each image, ``area_mm2`` may be empty."""
 
 Line = dict[str, Any]
 
@@ -93,7 +103,11 @@ class Report:
                 for line in kept:
                     self._done.add(line["path"])
                     self.summary.count(line)
+            else:
+                kept = []
+            self._write_defects(kept)
             self._file = path.open("ab")
+            self._defects = (folder / DEFECTS).open("ab")
         except BaseException:
             os.close(self._lock)
             raise
@@ -108,22 +122,26 @@ class Report:
         Raises:
             RuntimeUnavailable: the disk is full or failing.
         """
-        self._append(line)
+        self._append(self._defects, _rows([line]))  # first: a report line says that all is there
+        self._append(self._file, _encode(line))
         self.summary.count(line)
 
     def finish(self) -> None:
         """Put the summary under the lines: the folder is complete."""
         if self._resumed:
             lines = sorted(_lines(self.folder / REPORT), key=lambda line: _order(line["path"]))
+            self._write_defects(lines)
             write_atomic(self.folder / REPORT, b"".join(map(_encode, lines)))
             self._file.close()
             self._file = (self.folder / REPORT).open("ab")
-        self._append({"schema_version": SCHEMA_VERSION, "summary": asdict(self.summary)})
+        end = {"schema_version": SCHEMA_VERSION, "summary": asdict(self.summary)}
+        self._append(self._file, _encode(end))
 
     def close(self) -> None:
         """Let the folder go."""
-        with contextlib.suppress(OSError):  # of a line that was told of as it was added
-            self._file.close()
+        for file in (self._file, self._defects):
+            with contextlib.suppress(OSError):  # of a line that was told of as it was added
+                file.close()
         os.close(self._lock)
 
     def __enter__(self) -> Self:
@@ -137,13 +155,16 @@ class Report:
     ) -> None:
         self.close()
 
-    def _append(self, line: Line) -> None:
+    def _append(self, file: BufferedWriter, data: bytes) -> None:
         try:
-            self._file.write(_encode(line))
-            self._file.flush()
+            file.write(data)
+            file.flush()
         except OSError as error:
-            where = self.folder / REPORT
-            raise RuntimeUnavailable(where, f"cannot write: {error.strerror}") from error
+            raise RuntimeUnavailable(file.name, f"cannot write: {error.strerror}") from error
+
+    def _write_defects(self, lines: Iterable[Line]) -> None:
+        header = ",".join(COLUMNS).encode() + b"\n"
+        write_atomic(self.folder / DEFECTS, header + _rows(lines))
 
     def _claim(self, run: dict[str, Any]) -> None:
         record = self.folder / RUN
@@ -188,6 +209,17 @@ def _lines(path: Path) -> Iterator[Line]:
 
 def _encode(line: Line) -> bytes:
     return json.dumps(line, separators=(",", ":")).encode() + b"\n"
+
+
+def _rows(lines: Iterable[Line]) -> bytes:
+    """The defects of report lines, a row for each; what is no UTF-8 in a path is escaped."""
+    text = io.StringIO()
+    rows = csv.DictWriter(text, COLUMNS, restval="", extrasaction="ignore", lineterminator="\n")
+    for line in lines:
+        for number, defect in enumerate(line.get("defects", ()), start=1):
+            place = dict(zip(("x", "y", "width", "height"), defect["bbox"], strict=True))
+            rows.writerow({"path": line["path"], "defect": number, **place, **defect})
+    return text.getvalue().encode("utf-8", "backslashreplace")
 
 
 def _order(name: str) -> tuple[str, ...]:
