@@ -19,6 +19,7 @@ from tinyunet_deploy.backends import Backend
 from tinyunet_deploy.contract import Batch, Contract, Image, Score, defect_mask
 from tinyunet_deploy.dagm2007 import is_truth_folder
 from tinyunet_deploy.defects import find_defects, verdict
+from tinyunet_deploy.drift import image_statistics
 from tinyunet_deploy.errors import ImageError, RefusedError
 from tinyunet_deploy.files import write_atomic
 from tinyunet_deploy.images import (
@@ -29,6 +30,7 @@ from tinyunet_deploy.images import (
     read_image,
 )
 from tinyunet_deploy.report import Line, Report, Summary
+from tinyunet_deploy.tiles import Mosaic
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ class Scored:
 
 
 def score_images(
-    paths: Iterable[Path], backend: Backend, *, batch_size: int, workers: int
+    paths: Iterable[Path], backend: Backend, *, batch_size: int, workers: int, tile: bool = False
 ) -> Generator[Scored]:
     """Score image files in their order.
 
@@ -55,12 +57,18 @@ def score_images(
         paths: taken as needed, never listed.
         batch_size: images per call; cut to what the backend takes.
         workers: decoding threads.
+        tile: take images larger than the network's, too, and run them in overlapping tiles.
     """
     batch_size = min(batch_size, backend.max_batch or batch_size)
     decoders = ThreadPoolExecutor(workers, "decode")
     runner = ThreadPoolExecutor(1, "run")
-    decoded = _decode_ahead(paths, backend.contract, decoders, batch_size + 2 * workers)
-    scored_batches = _run_batches(_batches(decoded, batch_size), backend)
+    ahead = batch_size + 2 * workers
+    decoded = _decode_ahead(paths, backend.contract, decoders, ahead, tile)
+    scored_batches = (
+        _run_tiles(decoded, backend, batch_size)
+        if tile
+        else _run_batches(_batches(decoded, batch_size), backend)
+    )
     running = deque(runner.submit(next, scored_batches, None) for _ in range(2))
     try:
         while (batch := running.popleft().result()) is not None:
@@ -73,28 +81,44 @@ def score_images(
 
 
 def _decode_ahead(
-    paths: Iterable[Path], contract: Contract, decoders: ThreadPoolExecutor, ahead: int
+    paths: Iterable[Path], contract: Contract, decoders: ThreadPoolExecutor, ahead: int, tile: bool
 ) -> Iterator[Scored]:
+    """Decoded images in their order.
+
+    Args:
+        ahead: decode so many images ahead, of the network's size; of larger ones fewer, so that
+            they are no more pixels, but one at least.
+    """
     numbered = enumerate(paths)
     waiting: deque[Future[Scored]] = deque()
-    for index, path in itertools.islice(numbered, ahead):
-        waiting.append(decoders.submit(_decode, index, path, contract))
+    room = 1 if tile else ahead
+
+    def decode_more() -> None:
+        for index, path in itertools.islice(numbered, max(room - len(waiting), 0)):
+            waiting.append(decoders.submit(_decode, index, path, contract, tile))
+
+    decode_more()
     while waiting:
         scored = waiting.popleft().result()
-        for index, path in itertools.islice(numbered, 1):
-            waiting.append(decoders.submit(_decode, index, path, contract))
+        if scored.image is not None:
+            room = max(ahead * contract.height * contract.width // scored.image.size, 1)
+        decode_more()
         yield scored
 
 
-def _decode(index: int, path: Path, contract: Contract) -> Scored:
+def _decode(index: int, path: Path, contract: Contract, tile: bool) -> Scored:
     try:
         image = read_image(path)
-        if image.shape != (contract.height, contract.width):
+        height, width = image.shape
+        covers = height >= contract.height and width >= contract.width
+        if (height, width) != (contract.height, contract.width) and not (tile and covers):
+            least = " at least" if tile else ""
+            hint = ": try --tile" if covers else ""
             raise ImageError(
                 path,
                 "wrong-size",
-                f"has {image.shape[1]}x{image.shape[0]} pixels, "
-                f"the model takes {contract.width}x{contract.height}",
+                f"has {width}x{height} pixels, "
+                f"the model takes {contract.width}x{contract.height}{least}{hint}",
             )
     except ImageError as error:
         return Scored(index, path, error=error)
@@ -140,6 +164,52 @@ def _run_batches(batches: Iterator[list[Scored]], backend: Backend) -> Generator
         yield ahead.popleft()
 
 
+def _run_tiles(
+    decoded: Iterator[Scored], backend: Backend, batch_size: int
+) -> Generator[list[Scored]]:
+    """After each batch of tiles the images that it finished; a batch spans images."""
+    waiting: deque[tuple[Scored, Mosaic | None]] = deque()
+    tiles_of: deque[Mosaic] = deque()
+    """For each tile that is on its way, whose it is."""
+    exhausted = False
+
+    def images() -> Iterator[Batch]:
+        """Ends also where nothing but errors came, which are handed on before more is taken."""
+        nonlocal exhausted
+        batch: list[Image] = []
+        for scored in decoded:
+            if scored.image is None:
+                waiting.append((scored, None))
+            else:
+                mosaic = Mosaic(scored.image, backend.contract)
+                waiting.append((scored, mosaic))
+                for tile in mosaic.tiles():
+                    batch.append(tile)
+                    tiles_of.append(mosaic)
+                    if len(batch) == batch_size:
+                        yield np.stack(batch)[:, None]
+                        batch = []
+            if not batch and len(waiting) >= 16 * batch_size:
+                return
+        exhausted = True
+        if batch:
+            yield np.stack(batch)[:, None]
+
+    def finished() -> list[Scored]:
+        done = []
+        while waiting and (waiting[0][1] is None or waiting[0][1].complete):
+            scored, mosaic = waiting.popleft()
+            done.append(scored if mosaic is None else replace(scored, score=mosaic.score))
+        return done
+
+    while not exhausted:
+        for run in backend.run_many(images()):
+            for score in run.score:
+                tiles_of.popleft().add(score[0])
+            yield finished()
+        yield finished()
+
+
 @dataclass(frozen=True)
 class Outputs:
     """What ``infer`` writes beside masks and report."""
@@ -148,6 +218,10 @@ class Outputs:
     """``overlays/NAME.jpg``: the image with the mask's outline."""
     scores: bool = False
     """``scores/NAME``: the score as a grey PNG."""
+    contours: bool = False
+    """The outline of each defect in the report."""
+    mm_per_px: float | None = None
+    """Side of a pixel on the part, millimetres: areas are given in mm², too."""
 
 
 def infer(
@@ -159,6 +233,7 @@ def infer(
     min_area: int,
     batch_size: int,
     workers: int,
+    tile: bool = False,
     outputs: Outputs = Outputs(),
     each: Callable[[Line], None] | None = None,
 ) -> Summary:
@@ -170,6 +245,7 @@ def infer(
             to others.
         threshold: probability in [0, 1].
         min_area: pixels that a defect must have to make a part NG.
+        tile: take images larger than the network's, too, and run them in overlapping tiles.
         each: called with the report line of each image, in order.
 
     Returns:
@@ -187,8 +263,8 @@ def infer(
         "device": backend.device,
         "threshold": threshold,
         "min_area": min_area,
-        "overlays": outputs.overlays,
-        "scores": outputs.scores,
+        "tile": tile,
+        **asdict(outputs),
     }
 
     def name_of(path: Path) -> str:
@@ -200,7 +276,7 @@ def infer(
             assert scored.error is not None
             error = scored.error
             return {"path": name, "status": "skipped", "reason": error.reason, "what": error.what}
-        defects = find_defects(scored.score, threshold, min_area)
+        defects = find_defects(scored.score, threshold, min_area, contours=outputs.contours)
         mask = defect_mask(scored.score, threshold)
         _put(output / "masks" / png_name(name), encode_png(mask))
         if outputs.scores:
@@ -212,12 +288,13 @@ def infer(
             "status": "ok",
             "verdict": verdict(defects),
             "max_score": int(scored.score.max()),
-            "defects": [asdict(defect) for defect in defects],
+            "defects": [defect.as_fields(outputs.mm_per_px) for defect in defects],
+            "statistics": image_statistics(scored.image, scored.score, threshold),
         }
 
     with Report(output, options) as report, contextlib.ExitStack() as cleanup:
         todo = (path for path in walk_images(sources, output) if name_of(path) not in report)
-        results = score_images(todo, backend, batch_size=batch_size, workers=workers)
+        results = score_images(todo, backend, batch_size=batch_size, workers=workers, tile=tile)
         cleanup.callback(results.close)
         writers = ThreadPoolExecutor(workers, "write")
         cleanup.callback(writers.shutdown, cancel_futures=True)
@@ -230,9 +307,11 @@ def infer(
                 if each:
                     each(line)
 
+        usual_px = backend.contract.height * backend.contract.width
         for scored in results:
+            size = usual_px if scored.image is None else scored.image.size
+            settle(2 * (batch_size + workers) * usual_px // size)
             writing.append(writers.submit(finish, scored))
-            settle(2 * (batch_size + workers))
         settle(0)
         if not report.summary.images:
             raise RefusedError(root, "holds no image", f"suffixes are {suffixes()}")

@@ -7,7 +7,12 @@ from pathlib import Path
 
 import click
 
-from tinyunet_deploy.cli.options import debug_option, model_options, operating_options
+from tinyunet_deploy.cli.options import (
+    debug_option,
+    model_options,
+    operating_options,
+    tile_option,
+)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -17,10 +22,17 @@ from tinyunet_deploy.cli.options import debug_option, model_options, operating_o
     "--output",
     required=True,
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder for masks/ and report.jsonl.",
+    help="Folder for masks/, report.jsonl and defects.csv.",
 )
 @model_options
 @operating_options
+@tile_option
+@click.option(
+    "--mm-per-px",
+    type=click.FloatRange(0.0, min_open=True),
+    help="Side of a pixel on the part, millimetres: areas of defects in mm², too.",
+)
+@click.option("--contours", is_flag=True, help="Put the outlines of defects into the report.")
 @click.option("--overlays", is_flag=True, help="Write pictures with the defects outlined.")
 @click.option("--scores", is_flag=True, help="Write the scores as grey PNGs.")
 @click.option(
@@ -46,6 +58,9 @@ def infer(
     workers: int | None,
     threshold: float | None,
     min_area: int | None,
+    tile: bool,
+    mm_per_px: float | None,
+    contours: bool,
     overlays: bool,
     scores: bool,
     self_test: bool,
@@ -67,7 +82,7 @@ def infer(
     from tinyunet_deploy.errors import RefusedError, TinyUNetError
     from tinyunet_deploy.pipeline import Outputs
     from tinyunet_deploy.pipeline import infer as infer_images
-    from tinyunet_deploy.report import REPORT, Line
+    from tinyunet_deploy.report import DEFECTS, REPORT, Line
 
     console = Console(stderr=True)
     with open_backend(
@@ -104,7 +119,8 @@ def infer(
                 min_area=sidecar.min_area if min_area is None else min_area,
                 batch_size=batch_size,
                 workers=workers or processor_count(),
-                outputs=Outputs(overlays, scores),
+                tile=tile,
+                outputs=Outputs(overlays, scores, contours, mm_per_px),
                 each=each,
             )
             seconds = time.monotonic() - started
@@ -115,8 +131,9 @@ def infer(
             f"{summary.images} images: {summary.ok - summary.ng} OK, {summary.ng} NG, "
             f"{summary.skipped} skipped"
         )
-        masks, report = map(click.format_filename, (output / "masks", output / REPORT))
-        click.echo(f"masks: {masks}  report: {report}")
+        names = {"masks": "masks", "report": REPORT, "defects": DEFECTS}
+        places = [f"{what}: {click.format_filename(output / name)}" for what, name in names.items()]
+        click.echo("  ".join(places))
     click.echo(f"{done} images in {seconds:.1f} s on {loaded.name}", err=True)
     if not summary.ok:
         raise RefusedError(output / REPORT, "no image was usable", "each has its reason there")
