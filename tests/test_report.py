@@ -81,12 +81,8 @@ def test_defects_have_a_row_each(tmp_path: Path) -> None:
     with (tmp_path / "out" / "defects.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert lines[0] == "path,defect,x,y,width,height,area_px,area_mm2,max_score,mean_score"
-    assert rows[0] == dict(
-        zip(COLUMNS, ['a, "b".png', "1", "1", "2", "3", "4", "12", "0.5", "200", "150.5"], strict=True)
-    )
-        'a, "b".png',
-        *["1", "1", "2", "3", "4", "12", "0.5", "200", "150.5"],
-    ]
+    wanted = ['a, "b".png', "1", "1", "2", "3", "4", "12", "0.5", "200", "150.5"]
+    assert rows[0] == dict(zip(COLUMNS, wanted, strict=True))
     assert (rows[1]["defect"], rows[1]["area_mm2"]) == ("2", "")
     assert [row["path"] for row in rows] == ['a, "b".png', 'a, "b".png', "\\udcff.png"]
 

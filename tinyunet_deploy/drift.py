@@ -146,16 +146,16 @@ def compare_reports(report: Path, before: Path, alpha: float = 0.01) -> Drift:
         a, b = (np.array([image[name] for image in images]) for images in (new, old))
         spread = math.sqrt((a.var(ddof=1) + b.var(ddof=1)) / 2)
         difference = float(a.mean() - b.mean())
+        if spread:
+            shift = difference / spread
+        else:
+            shift = math.copysign(math.inf, difference) if difference else 0.0
         shifts.append(
             Shift(
                 statistic=name,
                 mean=float(a.mean()),
                 mean_before=float(b.mean()),
-                shift=difference / spread
-                if spread
-                else math.copysign(math.inf, difference)
-                if difference
-                else 0.0,
+                shift=shift,
                 distance=ks_distance(a.tolist(), b.tolist()),
                 critical=scale * math.sqrt((n + m) / (n * m)),
             )

@@ -22,10 +22,12 @@ VERBS: Final = {
     "build": "tinyunet_deploy.cli.build:build",
     "data": "tinyunet_deploy.cli.data:data",
     "doctor": "tinyunet_deploy.cli.doctor:doctor",
+    "drift": "tinyunet_deploy.cli.drift:drift",
     "evaluate": "tinyunet_deploy.cli.evaluate:evaluate",
     "infer": "tinyunet_deploy.cli.infer:infer",
     "info": "tinyunet_deploy.cli.info:info",
     "parity": "tinyunet_deploy.cli.parity:parity",
+    "tune": "tinyunet_deploy.cli.tune:tune",
     "verify": "tinyunet_deploy.cli.verify:verify",
 }
 """Verb -> where its command is."""
