@@ -220,9 +220,10 @@ def peak():
 
 source, output = map(Path, sys.argv[2:4])
 fake = sys.argv[1] == "fake"  # gives the image back: bright pixels are defects
-with FakeBackend() if fake else open_backend(DEFAULT_ONNX, "onnxruntime") as backend:
+with FakeBackend() if fake else open_backend(DEFAULT_ONNX, sys.argv[1]) as backend:
     contract = backend.contract
-    backend.run(np.zeros((4, 1, contract.height, contract.width), np.uint8))
+    for _ in range(3):  # ONNX Runtime takes its own memory with the second batch only
+        backend.run(np.zeros((4, 1, contract.height, contract.width), np.uint8))
     before = peak()
     infer([source], output, backend, threshold=0.95, min_area=1, batch_size=4, workers=2,
           tile=True, outputs=Outputs(overlays=True, scores=True, contours=True))
@@ -231,7 +232,7 @@ print(peak() - before)
 
 
 def memory_mib(backend: str, source: Path, output: Path) -> float:
-    """How much more memory inferring a folder takes than one batch."""
+    """How much more memory inferring a folder takes than batches alone, MiB."""
     done = subprocess.run(
         [sys.executable, "-c", MEMORY, backend, str(source), str(output)],
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
@@ -260,9 +261,9 @@ def test_4096_pixels_a_side_take_less_than_400_mb_and_score_as_the_whole(
     image = part(4096, 4096)
     source = tmp_path / "in"
     source.mkdir()
-    for name in ("a", "b"):
-        write_png(source / f"{name}.png", image)
-    assert memory_mib("onnxruntime", source, tmp_path / "out") < 400
+    write_png(source / "a.png", image)
+    for backend in ("onnxruntime", "openvino"):
+        assert memory_mib(backend, source, tmp_path / backend) < 400
     assert steps(tiled(image, thin, Contract()), thin(image[None, None])[0, 0]) <= 2
 
 

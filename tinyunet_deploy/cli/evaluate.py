@@ -229,7 +229,7 @@ def _defects(result: Evaluation) -> Table:
         "hit",
         "missed",
         "recall",
-        title=f"defects by size in the truth; {result.false_defects} found where there is none",
+        title=f"defects by true size; {result.false_defects} false ones",
         first="area px",
     )
     for row in recall_by_size(result.true_defects):
