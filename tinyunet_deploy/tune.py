@@ -274,11 +274,12 @@ def draw_curve(tuning: Tuning) -> bytes | None:
     import io
 
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     found, chosen = tuning.sweep, tuning.chosen
     cost = tuning.rule.escape_cost * found.escapes + found.overkills
     with matplotlib.rc_context({"svg.hashsalt": "tinyunet", "svg.fonttype": "none"}):
-        figure = Figure(figsize=(10, 4.2), layout="constrained")
+        figure = Figure(figsize=(11, 4.2), layout="constrained")
         table, curve = figure.subplots(1, 2, width_ratios=(3, 2))
         shown = table.imshow(cost.T + 1, norm="log", origin="lower", aspect="auto", cmap="cividis")
         figure.colorbar(
@@ -305,19 +306,28 @@ def draw_curve(tuning: Tuning) -> bytes | None:
             where="post",
             color="0.3",
         )
-        for point, label, style in ((tuning.before, "before", "s"), (chosen, "chosen", "o")):
+        for point, label, marker, size in (
+            (tuning.before, "before", "s", 13),
+            (chosen, "chosen", "o", 7),
+        ):
             curve.plot(
                 point.escapes,
                 point.overkills,
-                style,
-                ms=8,
+                linestyle="none",
+                marker=marker,
+                ms=size,
+                mfc="none",
+                mew=2,
+                mec="red" if point is chosen else "0.4",
                 label=f"{label}: threshold {point.threshold:g}, min_area {point.min_area}",
             )
         curve.set(
             xlabel=f"escapes of {found.defective}",
             ylabel=f"overkills of {found.good}",
-            title="fewest overkills for each number of escapes",
+            title="the best that each number of escapes gives",
         )
+        for axis in (curve.xaxis, curve.yaxis):
+            axis.set_major_locator(MaxNLocator(integer=True))
         curve.legend(fontsize="small")
         curve.grid(alpha=0.3)
         file = io.BytesIO()
