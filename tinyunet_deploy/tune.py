@@ -324,7 +324,7 @@ def draw_curve(tuning: Tuning) -> bytes | None:
         curve.set(
             xlabel=f"escapes of {found.defective}",
             ylabel=f"overkills of {found.good}",
-            title="the best that each number of escapes gives",
+            title="best trade-offs",
         )
         for axis in (curve.xaxis, curve.yaxis):
             axis.set_major_locator(MaxNLocator(integer=True))

@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 )
 @debug_option
 def drift(report: Path, before: Path, alpha: float, form: Literal["table", "json"]) -> None:
-    """Say whether camera, light or parts have changed, without any truth.
+    """Say whether camera, light or parts have changed.
 
-    REPORT is a report.jsonl of tinyunet infer, or its folder. Exit code 6 when a statistic of its
+    No truth is needed.     REPORT is a report.jsonl of tinyunet infer, or its folder. Exit code 6 when a statistic of its
     images has drifted.
     """
     import json

@@ -96,9 +96,9 @@ def tune(
     in_place: bool,
     form: Literal["table", "json"],
 ) -> None:
-    """Choose the model's threshold and min_area on the labelled images in DATA.
+    """Choose threshold and min_area on labelled images.
 
-    They are validation images: figures of the same images afterwards are no test, and tinyunet
+    Those in DATA are validation images: figures of the same images afterwards are no test, and tinyunet
     evaluate says so. Without -o and --in-place nothing is written. Exit code 6 when no choice keeps
     --max-escape-rate, 3 when images were skipped.
     """
