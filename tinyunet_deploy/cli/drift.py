@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 def drift(report: Path, before: Path, alpha: float, form: Literal["table", "json"]) -> None:
     """Say whether camera, light or parts have changed.
 
-    No truth is needed.     REPORT is a report.jsonl of tinyunet infer, or its folder. Exit code 6 when a statistic of its
-    images has drifted.
+    REPORT is a report.jsonl of tinyunet infer, or its folder; no truth is needed. Exit code 6 when
+    a statistic of its images has drifted.
     """
     import json
 

@@ -98,9 +98,9 @@ def tune(
 ) -> None:
     """Choose threshold and min_area on labelled images.
 
-    Those in DATA are validation images: figures of the same images afterwards are no test, and tinyunet
-    evaluate says so. Without -o and --in-place nothing is written. Exit code 6 when no choice keeps
-    --max-escape-rate, 3 when images were skipped.
+    Those in DATA are validation images: figures of the same images afterwards are no test, and
+    tinyunet evaluate says so. Without -o and --in-place nothing is written. Exit code 6 when no
+    choice keeps --max-escape-rate, 3 when images were skipped.
     """
     import dataclasses
 
