@@ -284,6 +284,7 @@ def _artifact(
             {
                 "checkpoint": checkpoint.path.name,
                 "opset": OPSET,
+                **checkpoint.sidecar.inherited,
                 **origin,
                 "versions": {
                     "tinyunet_deploy": __version__,

@@ -100,7 +100,8 @@ def test_masks_are_the_scores_over_the_threshold(
     assert summary is not None
     assert outcome.out == (
         f"7 images: {7 - summary.ng} OK, {summary.ng} NG, 0 skipped\n"
-        f"masks: {tmp_path}/out/masks  report: {tmp_path}/out/report.jsonl\n"
+        f"masks: {tmp_path}/out/masks  report: {tmp_path}/out/report.jsonl"
+        f"  defects: {tmp_path}/out/defects.csv\n"
     )
     assert [line["path"] for line in lines] == mirrored(station)
 
@@ -321,7 +322,7 @@ def test_batch_size_and_workers_change_no_byte(
     tinyunet_infer(
         station, "-o", tmp_path / "two", "-b", batch_size, "--workers", workers, *options
     )
-    assert len(tree(tmp_path / "one")) == 3 * 7 + 2
+    assert len(tree(tmp_path / "one")) == 3 * 7 + 3
     assert tree(tmp_path / "one") == tree(tmp_path / "two")
 
 

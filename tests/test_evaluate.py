@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from tinyunet_deploy.cli import run, tinyunet
 from tinyunet_deploy.contract import Contract
 from tinyunet_deploy.dagm2007 import read_dataset
 from tinyunet_deploy.errors import DataError
-from tinyunet_deploy.evaluate import Evaluation, evaluate, held_out
+from tinyunet_deploy.evaluate import Evaluation, evaluate, held_out, image_digest
 from tinyunet_deploy.images import write_png
 
 Uint8 = NDArray[np.uint8]
@@ -189,6 +190,20 @@ def test_the_result_file_says_what_was_measured_on_what(station: Path) -> None:
     }
     assert (result["threshold"], result["min_area_px"]) == (0.4, 1)
     assert set(result["formulas"]) <= set(result["classes"]["1"])
+    assert (result["tuned_on_these_images"], result["images_tuned_on"]) == (False, 0)
+    first = result["classes"]["1"]
+    assert first["escape_rate_upper_95"] == pytest.approx(1 - 0.05 ** (1 / 2))
+    assert first["overkill_rate_upper_95"] == pytest.approx(0.95**0.5)
+    defects = result["defects"]
+    assert [defects[key] for key in ("truth", "hit", "missed", "false")] == [3, 2, 1, 1]
+    assert [row for row in defects["by_size"] if row["truth"]] == [
+        {"from_px": 64, "below_px": 256, "truth": 3, "hit": 2}
+    ]
+    (missed,) = result["per_image"][4]["true_defects"]
+    assert missed == {"bbox": [10, 20, 10, 10], "area_px": 100, "max_score": 0, "hit": False}
+    assert result["per_image"][3]["false_defects"] == [
+        {"bbox": [40, 20, 2, 2], "area_px": 4, "max_score": 200, "mean_score": 200.0}
+    ]
     assert result["per_image"][2] == {
         "name": "Class1/Test/0003.PNG",
         "class": 1,
@@ -200,6 +215,8 @@ def test_the_result_file_says_what_was_measured_on_what(station: Path) -> None:
         | dict.fromkeys(["0.75", "0.85", "0.95", "0.99"], 0),
         "intersection_px": dict.fromkeys(["0.4", "0.05", "0.125", "0.25", "0.5"], 50)
         | dict.fromkeys(["0.75", "0.85", "0.95", "0.99"], 0),
+        "true_defects": [{"bbox": [10, 20, 10, 10], "area_px": 100, "max_score": 150, "hit": True}],
+        "false_defects": [],
     }
 
 
@@ -252,6 +269,51 @@ def test_silence_on_real_images_scores_their_defect_free_share(real_dagm2007: Pa
     assert figures.dice == figures.dice_nothing == pytest.approx(26 / 40)
 
 
+def test_every_missed_defect_has_a_picture(station: Path, tmp_path: Path) -> None:
+    misses = tmp_path / "misses"
+    evaluate(
+        read_dataset(station, split="test"),
+        fake(),
+        threshold=0.7,
+        min_area=1,
+        batch_size=2,
+        workers=2,
+        misses=misses,
+    )
+    found = sorted(path.relative_to(misses).as_posix() for path in misses.rglob("*.png"))
+    assert found == ["Class1/Test/0003.PNG-1.png", "Class2/Test/0001.PNG-1.png"]
+    picture = cv2.imread(str(misses / found[0]))
+    height, width, _ = picture.shape
+    assert width == 2 * height + 8, "the image, and beside it the score"
+    assert height >= 256, "large enough to be looked at"
+    green = (picture == (80, 220, 80)).all(axis=2)
+    assert green[:, :height].any()
+    assert green[:, height + 8 :].any()
+
+
+def test_images_that_chose_the_operating_point_are_told_of(station: Path) -> None:
+    dataset = read_dataset(station, split="test")
+    backend = fake()
+    chose = [image_digest(item.image) for item in dataset.items[:2]]
+    backend.artifact.sidecar.origin["tuned"] = {"images": chose}
+    evaluation = evaluate(dataset, backend, threshold=0.4, min_area=1, batch_size=2, workers=2)
+    assert evaluation.tuned_on == 4, "the black one of class 1 is both of class 2, byte for byte"
+    assert result_of(evaluation)["tuned_on_these_images"] is True
+
+
+def test_large_images_are_evaluated_in_tiles(tmp_path: Path) -> None:
+    truth = np.zeros((150, 170), np.uint8)
+    truth[120:140, 100:165] = 255
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+        write_png(tmp_path / folder / "a.png", truth)
+    options: dict[str, Any] = {"threshold": 0.4, "min_area": 1, "batch_size": 4, "workers": 2}
+    with pytest.raises(DataError, match="try --tile"):
+        evaluate(read_dataset(tmp_path), fake(), **options)
+    evaluation = evaluate(read_dataset(tmp_path), fake(), tile=True, **options)
+    assert evaluation.all.iou_defective == 1.0
+
+
 # --- the command --------------------------------------------------------------------------------
 
 
@@ -265,7 +327,7 @@ def with_fake(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("with_fake")
-def test_the_command_prints_two_tables(station: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_its_tables(station: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(tinyunet, ["evaluate", str(station)]) == 0
     captured = capsys.readouterr()
     rows = [line.split() for line in captured.out.splitlines()]
@@ -273,6 +335,8 @@ def test_the_command_prints_two_tables(station: Path, capsys: pytest.CaptureFixt
     assert ["2", "2", "0.000", "0.000", "0.500", "0.500", "1/1", "0/1", "0.500"] in rows
     assert ["mean", "0.333", "0.295", "0.563", "0.500", "0.500", "0.000", "0.625"] in rows
     assert any(row[:2] == ["all", "6"] for row in rows)
+    assert ["64..255", "3", "2", "1", "0.667"] in rows
+    assert "1 of 3 defective parts let through: at most 86.5% at 95 % confidence" in captured.out
     assert ["1", *["0.625"] * 4, "0.500", "0.750", "0.750", "0.500", "0.500"] in rows
     assert captured.err == ""
     assert max(map(len, captured.out.splitlines()[1:])) <= 80

@@ -18,7 +18,6 @@ from tinyunet_deploy.line import (
     Line,
     Recording,
     Times,
-    clopper_pearson,
     draw_services_ms,
     find_fastest,
     outcome,
@@ -31,6 +30,7 @@ from tinyunet_deploy.line import (
     simulate,
     triggers_ms,
 )
+from tinyunet_deploy.metrics import clopper_pearson_upper
 
 UNLIMITED = 10**9
 NONE_ALLOWED = 0.0
@@ -243,23 +243,9 @@ def test_what_is_slow_after_a_stop_stays_there() -> None:
     assert shorter.reshape(-1, 2).tolist() == [[90, 20]] * 20
 
 
-def test_confidence_bound() -> None:
-    """Closed form without events; else the probability of so few events is what is left."""
-    assert clopper_pearson(0, 3000) == pytest.approx(1 - 0.05 ** (1 / 3000))
-    assert clopper_pearson(10, 10) == clopper_pearson(0, 0) == 1
-    for events, trials in (1, 10), (7, 300), (900, 1000):
-        p = clopper_pearson(events, trials)
-        ways = (
-            math.lgamma(trials + 1) - math.lgamma(i + 1) - math.lgamma(trials - i + 1)
-            for i in range(events + 1)
-        )
-        few = sum(
-            math.exp(log + i * math.log(p) + (trials - i) * math.log1p(-p))
-            for i, log in enumerate(ways)
-        )
-        assert few == pytest.approx(0.05, rel=1e-6)
+def test_the_least_parts_that_can_show_a_miss_rate() -> None:
     assert parts_to_show(0.001) == 2995
-    assert clopper_pearson(0, 2995) <= 0.001 < clopper_pearson(0, 2994)
+    assert clopper_pearson_upper(0, 2995) <= 0.001 < clopper_pearson_upper(0, 2994)
     assert math.isinf(parts_to_show(0))
 
 
@@ -273,11 +259,15 @@ def judged(missed: list[int], *, recorded: int | None = None) -> float:
 
 
 def test_the_bound_counts_a_run_once_and_no_more_parts_than_were_recorded() -> None:
-    assert judged([]) == clopper_pearson(0, 1000)
-    assert judged([100, 300, 500, 700]) == clopper_pearson(4, 1000)
-    assert judged([100, 101, 102, 103]) == clopper_pearson(1, 250) > clopper_pearson(4, 1000)
-    assert judged([], recorded=100) == clopper_pearson(0, 100)
-    assert judged([100, 300, 500, 700], recorded=100) == clopper_pearson(1, 100)
+    assert judged([]) == clopper_pearson_upper(0, 1000)
+    assert judged([100, 300, 500, 700]) == clopper_pearson_upper(4, 1000)
+    assert (
+        judged([100, 101, 102, 103])
+        == clopper_pearson_upper(1, 250)
+        > clopper_pearson_upper(4, 1000)
+    )
+    assert judged([], recorded=100) == clopper_pearson_upper(0, 100)
+    assert judged([100, 300, 500, 700], recorded=100) == clopper_pearson_upper(1, 100)
     assert judged(list(range(1000))) == 1
 
 

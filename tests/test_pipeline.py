@@ -90,7 +90,7 @@ def test_an_image_of_another_size_says_both(tmp_path: Path) -> None:
     results = list(score_images(paths, FakeBackend(contract=CONTRACT), batch_size=1, workers=1))
     assert isinstance(results[0].error, ImageError)
     assert results[0].error.reason == "wrong-size"
-    assert results[0].error.what == "has 33x50 pixels, the model takes 32x16"
+    assert results[0].error.what == "has 33x50 pixels, the model takes 32x16: try --tile"
     assert results[1].error is not None
 
 
@@ -439,7 +439,7 @@ def test_masks_mirror_the_tree_and_keep_the_contract(station: Path, tmp_path: Pa
         defective += bool(find_defects(score, 0.9, 4))
     assert summary == Summary(images=7, ok=7, skipped=0, ng=defective, reasons={})
     assert sorted(tree(tmp_path / "out")) == sorted(
-        [*(f"masks/{name}" for name in images), "report.jsonl", "run.json"]
+        [*(f"masks/{name}" for name in images), "defects.csv", "report.jsonl", "run.json"]
     )
     run(station, tmp_path / "half", threshold=0.5)
     assert tree(tmp_path / "half" / "masks") != masks, "the threshold makes a difference"
@@ -518,7 +518,7 @@ def test_scores_and_overlays_are_written_when_asked_for(station: Path, tmp_path:
         score = read_image(tmp_path / "out" / "scores" / name)
         assert np.array_equal(score, read_image(path)), "the fake gives the image back"
         assert written[f"overlays/{name}.jpg"].startswith(b"\xff\xd8\xff")
-    assert len(written) == 3 * 7 + 2
+    assert len(written) == 3 * 7 + 3
 
 
 def test_a_jpeg_and_its_png_have_a_mask_each(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import fcntl
 import json
 import os
@@ -21,7 +22,7 @@ from tinyunet_deploy.contract import Contract
 from tinyunet_deploy.errors import RefusedError, RuntimeUnavailable
 from tinyunet_deploy.images import write_png
 from tinyunet_deploy.pipeline import Outputs, infer
-from tinyunet_deploy.report import Report, Summary, read_report
+from tinyunet_deploy.report import COLUMNS, Report, Summary, read_report
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 OPTIONS = {"model_sha256": "0" * 64, "threshold": 0.5}
@@ -67,6 +68,23 @@ def test_a_finished_report_is_lines_and_a_summary(tmp_path: Path) -> None:
         "schema_version": 1,
         **OPTIONS,
     }
+
+
+def test_defects_have_a_row_each(tmp_path: Path) -> None:
+    defect = {"bbox": [1, 2, 3, 4], "area_px": 12, "max_score": 200, "mean_score": 150.5}
+    line = {**ok('a, "b".png', "NG"), "defects": [{**defect, "area_mm2": 0.5}, defect]}
+    with Report(tmp_path / "out", OPTIONS) as report:
+        report.add(line)
+        report.add(skipped("b.png"))
+        report.add({**ok("\udcff.png", "NG"), "defects": [defect]})
+        lines = (tmp_path / "out" / "defects.csv").read_text().splitlines()
+    with (tmp_path / "out" / "defects.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert lines[0] == "path,defect,x,y,width,height,area_px,area_mm2,max_score,mean_score"
+    wanted = ['a, "b".png', "1", "1", "2", "3", "4", "12", "0.5", "200", "150.5"]
+    assert rows[0] == dict(zip(COLUMNS, wanted, strict=True))
+    assert (rows[1]["defect"], rows[1]["area_mm2"]) == ("2", "")
+    assert [row["path"] for row in rows] == ['a, "b".png', 'a, "b".png', "\\udcff.png"]
 
 
 def test_each_line_is_on_disk_before_the_next_image(tmp_path: Path) -> None:

@@ -58,6 +58,12 @@ class Sidecar:
     """Largest batch that was seen to score its images as one by one; a larger one is refused.
     None: not tried, not limited."""
 
+    @property
+    def inherited(self) -> dict[str, Any]:
+        """What of ``origin`` holds for all that is made from this artifact, too: the images that
+        chose its threshold and min_area (``tinyunet tune``)."""
+        return {"tuned": self.origin["tuned"]} if "tuned" in self.origin else {}
+
     def as_json(self) -> str:
         """The text of the sidecar file; its last field is the digest of all others."""
         fields = {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(self)}

@@ -76,6 +76,7 @@ def infer_on_ray(
     min_area: int | None,
     batch_size: int,
     workers: int,
+    tile: bool,
     outputs: Outputs,
     each: Callable[[Line], None] | None = None,
 ) -> Summary:
@@ -90,6 +91,7 @@ def infer_on_ray(
         min_area: pixels that a defect must have to make a part NG; the model's own if None.
         batch_size: images per call of a backend.
         workers: threads per actor that decode, and as many that write.
+        tile: take images larger than the network's, too, and run them in overlapping tiles.
         each: called with the report line of each image, as they are done.
 
     Raises:
@@ -104,7 +106,7 @@ def infer_on_ray(
         inspection, options = _told(
             ray,
             ray.remote(**resources)(_describe).remote(
-                loader, common_root(sources), output.resolve(), threshold, min_area, outputs
+                loader, common_root(sources), output.resolve(), threshold, min_area, tile, outputs
             ),
         )
         refuse_shards(output)
@@ -174,6 +176,7 @@ def _describe(
     output: Path,
     threshold: float | None,
     min_area: int | None,
+    tile: bool,
     outputs: Outputs,
 ) -> tuple[Inspection, dict[str, Any]]:
     """What is to be done, and the options of the report, as a node sees them."""
@@ -184,6 +187,7 @@ def _describe(
             output,
             sidecar.threshold if threshold is None else threshold,
             sidecar.min_area if min_area is None else min_area,
+            tile,
             outputs,
         )
         return inspection, inspection.options(backend)

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Literal, NamedTuple
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
-from tinyunet_deploy.contract import Score, defect_mask, score_threshold
+from tinyunet_deploy.contract import Mask, Score, defect_mask, score_threshold
 
 Verdict = Literal["OK", "NG"]
 """OK: the part passes. NG, "not good": it has a defect."""
+
+SIZES_PX: Final = (1, 64, 256, 1024, 4096, 16384)
+"""Lower edges of the sizes by which recall is given, pixels; the last has no upper edge."""
+
+MATCHING: Final = (
+    "defects are 8-connected; one in the truth is hit if it shares a pixel with a defect that was "
+    "found (of min_area at least), else missed; one that was found is false if it shares no pixel "
+    "with the truth"
+)
 
 
 @dataclass(frozen=True)
@@ -27,9 +37,106 @@ class Defect:
     """Largest score of its pixels, of 255."""
     mean_score: float
     """Mean score of its pixels, of 255."""
+    contour: tuple[tuple[int, int], ...] | None = None
+    """Corners x, y of its outer boundary, itself pixels of the defect; None if not asked for."""
+
+    def as_fields(self, mm_per_px: float | None = None) -> dict[str, Any]:
+        """Plain values for JSON; ``area_mm2`` where the size of a pixel is known."""
+        fields = asdict(self)
+        if self.contour is None:
+            del fields["contour"]
+        if mm_per_px is not None:
+            fields["area_mm2"] = self.area_px * mm_per_px**2
+        return fields
 
 
-def find_defects(score: Score, threshold: float, min_area: int) -> list[Defect]:
+@dataclass(frozen=True)
+class TrueDefect:
+    """One 8-connected region of the truth, and whether it was found."""
+
+    bbox: tuple[int, int, int, int]
+    """x, y, width, height, pixels."""
+    area_px: int
+    max_score: int
+    """Largest score of its pixels, of 255: of a missed one, the threshold that would find it."""
+    hit: bool
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The defects of one image beside those of its truth, by the rule :data:`MATCHING`."""
+
+    found: list[Defect]
+    false: list[Defect]
+    """Those of them that are not in the truth."""
+    truth: list[TrueDefect]
+
+    @property
+    def missed(self) -> list[TrueDefect]:
+        """Defects in the truth that were not found."""
+        return [defect for defect in self.truth if not defect.hit]
+
+
+class _Regions(NamedTuple):
+    labels: NDArray[np.int32]
+    """[H, W]: 0 where there is nothing, else which region."""
+    stats: NDArray[np.int32]
+    """[region, 5]: x, y, width, height, area; row 0 is the background."""
+    max_scores: NDArray[np.uint8]
+    mean_scores: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, mask: Mask, score: Score) -> _Regions:
+        count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+        inside = mask.astype(np.bool_)
+        label_of_pixel, score_of_pixel = np.asarray(labels, np.int32)[inside], score[inside]
+        sums = np.bincount(label_of_pixel, weights=score_of_pixel, minlength=count)
+        max_scores = np.zeros(count, np.uint8)
+        np.maximum.at(max_scores, label_of_pixel, score_of_pixel)
+        areas = np.maximum(stats[:, cv2.CC_STAT_AREA], 1)
+        return cls(
+            np.asarray(labels, np.int32), np.asarray(stats, np.int32), max_scores, sums / areas
+        )
+
+    def bbox(self, label: int) -> tuple[int, int, int, int]:
+        x, y, width, height, _ = (int(value) for value in self.stats[label])
+        return x, y, width, height
+
+    def area_px(self, label: int) -> int:
+        return int(self.stats[label, cv2.CC_STAT_AREA])
+
+    def contour(self, label: int) -> tuple[tuple[int, int], ...]:
+        x, y, width, height = self.bbox(label)
+        region = self.labels[y : y + height, x : x + width] == label
+        outlines, _ = cv2.findContours(
+            region.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE, offset=(x, y)
+        )
+        return tuple((int(x), int(y)) for x, y in outlines[0][:, 0])
+
+    def defects(self, min_area: int, contours: bool = False) -> dict[int, Defect]:
+        """Label -> defect, the largest first."""
+        found = {
+            label: Defect(
+                bbox=self.bbox(label),
+                area_px=self.area_px(label),
+                max_score=int(self.max_scores[label]),
+                mean_score=float(self.mean_scores[label]),
+                contour=self.contour(label) if contours else None,
+            )
+            for label in range(1, len(self.stats))
+            if self.area_px(label) >= min_area
+        }
+        return dict(sorted(found.items(), key=lambda item: _place(item[1])))
+
+
+def _place(defect: Defect | TrueDefect) -> tuple[int, ...]:
+    x, y, width, height = defect.bbox
+    return -defect.area_px, y, x, width, height
+
+
+def find_defects(
+    score: Score, threshold: float, min_area: int, *, contours: bool = False
+) -> list[Defect]:
     """The defects of one image, the largest first.
 
     Args:
@@ -37,33 +144,64 @@ def find_defects(score: Score, threshold: float, min_area: int) -> list[Defect]:
         threshold: probability in [0, 1]; a pixel is a defect where
             ``score > score_threshold(threshold)``.
         min_area: smaller regions are no defects, pixels.
+        contours: also trace their outlines.
 
     Returns:
         Sorted by area, then by the top left corner: the same list for the same score, always.
     """
     if score.max() <= score_threshold(threshold):
         return []
-    mask = defect_mask(score, threshold)
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
-    inside = mask.astype(np.bool_)
-    label_of_pixel, score_of_pixel = np.asarray(labels, np.int32)[inside], score[inside]
-    score_sums = np.bincount(label_of_pixel, weights=score_of_pixel, minlength=count)
-    max_scores = np.zeros(count, np.uint8)
-    np.maximum.at(max_scores, label_of_pixel, score_of_pixel)
+    regions = _Regions.of(defect_mask(score, threshold), score)
+    return list(regions.defects(min_area, contours).values())
 
-    defects = []
-    for label in range(1, count):
-        x, y, width, height, area = (int(value) for value in stats[label])
-        if area >= min_area:
-            defects.append(
-                Defect(
-                    bbox=(x, y, width, height),
-                    area_px=area,
-                    max_score=int(max_scores[label]),
-                    mean_score=float(score_sums[label]) / area,
-                )
-            )
-    return sorted(defects, key=lambda d: (-d.area_px, d.bbox[1], d.bbox[0], d.bbox[2:]))
+
+def compare_with_truth(score: Score, truth: Mask, threshold: float, min_area: int) -> Findings:
+    """The defects of one image, those of its truth, and which of either the other has.
+
+    Args:
+        score: uint8 [H, W].
+        truth: uint8 [H, W], {0, 255}.
+        threshold, min_area: as for :func:`find_defects`.
+    """
+    ours, theirs = _Regions.of(defect_mask(score, threshold), score), _Regions.of(truth, score)
+    found = ours.defects(min_area)
+    counts = np.zeros(len(ours.stats), np.bool_)
+    counts[list(found)] = True
+    shared = counts[ours.labels] & (truth != 0)
+    right, hit = (set(np.unique(regions.labels[shared]).tolist()) for regions in (ours, theirs))
+    true_defects = [
+        TrueDefect(
+            theirs.bbox(label),
+            theirs.area_px(label),
+            int(theirs.max_scores[label]),
+            hit=label in hit,
+        )
+        for label in range(1, len(theirs.stats))
+    ]
+    return Findings(
+        found=list(found.values()),
+        false=[defect for label, defect in found.items() if label not in right],
+        truth=sorted(true_defects, key=_place),
+    )
+
+
+class SizeRecall(NamedTuple):
+    """How many of the true defects of one size were found."""
+
+    from_px: int
+    below_px: int | None
+    """None: no upper edge."""
+    truth: int
+    hit: int
+
+
+def recall_by_size(defects: Sequence[TrueDefect]) -> list[SizeRecall]:
+    """Hits among true defects for each of :data:`SIZES_PX`."""
+    rows = []
+    for lower, upper in zip(SIZES_PX, (*SIZES_PX[1:], None), strict=True):
+        those = [d for d in defects if lower <= d.area_px and (upper is None or d.area_px < upper)]
+        rows.append(SizeRecall(lower, upper, len(those), sum(d.hit for d in those)))
+    return rows
 
 
 def verdict(defects: Sequence[Defect]) -> Verdict:

@@ -389,6 +389,7 @@ def _sidecar(
             "profile": options.profile._asdict(),
             "builder": {"workspace_mb": options.workspace_mb, "level": options.level},
             "plan_bytes": len(plan),
+            **source.sidecar.inherited,
             "versions": {"tinyunet_deploy": __version__},
         },
     )

@@ -10,19 +10,29 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import cv2
 import numpy as np
 
 from tinyunet_deploy import __version__
+from tinyunet_deploy.artifact import digest
 from tinyunet_deploy.backends import Backend
-from tinyunet_deploy.contract import Score, score_threshold
+from tinyunet_deploy.contract import Image, Score, score_threshold
 from tinyunet_deploy.dagm2007 import Dataset, Item, read_mask
-from tinyunet_deploy.defects import find_defects, verdict
+from tinyunet_deploy.defects import (
+    MATCHING,
+    Findings,
+    TrueDefect,
+    compare_with_truth,
+    recall_by_size,
+    verdict,
+)
 from tinyunet_deploy.errors import DataError, ImageError
-from tinyunet_deploy.files import json_value
+from tinyunet_deploy.files import json_value, read_regular, write_atomic
+from tinyunet_deploy.images import draw_miss, encode_png
 from tinyunet_deploy.metrics import (
+    BOUNDS,
     FORMULAS,
     NOTATION,
     ImageCounts,
@@ -58,6 +68,20 @@ class Evaluation:
     """In the order of the data set, without the skipped ones; never empty."""
     skipped: dict[Path, ImageError]
     """Image file -> why it could not be used."""
+    findings: tuple[Findings, ...]
+    """The defects of each of ``images``, beside those of its truth."""
+    tuned_on: int
+    """Images among them that chose the artifact's operating point; figures of those flatter it."""
+
+    @property
+    def true_defects(self) -> list[TrueDefect]:
+        """The defects in the truth of all images."""
+        return [defect for found in self.findings for defect in found.truth]
+
+    @property
+    def false_defects(self) -> int:
+        """Defects that were found where the truth has none."""
+        return sum(len(found.false) for found in self.findings)
 
     @cached_property
     def classes(self) -> dict[int, Summary]:
@@ -101,18 +125,31 @@ class Evaluation:
             "threshold": self.threshold,
             "min_area_px": self.min_area,
             "images": len(self.images),
+            "tuned_on_these_images": self.tuned_on > 0,
+            "images_tuned_on": self.tuned_on,
             "skipped": [
                 {"name": _name(self.dataset, path), "reason": error.reason, "what": error.what}
                 for path, error in self.skipped.items()
             ],
             "notation": NOTATION,
-            "formulas": FORMULAS,
-            "classes": {k: dataclasses.asdict(summary) for k, summary in self.classes.items()},
+            "formulas": {**FORMULAS, **BOUNDS},
+            "classes": {k: summary.as_fields() for k, summary in self.classes.items()},
             "mean": dataclasses.asdict(self.mean),
-            "all": dataclasses.asdict(self.all),
+            "all": self.all.as_fields(),
+            "defects": {
+                "matching": MATCHING,
+                "truth": len(self.true_defects),
+                "hit": sum(defect.hit for defect in self.true_defects),
+                "missed": sum(not defect.hit for defect in self.true_defects),
+                "false": self.false_defects,
+                "by_size": [row._asdict() for row in recall_by_size(self.true_defects)],
+            },
         }
         head = json.dumps(json_value(fields), indent=2, allow_nan=False).removesuffix("\n}")
-        lines = ",\n".join(f"    {json.dumps(_image_fields(image))}" for image in self.images)
+        lines = ",\n".join(
+            f"    {json.dumps(_image_fields(image, found))}"
+            for image, found in zip(self.images, self.findings, strict=True)
+        )
         return f'{head},\n  "per_image": [\n{lines}\n  ]\n}}\n'
 
 
@@ -140,6 +177,8 @@ def evaluate(
     min_area: int,
     batch_size: int,
     workers: int,
+    tile: bool = False,
+    misses: Path | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Evaluation:
     """Score every image of a data set and count what was found. An unusable image is skipped.
@@ -148,6 +187,8 @@ def evaluate(
         threshold: the operating threshold, probability in [0, 1].
         min_area: smaller defects do not count for the verdict, pixels.
         workers: threads that decode images, and as many that compare scores with masks.
+        tile: take images larger than the network's, too, and run them in overlapping tiles.
+        misses: folder for a picture of each defect that was missed; made if it is not there.
         progress: takes the number of images that are newly finished.
 
     Raises:
@@ -155,34 +196,52 @@ def evaluate(
     """
     score_threshold(threshold)
 
-    def count(item: Item, score: Score) -> ImageCounts:
-        return count_image(
+    contract = backend.contract
+    tuned_on = set(backend.artifact.sidecar.inherited.get("tuned", {}).get("images", ()))
+
+    def count(item: Item, image: Image, score: Score) -> _Counted:
+        name = _name(dataset, item.image)
+        truth = read_mask(item, (score.shape[0], score.shape[1]))
+        findings = compare_with_truth(score, truth, threshold, min_area)
+        if misses is not None:
+            for number, missed in enumerate(findings.missed, start=1):
+                picture = misses / f"{name}-{number}.png"
+                picture.parent.mkdir(parents=True, exist_ok=True)
+                write_atomic(picture, encode_png(draw_miss(image, score, truth, missed.bbox)))
+        counts = count_image(
             score,
-            read_mask(item, (score.shape[0], score.shape[1])),
-            name=_name(dataset, item.image),
+            truth,
+            name=name,
             class_id=item.class_id,
             defective=item.defective,
-            verdict=verdict(find_defects(score, threshold, min_area)),
+            verdict=verdict(findings.found),
             threshold=threshold,
         )
+        return _Counted(counts, findings, bool(tuned_on) and image_digest(item.image) in tuned_on)
 
-    images: list[ImageCounts] = []
+    counted: list[_Counted] = []
     skipped: dict[Path, ImageError] = {}
-    pending: deque[Future[ImageCounts]] = deque()
+    pending: deque[Future[_Counted]] = deque()
     paths = [item.image for item in dataset.items]
     with ThreadPoolExecutor(workers) as pool:
-        for scored in score_images(paths, backend, batch_size=batch_size, workers=workers):
+        for scored in score_images(
+            paths, backend, batch_size=batch_size, workers=workers, tile=tile
+        ):
             if scored.error is not None:
                 skipped[scored.path] = scored.error
             else:
+                assert scored.image is not None
                 assert scored.score is not None
-                pending.append(pool.submit(count, dataset.items[scored.index], scored.score))
-            if len(pending) > 2 * batch_size:  # bounds memory: each holds a score
-                images.append(pending.popleft().result())
+                # Bounds memory: each holds an image and a score.
+                usual = 2 * batch_size * contract.height * contract.width
+                while len(pending) > usual // scored.score.size:
+                    counted.append(pending.popleft().result())
+                item = dataset.items[scored.index]
+                pending.append(pool.submit(count, item, scored.image, scored.score))
             if progress is not None:
                 progress(1)
-        images.extend(future.result() for future in pending)
-    if not images:
+        counted.extend(future.result() for future in pending)
+    if not counted:
         first = next(iter(skipped.values()))
         raise DataError(dataset.root, "has no usable image", f"the first is skipped: {first}")
     sidecar = backend.artifact.sidecar
@@ -196,16 +255,29 @@ def evaluate(
         versions={"numpy": np.__version__, "opencv": cv2.__version__, **backend.versions},
         threshold=threshold,
         min_area=min_area,
-        images=tuple(images),
+        images=tuple(one.counts for one in counted),
         skipped=skipped,
+        findings=tuple(one.findings for one in counted),
+        tuned_on=sum(one.tuned_on for one in counted),
     )
+
+
+def image_digest(path: Path) -> str:
+    """What an image file is known by in the sidecar of a model that was tuned on it."""
+    return digest(read_regular(path))[:16]
+
+
+class _Counted(NamedTuple):
+    counts: ImageCounts
+    findings: Findings
+    tuned_on: bool
 
 
 def _name(dataset: Dataset, path: Path) -> str:
     return path.relative_to(dataset.root).as_posix()
 
 
-def _image_fields(image: ImageCounts) -> dict[str, Any]:
+def _image_fields(image: ImageCounts, found: Findings) -> dict[str, Any]:
     return {
         "name": image.name,
         "class": image.class_id,
@@ -215,4 +287,6 @@ def _image_fields(image: ImageCounts) -> dict[str, Any]:
         "verdict": image.verdict,
         "predicted_px": {str(t): pixels.predicted for t, pixels in image.pixels.items()},
         "intersection_px": {str(t): pixels.intersection for t, pixels in image.pixels.items()},
+        "true_defects": [dataclasses.asdict(defect) for defect in found.truth],
+        "false_defects": [defect.as_fields() for defect in found.false],
     }

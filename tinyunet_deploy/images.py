@@ -26,6 +26,11 @@ MAX_BYTES: Final = 512 * 1024 * 1024
 MAX_SCANS: Final = 200
 """Most passes over the pixels that a JPEG may ask for; a progressive one has about ten."""
 
+_MISS_CONTEXT: Final = 128
+"""Least side of what is shown around a missed defect, pixels of the image."""
+_MISS_SIDE: Final = 512
+"""It is enlarged to this side, about."""
+
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 _JPEG_END: Final = 0xD9
 _TIFF: Final = (b"II*\0", b"MM\0*")
@@ -99,8 +104,13 @@ def decode_image(
     *,
     max_pixels: int = MAX_PIXELS,
     size: tuple[int, int] | None = None,
+    larger: bool = False,
 ) -> Image:
     """Grey values of the bytes of an image file; ``where`` names them in errors.
+
+    Args:
+        size: as for :func:`read_image`.
+        larger: take what is larger than ``size``, too.
 
     Returns:
         uint8 [H, W].
@@ -124,11 +134,15 @@ def decode_image(
             where, "too-large", f"has {width}x{height} pixels, more than {max_pixels} in all"
         )
     if size is not None and stored != size:
-        raise ImageError(
-            where,
-            "wrong-size",
-            f"has {width}x{height} pixels, the model takes {size[1]}x{size[0]}",
-        )
+        covers = height >= size[0] and width >= size[1]
+        if not (larger and covers):
+            least = " at least" if larger else ""
+            hint = ": try --tile" if covers else ""
+            raise ImageError(
+                where,
+                "wrong-size",
+                f"has {width}x{height} pixels, the model takes {size[1]}x{size[0]}{least}{hint}",
+            )
     if data.startswith(_TIFF):
         data = _plain_tiff(data)
     image = _decoded(data)
@@ -170,6 +184,44 @@ def overlay(image: Image, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
     outlines, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
     cv2.drawContours(picture, outlines, -1, (40, 40, 235), thickness=2)
     return picture.astype(np.uint8, copy=False)
+
+
+def draw_miss(
+    image: Image,
+    score: NDArray[np.uint8],
+    truth: NDArray[np.uint8],
+    bbox: tuple[int, int, int, int],
+) -> NDArray[np.uint8]:
+    """A missed defect and its surroundings: the image, and beside it what the network saw there.
+
+    Args:
+        image, score, truth: uint8 [H, W].
+        bbox: x, y, width, height of the defect, pixels.
+
+    Returns:
+        uint8 [h, w, 3] BGR: the image with the outline of the truth in green, and the score, dark
+        0 to bright 255, with the same outline.
+    """
+    x, y, width, height = bbox
+    side = max(2 * width, 2 * height, _MISS_CONTEXT)
+    top, left = (
+        int(np.clip(centre - side // 2, 0, max(length - side, 0)))
+        for centre, length in zip((y + height // 2, x + width // 2), image.shape, strict=True)
+    )
+    place = slice(top, top + side), slice(left, left + side)
+    scale = max(_MISS_SIDE // side, 1)
+    outlines, _ = cv2.findContours(truth[place], cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    outlines = [scale * outline + scale // 2 for outline in outlines]
+    panels = []
+    for panel in (
+        cv2.cvtColor(image[place], cv2.COLOR_GRAY2BGR),
+        cv2.applyColorMap(np.ascontiguousarray(score[place]), cv2.COLORMAP_INFERNO),
+    ):
+        large = cv2.resize(panel, None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST)
+        cv2.drawContours(large, outlines, -1, (80, 220, 80), thickness=1)
+        panels.append(large)
+    gap = np.full((panels[0].shape[0], 8, 3), 128, np.uint8)
+    return np.hstack([panels[0], gap, panels[1]]).astype(np.uint8)
 
 
 def _decoded(data: bytes) -> Image | None:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from tinyunet_deploy.errors import DataError
 from tinyunet_deploy.files import json_value, read_regular
+from tinyunet_deploy.metrics import clopper_pearson_upper
 
 Times = NDArray[np.float64]
 """float64 [n]: milliseconds."""
@@ -205,7 +206,7 @@ def outcome(
         dropped=int(np.isnan(time_ms).sum()),
         longest_run=max(runs, default=0),
         miss_rate=float(missed.mean()),
-        miss_rate_bound=clopper_pearson(events, trials),
+        miss_rate_bound=clopper_pearson_upper(events, trials, CONFIDENCE) if trials else 1.0,
         p50_ms=p50,
         p99_ms=p99,
         p999_ms=p999,
@@ -218,29 +219,6 @@ def _runs(flags: NDArray[np.bool_]) -> list[int]:
     """Lengths of the runs of True."""
     edges = np.flatnonzero(np.diff(np.concatenate(([False], flags, [False]))))
     return [int(length) for length in edges[1::2] - edges[::2]]
-
-
-def clopper_pearson(events: int, trials: int, confidence: float = CONFIDENCE) -> float:
-    """One-sided upper confidence bound of a probability, without any approximation.
-
-    The largest p with P(X <= events) >= 1 - confidence for X ~ Binomial(trials, p):
-    Clopper & Pearson 1934, "The use of confidence or fiducial limits illustrated in the case of
-    the binomial".
-    """
-    if events >= trials:
-        return 1.0
-    i = np.arange(1, events + 1)
-    log_ways = np.concatenate(([0.0], np.cumsum(np.log((trials - i + 1) / i))))
-    i = np.arange(events + 1)
-    low, high = events / trials, 1.0
-    for _ in range(60):
-        p = (low + high) / 2
-        logs = log_ways + i * math.log(p) + (trials - i) * math.log1p(-p)
-        if np.exp(logs).sum() < 1 - confidence:
-            high = p
-        else:
-            low = p
-    return high
 
 
 def parts_to_show(miss_rate: float, confidence: float = CONFIDENCE) -> float:

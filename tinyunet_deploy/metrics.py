@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import fmean
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -35,6 +35,12 @@ FORMULAS: Final = {
     "image, ties count half (Hanley & McNeil 1982)",
 }
 """Ratio -> its formula, in the above notation. A ratio of nothing is undefined, NaN."""
+
+BOUNDS: Final = {
+    "escape_rate_upper_95": "one-sided 95 % bound of escape_rate (Clopper & Pearson 1934)",
+    "overkill_rate_upper_95": "one-sided 95 % bound of overkill_rate (Clopper & Pearson 1934)",
+}
+"""What can be said of all parts of which these are a sample, with its formula."""
 
 _SMOOTH: Final = 1e-5
 
@@ -118,6 +124,24 @@ class Summary(Ratios):
     """Sum of I over all images at the operating threshold."""
     union_px: int
     """Sum of U over all images at the operating threshold."""
+
+    @property
+    def escape_rate_upper_95(self) -> float:
+        """With 95 % confidence the escape rate is at most this: :func:`clopper_pearson_upper`."""
+        return clopper_pearson_upper(self.escapes, self.defective)
+
+    @property
+    def overkill_rate_upper_95(self) -> float:
+        """With 95 % confidence the overkill rate is at most this."""
+        return clopper_pearson_upper(self.overkills, self.images - self.defective)
+
+    def as_fields(self) -> dict[str, Any]:
+        """Plain values for JSON, the bounds included."""
+        return {
+            **asdict(self),
+            "escape_rate_upper_95": self.escape_rate_upper_95,
+            "overkill_rate_upper_95": self.overkill_rate_upper_95,
+        }
 
 
 def count_pixels(
@@ -236,6 +260,45 @@ def auroc(defective: Sequence[int], good: Sequence[int]) -> float:
     good_at = np.bincount(np.asarray(good), minlength=256)
     good_below = np.cumsum(good_at) - good_at
     return float(defective_at @ (2 * good_below + good_at)) / (2 * pairs)
+
+
+def clopper_pearson_upper(events: int, trials: int, confidence: float = 0.95) -> float:
+    """The largest rate with which so few events are still likely: a one-sided exact bound.
+
+    The p at which P(X <= events | trials, p) = 1 - confidence for a binomial X (Clopper & Pearson
+    1934), to the last digits, by bisection. Without events it is
+    ``1 - (1 - confidence) ** (1 / trials)``: 0 of 71 missed is at most 4.1 % at 95 %; the upper
+    end of the two-sided interval, which is confidence 0.975 here, is 5.1 %.
+
+    Args:
+        events: 0..trials.
+        confidence: in (0, 1).
+
+    Returns:
+        0..1; NaN without trials.
+    """
+    if not trials:
+        return math.nan
+    if events == trials:
+        return 1.0
+    ways = [
+        math.lgamma(trials + 1) - math.lgamma(k + 1) - math.lgamma(trials - k + 1)
+        for k in range(events + 1)
+    ]
+
+    def at_most_events(rate: float) -> float:
+        hit, miss = math.log(rate), math.log1p(-rate)
+        return math.fsum(
+            math.exp(way + k * hit + (trials - k) * miss) for k, way in enumerate(ways)
+        )
+
+    low, high = 0.0, 1.0
+    while low < (middle := (low + high) / 2) < high:
+        if at_most_events(middle) > 1 - confidence:
+            low = middle
+        else:
+            high = middle
+    return high
 
 
 def _ratio(part: int, whole: int) -> float:

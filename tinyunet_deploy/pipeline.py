@@ -24,6 +24,7 @@ from tinyunet_deploy.backends import Backend, Run
 from tinyunet_deploy.contract import Batch, Contract, Image, Score, defect_mask
 from tinyunet_deploy.dagm2007 import is_truth_folder
 from tinyunet_deploy.defects import find_defects, verdict
+from tinyunet_deploy.drift import image_statistics
 from tinyunet_deploy.errors import ImageError, OutOfMemory, RefusedError
 from tinyunet_deploy.files import reading, write_atomic, writing
 from tinyunet_deploy.images import (
@@ -36,6 +37,7 @@ from tinyunet_deploy.images import (
 )
 from tinyunet_deploy.report import Line, Report, Summary
 from tinyunet_deploy.shards import Shard, in_shards, refuse_shards
+from tinyunet_deploy.tiles import Mosaic
 from tinyunet_deploy.trace import Trace, span
 
 log = logging.getLogger(__name__)
@@ -62,6 +64,7 @@ def score_images(
     *,
     batch_size: int,
     workers: int,
+    tile: bool = False,
     trace: Trace | None = None,
 ) -> Generator[Scored]:
     """Score image files in their order.
@@ -73,15 +76,24 @@ def score_images(
         paths: taken as needed, never listed.
         batch_size: images per call; cut to what the backend takes.
         workers: decoding threads; with 0 nothing overlaps, all is done on the caller's thread.
+        tile: take images larger than the network's, too, and run them in overlapping tiles.
         trace: takes when each stage of each image was.
     """
     batch_size = min(batch_size, backend.max_batch or batch_size)
     decoders = _executor(workers, "decode")
     runner = _executor(min(workers, 1), "run")
-    decode = functools.partial(_decode, contract=backend.contract, trace=trace)
-    decoded = _decode_ahead(paths, decode, decoders, batch_size + 2 * workers)
+    contract = backend.contract
+    decode = functools.partial(_decode, contract=contract, tile=tile, trace=trace)
+    ahead = batch_size + 2 * workers
+    decoded = _decode_ahead(
+        paths, decode, decoders, ahead * contract.height * contract.width, 1 if tile else ahead
+    )
     run_many = backend.run_many if workers else functools.partial(map, backend.run)
-    scored_batches = _run_batches(_batches(decoded, batch_size), run_many, trace)
+
+    def run(images: Iterator[Scored]) -> Generator[list[Scored]]:
+        return _run_batches(_batches(images, batch_size), run_many, trace)
+
+    scored_batches = _run_tiles(decoded, contract, run) if tile else run(decoded)
     running = deque(runner.submit(next, scored_batches, None) for _ in range(2))
     try:
         while (batch := running.popleft().result()) is not None:
@@ -94,26 +106,41 @@ def score_images(
 
 
 def _decode_ahead(
-    paths: Iterable[Path], decode: Callable[[int, Path], Scored], decoders: Executor, ahead: int
+    paths: Iterable[Path],
+    decode: Callable[[int, Path], Scored],
+    decoders: Executor,
+    ahead_px: int,
+    room: int,
 ) -> Iterator[Scored]:
+    """Decoded images in their order.
+
+    Args:
+        ahead_px: pixels of the images that are decoded ahead, one image at least.
+        room: images to decode ahead while the size of none is known.
+    """
     numbered = enumerate(paths)
     waiting: deque[Future[Scored]] = deque()
-    for index, path in itertools.islice(numbered, ahead):
-        waiting.append(decoders.submit(decode, index, path))
+
+    def decode_more() -> None:
+        for index, path in itertools.islice(numbered, max(room - len(waiting), 0)):
+            waiting.append(decoders.submit(decode, index, path))
+
+    decode_more()
     while waiting:
         scored = waiting.popleft().result()
-        for index, path in itertools.islice(numbered, 1):
-            waiting.append(decoders.submit(decode, index, path))
+        if scored.image is not None:
+            room = max(ahead_px // scored.image.size, 1)
+        decode_more()
         yield scored
 
 
-def _decode(index: int, path: Path, contract: Contract, trace: Trace | None) -> Scored:
+def _decode(index: int, path: Path, contract: Contract, tile: bool, trace: Trace | None) -> Scored:
     try:
         size = (contract.height, contract.width)
         with span(trace, "read", index):
-            data = read_bytes(path, size=size)
+            data = read_bytes(path, size=None if tile else size)
         with span(trace, "decode", index):
-            image = decode_image(data, path, size=size)
+            image = decode_image(data, path, size=size, larger=tile)
     except ImageError as error:
         return Scored(index, path, error=error)
     return Scored(index, path, image)
@@ -185,6 +212,39 @@ def _run_batches(
         yield ahead.popleft()
 
 
+def _run_tiles(
+    decoded: Iterator[Scored],
+    contract: Contract,
+    run: Callable[[Iterator[Scored]], Generator[list[Scored]]],
+) -> Generator[list[Scored]]:
+    """After each batch of tiles the images that it finished; a batch spans images."""
+    unfinished: deque[tuple[Scored, Mosaic]] = deque()
+
+    def tiles() -> Iterator[Scored]:
+        for scored in decoded:
+            if scored.image is None:
+                yield scored
+                continue
+            mosaic = Mosaic(scored.image, contract)
+            unfinished.append((scored, mosaic))
+            for tile in mosaic.tiles():
+                yield replace(scored, image=tile)
+
+    with contextlib.closing(run(tiles())) as scored_tiles:
+        for batch in scored_tiles:
+            finished = []
+            for tile in batch:
+                if tile.score is None:
+                    finished.append(tile)
+                    continue
+                scored, mosaic = unfinished[0]
+                mosaic.add(tile.score)
+                if mosaic.complete:
+                    unfinished.popleft()
+                    finished.append(replace(scored, score=mosaic.score))
+            yield finished
+
+
 def _usable(batch: list[Scored]) -> tuple[int, ...]:
     return tuple(scored.index for scored in batch if scored.error is None)
 
@@ -217,6 +277,10 @@ class Outputs:
     """``overlays/NAME.jpg``: the image with the mask's outline."""
     scores: bool = False
     """``scores/NAME``: the score as a grey PNG."""
+    contours: bool = False
+    """The outline of each defect in the report."""
+    mm_per_px: float | None = None
+    """Side of a pixel on the part, millimetres: areas are given in mm², too."""
 
 
 @dataclass(frozen=True)
@@ -230,6 +294,8 @@ class Inspection:
     """Probability in [0, 1] over which a pixel is a defect."""
     min_area: int
     """Pixels that a defect must have to make a part NG."""
+    tile: bool = False
+    """Images larger than the network's are taken, too, and run in overlapping tiles."""
     outputs: Outputs = Outputs()
 
     def options(self, backend: Backend) -> dict[str, Any]:
@@ -241,8 +307,8 @@ class Inspection:
             "device": backend.device,
             "threshold": self.threshold,
             "min_area": self.min_area,
-            "overlays": self.outputs.overlays,
-            "scores": self.outputs.scores,
+            "tile": self.tile,
+            **asdict(self.outputs),
         }
 
     def name(self, path: Path) -> str:
@@ -267,8 +333,10 @@ class Inspection:
         if trace is not None:
             trace.left_queue(index)
         with span(trace, "post-process", index):
-            defects = find_defects(score, self.threshold, self.min_area)
+            contours = self.outputs.contours
+            defects = find_defects(score, self.threshold, self.min_area, contours=contours)
             mask = defect_mask(score, self.threshold)
+            statistics = image_statistics(image, score, self.threshold)
         files: dict[str, Callable[[], bytes]] = {}
         files[f"masks/{png_name(name)}"] = lambda: encode_png(mask)
         if self.outputs.scores:
@@ -284,7 +352,8 @@ class Inspection:
             "status": "ok",
             "verdict": verdict(defects),
             "max_score": int(score.max()),
-            "defects": [asdict(defect) for defect in defects],
+            "defects": [defect.as_fields(self.outputs.mm_per_px) for defect in defects],
+            "statistics": statistics,
         }
 
     def _write(
@@ -337,10 +406,17 @@ def inspect(
     Raises:
         RuntimeUnavailable: the disk is full or read-only; what was written stays valid.
     """
-    results = score_images(paths, backend, batch_size=batch_size, workers=workers, trace=trace)
+    results = score_images(
+        paths,
+        backend,
+        batch_size=batch_size,
+        workers=workers,
+        tile=inspection.tile,
+        trace=trace,
+    )
     writers = _executor(workers, "write")
     writing: deque[tuple[int, Future[Line]]] = deque()
-    most = 2 * (batch_size + workers) if workers else 0
+    ahead_px = 2 * (batch_size + workers) * backend.contract.height * backend.contract.width
 
     def settled() -> Line:
         index, finished = writing.popleft()
@@ -351,6 +427,8 @@ def inspect(
 
     try:
         for scored in results:
+            size = 1 if scored.image is None else scored.image.size
+            most = max(ahead_px // size, 1) if workers else 0
             writing.append((scored.index, writers.submit(inspection.finish, scored, trace)))
             while writing and (writing[0][1].done() or len(writing) > most):
                 yield settled()
@@ -370,6 +448,7 @@ def infer(
     min_area: int,
     batch_size: int,
     workers: int,
+    tile: bool = False,
     outputs: Outputs = Outputs(),
     shard: Shard | None = None,
     each: Callable[[Line], None] | None = None,
@@ -384,6 +463,7 @@ def infer(
         threshold: probability in [0, 1].
         min_area: pixels that a defect must have to make a part NG.
         workers: threads that decode, and as many that write; with 0 nothing overlaps.
+        tile: take images larger than the network's, too, and run them in overlapping tiles.
         shard: inspect these images only; the last shard to finish writes the whole report.
         each: called with the report line of each image, in order.
         trace: takes when each stage of each image was.
@@ -395,7 +475,7 @@ def infer(
         RefusedError: the output folder belongs to another run, or there is no image at all.
         RuntimeUnavailable: the disk is full or read-only; what was written stays valid.
     """
-    inspection = Inspection(common_root(sources), output, threshold, min_area, outputs)
+    inspection = Inspection(common_root(sources), output, threshold, min_area, tile, outputs)
     options = inspection.options(backend)
 
     def todo(report: Report) -> Iterator[Path]:

@@ -1,19 +1,23 @@
-"""What a run of ``infer`` leaves beside its masks: ``run.json`` and ``report.jsonl``.
+"""What a run of ``infer`` leaves beside its masks: run.json, report.jsonl, defects.csv.
 
 ``run.json`` says which model and options the folder belongs to. ``report.jsonl`` has one line per
 image, in the order of the input tree, and a summary as its last line; a report without a summary
-is of a run that has not finished, and is gone on with.
+is of a run that has not finished, and is gone on with. ``defects.csv`` has one row per defect and
+follows from the report.
 """
 
 from __future__ import annotations
 
 import contextlib
+import csv
 import heapq
+import io
 import itertools
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
+from io import BufferedWriter
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -31,6 +35,12 @@ from tinyunet_deploy.files import (
 SCHEMA_VERSION: Final = 1
 REPORT: Final = "report.jsonl"
 RUN: Final = "run.json"
+DEFECTS: Final = "defects.csv"
+COLUMNS: Final = (
+    *("path", "defect", "x", "y", "width", "height"),
+    *("area_px", "area_mm2", "max_score", "mean_score"),
+)
+"""Of defects.csv; ``defect`` counts from 1 in each image, ``area_mm2`` may be empty."""
 SHARDS: Final = "shards"
 """Folder of the reports of shards that have not all finished."""
 
@@ -90,7 +100,9 @@ class Report:
                 if read_summary(self._path) is None:
                     sweep_tree(folder)
                 write_atomic(self._path, self._take_up(), durable=True)
+            self._write_defects(_lines(self._path) if self._resumed else ())
             self._file = self._path.open("ab")
+            self._defects = (folder / DEFECTS).open("ab")
         except BaseException:
             os.close(self._lock)
             raise
@@ -105,7 +117,8 @@ class Report:
         Raises:
             RuntimeUnavailable: the disk is full or failing.
         """
-        self._append(line)
+        self._append(self._defects, _rows([line]))  # first: a report line says that all is there
+        self._append(self._file, _encode(line))
         self.summary.count(line)
 
     def finish(self, *, sort: bool = False) -> None:
@@ -120,10 +133,13 @@ class Report:
         if self._resumed or sort:
             lines = sorted(_lines(self._path), key=_order) if sort else in_order(self._path)
             write_atomic(self._path, map(_encode, lines), durable=True)
+            self._write_defects(_lines(self._path))
             self._file.close()
             self._file = self._path.open("ab")
-        self._append({"schema_version": SCHEMA_VERSION, "summary": asdict(self.summary)})
+        end = {"schema_version": SCHEMA_VERSION, "summary": asdict(self.summary)}
+        self._append(self._file, _encode(end))
         with writing(self._path):
+            os.fsync(self._defects.fileno())
             os.fsync(self._file.fileno())
             sync_folder(self.folder)
 
@@ -131,6 +147,7 @@ class Report:
         """Let the folder go."""
         with contextlib.suppress(OSError):  # of a line that was told of as it was added
             self._file.close()
+            self._defects.close()
         os.close(self._lock)
 
     def __enter__(self) -> Self:
@@ -144,10 +161,15 @@ class Report:
     ) -> None:
         self.close()
 
-    def _append(self, line: Line) -> None:
-        with writing(self._path):
-            self._file.write(_encode(line))
-            self._file.flush()
+    def _append(self, file: BufferedWriter, data: bytes) -> None:
+        with writing(Path(file.name)):
+            file.write(data)
+            file.flush()
+
+    def _write_defects(self, lines: Iterable[Line]) -> None:
+        header = ",".join(COLUMNS).encode() + b"\n"
+        rows = (_rows([line]) for line in lines)
+        write_atomic(self.folder / DEFECTS, itertools.chain([header], rows))
 
     def _take_up(self) -> Iterator[bytes]:
         """The lines of images that have their mask; what was skipped is tried again."""
@@ -239,6 +261,17 @@ def _ordered(path: Path) -> list[Iterator[Line]]:
 
 def _encode(line: Line) -> bytes:
     return json.dumps(line, separators=(",", ":")).encode() + b"\n"
+
+
+def _rows(lines: Iterable[Line]) -> bytes:
+    """The defects of report lines, a row for each; what is no UTF-8 in a path is escaped."""
+    text = io.StringIO()
+    rows = csv.DictWriter(text, COLUMNS, restval="", extrasaction="ignore", lineterminator="\n")
+    for line in lines:
+        for number, defect in enumerate(line.get("defects", ()), start=1):
+            place = dict(zip(("x", "y", "width", "height"), defect["bbox"], strict=True))
+            rows.writerow({"path": line["path"], "defect": number, **place, **defect})
+    return text.getvalue().encode("utf-8", "backslashreplace")
 
 
 def _order(line: Line) -> list[str]:

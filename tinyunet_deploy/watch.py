@@ -95,7 +95,7 @@ def watch(
         RefusedError: the output folder belongs to another run, or the folder cannot be listed.
         RuntimeUnavailable: the disk is full or read-only; what was written stays valid.
     """
-    inspection = Inspection(folder.resolve(), output, threshold, min_area, outputs)
+    inspection = Inspection(folder.resolve(), output, threshold, min_area, outputs=outputs)
     files: dict[Path, _File] = {}
     told: set[str] = set()
     timed = late = 0

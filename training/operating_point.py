@@ -10,17 +10,14 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from tinyunet_deploy.contract import Score
-from tinyunet_deploy.defects import find_defects
 from tinyunet_deploy.metrics import Pixels, count_pixels
 from tinyunet_deploy.model import DeployableGraph, TinyUNet
+from tinyunet_deploy.operating_point import largest_defects, sweep
 from training.data import Example
 from training.distributed import ALONE, Ranks
 
 THRESHOLDS: Final = tuple(round(0.05 * step, 2) for step in range(1, 20))
 MIN_AREAS: Final = (1, 8, 16, 32, 64, 128, 256)
-ESCAPE_COST: Final = 20
-"""Overkills that one escape is worth, as in the DAGM 2007 contest."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +46,9 @@ def choose_operating_point(
 ) -> OperatingPoint:
     """The threshold with the best iou_defective, then the smallest min_area of the least cost.
 
-    Cost is 20 x escapes + overkills. Without examples: 0.5 and 1.
+    Cost is 20 x escapes + overkills. The threshold is not chosen by it, as ``tinyunet tune`` does:
+    of a network that is still learning the outlines say more than a handful of mistakes. Without
+    examples: 0.5 and 1.
 
     Args:
         ranks: the processes that share the examples; what they count is brought together image by
@@ -75,25 +74,16 @@ def choose_operating_point(
     in_defective = [image for image, has in zip(counts, defective, strict=True) if has]
     ious = [np.mean([_iou(*image, t) for image in in_defective] or [0.0]) for t in THRESHOLDS]
     threshold = THRESHOLDS[int(np.argmax(ious))]
-    largest_px = ranks.gather([_largest_px(score, threshold) for score in scores])
-
-    def mistakes(min_area: int) -> tuple[int, int]:
-        escapes = overkills = 0
-        for area_px, has in zip(largest_px, defective, strict=True):
-            found = area_px >= min_area
-            escapes += has and not found
-            overkills += found and not has
-        return escapes, overkills
-
-    made = {min_area: mistakes(min_area) for min_area in MIN_AREAS}
-    min_area = min(MIN_AREAS, key=lambda area: ESCAPE_COST * made[area][0] + made[area][1])
-    escapes, overkills = made[min_area]
-    return OperatingPoint(threshold, min_area, len(examples), float(max(ious)), escapes, overkills)
-
-
-def _largest_px(score: Score, threshold: float) -> int:
-    """Pixels of the largest defect; 0 if there is none."""
-    return max((defect.area_px for defect in find_defects(score, threshold, 1)), default=0)
+    largest_px = ranks.gather([largest_defects(score, [threshold]) for score in scores])
+    choice = sweep(largest_px, defective, [threshold], MIN_AREAS).cheapest()
+    return OperatingPoint(
+        threshold,
+        choice.min_area,
+        len(examples),
+        float(max(ious)),
+        choice.escapes,
+        choice.overkills,
+    )
 
 
 def _iou(truth_px: int, pixels: Mapping[float, Pixels], threshold: float) -> float:

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from tinyunet_deploy.cli.options import ClassList, debug_option, model_options, operating_options
+from tinyunet_deploy.cli.options import (
+    ClassList,
+    debug_option,
+    model_options,
+    operating_options,
+    tile_option,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -31,6 +37,12 @@ _SHOWN = 10
     help="Images to use; test, or all where the data set has no split, unless given.",
 )
 @operating_options
+@tile_option
+@click.option(
+    "--misses",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Write a picture of each missed defect into this folder.",
+)
 @click.option(
     "--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True
 )
@@ -55,6 +67,8 @@ def evaluate(
     split: Literal["train", "test", "all"] | None,
     threshold: float | None,
     min_area: int | None,
+    tile: bool,
+    misses: Path | None,
     form: Literal["table", "json"],
     output: Path | None,
 ) -> None:
@@ -88,6 +102,8 @@ def evaluate(
             min_area=sidecar.min_area if min_area is None else min_area,
             batch_size=batch_size,
             workers=workers or processor_count(),
+            tile=tile,
+            misses=misses,
             progress=lambda count: bar.advance(task, count),
         )
     text = result.as_json()
@@ -97,6 +113,12 @@ def evaluate(
         click.echo(text, nl=False)
     else:
         _print_tables(result)
+    if result.tuned_on:
+        click.echo(
+            f"note: {result.tuned_on} of these {len(result.images)} images chose the model's "
+            "threshold and min_area, so these figures are no test of them",
+            err=True,
+        )
     if result.skipped:
         for error in list(result.skipped.values())[:_SHOWN]:
             click.echo(f"skipped: {error}", err=True)
@@ -118,6 +140,23 @@ def _print_tables(result: Evaluation) -> None:
     )
     console.print(_figures(result))
     console.print(_reference(result))
+    if result.true_defects or result.false_defects:
+        console.print(_defects(result))
+    total = result.all
+    for what, events, trials, bound in (
+        ("defective parts let through", total.escapes, total.defective, total.escape_rate_upper_95),
+        (
+            "good parts rejected",
+            total.overkills,
+            total.images - total.defective,
+            total.overkill_rate_upper_95,
+        ),
+    ):
+        if trials:
+            console.print(
+                f"{events} of {trials} {what}: at most {bound:.1%} at 95 % confidence",
+                highlight=False,
+            )
 
 
 def _rows(result: Evaluation) -> dict[str, Ratios]:
@@ -181,7 +220,27 @@ def _reference(result: Evaluation) -> Table:
     return table
 
 
-def _table(*columns: str, title: str) -> Table:
+def _defects(result: Evaluation) -> Table:
+    """Hits by size; the sizes without any defect left out."""
+    from tinyunet_deploy.defects import recall_by_size
+
+    table = _table(
+        "in the truth",
+        "hit",
+        "missed",
+        "recall",
+        title=f"defects by true size; {result.false_defects} false ones",
+        first="area px",
+    )
+    for row in recall_by_size(result.true_defects):
+        if row.truth:
+            size = f"{row.from_px}.." + ("" if row.below_px is None else str(row.below_px - 1))
+            recall = _cell(row.hit / row.truth)
+            table.add_row(size, str(row.truth), str(row.hit), str(row.truth - row.hit), recall)
+    return table
+
+
+def _table(*columns: str, title: str, first: str = "class") -> Table:
     from rich import box
     from rich.table import Table
 
@@ -191,7 +250,7 @@ def _table(*columns: str, title: str) -> Table:
         box=box.SIMPLE_HEAD,
         padding=(0, 0, 0, 1),
     )
-    for column in ("class", *columns):
+    for column in (first, *columns):
         table.add_column(column, justify="right", no_wrap=True)
     return table
 

@@ -13,6 +13,7 @@ from tinyunet_deploy.cli.options import (
     debug_option,
     model_options,
     operating_options,
+    tile_option,
 )
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     "--output",
     required=True,
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder for masks/ and report.jsonl.",
+    help="Folder for masks/, report.jsonl and defects.csv.",
 )
 @model_options
 @click.option(
@@ -36,6 +37,13 @@ if TYPE_CHECKING:
     help="Run in an inference server: http://HOST:8000/NAME or grpc://HOST:8001/NAME.",
 )
 @operating_options
+@tile_option
+@click.option(
+    "--mm-per-px",
+    type=click.FloatRange(0.0, min_open=True),
+    help="Side of a pixel on the part, millimetres: areas of defects in mm², too.",
+)
+@click.option("--contours", is_flag=True, help="Put the outlines of defects into the report.")
 @click.option("--overlays", is_flag=True, help="Write pictures with the defects outlined.")
 @click.option("--scores", is_flag=True, help="Write the scores as grey PNGs.")
 @click.option(
@@ -72,6 +80,9 @@ def infer(
     server: str | None,
     threshold: float | None,
     min_area: int | None,
+    tile: bool,
+    mm_per_px: float | None,
+    contours: bool,
     overlays: bool,
     scores: bool,
     self_test: bool,
@@ -98,7 +109,7 @@ def infer(
     from tinyunet_deploy.errors import RefusedError, TinyUNetError
     from tinyunet_deploy.pipeline import Outputs
     from tinyunet_deploy.pipeline import infer as infer_images
-    from tinyunet_deploy.report import REPORT, SHARDS, Line, Summary
+    from tinyunet_deploy.report import DEFECTS, REPORT, SHARDS, Line, Summary
 
     if server and (model or backend or device or trust_engine or self_test):
         raise click.UsageError("--server says itself what it runs, and where")
@@ -164,7 +175,8 @@ def infer(
             summary = run(
                 batch_size=batch_size,
                 workers=workers or processor_count(),
-                outputs=Outputs(overlays, scores),
+                tile=tile,
+                outputs=Outputs(overlays, scores, contours, mm_per_px),
                 each=each,
             )
             seconds = time.monotonic() - started
@@ -175,10 +187,11 @@ def infer(
             f"{summary.images} images: {summary.ok - summary.ng} OK, {summary.ng} NG, "
             f"{summary.skipped} skipped"
         )
-        masks, report = map(click.format_filename, (output / "masks", output / REPORT))
+        names = {"masks": "masks", "report": REPORT, "defects": DEFECTS}
+        places = {what: click.format_filename(output / name) for what, name in names.items()}
         if shard and (output / SHARDS).exists():
-            report = f"comes when all {shard.count} shards are done"
-        click.echo(f"masks: {masks}  report: {report}")
+            places["report"] = places["defects"] = f"when all {shard.count} shards are done"
+        click.echo("  ".join(f"{what}: {place}" for what, place in places.items()))
     click.echo(f"{done} images in {seconds:.1f} s on {where}", err=True)
     if not summary.ok and not shard:
         raise RefusedError(output / REPORT, "no image was usable", "each has its reason there")

@@ -138,6 +138,11 @@ def operating_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+tile_option = click.option(
+    "--tile",
+    is_flag=True,
+    help="Take images larger than the model's, too, in overlapping tiles without a seam.",
+)
 debug_option = click.option(
     "--debug", is_flag=True, expose_value=False, help="Show the traceback of an error."
 )

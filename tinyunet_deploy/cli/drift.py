@@ -1,0 +1,88 @@
+"""``tinyunet drift``: do the images of a report look like those of an earlier one?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from tinyunet_deploy.cli.options import debug_option
+
+if TYPE_CHECKING:
+    from tinyunet_deploy.drift import Drift
+
+
+@click.command()
+@click.argument("report", type=click.Path(path_type=Path, exists=True))
+@click.option(
+    "--against",
+    "before",
+    required=True,
+    type=click.Path(path_type=Path, exists=True),
+    help="The report of a time when all was well.",
+)
+@click.option(
+    "--alpha",
+    type=click.FloatRange(0.0, 0.5, min_open=True),
+    default=0.01,
+    show_default=True,
+    help="Probability of a false alarm.",
+)
+@click.option(
+    "--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True
+)
+@debug_option
+def drift(report: Path, before: Path, alpha: float, form: Literal["table", "json"]) -> None:
+    """Say whether camera, light or parts have changed.
+
+    REPORT is a report.jsonl of tinyunet infer, or its folder; no truth is needed. Exit code 6 when
+    a statistic of its images has drifted.
+    """
+    import json
+
+    from tinyunet_deploy.drift import OF_THE_IMAGE, compare_reports
+    from tinyunet_deploy.errors import GateFailed
+
+    found = compare_reports(report, before, alpha)
+    if form == "json":
+        fields = {"schema_version": 1, **found.as_fields()}
+        click.echo(json.dumps(fields, indent=2, allow_nan=False))
+    else:
+        _print_table(found)
+    if found.note:
+        click.echo(f"note: {found.note}", err=True)
+    if found.drifted:
+        camera = any(name in OF_THE_IMAGE for name in found.drifted)
+        raise GateFailed(
+            report,
+            f"has drifted from {click.format_filename(before)}: {', '.join(found.drifted)}",
+            "look at camera and light" if camera else "look at the parts, then at the model",
+        )
+
+
+def _print_table(found: Drift) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(
+        title=f"{found.images} images against {found.images_before}",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 0, 0, 1),
+    )
+    table.add_column("statistic", no_wrap=True)
+    for column in ("before", "now", "shift", "distance", "critical", ""):
+        table.add_column(column, justify="right", no_wrap=True)
+    for shift in found.shifts:
+        table.add_row(
+            shift.statistic,
+            f"{shift.mean_before:.4g}",
+            f"{shift.mean:.4g}",
+            f"{shift.shift:+.2f}",
+            f"{shift.distance:.3f}",
+            f"{shift.critical:.3f}",
+            "drift" if shift.drift else "ok",
+        )
+    Console().print(table)
