@@ -114,7 +114,7 @@ def judge(images: Path, output: Path, expected: dict[str, str]) -> None:
         mask = read_image(output / "masks" / png_name(name))
         differ = float((mask != reference).mean())
         assert differ == 0 if expected[name] == "same" else differ < 0.1, (name, differ)
-    every = {*tree(output)} - {"run.json", "report.jsonl"}
+    every = {*tree(output)} - {"run.json", "report.jsonl", "defects.csv"}
     assert every == {f"masks/{name}" for name in masks} | {
         f"overlays/{name}.jpg" for name in usable
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -170,6 +171,7 @@ def test_shards_whose_merging_was_killed_are_merged_by_the_next(
         inspect(station, out, Shard(2, 2))
     whole = (tmp_path / "one" / "report.jsonl").read_bytes().splitlines(keepends=True)
     (out / "report.jsonl").write_bytes(b"".join(whole[:lines]))
+    shutil.copy(tmp_path / "one" / "defects.csv", out)  # is written before the line it belongs to
     inspect(station, out, Shard(2, 2))
     assert tree(out) == tree(tmp_path / "one")
 
@@ -199,12 +201,12 @@ def test_processes_at_once_with_one_killed(station: Path, tmp_path: Path, tiny_o
     processes[1].send_signal(signal.SIGKILL)
     outcomes = [process.communicate() for process in processes]
     assert [process.returncode for process in processes] == [0, -signal.SIGKILL, 0]
-    assert "report: comes when all 3 shards are done" in outcomes[0][0]
+    assert "report: when all 3 shards are done" in outcomes[0][0]
     assert not (tmp_path / "out" / "report.jsonl").exists()
     with start("out", "--shard", "2/3") as last:
         told, _ = last.communicate()
     assert last.returncode == 0
-    assert told.endswith(f"report: {tmp_path / 'out' / 'report.jsonl'}\n")
+    assert f"  report: {tmp_path / 'out' / 'report.jsonl'}  " in told
     assert tree(tmp_path / "out") == tree(tmp_path / "one")
     lines, summary = read_report(tmp_path / "out" / "report.jsonl")
     assert summary is not None

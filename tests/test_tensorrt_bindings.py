@@ -211,15 +211,15 @@ ctypes.CDLL = no_driver
 """
 
 
-def test_building_without_a_driver_is_one_line(environment: dict[str, str], tmp_path: Path) -> None:
-    data = b""  # a graph with nothing in it
-    model = tmp_path / "tinyunet.onnx"
-    write_artifact(model, data, Sidecar("onnx", "fp32", digest(data), "0" * 64, Contract()))
+def test_building_without_a_driver_is_one_line(
+    environment: dict[str, str], tiny_onnx: Path, tmp_path: Path
+) -> None:
     code = f"""{_NO_DRIVER}
 import tinyunet_deploy.preflight
 tinyunet_deploy.preflight.check_onnx = lambda model, where: None
 from tinyunet_deploy.cli import run, tinyunet
-sys.exit(run(tinyunet, ["build", {str(model)!r}, "-o", {str(tmp_path)!r}, "--flavour", "tensorrt"]))
+where = ["-o", {str(tmp_path)!r}, "--flavour", "tensorrt"]
+sys.exit(run(tinyunet, ["build", {str(tiny_onnx)!r}, *where]))
 """
     done = python(code, environment)
     assert done.returncode == 5, done.stderr
