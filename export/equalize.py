@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from export.calibrate import watch
-from tinyunet_deploy.contract import Image
+from tinyunet_deploy.contract import INT8_GREY, Image
 
 Peaks = dict[str, NDArray[np.float32]]
 """Output of a ReLU -> float32 [C], the largest value of each channel."""
@@ -32,8 +32,6 @@ Peaks = dict[str, NDArray[np.float32]]
 ALPHAS: Final = (0.0, 0.35, 0.5)
 """What an int8 file is tried with; 0 leaves the network as it is."""
 
-GREY: Final = 128.0
-"""What is taken off a grey value to make it int8."""
 MIN_RATIO: Final = 1e-3
 """A channel whose peak is a smaller share of the largest is taken to have this share."""
 MOVES: Final = ("MaxPool", "Resize", "Pad", "Concat")
@@ -98,9 +96,9 @@ def in_steps(model: onnx.ModelProto, reaches: Mapping[str, float]) -> onnx.Model
     weight, bias = (numpy_helper.to_array(tensors[x]).astype(np.float64) for x in first.input[1:])
     for name, value in (
         (multiply.input[1], np.ones(())),
-        (subtract.input[1], np.full((), GREY)),
+        (subtract.input[1], np.full((), INT8_GREY)),
         (first.input[1], weight * gain),
-        (first.input[2], bias + (GREY * gain - offset) * weight.sum(axis=(1, 2, 3))),
+        (first.input[2], bias + (INT8_GREY * gain - offset) * weight.sum(axis=(1, 2, 3))),
     ):
         tensors[name].CopyFrom(numpy_helper.from_array(value.astype(np.float32), name))
     return scaled

@@ -1,9 +1,9 @@
 """A float32 graph as an int8 graph with explicit Q/DQ, the one form for TensorRT and CPUs.
 
 Weights are int8 per output channel, activations int8 per tensor, both symmetric with zero point 0;
-biases and what follows the logit stay float32. An activation is quantised where it is made, after
-its ReLU and before pooling, resizing and concatenation: these move numbers and compute none, so a
-runtime does them on bytes, and a builder still fuses convolution, ReLU and quantisation.
+biases and what follows the logit stay float32. Q/DQ stand right before each convolution, where
+TensorRT is sure to compute in int8. Pooling, resizing and concatenation move numbers and compute
+none, and all scales are 1, so a runtime may quantise before them just as well: the same numbers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from export.equalize import LEVELS, MOVES
+from export.equalize import LEVELS
 from export.graph import file_of
 
 RECIPE: Final = {
@@ -55,35 +55,17 @@ def quantize(model: onnx.ModelProto, keep: Collection[str] = ()) -> bytes:
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     graph.initializer.append(numpy_helper.from_array(np.float32(1.0), _STEP))
     graph.initializer.append(numpy_helper.from_array(np.int8(0), _ZERO))
-    integer = {
-        node.name for node in graph.node if node.op_type == "Conv" and _name(node) not in keep
-    }
-    """Nodes that read int8: these convolutions, and what moves numbers on their way there."""
-    wanted = {node.input[0] for node in graph.node if node.name in integer}
-    for node in reversed(graph.node):
-        if node.op_type in MOVES and node.output[0] in wanted:
-            integer.add(node.name)
-            wanted.update(node.input)
     nodes: list[onnx.NodeProto] = []
-    twins: dict[str, str] = {}
-    """Activation -> itself, from int8 and back."""
     for node in list(graph.node):
-        if node.name in integer:
-            if node.op_type == "Conv":
-                weight = node.input[1]
-                nodes.append(_dequantized(graph, tensors[weight]))
-                node.input[1] = nodes[-1].output[0]
-            for place, name in enumerate(node.input):
-                node.input[place] = twins.get(name, name)
-        nodes.append(node)
-        (output,) = node.output
-        if output in wanted and node.op_type not in MOVES:
-            names = [output, f"{output}.int8", f"{output}.dequantized"]
+        if node.op_type == "Conv" and _name(node) not in keep:
+            names = [node.input[0], f"{node.input[0]}.int8", f"{node.input[0]}.dequantized"]
             for kind, before, after in zip(
                 ("QuantizeLinear", "DequantizeLinear"), names, names[1:], strict=False
             ):
                 nodes.append(helper.make_node(kind, [before, _STEP, _ZERO], [after], after))
-            twins[output] = names[-1]
+            nodes.append(_dequantized(graph, tensors[node.input[1]]))
+            node.input[0], node.input[1] = names[-1], nodes[-1].output[0]
+        nodes.append(node)
     del graph.node[:]
     graph.node.extend(nodes)
     return file_of(quantized)

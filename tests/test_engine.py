@@ -9,10 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
+from export.__main__ import export
+from export.calibrate import histograms, ranges
+from export.equalize import in_steps
 from export.graph import onnx_graph
+from export.quantize import quantize
 from tinyunet_deploy import engine, nvidia
 from tinyunet_deploy.artifact import (
     Precision,
@@ -22,6 +27,7 @@ from tinyunet_deploy.artifact import (
     sidecar_path,
     write_artifact,
 )
+from tinyunet_deploy.backends import DEFAULT_CHECKPOINT, DEFAULT_ONNX
 from tinyunet_deploy.backends.tensorrt import check_gpu, check_release
 from tinyunet_deploy.cli import run, tinyunet
 from tinyunet_deploy.contract import Contract
@@ -34,38 +40,11 @@ TARGET = Options(Profile(1, 2, 4), compute_capability="8.6")
 TYPES = {"fp32": "Float", "fp16": "Half", "int8": "Int8"}
 
 
-def quantized(folder: Path) -> bytes:
-    """The one recipe for Q/DQ that NVIDIA's parser takes."""
-    from onnxruntime import quantization
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    class Reader(quantization.CalibrationDataReader):
-        def __init__(self) -> None:
-            image = np.random.default_rng(1).integers(0, 256, (2, 1, SIZE, SIZE), dtype=np.uint8)
-            self.batches = iter([{"image": image}])
-
-        def get_next(self) -> dict[str, Any] | None:
-            return next(self.batches, None)
-
-    prepared, output = folder / "prepared.onnx", folder / "quantized.onnx"
-    quant_pre_process(folder / "tinyunet.fp32.onnx", prepared, skip_symbolic_shape=True)
-    quantization.quantize_static(
-        prepared,
-        output,
-        Reader(),
-        quant_format=quantization.QuantFormat.QDQ,
-        activation_type=quantization.QuantType.QInt8,
-        weight_type=quantization.QuantType.QInt8,
-        per_channel=True,
-        op_types_to_quantize=["Conv"],
-        extra_options={
-            "ActivationSymmetric": True,
-            "WeightSymmetric": True,
-            "QuantizeBias": False,
-            "OpTypesToExcludeOutputQuantization": ["Conv"],
-        },
-    )
-    return output.read_bytes()
+def quantized(float32: bytes) -> bytes:
+    """As the exporter makes int8, by the largest values on noise."""
+    model = onnx.load_from_string(float32)
+    images = np.random.default_rng(1).integers(0, 256, (2, SIZE, SIZE), dtype=np.uint8)
+    return quantize(in_steps(model, ranges(histograms(model, images), "minmax")))
 
 
 @pytest.fixture(scope="session")
@@ -80,8 +59,9 @@ def onnx_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         sidecar = Sidecar("onnx", precision, digest(data), "0" * 64, contract, 0.4, 7)
         write_artifact(folder / f"tinyunet.{precision}.onnx", data, sidecar)
 
-    write("fp32", onnx_graph(network, contract))
-    write("int8", quantized(folder))
+    float32 = onnx_graph(network, contract)
+    write("fp32", float32)
+    write("int8", quantized(float32))
     write("fp16", onnx_graph(network.half(), contract))
     return folder
 
@@ -134,6 +114,21 @@ def test_each_precision_is_built_and_audited(
     with pytest.raises(ArtifactError) as caught:
         check_release(plan, here._replace(version="1.9.0.1"))
     assert str(model) in str(caught.value) and "--compute-capability 8.6" in str(caught.value)
+
+
+@pytest.mark.slow
+def test_the_model_of_the_package_in_every_precision(rtx: str, tmp_path: Path) -> None:
+    """What `python -m export` makes of it at its own size is built, and audited by `build`."""
+    words = [str(DEFAULT_CHECKPOINT), "-o", str(tmp_path / "tinyunet.onnx")]
+    assert run(export, [*words, "--precision", "fp32,fp16,int8"]) == 0
+    assert (tmp_path / "tinyunet.onnx").read_bytes() == DEFAULT_ONNX.read_bytes()
+    assert (tmp_path / "tinyunet.int8.onnx").stat().st_size <= 2_200_000
+    for name, kind in (("", "Float"), (".fp16", "Half"), (".int8", "Int8")):
+        model = tmp_path / f"tinyunet{name}.onnx"
+        sidecar = engine.build(model, tmp_path / "plans", TARGET, rtx).sidecar
+        assert (sidecar.contract.height, sidecar.contract.width) == (512, 512)
+        parsed = sidecar.origin["precision_audit"]["parsed_network"]
+        assert engine.mixture(parsed) == {kind: 23}
 
 
 def test_the_rebuild_command_builds_it_again(onnx_files: Path, rtx: str, tmp_path: Path) -> None:

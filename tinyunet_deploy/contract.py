@@ -25,6 +25,8 @@ Batch = NDArray[np.uint8]
 
 INPUT_NAME: Final = "image"
 OUTPUT_NAME: Final = "score"
+INT8_GREY: Final = 128.0
+"""What an int8 file takes off a grey value instead of normalising it: int8 holds that exactly."""
 SIZE_MULTIPLE: Final = 16
 """Four 2x2 pools: H and W must divide by 2**4."""
 DEFAULT_SIZE: Final = 512

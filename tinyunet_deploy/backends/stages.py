@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tinyunet_deploy.artifact import Artifact
 from tinyunet_deploy.backends import Backend
-from tinyunet_deploy.contract import OUTPUT_NAME, Batch
+from tinyunet_deploy.contract import INT8_GREY, OUTPUT_NAME, Batch
 from tinyunet_deploy.errors import RuntimeUnavailable
 
 _WITHOUT_EFFECT: Final = {"Cast", "QuantizeLinear", "DequantizeLinear"}
@@ -19,7 +19,8 @@ _WITHOUT_EFFECT: Final = {"Cast", "QuantizeLinear", "DequantizeLinear"}
 def stages(backend: Backend, image: Batch) -> dict[str, NDArray[np.float32]]:
     """What goes into the first convolution and into the sigmoid.
 
-    An ONNX file is cut there and run by the same backend; a plan cannot be cut.
+    An ONNX file is cut there and run by the same backend; a plan cannot be cut. What goes into
+    the first convolution of an int8 file is given as what that stands for in the network.
 
     Args:
         image: uint8 [N, 1, H, W].
@@ -68,6 +69,8 @@ def _of_onnx(backend: Backend, image: Batch) -> dict[str, NDArray[np.float32]]:
         artifact = dataclasses.replace(backend.artifact, data=data)
         with type(backend)(artifact, backend.device) as cut:
             found[stage] = cut._run(image).score.astype(np.float32)  # no score: run refuses it
+        if stage == "graph input" and artifact.sidecar.precision == "int8":
+            found[stage] = (found[stage] + INT8_GREY) / 127.5 - 1.0
     return found
 
 
