@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
@@ -99,6 +100,20 @@ def tune_malloc() -> None:
         os.execv(sys.executable, sys.orig_argv)
 
 
+def leave(code: int) -> NoReturn:
+    """End this process.
+
+    DDP keeps gloo's threads alive after ``destroy_process_group``, and now and then they abort a
+    process that ends in the usual way ("terminate called without an active exception", torch
+    2.13). So what torchrun started ends without taking down what torch has left.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
     tune_malloc()
-    sys.exit(run(training))
+    leave(run(training))
