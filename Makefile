@@ -59,10 +59,12 @@ demo: .venv/.installed
 clean:
 	rm -rf .venv $(DEMO)
 
-# The long ones: 10,000 mutated files of every family, their counts in benchmarks/results.
+# The long ones, about an hour; counts in benchmarks/results/robustness.json. The mutations print a
+# line per family.
 .PHONY: nightly audit lock
 nightly: .venv/.installed
 	$(BIN)/python -m tests.hostile.mutate --output benchmarks/results/robustness.json
+	$(BIN)/python -m pytest -m nightly
 
 # Tools of their own environment: what is audited does not hold the auditor.
 AUDIT := .cache/audit

@@ -462,7 +462,8 @@ def main(
         return
     from tinyunet_deploy.files import write_atomic
 
-    results = json.loads(output.read_text())["families"] if output and output.exists() else {}
+    known = json.loads(output.read_text()) if output and output.exists() else {}
+    results = known.get("families", {})
     for name in families or FAMILIES:
         found = run_family(name, range(first, first + count))
         results[name] = found
@@ -472,10 +473,9 @@ def main(
             + "".join(f"; seed {seed}: {what}" for seed, what in found["failed"].items())
         )
         if output:
-            text = json.dumps(
-                {"schema_version": 1, "hang_s": HANG_S, "families": results}, indent=2
-            )
-            write_atomic(output, text.encode() + b"\n")
+            counted = known | {"schema_version": 1, "hang_s": HANG_S, "families": results}
+            text = json.dumps(counted, indent=2, sort_keys=True)
+            write_atomic(output, text.encode() + b"\n", durable=True)
     sys.exit(any(found["failed"] for found in results.values()))
 
 
