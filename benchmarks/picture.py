@@ -1,6 +1,8 @@
-"""``python -m benchmarks.picture``: every picture of the README, from synthetic images.
+"""``python -m benchmarks.picture``: every picture of the README.
 
-A picture whose source is missing (a browser, a result) is left out with its reason.
+Parts are synthetic, masks and scores are of the model in the package, and what a verb draws is
+drawn by the verb's own function. What has no source here (a result, a browser) is left out, with
+its reason.
 """
 
 from __future__ import annotations
@@ -34,7 +36,10 @@ from tinyunet_deploy.pipeline import infer
 from tinyunet_deploy.tiles import Mosaic, spans
 
 RESULTS: Final = Path(__file__).parent / "results"
-BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+BROWSERS: Final = (
+    "chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome",
+)  # fmt: skip
+"""What Chromium may be called."""
 _HAND_OVER: Final = (200, 160, 60)
 """BGR of the lines where one tile hands over to the next."""
 
