@@ -84,7 +84,7 @@ def test_more_light_is_drift_before_any_defect_is_missed(
     before = report(tmp_path / "before", parts[::2])
     brighter = [np.clip(image.astype(int) + 25, 0, 255).astype(np.uint8) for image in parts[1::2]]
     now = report(tmp_path / "now", brighter)
-    drawing = tmp_path / "drift.svg"
+    drawing = tmp_path / "new" / "drift.svg"
     command = ["drift", str(now), "--against", str(before), "-o", str(drawing)]
     assert run(tinyunet, command) == 6
     captured = capsys.readouterr()

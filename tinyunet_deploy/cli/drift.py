@@ -68,6 +68,7 @@ def drift(
         if drawing is None:
             click.echo(f"no {output.name}: matplotlib is not installed", err=True)
         else:
+            output.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(output, drawing)
     if found.note:
         click.echo(f"note: {found.note}", err=True)
