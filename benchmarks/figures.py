@@ -335,7 +335,10 @@ def line_speed(
                 va="top", color=_COLORS["pass"],
             )  # fmt: skip
         if now is not None:
-            axes.plot([now], [least], marker="^", color=_COLORS["muted"], label="tried", ls="")
+            axes.plot(
+                [now], [least], marker="^", color=_COLORS["muted"], label="tried", linestyle="",
+                clip_on=False,
+            )  # fmt: skip
         axes.set_yscale("log")
         axes.set_ylim(least, 1.5)
         axes.set_yticks([t for t in (1e-4, 1e-3, 1e-2, 0.1, 1.0) if t >= least])

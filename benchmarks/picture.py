@@ -1,62 +1,259 @@
-"""``python -m benchmarks.picture``: input, truth and prediction, side by side, as a PNG."""
+"""``python -m benchmarks.picture``: every picture of the README.
+
+Parts are synthetic, masks and scores are of the model in the package, and what a verb draws is
+drawn by the verb's own function. What has no source here (a result, a browser) is left out, with
+its reason.
+"""
 
 from __future__ import annotations
 
+import re
+import shutil
+import subprocess
 import sys
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 import click
 import cv2
 import numpy as np
 
-from tinyunet_deploy import synthetic
-from tinyunet_deploy.backends import open_backend
+from benchmarks import figures
+from benchmarks.gather import read_results
+from benchmarks.report import write_report
+from tinyunet_deploy import drift as drifts
+from tinyunet_deploy import synthetic, tune
+from tinyunet_deploy.backends import Backend, open_backend
 from tinyunet_deploy.cli import run
-from tinyunet_deploy.cli.options import ClassList
-from tinyunet_deploy.contract import defect_mask
+from tinyunet_deploy.contract import Image, defect_mask
+from tinyunet_deploy.dagm2007 import read_dataset
+from tinyunet_deploy.evaluate import evaluate
+from tinyunet_deploy.files import write_atomic
 from tinyunet_deploy.images import overlay, write_png
+from tinyunet_deploy.pipeline import infer
+from tinyunet_deploy.tiles import Mosaic, spans
 
-RESULTS = Path(__file__).parent / "results"
-SIDE = 240
-GAP = 8
+RESULTS: Final = Path(__file__).parent / "results"
+BROWSERS: Final = (
+    "chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome",
+)  # fmt: skip
+"""What Chromium may be called."""
+_HAND_OVER: Final = (200, 160, 60)
+"""BGR of the lines where one tile hands over to the next."""
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("-m", "--model", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--classes", type=ClassList(), default="1,2,4,7,9")
-@click.option("--seed", default=0, show_default=True)
-@click.option(
-    "-o",
-    "--output",
-    default=RESULTS / "prediction.png",
-    show_default=True,
-    type=click.Path(path_type=Path, dir_okay=False),
-)
-def picture(model: Path | None, classes: tuple[int, ...], seed: int, output: Path) -> None:
-    """Draw a synthetic image of each class: the input, the truth, the score, the prediction."""
+class SourceMissing(Exception):
+    """What a picture is made from is not here; says what, and where it comes from."""
+
+
+def prediction(backend: Backend, path: Path) -> None:
+    """Five classes: the input, the label, the score, the prediction."""
+    side, threshold = backend.contract.height, backend.artifact.sidecar.threshold
     columns = []
-    with open_backend(model) as backend:
-        threshold = backend.artifact.sidecar.threshold
-        for class_id in classes:
-            made = synthetic.sample(class_id, 10_001, defective=True, seed=seed)
-            assert made.label is not None
-            score = backend.run(made.image[None, None]).score[0, 0]
-            cells = (
-                cv2.cvtColor(made.image, cv2.COLOR_GRAY2BGR),
-                overlay(made.image, made.label),
-                cv2.applyColorMap(score, cv2.COLORMAP_INFERNO),
-                overlay(made.image, defect_mask(score, threshold)),
-            )
-            columns.append(np.vstack([_framed(cell) for cell in cells]))
-    write_png(output, np.hstack(columns))
-    click.echo(output)
+    for class_id in (1, 2, 4, 7, 9):
+        made = synthetic.sample(class_id, 10_001, defective=True, size=side)
+        assert made.label is not None
+        score = backend.run(made.image[None, None]).score[0, 0]
+        cells = (
+            cv2.cvtColor(made.image, cv2.COLOR_GRAY2BGR),
+            overlay(made.image, made.label),
+            cv2.applyColorMap(score, cv2.COLORMAP_INFERNO),
+            overlay(made.image, defect_mask(score, threshold)),
+        )
+        columns.append(np.vstack([_framed(cell) for cell in cells]))
+    write_png(path, np.hstack(columns))
 
 
 def _framed(cell: np.ndarray) -> np.ndarray:
-    small = cv2.resize(cell, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
-    half = GAP // 2
-    white = (255, 255, 255)
-    return cv2.copyMakeBorder(small, half, half, half, half, cv2.BORDER_CONSTANT, value=white)
+    small = cv2.resize(cell, (240, 240), interpolation=cv2.INTER_AREA)
+    return cv2.copyMakeBorder(small, 4, 4, 4, 4, cv2.BORDER_CONSTANT, value=(255, 255, 255))
+
+
+def missed(backend: Backend, path: Path) -> None:
+    """The first miss of ``tinyunet evaluate --misses`` on twelve defective images.
+
+    Where none is missed at the model's own min_area, at one that no defect has.
+    """
+    side, sidecar = backend.contract.height, backend.artifact.sidecar
+    with tempfile.TemporaryDirectory() as folder:
+        data, misses = Path(folder, "data"), Path(folder, "misses")
+        synthetic.write_dataset(
+            data, classes=(2,), train=0, test=12, defective=1, size=side, seed=1
+        )
+        for min_area in (sidecar.min_area, side * side + 1):
+            evaluate(
+                read_dataset(data),
+                backend,
+                threshold=sidecar.threshold,
+                min_area=min_area,
+                batch_size=4,
+                workers=1,
+                misses=misses,
+            )
+            found = sorted(misses.rglob("*.png"))
+            if found:
+                shutil.copyfile(found[0], path)
+                return
+
+
+def tiles(backend: Backend, path: Path) -> None:
+    """A part of two by three tiles as ``--tile`` runs it: hand-overs, outlines, the score."""
+    side = backend.contract.height
+    height, width = 2 * side, 3 * side
+    lines = [span.first for span in spans(height, side)[1:]]
+    columns = [span.first for span in spans(width, side)[1:]]
+    on_lines = [(lines[0], columns[0]), (lines[0], columns[2]), (lines[-1], columns[-1])]
+    elsewhere = [(0.68, 0.33), (0.15, 0.81), (0.86, 0.1)]
+    places = on_lines + [(round(y * height), round(x * width)) for y, x in elsewhere]
+    part = _large_part(side, places)
+    mosaic = Mosaic(part, backend.contract)
+    for tile in mosaic.tiles():
+        mosaic.add(backend.run(np.ascontiguousarray(tile)[None, None]).score[0, 0])
+    drawn = overlay(part, defect_mask(mosaic.score, backend.artifact.sidecar.threshold))
+    for y in lines:
+        cv2.line(drawn, (0, y), (width - 1, y), _HAND_OVER, 2)
+    for x in columns:
+        cv2.line(drawn, (x, 0), (x, height - 1), _HAND_OVER, 2)
+    gap = np.full((8, width, 3), 128, np.uint8)
+    both = np.vstack([drawn, gap, cv2.applyColorMap(mosaic.score, cv2.COLORMAP_INFERNO)])
+    small = cv2.resize(both, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    _, data = cv2.imencode(".png", small, [cv2.IMWRITE_PNG_COMPRESSION, 9])
+    write_atomic(path, data.tobytes())
+
+
+def _large_part(side: int, places: list[tuple[int, int]]) -> Image:
+    """uint8 [2 side, 3 side] of class 5, whose defects add up, with one at each (row, column)."""
+    good = synthetic.sample(5, 1, defective=False, size=3 * side).image
+    part = good[: 2 * side].astype(np.int64)
+    for index, (row, column) in enumerate(places):
+        flawed, plain = (
+            synthetic.sample(5, index, defective=bad, size=side).image.astype(np.int64)
+            for bad in (True, False)
+        )
+        rows, columns = (flawed - plain).nonzero()
+        flaw = (flawed - plain)[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+        top, left = row - flaw.shape[0] // 2, column - flaw.shape[1] // 2
+        part[top : top + flaw.shape[0], left : left + flaw.shape[1]] += flaw
+    return np.clip(part, 0, 255).astype(np.uint8)
+
+
+def tuned(backend: Backend, path: Path) -> None:
+    """The curve of ``tinyunet tune``."""
+    side = backend.contract.height
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder)
+        synthetic.write_dataset(
+            data, classes=(6, 9), train=24, test=0, defective=0.5, size=side, seed=2
+        )
+        found = tune.tune(read_dataset(data), backend, batch_size=4, workers=1)
+    drawing = tune.draw_curve(found)
+    assert drawing is not None
+    write_atomic(path, drawing)
+
+
+def drift(backend: Backend, path: Path) -> None:
+    """What ``tinyunet drift -o`` draws after 15 % of the light is gone."""
+    side, sidecar = backend.contract.height, backend.artifact.sidecar
+    with tempfile.TemporaryDirectory() as folder:
+        reports = []
+        for first, light in ((0, 1.0), (24, 0.85)):
+            source, report = Path(folder, f"{light}"), Path(folder, f"{light}.out")
+            source.mkdir()
+            for index in range(first, first + 24):
+                made = synthetic.sample(3, index, defective=index % 4 == 0, size=side)
+                dark = np.rint(light * made.image).astype(np.uint8)
+                write_png(source / f"{index}.png", dark)
+            infer(
+                [source],
+                report,
+                backend,
+                threshold=sidecar.threshold,
+                min_area=sidecar.min_area,
+                batch_size=4,
+                workers=1,
+            )
+            reports.append(report)
+        before, now = reports
+        drawing = drifts.draw_distributions(now, before, drifts.compare_reports(now, before))
+    assert drawing is not None
+    write_atomic(path, drawing)
+
+
+def line(_: Backend, path: Path) -> None:
+    """The line-speed curve of the report, of the first ``tinyunet line-sim`` result."""
+    results = read_results([RESULTS]).lines
+    if not results:
+        raise SourceMissing("benchmarks/results has no result of tinyunet line-sim -o")
+    found = next(iter(results.values()))
+    svg = figures.line_speed(
+        found["curve"],
+        found["max_miss_rate"],
+        found["fastest_shown_parts_per_minute"],
+        found["line"]["parts_per_minute"],
+    )
+    page = (Path(__file__).parent / "report.html.j2").read_text()
+    light = re.search(r":root \{.*?\}", page, re.DOTALL)
+    assert light is not None
+    head, _, drawing = svg.partition(">")
+    paper = '<rect width="100%" height="100%" fill="var(--paper)"/>'
+    text = f'{head} width="640"><style>{light[0]}</style>{paper}{drawing}\n'
+    write_atomic(path, text.encode())
+
+
+def report(_: Backend, path: Path) -> None:
+    """The top of ``python -m benchmarks report benchmarks/results``, as a browser shows it."""
+    browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    if browser is None:
+        raise SourceMissing("no Chromium is on the PATH (Debian: apt-get install chromium)")
+    with tempfile.TemporaryDirectory() as folder:
+        page, shot = Path(folder, "report.html"), Path(folder, "report.png")
+        command = "python -m benchmarks report benchmarks/results -o report.html"
+        write_report(read_results([RESULTS]), page, data=None, command=command)
+        options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
+        options += [f"--user-data-dir={folder}/profile", f"--screenshot={shot}"]
+        subprocess.run(
+            [browser, *options, "--window-size=1040,900", page.as_uri()],
+            check=True,
+            capture_output=True,
+            timeout=120,
+        )
+        write_atomic(path, shot.read_bytes())
+
+
+PICTURES: Final[dict[str, Callable[[Backend, Path], None]]] = {
+    "prediction.png": prediction,
+    "missed.png": missed,
+    "tiles.png": tiles,
+    "tune.svg": tuned,
+    "drift.svg": drift,
+    "line.svg": line,
+    "report.png": report,
+}
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("names", nargs=-1, type=click.Choice(list(PICTURES)))
+@click.option("-m", "--model", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option(
+    "-o",
+    "--output",
+    default=RESULTS,
+    show_default=True,
+    type=click.Path(path_type=Path, file_okay=False),
+)
+def picture(names: tuple[str, ...], model: Path | None, output: Path) -> None:
+    """Draw the pictures of the README, or those of them that are named."""
+    output.mkdir(parents=True, exist_ok=True)
+    with open_backend(model) as backend:
+        for name in names or PICTURES:
+            try:
+                PICTURES[name](backend, output / name)
+            except SourceMissing as missing:
+                click.echo(f"left out: {name}: {missing}", err=True)
+            else:
+                click.echo(output / name)
 
 
 if __name__ == "__main__":

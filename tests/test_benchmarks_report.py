@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks.__main__ import benchmarks
 from benchmarks.gather import read_results
+from benchmarks.picture import BROWSERS
 from tests.test_benchmarks import made_up_run
 from tinyunet_deploy import synthetic
 from tinyunet_deploy.artifact import DEFAULT_ONNX, Sidecar, digest, read_sidecar, write_artifact
@@ -284,7 +285,6 @@ def test_what_is_no_result_is_refused_by_name(tmp_path: Path) -> None:
 
 # --- in a browser -----------------------------------------------------------------------------
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 FRAME = """<!doctype html><pre id="out"></pre>
 <iframe src="report.html" width="390" height="800"></iframe>
 <iframe src="report.html" width="1280" height="800"></iframe>

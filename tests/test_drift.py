@@ -13,7 +13,7 @@ from tinyunet_deploy import synthetic
 from tinyunet_deploy.backends.fake import FakeBackend
 from tinyunet_deploy.cli import run, tinyunet
 from tinyunet_deploy.contract import Batch, Contract, Image
-from tinyunet_deploy.drift import compare_reports, image_statistics, ks_distance
+from tinyunet_deploy.drift import compare_reports, draw_distributions, image_statistics, ks_distance
 from tinyunet_deploy.errors import DataError
 from tinyunet_deploy.images import write_png
 from tinyunet_deploy.pipeline import infer
@@ -84,13 +84,20 @@ def test_more_light_is_drift_before_any_defect_is_missed(
     before = report(tmp_path / "before", parts[::2])
     brighter = [np.clip(image.astype(int) + 25, 0, 255).astype(np.uint8) for image in parts[1::2]]
     now = report(tmp_path / "now", brighter)
-    assert run(tinyunet, ["drift", str(now), "--against", str(before)]) == 6
+    drawing = tmp_path / "new" / "drift.svg"
+    command = ["drift", str(now), "--against", str(before), "-o", str(drawing)]
+    assert run(tinyunet, command) == 6
     captured = capsys.readouterr()
     assert captured.err.startswith(f"error: {now}: has drifted from {before}: mean_grey")
     assert captured.err.endswith("(look at camera and light)\n")
     rows = {line.split()[0]: line.split() for line in captured.out.splitlines() if line.strip()}
     assert rows["mean_grey"][-1] == "drift"
     assert rows["defect_share"][-1] == "ok"
+    text = drawing.read_text()
+    distances = {name: f"{float(row[-3]):.2f}" for name, row in rows.items() if name in NAMES}
+    assert f">drift: distance {distances['mean_grey']} &gt; " in text
+    assert f">ok: distance {distances['defect_share']} of " in text
+    assert all(f">{name}<" in text for name in NAMES)
     same = ["drift", str(before / "report.jsonl"), "--against", str(before), "--format", "json"]
     assert run(tinyunet, same) == 0
     fields = json.loads(capsys.readouterr().out)
@@ -101,11 +108,16 @@ def test_more_light_is_drift_before_any_defect_is_missed(
 def test_another_threshold_leaves_the_statistics_of_the_image(
     tmp_path: Path, parts: list[Image]
 ) -> None:
-    found = compare_reports(
-        report(tmp_path / "a", parts), report(tmp_path / "b", parts, threshold=0.9)
-    )
+    now, before = report(tmp_path / "a", parts), report(tmp_path / "b", parts[:40], threshold=0.9)
+    found = compare_reports(now, before)
     assert [shift.statistic for shift in found.shifts] == NAMES[:2]
     assert found.note == ("made with another threshold: statistics of the score are not compared")
+    drawing = draw_distributions(now, before, found)
+    assert drawing is not None
+    text = drawing.decode()
+    assert [name for name in NAMES if f">{name}<" in text] == NAMES[:2]
+    assert ">before: 40 images<" in text
+    assert f">now: {len(parts)} images<" in text
 
 
 def test_too_few_images_are_refused(tmp_path: Path, parts: list[Image]) -> None:

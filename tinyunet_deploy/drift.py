@@ -11,14 +11,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import cv2
 import numpy as np
 
 from tinyunet_deploy.contract import Image, Score, score_threshold
+from tinyunet_deploy.drawing import draw_svg
 from tinyunet_deploy.errors import DataError
 from tinyunet_deploy.report import REPORT, RUN, read_report
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 NEAR_STEPS: Final = 25
 """Scores at most so far from the threshold are near it: 0.1 in probability."""
@@ -170,6 +174,33 @@ def ks_distance(one: Sequence[float], other: Sequence[float]) -> float:
     below_a = np.searchsorted(a, both, side="right") / len(a)
     below_b = np.searchsorted(b, both, side="right") / len(b)
     return float(np.abs(below_a - below_b).max())
+
+
+def draw_distributions(report: Path, before: Path, found: Drift) -> bytes | None:
+    """An SVG: the distribution functions of each statistic that :func:`compare_reports` compared.
+
+    None where matplotlib is not installed.
+    """
+    runs = (("before", "0.45", _statistics(before)), ("now", "tab:blue", _statistics(report)))
+
+    def draw(figure: Figure) -> None:
+        for axes, shift in zip(figure.subplots(rows, 2).flat, found.shifts, strict=True):
+            for label, color, images in runs:
+                values = [image[shift.statistic] for image in images]
+                axes.ecdf(values, color=color, label=f"{label}: {len(values)} images")
+            sign, word = (">", "drift") if shift.drift else ("of", "ok")
+            axes.set_title(
+                f"{word}: distance {shift.distance:.2f} {sign} {shift.critical:.2f}",
+                fontsize="medium",
+                color="tab:red" if shift.drift else "black",
+            )
+            axes.set(xlabel=shift.statistic, ylabel="share of images")
+            axes.locator_params(axis="x", nbins=5)
+            axes.grid(alpha=0.3)
+        figure.axes[0].legend(fontsize="small")
+
+    rows = len(found.shifts) // 2
+    return draw_svg(9, 3 * rows, draw)
 
 
 def _report_path(path: Path) -> Path:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tinyunet_deploy import __version__
 from tinyunet_deploy.artifact import (
@@ -23,6 +23,7 @@ from tinyunet_deploy.artifact import (
 from tinyunet_deploy.backends import Backend
 from tinyunet_deploy.contract import Score
 from tinyunet_deploy.dagm2007 import Dataset, Item
+from tinyunet_deploy.drawing import draw_svg
 from tinyunet_deploy.errors import DataError, GateFailed, ImageError, RefusedError
 from tinyunet_deploy.evaluate import image_digest
 from tinyunet_deploy.files import json_value
@@ -37,6 +38,9 @@ from tinyunet_deploy.operating_point import (
     sweep,
 )
 from tinyunet_deploy.pipeline import score_images
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SCHEMA_VERSION: Final = 1
 RESULT: Final = "tune.json"
@@ -267,69 +271,61 @@ def draw_curve(tuning: Tuning) -> bytes | None:
 
     None where matplotlib is not installed.
     """
-    try:
-        import matplotlib
-    except ImportError:
-        return None
-    import io
+    return draw_svg(9.5, 3.8, lambda figure: _draw_curve(figure, tuning))
 
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
+
+def _draw_curve(figure: Figure, tuning: Tuning) -> None:
+    from matplotlib.ticker import LogLocator, MaxNLocator
 
     found, chosen = tuning.sweep, tuning.chosen
     cost = tuning.rule.escape_cost * found.escapes + found.overkills
-    with matplotlib.rc_context({"svg.hashsalt": "tinyunet", "svg.fonttype": "none"}):
-        figure = Figure(figsize=(11, 4.2), layout="constrained")
-        table, curve = figure.subplots(1, 2, width_ratios=(3, 2))
-        shown = table.imshow(cost.T + 1, norm="log", origin="lower", aspect="auto", cmap="cividis")
-        figure.colorbar(
-            shown, ax=table, label=f"1 + {tuning.rule.escape_cost:g} x escapes + overkills"
-        )
-        columns = range(0, len(found.thresholds), 7)
-        table.set_xticks(columns, [f"{found.thresholds[at]:g}" for at in columns])
-        rows = range(0, len(found.min_areas), 3)
-        table.set_yticks(rows, [f"{found.min_areas[at]}" for at in rows])
-        table.set(xlabel="threshold", ylabel="min_area, px", title="mistakes")
-        table.plot(
-            found.thresholds.index(chosen.threshold),
-            found.min_areas.index(chosen.min_area),
-            marker="o",
-            ms=10,
+    table, curve = figure.subplots(1, 2, width_ratios=(3, 2))
+    shown = table.imshow(cost.T + 1, norm="log", origin="lower", aspect="auto", cmap="cividis")
+    figure.colorbar(
+        shown,
+        ax=table,
+        label=f"1 + {tuning.rule.escape_cost:g} x escapes + overkills",
+        ticks=LogLocator(subs=(1.0, 2.0, 5.0)),
+        format="{x:g}",
+    ).minorticks_off()
+    columns = range(0, len(found.thresholds), 7)
+    table.set_xticks(columns, [f"{found.thresholds[at]:g}" for at in columns])
+    rows = range(0, len(found.min_areas), 3)
+    table.set_yticks(rows, [f"{found.min_areas[at]}" for at in rows])
+    table.set(xlabel="threshold", ylabel="min_area, px", title="cost of every pair")
+    table.plot(
+        found.thresholds.index(chosen.threshold),
+        found.min_areas.index(chosen.min_area),
+        marker="o",
+        ms=10,
+        mfc="none",
+        mec="red",
+        mew=2,
+    )
+    best = found.best_for_each_escape_count()
+    curve.step(
+        [point.escapes for point in best],
+        [point.overkills for point in best],
+        where="post",
+        color="0.3",
+    )
+    for point, label, marker, size in (
+        (tuning.before, "before", "s", 13),
+        (chosen, "chosen", "o", 7),
+    ):
+        curve.plot(
+            point.escapes,
+            point.overkills,
+            linestyle="none",
+            marker=marker,
+            ms=size,
             mfc="none",
-            mec="red",
             mew=2,
+            mec="red" if point is chosen else "0.4",
+            label=f"{label}: threshold {point.threshold:g}, min_area {point.min_area}",
         )
-        best = found.best_for_each_escape_count()
-        curve.step(
-            [point.escapes for point in best],
-            [point.overkills for point in best],
-            where="post",
-            color="0.3",
-        )
-        for point, label, marker, size in (
-            (tuning.before, "before", "s", 13),
-            (chosen, "chosen", "o", 7),
-        ):
-            curve.plot(
-                point.escapes,
-                point.overkills,
-                linestyle="none",
-                marker=marker,
-                ms=size,
-                mfc="none",
-                mew=2,
-                mec="red" if point is chosen else "0.4",
-                label=f"{label}: threshold {point.threshold:g}, min_area {point.min_area}",
-            )
-        curve.set(
-            xlabel=f"escapes of {found.defective}",
-            ylabel=f"overkills of {found.good}",
-            title="best trade-offs",
-        )
-        for axis in (curve.xaxis, curve.yaxis):
-            axis.set_major_locator(MaxNLocator(integer=True))
-        curve.legend(fontsize="small")
-        curve.grid(alpha=0.3)
-        file = io.BytesIO()
-        figure.savefig(file, format="svg", metadata={"Date": None})
-    return file.getvalue()
+    curve.set(xlabel=f"escapes of {found.defective}", ylabel=f"overkills of {found.good}")
+    for axis in (curve.xaxis, curve.yaxis):
+        axis.set_major_locator(MaxNLocator(integer=True))
+    curve.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
+    curve.grid(alpha=0.3)

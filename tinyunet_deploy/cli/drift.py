@@ -32,8 +32,20 @@ if TYPE_CHECKING:
 @click.option(
     "--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True
 )
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Draw the distributions, before and now, into this SVG file.",
+)
 @debug_option
-def drift(report: Path, before: Path, alpha: float, form: Literal["table", "json"]) -> None:
+def drift(
+    report: Path,
+    before: Path,
+    alpha: float,
+    form: Literal["table", "json"],
+    output: Path | None,
+) -> None:
     """Say whether camera, light or parts have changed.
 
     REPORT is a report.jsonl of tinyunet infer, or its folder; no truth is needed. Exit code 6 when
@@ -41,8 +53,9 @@ def drift(report: Path, before: Path, alpha: float, form: Literal["table", "json
     """
     import json
 
-    from tinyunet_deploy.drift import OF_THE_IMAGE, compare_reports
+    from tinyunet_deploy.drift import OF_THE_IMAGE, compare_reports, draw_distributions
     from tinyunet_deploy.errors import GateFailed
+    from tinyunet_deploy.files import write_atomic
 
     found = compare_reports(report, before, alpha)
     if form == "json":
@@ -50,6 +63,13 @@ def drift(report: Path, before: Path, alpha: float, form: Literal["table", "json
         click.echo(json.dumps(fields, indent=2, allow_nan=False))
     else:
         _print_table(found)
+    if output is not None:
+        drawing = draw_distributions(report, before, found)
+        if drawing is None:
+            click.echo(f"no {output.name}: matplotlib is not installed", err=True)
+        else:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(output, drawing)
     if found.note:
         click.echo(f"note: {found.note}", err=True)
     if found.drifted:
