@@ -8,11 +8,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from tinyunet_deploy.cli.options import ClassList, debug_option
+from tinyunet_deploy.cli.options import ClassList, classes_option, debug_option, format_option
 
 if TYPE_CHECKING:
     from tinyunet_deploy.dagm2007 import Dataset, Oddity
@@ -28,12 +28,10 @@ def data() -> None:
 
 @data.command()
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--classes", type=ClassList(), help="Only these classes.")
-@click.option(
-    "--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True
-)
+@classes_option
+@format_option
 @debug_option
-def check(folder: Path, classes: tuple[int, ...] | None, form: Literal["table", "json"]) -> None:
+def check(folder: Path, classes: tuple[int, ...] | None, style: str) -> None:
     """Count the images of DIR, compare with DAGM2007 as published, and list what is odd.
 
     Exit code 4 when training or evaluation would stop at a file.
@@ -44,7 +42,7 @@ def check(folder: Path, classes: tuple[int, ...] | None, form: Literal["table", 
     dataset = read_dataset(folder, classes=classes)
     with _progress("checking", len(dataset.items)) as advance:
         oddities = find_oddities(dataset, advance)
-    if form == "json":
+    if style == "json":
         click.echo(json.dumps(_result(dataset, oddities), indent=2))
     else:
         _print_table(dataset, oddities)

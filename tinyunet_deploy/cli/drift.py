@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import click
 
-from tinyunet_deploy.cli.options import debug_option
+from tinyunet_deploy.cli.options import debug_option, format_option
 
 if TYPE_CHECKING:
     from tinyunet_deploy.drift import Drift
@@ -29,11 +29,9 @@ if TYPE_CHECKING:
     show_default=True,
     help="Probability of a false alarm.",
 )
-@click.option(
-    "--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True
-)
+@format_option
 @debug_option
-def drift(report: Path, before: Path, alpha: float, form: Literal["table", "json"]) -> None:
+def drift(report: Path, before: Path, alpha: float, style: str) -> None:
     """Say whether camera, light or parts have changed.
 
     REPORT is a report.jsonl of tinyunet infer, or its folder; no truth is needed. Exit code 6 when
@@ -45,7 +43,7 @@ def drift(report: Path, before: Path, alpha: float, form: Literal["table", "json
     from tinyunet_deploy.errors import GateFailed
 
     found = compare_reports(report, before, alpha)
-    if form == "json":
+    if style == "json":
         fields = {"schema_version": 1, **found.as_fields()}
         click.echo(json.dumps(fields, indent=2, allow_nan=False))
     else:
