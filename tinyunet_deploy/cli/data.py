@@ -15,7 +15,8 @@ import click
 from tinyunet_deploy.cli.options import ClassList, classes_option, debug_option, format_option
 
 if TYPE_CHECKING:
-    from tinyunet_deploy.dagm2007 import Dataset, Oddity
+    from tinyunet_deploy.dagm2007 import Dataset
+    from tinyunet_deploy.data_check import Oddity
 
 _SHOWN = 10
 """Oddities of one kind in the table; JSON holds them all."""
@@ -36,7 +37,8 @@ def check(folder: Path, classes: tuple[int, ...] | None, style: str) -> None:
 
     Exit code 4 when training or evaluation would stop at a file.
     """
-    from tinyunet_deploy.dagm2007 import find_oddities, read_dataset
+    from tinyunet_deploy.dagm2007 import read_dataset
+    from tinyunet_deploy.data_check import find_oddities
     from tinyunet_deploy.errors import DataError
 
     dataset = read_dataset(folder, classes=classes)
