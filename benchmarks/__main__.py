@@ -121,8 +121,8 @@ def report(results: tuple[Path, ...], output: Path, data: Path | None) -> None:
     """Make one page of RESULTS, JSON files and folders of them.
 
     Takes what `tinyunet benchmark`, evaluate, parity and line-sim write with -o, the runs of
-    `python -m benchmarks matrix`, and the sidecars of TensorRT plans. A part without results says
-    which command makes them.
+    `python -m benchmarks matrix`, `python -m benchmarks.pipeline`, and the sidecars of TensorRT
+    plans. A part without results says which command makes them.
     """
     from benchmarks.gather import read_results
     from benchmarks.report import write_report

@@ -117,7 +117,8 @@ def pipeline(
     for result in results:
         result["ratio_median"] = statistics.median(one["ratio"] for one in result["rounds"])
     fields = {
-        "schema_version": 2,
+        "schema_version": 1,
+        "kind": "pipeline",
         "command": shlex.join(words),
         "formula": "ratio = images/s of infer on PNG files / images/s of the backend on arrays; "
         "resident_mib = memory of this process, the arrays included, before infer, after a tenth "
