@@ -166,6 +166,20 @@ def test_the_matrix_of_the_repository_is_valid() -> None:
     assert {"benchmark_app", "onnxruntime-by-hand", "openvino"} <= runners
 
 
+def test_the_command_in_a_result_names_no_path_of_this_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = []
+
+    def stop(_: object, folder: Path, *, command: str, **__: object) -> Path:
+        told.append(command)
+        raise DataError(folder, "is enough")
+
+    monkeypatch.setattr("benchmarks.matrix.run_matrix", stop)
+    assert run(benchmarks, ["matrix", "-o", "runs/m"]) == 4
+    assert told == ["python -m benchmarks matrix -o runs/m"]
+
+
 # --- files to masks ---------------------------------------------------------------------------
 
 
