@@ -11,7 +11,7 @@ import click
 from tinyunet_deploy.cli import run
 from tinyunet_deploy.cli.options import debug_option
 
-HERE = Path(__file__).parent
+DEFAULT = Path(__file__).with_name("matrix.toml")
 _HELP = {"help_option_names": ["-h", "--help"]}
 
 
@@ -23,7 +23,7 @@ def benchmarks() -> None:
 @benchmarks.command(context_settings=_HELP)
 @click.argument(
     "toml",
-    default=HERE / "matrix.toml",
+    default=DEFAULT,
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
 )
 @click.option(
@@ -45,9 +45,13 @@ def matrix(toml: Path, output: Path) -> None:
     from benchmarks.ratio import Ratio
     from tinyunet_deploy.errors import GateFailed
 
-    command = shlex.join(["python", "-m", "benchmarks", "matrix", str(toml), "-o", str(output)])
+    words = ["python", "-m", "benchmarks", "matrix"]
+    words += [] if toml == DEFAULT else [str(toml)]
     path = run_matrix(
-        read_matrix(toml), output, command=command, progress=lambda x: click.echo(x, err=True)
+        read_matrix(toml),
+        output,
+        command=shlex.join([*words, "-o", str(output)]),
+        progress=lambda x: click.echo(x, err=True),
     )
     result = read_run(path)
     click.echo(f"against {result['matrix']['reference']}, interval of 99 %")
@@ -117,8 +121,8 @@ def report(results: tuple[Path, ...], output: Path, data: Path | None) -> None:
     """Make one page of RESULTS, JSON files and folders of them.
 
     Takes what `tinyunet benchmark`, evaluate, parity and line-sim write with -o, the runs of
-    `python -m benchmarks matrix`, and the sidecars of TensorRT plans. A part without results says
-    which command makes them.
+    `python -m benchmarks matrix`, `python -m benchmarks.pipeline`, and the sidecars of TensorRT
+    plans. A part without results says which command makes them.
     """
     from benchmarks.gather import read_results
     from benchmarks.report import write_report

@@ -1,7 +1,8 @@
 """The results that a report is made of: read, told apart, and joined.
 
 Results are told apart by what is in them: `tinyunet benchmark`, `python -m benchmarks matrix`,
-`tinyunet evaluate`, `tinyunet parity`, `tinyunet line-sim`, and the sidecars of TensorRT plans.
+`python -m benchmarks.pipeline`, `tinyunet evaluate`, `tinyunet parity`, `tinyunet line-sim`, and
+the sidecars of TensorRT plans.
 They are joined by the sha256 of the artifact and the name of the backend.
 """
 
@@ -34,6 +35,7 @@ class Results:
     evaluations: dict[Path, dict[str, Any]] = field(default_factory=dict)
     parities: dict[Path, dict[str, Any]] = field(default_factory=dict)
     lines: dict[Path, dict[str, Any]] = field(default_factory=dict)
+    pipelines: dict[Path, dict[str, Any]] = field(default_factory=dict)
     plans: dict[Path, Sidecar] = field(default_factory=dict)
     """By the plan's path."""
 
@@ -65,7 +67,7 @@ def read_results(paths: Sequence[Path]) -> Results:
 
 _COMMANDS: Final = (
     "they come from tinyunet benchmark, evaluate, parity, line-sim, build, "
-    "and python -m benchmarks matrix"
+    "python -m benchmarks matrix and python -m benchmarks.pipeline"
 )
 
 
@@ -94,6 +96,8 @@ def _take(results: Results, path: Path) -> bool:
         results.parities[path] = fields
     elif fields.get("kind") == "line-sim":
         results.lines[path] = fields
+    elif fields.get("kind") == "pipeline":
+        results.pipelines[path] = fields
     else:
         return False
     return True
@@ -209,7 +213,7 @@ def one_per_data_set(results: Results) -> list[dict[str, Any]]:
 def machines_of(results: Results) -> list[dict[str, Any]]:
     """The different machines of all results that name theirs."""
     all_ = [each.machine for each in results.benchmarks.values()]
-    tables = (results.matrices, results.parities, results.lines)
+    tables = (results.matrices, results.parities, results.lines, results.pipelines)
     all_ += [each["machine"] for table in tables for each in table.values() if "machine" in each]
     different: list[dict[str, Any]] = []
     for machine in all_:

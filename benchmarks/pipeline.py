@@ -1,13 +1,16 @@
-"""``python -m benchmarks.pipeline``: what files cost on top of the bare backend.
+"""``python -m benchmarks.pipeline``: what files cost on top of the bare backend, and what memory.
 
 The same images go through the same backend twice in turn: as arrays that are already in memory,
 and as PNG files through ``infer``, masks and report written. The figure is the second rate over
-the first.
+the first. Several models take turns within a round.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import shlex
 import statistics
 import sys
 import tempfile
@@ -18,19 +21,30 @@ import click
 import numpy as np
 
 from tinyunet_deploy import synthetic
+from tinyunet_deploy.artifact import DEFAULT_ONNX
 from tinyunet_deploy.backends import BACKENDS, Backend, open_backend, processor_count
 from tinyunet_deploy.cli import run
 from tinyunet_deploy.contract import Batch
+from tinyunet_deploy.errors import DataError
 from tinyunet_deploy.files import write_atomic
 from tinyunet_deploy.images import write_png
 from tinyunet_deploy.machine import describe_machine
 from tinyunet_deploy.pipeline import infer
+from tinyunet_deploy.report import Line
 
 RESULTS = Path(__file__).parent / "results"
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("-m", "--model", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option(
+    "-m",
+    "--model",
+    "models",
+    multiple=True,
+    default=(DEFAULT_ONNX,),
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="An artifact; may be given again. The package's model if not given.",
+)
 @click.option("--backend", type=click.Choice(list(BACKENDS)))
 @click.option("--images", "count", default=200, show_default=True, type=click.IntRange(min=1))
 @click.option("--rounds", default=3, show_default=True, type=click.IntRange(min=1))
@@ -39,66 +53,87 @@ RESULTS = Path(__file__).parent / "results"
     "-o",
     "--output",
     default=RESULTS / "pipeline.json",
-    show_default=True,
     type=click.Path(path_type=Path, dir_okay=False),
+    help="benchmarks/results/pipeline.json if not given.",
 )
 def pipeline(
-    model: Path | None, backend: str | None, count: int, rounds: int, batch_size: int, output: Path
+    models: tuple[Path, ...],
+    backend: str | None,
+    count: int,
+    rounds: int,
+    batch_size: int,
+    output: Path,
 ) -> None:
     """Measure the rate of `infer` on PNG files against that of the backend on arrays."""
-    with open_backend(model, backend) as loaded, tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) / "images"
+    words = ["python", "-m", "benchmarks.pipeline"]
+    words += [word for model in models for word in ("--model", model.name)]
+    words += ["--backend", backend] if backend else []
+    words += ["--images", str(count), "--rounds", str(rounds), "--batch-size", str(batch_size)]
+    with contextlib.ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        loaded = [stack.enter_context(open_backend(model, backend)) for model in models]
+        sides = {side for each in loaded for side in (each.contract.height, each.contract.width)}
+        if len(sides) > 1:
+            raise click.UsageError(f"models of the sizes {sorted(sides)} share no images")
+        folder = scratch / "images"
         folder.mkdir()
-        images = [
-            synthetic.sample(1 + index % 10, index, defective=index % 4 == 0).image
-            for index in range(count)
-        ]
-        for index, image in enumerate(images):
+        batch = np.empty((count, 1, max(sides), max(sides)), np.uint8)
+        for index, image in enumerate(batch[:, 0]):
+            image[:] = synthetic.sample(
+                1 + index % 10, index, defective=index % 4 == 0, size=max(sides)
+            ).image
             write_png(folder / f"{index:04}.png", image)
-        batch = np.stack(images)[:, None]
-        loaded.run(batch[:batch_size])
-        in_memory, from_files = [], []
+        results = [
+            {
+                "model": each.artifact.path.name,
+                "model_sha256": each.artifact.sidecar.sha256,
+                "precision": each.artifact.sidecar.precision,
+                "backend": each.name,
+                "versions": each.versions,
+                "rounds": [],
+            }
+            for each in loaded
+        ]
+        for each in loaded:
+            each.run(batch[:batch_size])
         for number in range(rounds):
-            in_memory.append(count / _seconds_in_memory(loaded, batch, batch_size))
-            out = Path(scratch) / f"out{number}"
-            started = time.perf_counter()
-            infer(
-                [folder],
-                out,
-                loaded,
-                threshold=loaded.artifact.sidecar.threshold,
-                min_area=loaded.artifact.sidecar.min_area,
-                batch_size=batch_size,
-                workers=processor_count(),
-            )
-            from_files.append(count / (time.perf_counter() - started))
-            ratio = from_files[-1] / in_memory[-1]
-            click.echo(
-                f"in memory {in_memory[-1]:6.2f} images/s   files {from_files[-1]:6.2f} images/s   "
-                f"ratio {ratio:.3f}",
-                err=True,
-            )
-        ratios = [files / arrays for files, arrays in zip(from_files, in_memory, strict=True)]
-        result = {
-            "schema_version": 1,
-            "command": "python -m benchmarks.pipeline",
-            "formula": "ratio = images/s of infer on PNG files / images/s of the backend on arrays",
-            "machine": describe_machine(),
-            "model_sha256": loaded.artifact.sidecar.sha256,
-            "precision": loaded.artifact.sidecar.precision,
-            "backend": loaded.name,
-            "versions": loaded.versions,
-            "images": count,
-            "image_px": [loaded.contract.height, loaded.contract.width],
-            "batch_size": batch_size,
-            "workers": processor_count(),
-            "in_memory_images_per_s": in_memory,
-            "from_files_images_per_s": from_files,
-            "ratio": ratios,
-            "ratio_median": statistics.median(ratios),
-        }
-    write_atomic(output, json.dumps(result, indent=2).encode() + b"\n", durable=True)
-    click.echo(f"median ratio {result['ratio_median']:.3f}  ({output})")
+            for place, (each, result) in enumerate(zip(loaded, results, strict=True)):
+                in_memory = count / _seconds_in_memory(each, batch, batch_size)
+                out = scratch / f"{number}-{place}"
+                seconds, resident = _from_files(each, folder, out, count, batch_size)
+                one = {
+                    "in_memory_images_per_s": in_memory,
+                    "from_files_images_per_s": count / seconds,
+                    "ratio": count / seconds / in_memory,
+                    "resident_mib": resident,
+                }
+                result["rounds"].append(one)
+                click.echo(
+                    f"{result['model']:24} in memory {in_memory:6.2f} images/s   "
+                    f"files {count / seconds:6.2f} images/s   ratio {one['ratio']:.3f}   "
+                    f"{' -> '.join(f'{mib:.0f}' for mib in resident.values())} MiB",
+                    err=True,
+                )
+    for result in results:
+        result["ratio_median"] = statistics.median(one["ratio"] for one in result["rounds"])
+    fields = {
+        "schema_version": 1,
+        "kind": "pipeline",
+        "command": shlex.join(words),
+        "formula": "ratio = images/s of infer on PNG files / images/s of the backend on arrays; "
+        "resident_mib = memory of this process, the arrays included, before infer, after a tenth "
+        "of the images and after all",
+        "machine": describe_machine(),
+        "images": count,
+        "image_px": list(batch.shape[2:]),
+        "batch_size": batch_size,
+        "workers": processor_count(),
+        "results": results,
+    }
+    write_atomic(output, json.dumps(fields, indent=2).encode() + b"\n", durable=True)
+    for result in results:
+        click.echo(f"{result['model']:24} median ratio {result['ratio_median']:.3f}")
+    click.echo(output)
 
 
 def _seconds_in_memory(backend: Backend, batch: Batch, batch_size: int) -> float:
@@ -106,6 +141,42 @@ def _seconds_in_memory(backend: Backend, batch: Batch, batch_size: int) -> float
     for start in range(0, len(batch), batch_size):
         backend.run(batch[start : start + batch_size])
     return time.perf_counter() - started
+
+
+def _from_files(
+    backend: Backend, folder: Path, output: Path, count: int, batch_size: int
+) -> tuple[float, dict[str, float]]:
+    """Seconds, and the process's memory at the start, after a tenth and at the end."""
+    resident = {"start": _resident_mib()}
+    done = 0
+
+    def each(_: Line) -> None:
+        nonlocal done
+        done += 1
+        if done == -(-count // 10):
+            resident["after_a_tenth"] = _resident_mib()
+
+    started = time.perf_counter()
+    summary = infer(
+        [folder],
+        output,
+        backend,
+        threshold=backend.artifact.sidecar.threshold,
+        min_area=backend.artifact.sidecar.min_area,
+        batch_size=batch_size,
+        workers=processor_count(),
+        each=each,
+    )
+    seconds = time.perf_counter() - started
+    resident["end"] = _resident_mib()
+    if summary.ok != count:
+        raise DataError(output, f"holds masks of {summary.ok} of {count} images")
+    return seconds, resident
+
+
+def _resident_mib() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGESIZE") / 2**20
 
 
 if __name__ == "__main__":

@@ -292,6 +292,41 @@ def stages(results: Results) -> Section:
     return section
 
 
+def files_to_masks(results: Results) -> Section:
+    section = Section("From files to masks")
+    section.lead = [
+        "The rate of tinyunet infer on PNG files, masks and report written, over that of the same "
+        "backend on the same images in memory."
+    ]
+    section.commands = [each["command"] for each in results.pipelines.values()]
+    if not section.commands:
+        section.absent = True
+        section.commands = ["python -m benchmarks.pipeline --images 1000"]
+        return section
+    for each in results.pipelines.values():
+        rows = []
+        for found in each["results"]:
+            rates = (
+                statistics.median(one[f"{where}_images_per_s"] for one in found["rounds"])
+                for where in ("in_memory", "from_files")
+            )
+            resident = [one["resident_mib"] for one in found["rounds"]]
+            grown = max(resident, key=lambda mib: mib["end"] - mib["after_a_tenth"])
+            rows.append(
+                (f"{stem(found['model'])} · {found['backend']}", str(each["images"]),
+                 str(len(found["rounds"])), *map(number, rates), f"{found['ratio_median']:.3f}",
+                 *(f"{mib:.0f}" for mib in grown.values()))
+            )  # fmt: skip
+        head = ("", "images", "rounds", "in memory/s", "files/s", "ratio")
+        mib = ("MiB at the start", "after a tenth", "at the end")
+        section.tables.append(Table((*head, *mib), rows))
+    section.notes = [
+        "Medians over rounds; memory, the arrays included, of the round in which it grew most "
+        "after a tenth of the images."
+    ]
+    return section
+
+
 def roofline(results: Results) -> Section:
     section = Section("The limit of this machine")
     chosen = next(

@@ -11,10 +11,12 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks import pipeline as pipeline_module
 from benchmarks.__main__ import benchmarks
 from benchmarks.compare import compare_runs
 from benchmarks.matrix import KIND, SCHEMA_VERSION, read_matrix, read_run
 from benchmarks.peers import RUNNERS, read_benchmark_app, read_trtexec, time_cell, why_not_here
+from benchmarks.pipeline import pipeline
 from benchmarks.ratio import STATISTICS, Ratio, ratio_in_run
 from tinyunet_deploy.backends import BACKENDS
 from tinyunet_deploy.cli import run
@@ -162,6 +164,62 @@ def test_the_matrix_of_the_repository_is_valid() -> None:
     runners = {cell.runner for cell in matrix.cells}
     assert {"pytorch-eager", "pytorch-channels-last", "pytorch-compile"} <= runners
     assert {"benchmark_app", "onnxruntime-by-hand", "openvino"} <= runners
+
+
+def test_the_command_in_a_result_names_no_path_of_this_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = []
+
+    def stop(_: object, folder: Path, *, command: str, **__: object) -> Path:
+        told.append(command)
+        raise DataError(folder, "is enough")
+
+    monkeypatch.setattr("benchmarks.matrix.run_matrix", stop)
+    assert run(benchmarks, ["matrix", "-o", "runs/m"]) == 4
+    assert told == ["python -m benchmarks matrix -o runs/m"]
+
+
+# --- files to masks ---------------------------------------------------------------------------
+
+
+def test_models_take_turns_and_memory_is_told(
+    tiny_onnx: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result, other = tmp_path / "pipeline.json", tmp_path / "other.onnx"
+    for suffix in (".onnx", ".onnx.json"):
+        shutil.copy(tiny_onnx.with_suffix(suffix), other.with_suffix(suffix))
+    how = ["--images", "20", "--rounds", "2", "-o", str(result)]
+    models = ["-m", str(tiny_onnx), "-m", str(other)]
+    assert run(pipeline, [*models, *how]) == 0
+    turns = [line.split()[0] for line in capsys.readouterr().err.splitlines()]
+    assert turns == ["tiny.onnx", "other.onnx"] * 2
+    fields = json.loads(result.read_text())
+    assert fields["command"].endswith(
+        "--model tiny.onnx --model other.onnx --images 20 --rounds 2 --batch-size 4"
+    )
+    assert [found["precision"] for found in fields["results"]] == ["fp32", "fp32"]
+    for found in fields["results"]:
+        first, second = found["rounds"]
+        low, high = sorted([first["ratio"], second["ratio"]])
+        assert 0 < low <= found["ratio_median"] <= high
+        resident = first["resident_mib"]
+        assert list(resident) == ["start", "after_a_tenth", "end"]
+        assert all(10 < value < 1e5 for value in resident.values())
+
+
+def test_a_rate_counts_only_if_every_image_got_its_mask(
+    tiny_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = pipeline_module.write_png
+
+    def damaged(path: Path, image: Any) -> None:
+        written(path, image[:-1] if path.name == "0003.png" else image)
+
+    monkeypatch.setattr(pipeline_module, "write_png", damaged)
+    result = tmp_path / "pipeline.json"
+    assert run(pipeline, ["-m", str(tiny_onnx), "--images", "5", "-o", str(result)]) == 4
+    assert not result.exists()
 
 
 # --- the peers --------------------------------------------------------------------------------

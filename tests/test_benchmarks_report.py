@@ -84,6 +84,19 @@ def made_up_matrix(path: Path) -> Path:
     return path
 
 
+def made_up_pipeline(path: Path) -> Path:
+    """What `python -m benchmarks.pipeline` writes, as far as the report reads it."""
+    rounds = [
+        {"in_memory_images_per_s": 9.0, "from_files_images_per_s": files, "ratio": files / 9.0,
+         "resident_mib": {"start": 300.0, "after_a_tenth": 400.0, "end": end}}
+        for files, end in ((8.0, 401.0), (8.9, 412.0), (9.0, 399.0))
+    ]  # fmt: skip
+    found = {"model": "tiny.onnx", "backend": "openvino", "rounds": rounds, "ratio_median": 0.989}
+    fields = {"schema_version": 1, "kind": "pipeline", "images": 1000, "results": [found]}
+    path.write_text(json.dumps(fields | {"command": "python -m benchmarks.pipeline --images 1000"}))
+    return path
+
+
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report of everything, without pictures."""
@@ -96,6 +109,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     second = json.loads(made_up_line(folder / "line2.json").read_text())
     (folder / "line2.json").write_text(json.dumps(second | {"max_miss_rate": 0.01}))
     made_up_matrix(folder / "run.json")
+    made_up_pipeline(folder / "pipeline.json")
     (folder / "notes.json").write_text('{"mine": 1}')
     made_up_plan(folder / "tiny.fp16.plan")
     output = folder / "out" / "report.html"
@@ -174,6 +188,14 @@ def test_a_page_opens_from_disk_alone(report: Path) -> None:
     assert "<script" not in text
     assert "&lt;script&gt;alert(1)" in text
     assert not re.search(r"url\((?!#)|@import|#0[0-9a-f]f0a", text)
+
+
+def test_memory_is_that_of_the_round_in_which_it_grew_most(tmp_path: Path) -> None:
+    output = tmp_path / "report.md"
+    result = made_up_pipeline(tmp_path / "pipeline.json")
+    assert run(benchmarks, ["report", str(result), "-o", str(output)]) == 0
+    row = "| tiny · openvino | 1000 | 3 | 9.00 | 8.90 | 0.989 | 300 | 400 | 412 |"
+    assert row in output.read_text().splitlines()
 
 
 def test_what_must_not_be_shipped_is_said_at_the_top(report: Path) -> None:

@@ -68,6 +68,13 @@ def test_statistics_of_an_image_by_hand() -> None:
     }
 
 
+def test_sure_scores_are_not_near_a_threshold_beside_them() -> None:
+    score = np.zeros((16, 16), np.uint8)
+    score[0, :5] = [235, 236, 248, 249, 255]  # the threshold is at 242, 13 from the end
+    image = np.zeros((16, 16), np.uint8)
+    assert image_statistics(image, score, 0.95)["near_threshold_share"] == 2 / 256
+
+
 def test_two_halves_of_one_set_are_no_drift(tmp_path: Path, parts: list[Image]) -> None:
     found = compare_reports(
         report(tmp_path / "a", parts[::4] + parts[1::4]),

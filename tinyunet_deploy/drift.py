@@ -25,15 +25,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NEAR_STEPS: Final = 25
-"""Scores at most so far from the threshold are near it: 0.1 in probability."""
+"""Scores at most so far from the threshold are near it, 0.1 in probability; but no further than
+half the way to 0 or 255, where the sure ones are."""
 LEAST_DISTANCE: Final = 0.1
 """Smaller distances are no drift: with enough images every difference is significant."""
 
 STATISTICS: Final = {
     "mean_grey": "mean grey value, 0..255: exposure and light",
     "contrast_grey": "standard deviation of the grey values: focus, light and surface",
-    "near_threshold_share": f"pixels whose score is at most {NEAR_STEPS} of 255 from the threshold "
-    "/ pixels: how unsure the model is",
+    "near_threshold_share": f"pixels whose score is at most {NEAR_STEPS} of 255 and half the way "
+    "to 0 or 255 from the threshold / pixels: how unsure the model is",
     "defect_share": "pixels whose score is over the threshold / pixels",
 }
 """Statistic -> what it is and what it shows."""
@@ -60,7 +61,8 @@ def image_statistics(image: Image, score: Score, threshold: float) -> dict[str, 
     mean, deviation = (float(np.ravel(value)[0]) for value in cv2.meanStdDev(image))
     limit = score_threshold(threshold)
     histogram = cv2.calcHist([score], [0], None, [256], [0, 256]).ravel().astype(np.float64)
-    near = histogram[max(limit - NEAR_STEPS, 0) : limit + NEAR_STEPS + 1].sum()
+    reach = min(NEAR_STEPS, limit // 2, (255 - limit) // 2)
+    near = histogram[limit - reach : limit + reach + 1].sum()
     return {
         "mean_grey": mean,
         "contrast_grey": deviation,

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tinyunet_deploy.cli.options import BACKENDS, NumberList, debug_option
+from tinyunet_deploy.cli.options import (
+    NumberList,
+    comparison_options,
+    debug_option,
+    format_option,
+    workers_option,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -16,42 +22,9 @@ if TYPE_CHECKING:
     from tinyunet_deploy.timing import Benchmark
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command()
 @click.argument("images", nargs=-1, type=click.Path(path_type=Path, exists=True))
-@click.option(
-    "-m",
-    "--model",
-    "models",
-    multiple=True,
-    type=click.Path(path_type=Path, exists=True),
-    help="An artifact, or a folder of them; may be given again. The package's model if not given.",
-)
-@click.option(
-    "--reference",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Whose answers are right; the checkpoint of the first model if not given.",
-)
-@click.option(
-    "--backend",
-    "backends",
-    multiple=True,
-    type=click.Choice(BACKENDS),
-    help="Only on this one; may be given again.",
-)
-@click.option(
-    "--device",
-    "devices",
-    multiple=True,
-    default=("cpu",),
-    show_default=True,
-    help="cpu or cuda:0; may be given again.",
-)
-@click.option(
-    "--limits",
-    "limits_file",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="TOML file of limits of the answers instead of the package's.",
-)
+@comparison_options
 @click.option(
     "-b",
     "--batch-size",
@@ -81,12 +54,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Images to take, evenly spaced over those found.",
 )
-@click.option(
-    "--workers",
-    type=click.IntRange(min=1),
-    default=None,
-    help="Threads that decode and write; one per processor if not given.",
-)
+@workers_option
 @click.option(
     "-o",
     "--output",
@@ -99,13 +67,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, dir_okay=False),
     help="JSON file of every stage of every image, for chrome://tracing or ui.perfetto.dev.",
 )
-@click.option(
-    "--format",
-    "style",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    show_default=True,
-)
+@format_option
 @debug_option
 def benchmark(
     images: tuple[Path, ...],

@@ -33,7 +33,7 @@ class BatchRange(click.ParamType):  # type: ignore[type-arg]  # not subscriptabl
         return least, usual, most
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command()
 @click.argument("model", type=click.Path(path_type=Path, dir_okay=False))
 @click.option(
     "-o",

@@ -8,14 +8,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from tinyunet_deploy.cli.options import ClassList, debug_option
+from tinyunet_deploy.cli.options import ClassList, classes_option, debug_option, format_option
 
 if TYPE_CHECKING:
-    from tinyunet_deploy.dagm2007 import Dataset, Oddity
+    from tinyunet_deploy.dagm2007 import Dataset
+    from tinyunet_deploy.data_check import Oddity
 
 _SHOWN = 10
 """Oddities of one kind in the table; JSON holds them all."""
@@ -28,23 +29,22 @@ def data() -> None:
 
 @data.command()
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--classes", type=ClassList(), help="Only these classes.")
-@click.option(
-    "--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True
-)
+@classes_option
+@format_option
 @debug_option
-def check(folder: Path, classes: tuple[int, ...] | None, form: Literal["table", "json"]) -> None:
+def check(folder: Path, classes: tuple[int, ...] | None, style: str) -> None:
     """Count the images of DIR, compare with DAGM2007 as published, and list what is odd.
 
     Exit code 4 when training or evaluation would stop at a file.
     """
-    from tinyunet_deploy.dagm2007 import find_oddities, read_dataset
+    from tinyunet_deploy.dagm2007 import read_dataset
+    from tinyunet_deploy.data_check import find_oddities
     from tinyunet_deploy.errors import DataError
 
     dataset = read_dataset(folder, classes=classes)
     with _progress("checking", len(dataset.items)) as advance:
         oddities = find_oddities(dataset, advance)
-    if form == "json":
+    if style == "json":
         click.echo(json.dumps(_result(dataset, oddities), indent=2))
     else:
         _print_table(dataset, oddities)

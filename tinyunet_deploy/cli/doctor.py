@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import click
 
-from tinyunet_deploy.cli.options import debug_option
+from tinyunet_deploy.cli.options import debug_option, format_option
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option(
-    "--format",
-    "style",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    show_default=True,
-)
+@click.command()
+@format_option
 @debug_option
 def doctor(style: str) -> int:
     """Say what runs here, and why not.

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import click
 
-from tinyunet_deploy.cli.options import debug_option
+from tinyunet_deploy.cli.options import debug_option, format_option
 
 if TYPE_CHECKING:
     from tinyunet_deploy.drift import Drift
@@ -29,9 +29,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Probability of a false alarm.",
 )
-@click.option(
-    "--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True
-)
+@format_option
 @click.option(
     "-o",
     "--output",
@@ -39,13 +37,7 @@ if TYPE_CHECKING:
     help="Draw the distributions, before and now, into this SVG file.",
 )
 @debug_option
-def drift(
-    report: Path,
-    before: Path,
-    alpha: float,
-    form: Literal["table", "json"],
-    output: Path | None,
-) -> None:
+def drift(report: Path, before: Path, alpha: float, style: str, output: Path | None) -> None:
     """Say whether camera, light or parts have changed.
 
     REPORT is a report.jsonl of tinyunet infer, or its folder; no truth is needed. Exit code 6 when
@@ -58,7 +50,7 @@ def drift(
     from tinyunet_deploy.files import write_atomic
 
     found = compare_reports(report, before, alpha)
-    if form == "json":
+    if style == "json":
         fields = {"schema_version": 1, **found.as_fields()}
         click.echo(json.dumps(fields, indent=2, allow_nan=False))
     else:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from tinyunet_deploy.cli.options import (
-    ClassList,
+    classes_option,
     debug_option,
+    format_option,
     model_options,
     operating_options,
     tile_option,
@@ -30,7 +31,7 @@ _SHOWN = 10
 @click.command()
 @click.argument("data", type=click.Path(path_type=Path))
 @model_options
-@click.option("--classes", type=ClassList(), help="Only these classes.")
+@classes_option
 @click.option(
     "--split",
     type=click.Choice(["train", "test", "all"]),
@@ -43,9 +44,7 @@ _SHOWN = 10
     type=click.Path(path_type=Path, file_okay=False),
     help="Write a picture of each missed defect into this folder.",
 )
-@click.option(
-    "--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True
-)
+@format_option
 @click.option(
     "-o",
     "--output",
@@ -69,7 +68,7 @@ def evaluate(
     min_area: int | None,
     tile: bool,
     misses: Path | None,
-    form: Literal["table", "json"],
+    style: str,
     output: Path | None,
 ) -> None:
     """Measure a model on the labelled images in DATA.
@@ -109,7 +108,7 @@ def evaluate(
     text = result.as_json()
     if output is not None:
         write_atomic(output, text.encode(), durable=True)
-    if form == "json":
+    if style == "json":
         click.echo(text, nl=False)
     else:
         _print_tables(result)

@@ -11,8 +11,10 @@ import click
 from tinyunet_deploy.cli.options import (
     ShardType,
     debug_option,
+    format_option,
     model_options,
     operating_options,
+    picture_options,
     tile_option,
 )
 
@@ -44,8 +46,7 @@ if TYPE_CHECKING:
     help="Side of a pixel on the part, millimetres: areas of defects in mm², too.",
 )
 @click.option("--contours", is_flag=True, help="Put the outlines of defects into the report.")
-@click.option("--overlays", is_flag=True, help="Write pictures with the defects outlined.")
-@click.option("--scores", is_flag=True, help="Write the scores as grey PNGs.")
+@picture_options
 @click.option(
     "--self-test", is_flag=True, help="First check the model's answers on its golden images."
 )
@@ -59,14 +60,7 @@ if TYPE_CHECKING:
     metavar="ADDRESS",
     help="Let the nodes of a Ray cluster do it: HOST:6379, or auto for the one of this machine.",
 )
-@click.option(
-    "--format",
-    "style",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    show_default=True,
-    help="How the summary is printed.",
-)
+@format_option
 @debug_option
 def infer(
     images: tuple[Path, ...],

@@ -6,19 +6,13 @@ from pathlib import Path
 
 import click
 
-from tinyunet_deploy.cli.options import debug_option
+from tinyunet_deploy.cli.options import debug_option, format_option
 from tinyunet_deploy.errors import printable
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command()
 @click.argument("model", required=False, type=click.Path(path_type=Path, dir_okay=False))
-@click.option(
-    "--format",
-    "style",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    show_default=True,
-)
+@format_option
 @debug_option
 def info(model: Path | None, style: str) -> None:
     """Say what MODEL is and where it comes from.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tinyunet_deploy.cli.options import artifact_options, debug_option
+from tinyunet_deploy.cli.options import artifact_options, debug_option, format_option
 
 if TYPE_CHECKING:
     from tinyunet_deploy.line import Line, Outcome, Recording, Search
@@ -34,7 +34,7 @@ class _Number(click.FloatRange):
 _POSITIVE = _Number(0.001, 1e6)
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command()
 @click.argument("images", nargs=-1, type=click.Path(path_type=Path, exists=True))
 @click.option(
     "--replay",
@@ -107,13 +107,7 @@ _POSITIVE = _Number(0.001, 1e6)
     help="Parts in a replay of recorded times.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option(
-    "--format",
-    "style",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    show_default=True,
-)
+@format_option
 @click.option(
     "-o",
     "--output",

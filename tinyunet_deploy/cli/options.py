@@ -1,4 +1,4 @@
-"""Types of options that more than one verb takes."""
+"""Options, and types of options, that more than one verb takes."""
 
 from __future__ import annotations
 
@@ -63,86 +63,138 @@ class ShardType(click.ParamType):  # type: ignore[type-arg]  # not subscriptable
             self.fail(str(error), param, ctx)
 
 
-def artifact_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say which artifact runs and where."""
-    for option in reversed(
-        (
-            click.option(
-                "-m",
-                "--model",
-                type=click.Path(path_type=Path, dir_okay=False),
-                help="A .onnx, .plan or .safetensors file; the one of the package if not given.",
-            ),
-            click.option(
-                "--backend",
-                type=click.Choice(BACKENDS),
-                help="What runs it; the first that is installed and fits if not given.",
-            ),
-            click.option(
-                "--device",
-                help="cpu or cuda:0; the GPU for a TensorRT plan, else cpu, if not given.",
-            ),
-            click.option(
-                "--trust-engine",
-                is_flag=True,
-                help="Load a model without a sidecar: a TensorRT plan, which is a program, or an "
-                "ONNX file, which is tried in a process of its own first.",
-            ),
-        )
-    ):
-        command = option(command)
-    return command
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say which artifact runs, where and in what batches."""
-    for option in reversed(
-        (
-            click.option(
-                "-b",
-                "--batch-size",
-                type=click.IntRange(min=1),
-                default=4,
-                show_default=True,
-                help="Images per call of the backend.",
-            ),
-            click.option(
-                "--workers",
-                type=click.IntRange(min=1),
-                default=None,
-                help="Threads that decode and write; one per processor if not given.",
-            ),
-        )
-    ):
-        command = option(command)
-    return artifact_options(command)
+def _together(*options: Decorator) -> Decorator:
+    """Several options as one decorator, in the order of ``--help``."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
 
 
-def operating_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say what counts as a defect; the artifact's own values if not given."""
-    for option in reversed(
-        (
-            click.option(
-                "--threshold",
-                type=click.FloatRange(0.0, 1.0),
-                help="Probability over which a pixel is a defect.",
-            ),
-            click.option(
-                "--min-area",
-                type=click.IntRange(min=1),
-                help="Pixels that a defect must have to make a part NG.",
-            ),
-        )
-    ):
-        command = option(command)
-    return command
-
-
+workers_option = click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=None,
+    help="Threads for reading and writing; one per processor if not given.",
+)
+classes_option = click.option("--classes", type=ClassList(), help="Only these classes.")
 tile_option = click.option(
     "--tile",
     is_flag=True,
     help="Take images larger than the model's, too, in overlapping tiles without a seam.",
 )
+format_option = click.option(
+    "--format",
+    "style",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="How results are printed.",
+)
 debug_option = click.option(
     "--debug", is_flag=True, expose_value=False, help="Show the traceback of an error."
 )
+
+artifact_options = _together(
+    click.option(
+        "-m",
+        "--model",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="A .onnx, .plan or .safetensors file; the one of the package if not given.",
+    ),
+    click.option(
+        "--backend",
+        type=click.Choice(BACKENDS),
+        help="What runs it; the first that is installed and fits if not given.",
+    ),
+    click.option(
+        "--device",
+        help="cpu or cuda:0; the GPU for a TensorRT plan, else cpu, if not given.",
+    ),
+    click.option(
+        "--trust-engine",
+        is_flag=True,
+        help="Load a model without a sidecar: a TensorRT plan, which is a program, or an "
+        "ONNX file, which is tried in a process of its own first.",
+    ),
+)
+"""Which artifact runs and where."""
+
+model_options = _together(
+    artifact_options,
+    click.option(
+        "-b",
+        "--batch-size",
+        type=click.IntRange(min=1),
+        default=4,
+        show_default=True,
+        help="Images per call of the backend.",
+    ),
+    workers_option,
+)
+"""Which artifact runs, where and in what batches."""
+
+comparison_options = _together(
+    click.option(
+        "-m",
+        "--model",
+        "models",
+        multiple=True,
+        type=click.Path(path_type=Path, exists=True),
+        help="An artifact, or a folder of them; may be given again. The package's model if not "
+        "given.",
+    ),
+    click.option(
+        "--reference",
+        type=click.Path(path_type=Path, exists=True, dir_okay=False),
+        help="Whose answers are right; the checkpoint of the first model if not given.",
+    ),
+    click.option(
+        "--backend",
+        "backends",
+        multiple=True,
+        type=click.Choice(BACKENDS),
+        help="Only on this one; may be given again.",
+    ),
+    click.option(
+        "--device",
+        "devices",
+        multiple=True,
+        default=("cpu",),
+        show_default=True,
+        help="cpu or cuda:0; may be given again.",
+    ),
+    click.option(
+        "--limits",
+        "limits_file",
+        type=click.Path(path_type=Path, exists=True, dir_okay=False),
+        help="TOML file of limits instead of the package's.",
+    ),
+)
+"""Which artifacts run, where, and what their answers are held against."""
+
+operating_options = _together(
+    click.option(
+        "--threshold",
+        type=click.FloatRange(0.0, 1.0),
+        help="Probability over which a pixel is a defect.",
+    ),
+    click.option(
+        "--min-area",
+        type=click.IntRange(min=1),
+        help="Pixels that a defect must have to make a part NG.",
+    ),
+)
+"""What counts as a defect; the artifact's own values if not given."""
+
+picture_options = _together(
+    click.option("--overlays", is_flag=True, help="Write pictures with the defects outlined."),
+    click.option("--scores", is_flag=True, help="Write the scores as grey PNGs."),
+)
+"""What is written beside the masks."""

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tinyunet_deploy.cli.options import BACKENDS, ClassList, debug_option, operating_options
+from tinyunet_deploy.cli.options import (
+    classes_option,
+    comparison_options,
+    debug_option,
+    format_option,
+    operating_options,
+    workers_option,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -17,43 +24,10 @@ if TYPE_CHECKING:
     from tinyunet_deploy.parity import Comparison, Parity
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command()
 @click.argument("data", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option(
-    "-m",
-    "--model",
-    "models",
-    multiple=True,
-    type=click.Path(path_type=Path, exists=True),
-    help="An artifact, or a folder of them; may be given again. The package's model if not given.",
-)
-@click.option(
-    "--reference",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Checkpoint to compare with; the one from which the first model was made if not given.",
-)
-@click.option(
-    "--backend",
-    "backends",
-    multiple=True,
-    type=click.Choice(BACKENDS),
-    help="Only on this one; may be given again.",
-)
-@click.option(
-    "--device",
-    "devices",
-    multiple=True,
-    default=("cpu",),
-    show_default=True,
-    help="cpu or cuda:0; may be given again.",
-)
-@click.option(
-    "--limits",
-    "limits_file",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="TOML file of limits instead of the package's.",
-)
-@click.option("--classes", type=ClassList(), help="Only these classes of a data set.")
+@comparison_options
+@classes_option
 @operating_options
 @click.option(
     "-b",
@@ -63,12 +37,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Images per call, and the batch that is verified.",
 )
-@click.option(
-    "--workers",
-    type=click.IntRange(min=1),
-    default=None,
-    help="Threads that decode; one per processor if not given.",
-)
+@workers_option
 @click.option("--explain", is_flag=True, help="Find the first stage at which each one parts.")
 @click.option(
     "--record",
@@ -81,13 +50,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder for parity.json, parity.xml (JUnit) and pictures of the worst images.",
 )
-@click.option(
-    "--format",
-    "style",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    show_default=True,
-)
+@format_option
 @debug_option
 def parity(
     data: Path,

@@ -22,7 +22,7 @@ class Device(click.ParamType):  # type: ignore[type-arg]  # not subscriptable be
         return str(value)
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command()
 @click.argument("model", required=False, type=click.Path(path_type=Path, dir_okay=False))
 @click.option(
     "-o",

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from tinyunet_deploy.cli.options import ClassList, debug_option, model_options, tile_option
+from tinyunet_deploy.cli.options import (
+    classes_option,
+    debug_option,
+    format_option,
+    model_options,
+    tile_option,
+)
 
 if TYPE_CHECKING:
     from tinyunet_deploy.tune import Tuning
@@ -39,7 +45,7 @@ class CostRatio(click.ParamType):  # type: ignore[type-arg]  # not subscriptable
 @click.command()
 @click.argument("data", type=click.Path(path_type=Path))
 @model_options
-@click.option("--classes", type=ClassList(), help="Only these classes.")
+@classes_option
 @click.option(
     "--split",
     type=click.Choice(["train", "test", "all"]),
@@ -72,9 +78,7 @@ class CostRatio(click.ParamType):  # type: ignore[type-arg]  # not subscriptable
     help="Folder for the tuned copy of the model, tune.json and tune.svg.",
 )
 @click.option("--in-place", is_flag=True, help="Write the choice into the model's own sidecar.")
-@click.option(
-    "--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True
-)
+@format_option
 @debug_option
 @click.pass_context
 def tune(
@@ -94,7 +98,7 @@ def tune(
     confidence: float,
     output: Path | None,
     in_place: bool,
-    form: Literal["table", "json"],
+    style: str,
 ) -> None:
     """Choose threshold and min_area on labelled images.
 
@@ -148,7 +152,7 @@ def tune(
             click.echo("no tune.svg: matplotlib is not installed", err=True)
         else:
             write_atomic(output / workbench.CURVE, curve)
-    if form == "json":
+    if style == "json":
         click.echo(text, nl=False)
     else:
         _print_tables(result)

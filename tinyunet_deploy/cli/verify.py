@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import click
 
-from tinyunet_deploy.cli.options import debug_option
+from tinyunet_deploy.cli.options import debug_option, format_option
 
 
 class _Finding(NamedTuple):
@@ -19,7 +19,7 @@ class _Finding(NamedTuple):
     detail: str
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command()
 @click.argument("models", nargs=-1, type=click.Path(path_type=Path, dir_okay=False))
 @click.option(
     "--search",
@@ -30,13 +30,7 @@ class _Finding(NamedTuple):
 )
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda:0.")
 @click.option("--strict", is_flag=True, help="Refuse what is missing: parents, golden images.")
-@click.option(
-    "--format",
-    "style",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    show_default=True,
-)
+@format_option
 @debug_option
 def verify(
     models: tuple[Path, ...],

@@ -6,10 +6,16 @@ from pathlib import Path
 
 import click
 
-from tinyunet_deploy.cli.options import debug_option, model_options, operating_options
+from tinyunet_deploy.cli.options import (
+    debug_option,
+    format_option,
+    model_options,
+    operating_options,
+    picture_options,
+)
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command()
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option(
     "-o",
@@ -20,8 +26,7 @@ from tinyunet_deploy.cli.options import debug_option, model_options, operating_o
 )
 @model_options
 @operating_options
-@click.option("--overlays", is_flag=True, help="Write pictures with the defects outlined.")
-@click.option("--scores", is_flag=True, help="Write the scores as grey PNGs.")
+@picture_options
 @click.option(
     "--deadline-ms",
     type=click.FloatRange(min=0, min_open=True),
@@ -34,14 +39,7 @@ from tinyunet_deploy.cli.options import debug_option, model_options, operating_o
     show_default=True,
     help="Read a file when its size and time have not changed for so long.",
 )
-@click.option(
-    "--format",
-    "style",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    show_default=True,
-    help="How the verdicts are printed.",
-)
+@format_option
 @debug_option
 def watch(
     folder: Path,
