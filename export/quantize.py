@@ -1,9 +1,10 @@
 """A float32 graph as an int8 graph with explicit Q/DQ, the one form for TensorRT and CPUs.
 
 Weights are int8 per output channel, activations int8 per tensor, both symmetric with zero point 0;
-biases and what follows the logit stay float32. Q/DQ stand right before each convolution, where
-TensorRT is sure to compute in int8. Pooling, resizing and concatenation move numbers and compute
-none, and all scales are 1, so a runtime may quantise before them just as well: the same numbers.
+biases and what follows the logit stay float32. Q/DQ stand after each ReLU, so that it fuses with
+the convolution before it and pooling, resizing and concatenation move bytes, and right before each
+convolution, where TensorRT computes in int8 for sure. All scales are 1, so where both stand the
+second changes nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from export.equalize import LEVELS
+from export.equalize import LEVELS, MOVES
 from export.graph import file_of
 
 RECIPE: Final = {
@@ -55,17 +56,42 @@ def quantize(model: onnx.ModelProto, keep: Collection[str] = ()) -> bytes:
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     graph.initializer.append(numpy_helper.from_array(np.float32(1.0), _STEP))
     graph.initializer.append(numpy_helper.from_array(np.int8(0), _ZERO))
+    integer = {
+        node.name for node in graph.node if node.op_type == "Conv" and _name(node) not in keep
+    }
+    """Nodes that read int8: these convolutions, and what moves numbers on their way there."""
+    wanted = {node.input[0] for node in graph.node if node.name in integer}
+    for node in reversed(graph.node):
+        if node.op_type in MOVES and node.output[0] in wanted:
+            integer.add(node.name)
+            wanted.update(node.input)
     nodes: list[onnx.NodeProto] = []
-    for node in list(graph.node):
-        if node.op_type == "Conv" and _name(node) not in keep:
-            names = [node.input[0], f"{node.input[0]}.int8", f"{node.input[0]}.dequantized"]
+    twins: dict[str, str] = {}
+    """Activation -> itself, from int8 and back."""
+
+    def pair(activation: str) -> str:
+        """To int8 and back, once."""
+        if activation not in twins:
+            names = [activation, f"{activation}.int8", f"{activation}.dequantized"]
             for kind, before, after in zip(
                 ("QuantizeLinear", "DequantizeLinear"), names, names[1:], strict=False
             ):
                 nodes.append(helper.make_node(kind, [before, _STEP, _ZERO], [after], after))
-            nodes.append(_dequantized(graph, tensors[node.input[1]]))
-            node.input[0], node.input[1] = names[-1], nodes[-1].output[0]
+            twins[activation] = names[-1]
+        return twins[activation]
+
+    for node in list(graph.node):
+        if node.name in integer:
+            for place, name in enumerate(node.input):
+                node.input[place] = twins.get(name, name)
+            if node.op_type == "Conv":
+                if node.input[0] not in twins.values():
+                    node.input[0] = pair(node.input[0])
+                nodes.append(_dequantized(graph, tensors[node.input[1]]))
+                node.input[1] = nodes[-1].output[0]
         nodes.append(node)
+        if node.op_type == "Relu" and node.output[0] in wanted:
+            pair(node.output[0])
     del graph.node[:]
     graph.node.extend(nodes)
     return file_of(quantized)
