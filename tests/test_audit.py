@@ -47,6 +47,7 @@ ALLOWED = {
     ("benchmarks/matrix.py", "subprocess"): "a process for each cell",
     ("benchmarks/peers.py", "np.load"): "arrays of our own runs, without objects",
     ("benchmarks/peers.py", "subprocess"): "benchmark_app and trtexec",
+    ("benchmarks/picture.py", "subprocess"): "a browser photographs our own report",
     ("benchmarks/server.py", "socket"): "finds a free port",
     ("benchmarks/server.py", "subprocess"): "starts Triton",
     ("benchmarks/server.py", "urllib.request"): "asks Triton on this machine whether it is ready",
