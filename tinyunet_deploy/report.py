@@ -169,7 +169,7 @@ class Report:
     def _write_defects(self, lines: Iterable[Line]) -> None:
         header = ",".join(COLUMNS).encode() + b"\n"
         rows = (_rows([line]) for line in lines)
-        write_atomic(self.folder / DEFECTS, itertools.chain([header], rows))
+        write_atomic(self.folder / DEFECTS, itertools.chain([header], rows), durable=True)
 
     def _take_up(self) -> Iterator[bytes]:
         """The lines of images that have their mask; what was skipped is tried again."""
