@@ -351,6 +351,44 @@ def line_speed(
         return _svg(figure, "line", "Line speed")
 
 
+def trade_off(
+    curve: Sequence[dict[str, Any]],
+    chosen: dict[str, Any],
+    before: dict[str, Any],
+    parts: tuple[int, int],
+) -> str:
+    """The fewest overkills for each number of escapes, by threshold and min_area.
+
+    Args:
+        curve: points of ``tinyunet tune``, in ascending escapes.
+        chosen, before: such points.
+        parts: how many are defective and how many are good.
+    """
+    with mpl.rc_context(_STYLE):
+        figure, axes = _figure(2.6)
+        axes.step(
+            [point["escapes"] for point in curve], [point["overkills"] for point in curve],
+            where="post", color=_COLORS["ink"], marker=".",
+        )  # fmt: skip
+        for point, label, marker, color, size in (
+            (before, "before", "s", "muted", 11),
+            (chosen, "chosen", "o", "pass", 7),
+        ):
+            axes.plot(
+                [point["escapes"]], [point["overkills"]], marker=marker, linestyle="",
+                markersize=size, markerfacecolor="none", markeredgewidth=1.5, clip_on=False,
+                markeredgecolor=_COLORS[color], label=label,
+            )  # fmt: skip
+        axes.set_xlim(0, max(1, *(point["escapes"] for point in (*curve, before, chosen))))
+        axes.set_ylim(0, max(1, *(point["overkills"] for point in (*curve, before, chosen))))
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
+        axes.set_xlabel(f"escapes of {parts[0]}")
+        axes.set_ylabel(f"overkills of {parts[1]}")
+        _legend(figure, axes)
+        return _svg(figure, "trade-off", "Escapes against overkills")
+
+
 # --- drawing ----------------------------------------------------------------------------------
 
 

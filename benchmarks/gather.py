@@ -1,8 +1,8 @@
 """The results that a report is made of: read, told apart, and joined.
 
 Results are told apart by what is in them: `tinyunet benchmark`, `python -m benchmarks matrix`,
-`python -m benchmarks.pipeline`, `tinyunet evaluate`, `tinyunet parity`, `tinyunet line-sim`, and
-the sidecars of TensorRT plans.
+`python -m benchmarks.pipeline`, `tinyunet evaluate`, `tinyunet parity`, `tinyunet line-sim`,
+`tinyunet tune`, and the sidecars of TensorRT plans.
 They are joined by the sha256 of the artifact and the name of the backend.
 """
 
@@ -36,6 +36,7 @@ class Results:
     parities: dict[Path, dict[str, Any]] = field(default_factory=dict)
     lines: dict[Path, dict[str, Any]] = field(default_factory=dict)
     pipelines: dict[Path, dict[str, Any]] = field(default_factory=dict)
+    tunings: dict[Path, dict[str, Any]] = field(default_factory=dict)
     plans: dict[Path, Sidecar] = field(default_factory=dict)
     """By the plan's path."""
 
@@ -66,7 +67,7 @@ def read_results(paths: Sequence[Path]) -> Results:
 
 
 _COMMANDS: Final = (
-    "they come from tinyunet benchmark, evaluate, parity, line-sim, build, "
+    "they come from tinyunet benchmark, evaluate, parity, line-sim, tune, build, "
     "python -m benchmarks matrix and python -m benchmarks.pipeline"
 )
 
@@ -94,6 +95,8 @@ def _take(results: Results, path: Path) -> bool:
         results.evaluations[path] = fields
     elif {"comparisons", "reference"} <= keys:
         results.parities[path] = fields
+    elif {"curve", "chosen", "before", "rule"} <= keys:
+        results.tunings[path] = fields
     elif fields.get("kind") == "line-sim":
         results.lines[path] = fields
     elif fields.get("kind") == "pipeline":

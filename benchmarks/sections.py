@@ -410,6 +410,44 @@ def line_speeds(results: Results) -> list[Section]:
     return sections
 
 
+def operating_points(results: Results) -> list[Section]:
+    if not results.tunings:
+        section = Section("Threshold and min_area", absent=True)
+        section.lead = ["Which parts are rejected, chosen by what escapes and overkills cost."]
+        section.commands = ["tinyunet tune DATA -m MODEL -o tuned"]
+        return [section]
+    sections = []
+    for path, tuning in results.tunings.items():
+        name = stem(tuning["model"]["name"])
+        several = len(results.tunings) > 1
+        section = Section("Threshold and min_area" + (f" of {path.stem}" if several else ""))
+        section.svg = figures.trade_off(
+            tuning["curve"],
+            tuning["chosen"],
+            tuning["before"],
+            (tuning["defective"], tuning["good"]),
+        )
+        section.lead = [
+            f"{name} on {tuning['backend']}, {tuning['images']} images of "
+            f"{tuning['dataset']['name']}: {tuning['rule']['text']}. These images chose, so the "
+            "rates are no test; tinyunet evaluate on others gives one."
+        ]
+        confidence = f"at most, {tuning['rule']['confidence']:g}"
+        head = ("", "threshold", "min_area px", "escapes", confidence, "overkills", confidence)
+        rows = [
+            (what, f"{point['threshold']:g}", f"{point['min_area']}",
+             f"{point['escapes']} / {tuning['defective']}",
+             f"{100 * point['escape_rate_upper']:.1f} %",
+             f"{point['overkills']} / {tuning['good']}",
+             f"{100 * point['overkill_rate_upper']:.1f} %")
+            for what, point in (("before", tuning["before"]), ("chosen", tuning["chosen"]))
+        ]  # fmt: skip
+        section.tables = [Table(head, rows)]
+        section.commands = [f"tinyunet tune DATA -m {tuning['model']['name']} -o tuned"]
+        sections.append(section)
+    return sections
+
+
 def line_sentence(line: dict[str, Any]) -> str:
     """How fast the belt may run, in words."""
     what = _line_of(line) if "model" in line else "the recorded times"

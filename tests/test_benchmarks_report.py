@@ -178,6 +178,16 @@ def test_every_part_is_there(report: Path) -> None:
         assert title in sections(report)
 
 
+def test_the_choice_of_an_operating_point_is_shown(tmp_path: Path) -> None:
+    output = tmp_path / "report.md"
+    stored = REPOSITORY / "benchmarks" / "results" / "tune-class1.json"
+    assert run(benchmarks, ["report", str(stored), "-o", str(output)]) == 0
+    part = output.read_text().partition("Threshold and min_area")[2].partition("\n## ")[0]
+    assert "least cost, escape : overkill = 20 : 1" in part
+    rows = [line for line in part.splitlines() if line.startswith("| chosen")]
+    assert rows == ["| chosen | 0.52 | 48 | 0 / 33 | 8.7 % | 0 / 22 | 12.7 % |"]
+
+
 def test_a_page_opens_from_disk_alone(report: Path) -> None:
     text = report.read_text()
     tags = Tags()
