@@ -70,15 +70,14 @@ def quantize(model: onnx.ModelProto, keep: Collection[str] = ()) -> bytes:
     """Activation -> itself, from int8 and back."""
 
     def pair(activation: str) -> str:
-        """To int8 and back, once."""
-        if activation not in twins:
-            names = [activation, f"{activation}.int8", f"{activation}.dequantized"]
-            for kind, before, after in zip(
-                ("QuantizeLinear", "DequantizeLinear"), names, names[1:], strict=False
-            ):
-                nodes.append(helper.make_node(kind, [before, _STEP, _ZERO], [after], after))
-            twins[activation] = names[-1]
-        return twins[activation]
+        """To int8 and back."""
+        names = [activation, f"{activation}.int8", f"{activation}.dequantized"]
+        for kind, before, after in zip(
+            ("QuantizeLinear", "DequantizeLinear"), names, names[1:], strict=False
+        ):
+            nodes.append(helper.make_node(kind, [before, _STEP, _ZERO], [after], after))
+        twins[activation] = names[-1]
+        return names[-1]
 
     for node in list(graph.node):
         if node.name in integer:

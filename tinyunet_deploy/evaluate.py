@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -43,6 +43,8 @@ from tinyunet_deploy.metrics import (
     summarize,
 )
 from tinyunet_deploy.pipeline import score_images
+
+T = TypeVar("T")
 
 SCHEMA_VERSION: Final = 1
 
@@ -169,6 +171,57 @@ def held_out(dataset: Dataset) -> Dataset:
     return dataclasses.replace(dataset, items=test)
 
 
+def measure_images(
+    dataset: Dataset,
+    backend: Backend,
+    measure: Callable[[Item, Image, Score], T],
+    *,
+    batch_size: int,
+    workers: int,
+    tile: bool,
+    progress: Callable[[int], None] | None,
+) -> tuple[list[T], dict[Path, ImageError]]:
+    """Score the images of a data set and measure each on a pool of ``workers`` threads.
+
+    Args:
+        tile: take images larger than the network's, too, and run them in overlapping tiles.
+        progress: takes the number of images that are newly finished.
+
+    Returns:
+        What ``measure`` gave for each usable image, in their order, and why others were skipped.
+
+    Raises:
+        DataError: no image is usable.
+    """
+    contract = backend.contract
+    measured: list[T] = []
+    skipped: dict[Path, ImageError] = {}
+    pending: deque[Future[T]] = deque()
+    paths = [item.image for item in dataset.items]
+    with ThreadPoolExecutor(workers) as pool:
+        for scored in score_images(
+            paths, backend, batch_size=batch_size, workers=workers, tile=tile
+        ):
+            if scored.error is not None:
+                skipped[scored.path] = scored.error
+            else:
+                assert scored.image is not None
+                assert scored.score is not None
+                # Bounds memory: each holds an image and a score.
+                usual = 2 * batch_size * contract.height * contract.width
+                while len(pending) > usual // scored.score.size:
+                    measured.append(pending.popleft().result())
+                item = dataset.items[scored.index]
+                pending.append(pool.submit(measure, item, scored.image, scored.score))
+            if progress is not None:
+                progress(1)
+        measured.extend(future.result() for future in pending)
+    if not measured:
+        first = next(iter(skipped.values()))
+        raise DataError(dataset.root, "has no usable image", f"the first is skipped: {first}")
+    return measured, skipped
+
+
 def evaluate(
     dataset: Dataset,
     backend: Backend,
@@ -196,7 +249,6 @@ def evaluate(
     """
     score_threshold(threshold)
 
-    contract = backend.contract
     tuned_on = set(backend.artifact.sidecar.inherited.get("tuned", {}).get("images", ()))
 
     def count(item: Item, image: Image, score: Score) -> _Counted:
@@ -219,31 +271,15 @@ def evaluate(
         )
         return _Counted(counts, findings, bool(tuned_on) and image_digest(item.image) in tuned_on)
 
-    counted: list[_Counted] = []
-    skipped: dict[Path, ImageError] = {}
-    pending: deque[Future[_Counted]] = deque()
-    paths = [item.image for item in dataset.items]
-    with ThreadPoolExecutor(workers) as pool:
-        for scored in score_images(
-            paths, backend, batch_size=batch_size, workers=workers, tile=tile
-        ):
-            if scored.error is not None:
-                skipped[scored.path] = scored.error
-            else:
-                assert scored.image is not None
-                assert scored.score is not None
-                # Bounds memory: each holds an image and a score.
-                usual = 2 * batch_size * contract.height * contract.width
-                while len(pending) > usual // scored.score.size:
-                    counted.append(pending.popleft().result())
-                item = dataset.items[scored.index]
-                pending.append(pool.submit(count, item, scored.image, scored.score))
-            if progress is not None:
-                progress(1)
-        counted.extend(future.result() for future in pending)
-    if not counted:
-        first = next(iter(skipped.values()))
-        raise DataError(dataset.root, "has no usable image", f"the first is skipped: {first}")
+    counted, skipped = measure_images(
+        dataset,
+        backend,
+        count,
+        batch_size=batch_size,
+        workers=workers,
+        tile=tile,
+        progress=progress,
+    )
     sidecar = backend.artifact.sidecar
     return Evaluation(
         dataset=dataset,

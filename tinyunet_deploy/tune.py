@@ -5,9 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -21,11 +19,11 @@ from tinyunet_deploy.artifact import (
     write_sidecar,
 )
 from tinyunet_deploy.backends import Backend
-from tinyunet_deploy.contract import Score
+from tinyunet_deploy.contract import Image, Score
 from tinyunet_deploy.dagm2007 import Dataset, Item
 from tinyunet_deploy.drawing import draw_svg
 from tinyunet_deploy.errors import DataError, GateFailed, ImageError, RefusedError
-from tinyunet_deploy.evaluate import image_digest
+from tinyunet_deploy.evaluate import image_digest, measure_images
 from tinyunet_deploy.files import json_value
 from tinyunet_deploy.golden import inherit_golden
 from tinyunet_deploy.metrics import clopper_pearson_upper
@@ -37,7 +35,6 @@ from tinyunet_deploy.operating_point import (
     largest_defects,
     sweep,
 )
-from tinyunet_deploy.pipeline import score_images
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -159,37 +156,23 @@ def tune(
         DataError: no image is usable, none is defective, or none is good.
         GateFailed: no pair keeps the target escape rate.
     """
-    artifact, contract = backend.artifact, backend.contract
+    artifact = backend.artifact
     own = artifact.sidecar
     thresholds = (*THRESHOLDS, own.threshold)
 
-    def measure(item: Item, score: Score) -> _Measured:
+    def measure(item: Item, _: Image, score: Score) -> _Measured:
         sizes = largest_defects(score, thresholds)
         return _Measured(image_digest(item.image), item.defective, sizes)
 
-    measured: list[_Measured] = []
-    skipped: dict[Path, ImageError] = {}
-    pending: deque[Future[_Measured]] = deque()
-    paths = [item.image for item in dataset.items]
-    with ThreadPoolExecutor(workers) as pool:
-        for scored in score_images(
-            paths, backend, batch_size=batch_size, workers=workers, tile=tile
-        ):
-            if scored.error is not None:
-                skipped[scored.path] = scored.error
-            else:
-                assert scored.score is not None
-                usual = 2 * batch_size * contract.height * contract.width
-                while len(pending) > usual // scored.score.size:  # bounds memory
-                    measured.append(pending.popleft().result())
-                item = dataset.items[scored.index]
-                pending.append(pool.submit(measure, item, scored.score))
-            if progress is not None:
-                progress(1)
-        measured.extend(future.result() for future in pending)
-    if not measured:
-        first = next(iter(skipped.values()))
-        raise DataError(dataset.root, "has no usable image", f"the first is skipped: {first}")
+    measured, skipped = measure_images(
+        dataset,
+        backend,
+        measure,
+        batch_size=batch_size,
+        workers=workers,
+        tile=tile,
+        progress=progress,
+    )
     defective = [image.defective for image in measured]
     for missing, what in ((not any(defective), "defective"), (all(defective), "good")):
         if missing:
