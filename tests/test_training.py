@@ -148,6 +148,23 @@ def test_adaptive_loss_is_cross_entropy_until_dice_is_below_its_switch():
     assert loss.item() == pytest.approx(dice.item())
 
 
+def test_in_every_image_a_small_defect_counts_as_much_as_a_large_one():
+    """A large defect found, a small one missed, an image without any, against the formula."""
+    truth = torch.zeros(3, 1, 8, 8)
+    truth[0] = 1.0
+    truth[1, 0, 0, 0] = 1.0
+    logit = torch.full((3, 1, 8, 8), -20.0)
+    logit[0] = 20.0
+    of_batch = 1.0 - (2.0 * 64 + 1) / (65 + 64 + 1)
+    of_images = (0.0 + (1.0 - 1.0 / (1 + 0 + 1))) / 2  # the image without a defect has no part
+    cross_entropy = 20.0 / (3 * 64)
+    loss, dice = segmentation_loss("every-image", logit, truth)
+    assert dice.item() == pytest.approx(of_batch, abs=1e-6)
+    assert loss.item() == pytest.approx(of_batch + of_images + cross_entropy, abs=1e-5)
+    no_defect, _ = segmentation_loss("every-image", logit[2:], truth[2:])
+    assert no_defect.item() == pytest.approx(0.0, abs=1e-6)
+
+
 def test_the_published_text_has_the_switch_the_other_way_round():
     truth = torch.zeros(1, 1, 4, 4)
     truth[..., :2] = 1.0
@@ -550,7 +567,7 @@ def losses(output: Path) -> list[float]:
     return [event.value for event in events.Scalars("loss")]
 
 
-@pytest.mark.parametrize("loss", ["adaptive", "adaptive-as-published"])
+@pytest.mark.parametrize("loss", ["adaptive", "adaptive-as-published", "every-image"])
 def test_two_processes_train_as_one(tiny_data: Path, tmp_path: Path, loss: str):
     """By cross-entropy and by Dice, whose gradient needs the sums of both processes."""
     lines = f"steps = 20\nloss = '{loss}'\nvalidate_every = 8"
@@ -625,6 +642,16 @@ def test_recipes_are_compared_over_seeds(
     assert row["auroc"]["mean"] == pytest.approx(np.mean(figures))
     assert row["auroc"]["sd"] == pytest.approx(np.std(figures, ddof=1))
     assert table.count("\n") == 4 and "| data/Class1 | shorter | 2 | 2 |" in table
+
+    on_crops = [recipes[0], "--data", str(tiny_data / "Class1"), "--seeds", "1"]
+    on_crops += ["--runs", str(tmp_path / "crops"), "--output", str(tmp_path / "crops.json")]
+    assert run(compare, [*on_crops, "--crop", "16"]) == 0
+    run_json = json.loads(next((tmp_path / "crops").glob("*/run.json")).read_text())
+    assert run_json["recipe"]["data"]["crop"] == 16
+    assert run_json["recipe"]["data"]["crop_on_defect"] == 0.8
+    assert json.loads((tmp_path / "crops.json").read_text())["crop_px"] == 16
+    assert run(compare, [*on_crops, "--crop", "24"]) == 2
+    assert "multiple of 16" in capsys.readouterr().err
 
     finished = sorted((tmp_path / "runs").glob("*/checkpoint.safetensors"))
     times = [path.stat().st_mtime_ns for path in finished]

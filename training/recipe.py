@@ -103,9 +103,10 @@ class Recipe:
     """Images per optimizer step, over all processes."""
     seed: int = 0
     variant: str = "tiny"
-    loss: Literal["adaptive", "adaptive-as-published", "bce", "dice"] = "adaptive"
+    loss: Literal["adaptive", "adaptive-as-published", "bce", "dice", "every-image"] = "adaptive"
     """adaptive: BCE until the Dice loss is below 0.3, then Dice; decided at every step.
-    adaptive-as-published: Dice until it is below 0.3, then BCE."""
+    adaptive-as-published: Dice until it is below 0.3, then BCE.
+    every-image: Dice, plus the mean Dice of the defective images, plus BCE."""
     validate_every: int = 0
     """Steps between two looks at the validation part. The step with the fewest escapes there, then
     the highest iou_defective, then the latest becomes the checkpoint. 0 takes the last step."""
