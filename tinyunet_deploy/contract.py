@@ -64,4 +64,4 @@ def score_threshold(threshold: float) -> int:
 
 def defect_mask(score: Score, threshold: float) -> Mask:
     """uint8 {0, 255} mask of the pixels whose score is above ``score_threshold(threshold)``."""
-    return np.where(score > score_threshold(threshold), np.uint8(255), np.uint8(0))
+    return np.multiply(score > score_threshold(threshold), np.uint8(255), dtype=np.uint8)

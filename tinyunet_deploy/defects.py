@@ -87,16 +87,23 @@ class _Regions(NamedTuple):
 
     @classmethod
     def of(cls, mask: Mask, score: Score) -> _Regions:
-        count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
-        inside = mask.astype(np.bool_)
-        label_of_pixel, score_of_pixel = np.asarray(labels, np.int32)[inside], score[inside]
+        """Only the box around all regions is searched: most parts have few and small ones."""
+        x, y, width, height = cv2.boundingRect(mask)
+        box = slice(y, y + height), slice(x, x + width)
+        labels = np.zeros(mask.shape, np.int32)
+        stats = np.zeros((1, 5), np.int32)
+        if width:
+            _, inner, found, _ = cv2.connectedComponentsWithStats(mask[box], connectivity=8)
+            labels[box], stats = inner, np.asarray(found, np.int32)
+            stats[:, [cv2.CC_STAT_LEFT, cv2.CC_STAT_TOP]] += (x, y)
+        count = len(stats)
+        inside = mask[box].astype(np.bool_)
+        label_of_pixel, score_of_pixel = labels[box][inside], score[box][inside]
         sums = np.bincount(label_of_pixel, weights=score_of_pixel, minlength=count)
         max_scores = np.zeros(count, np.uint8)
         np.maximum.at(max_scores, label_of_pixel, score_of_pixel)
         areas = np.maximum(stats[:, cv2.CC_STAT_AREA], 1)
-        return cls(
-            np.asarray(labels, np.int32), np.asarray(stats, np.int32), max_scores, sums / areas
-        )
+        return cls(labels, stats, max_scores, sums / areas)
 
     def bbox(self, label: int) -> tuple[int, int, int, int]:
         x, y, width, height, _ = (int(value) for value in self.stats[label])
