@@ -63,7 +63,13 @@ def prediction(backend: Backend, path: Path) -> None:
             overlay(made.image, defect_mask(score, threshold)),
         )
         columns.append(np.vstack([_framed(cell) for cell in cells]))
-    write_png(path, np.hstack(columns))
+    _put_small(path, np.hstack(columns))
+
+
+def _put_small(path: Path, picture: np.ndarray) -> None:
+    """Write a PNG file for the web: small rather than fast."""
+    _, data = cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, 9])
+    write_atomic(path, data.tobytes())
 
 
 def _framed(cell: np.ndarray) -> np.ndarray:
@@ -94,7 +100,7 @@ def missed(backend: Backend, path: Path) -> None:
             )
             found = sorted(misses.rglob("*.png"))
             if found:
-                shutil.copyfile(found[0], path)
+                _put_small(path, cv2.imread(str(found[0])))
                 return
 
 
@@ -119,8 +125,7 @@ def tiles(backend: Backend, path: Path) -> None:
     gap = np.full((8, width, 3), 128, np.uint8)
     both = np.vstack([drawn, gap, cv2.applyColorMap(mosaic.score, cv2.COLORMAP_INFERNO)])
     small = cv2.resize(both, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-    _, data = cv2.imencode(".png", small, [cv2.IMWRITE_PNG_COMPRESSION, 9])
-    write_atomic(path, data.tobytes())
+    _put_small(path, small)
 
 
 def _large_part(side: int, places: list[tuple[int, int]]) -> Image:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks import labels
 from benchmarks import pipeline as pipeline_module
 from benchmarks.__main__ import benchmarks
 from benchmarks.compare import compare_runs
@@ -18,6 +20,7 @@ from benchmarks.matrix import KIND, SCHEMA_VERSION, read_matrix, read_run
 from benchmarks.peers import RUNNERS, read_benchmark_app, read_trtexec, time_cell, why_not_here
 from benchmarks.pipeline import pipeline
 from benchmarks.ratio import STATISTICS, Ratio, ratio_in_run
+from tinyunet_deploy import synthetic
 from tinyunet_deploy.backends import BACKENDS
 from tinyunet_deploy.cli import run
 from tinyunet_deploy.errors import DataError, RuntimeUnavailable
@@ -211,12 +214,12 @@ def test_models_take_turns_and_memory_is_told(
 def test_a_rate_counts_only_if_every_image_got_its_mask(
     tiny_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written = pipeline_module.write_png
+    written = pipeline_module._write_as_opencv
 
     def damaged(path: Path, image: Any) -> None:
         written(path, image[:-1] if path.name == "0003.png" else image)
 
-    monkeypatch.setattr(pipeline_module, "write_png", damaged)
+    monkeypatch.setattr(pipeline_module, "_write_as_opencv", damaged)
     result = tmp_path / "pipeline.json"
     assert run(pipeline, ["-m", str(tiny_onnx), "--images", "5", "-o", str(result)]) == 4
     assert not result.exists()
@@ -392,3 +395,21 @@ def test_a_broken_run_is_refused(tmp_path: Path) -> None:
     path.write_text('{"kind": "matrix"}')
     with pytest.raises(DataError, match="no result of python -m benchmarks matrix"):
         read_run(path)
+
+
+# --- what weak labels allow -----------------------------------------------------------------------
+
+
+def test_loose_labels_limit_what_a_network_can_reach(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where every label is the same the limit is 1; as they are drawn it is well below."""
+    result = tmp_path / "labels.json"
+    assert run(labels.labels, ["--defects", "1", "-o", str(result)]) == 0
+    found = json.loads(result.read_text())
+    assert set(found["classes"]) == {str(class_id) for class_id in range(1, 11)}
+    assert all(0.5 < value < 0.95 for value in found["classes"].values())
+    assert found["mean"] == pytest.approx(statistics.fmean(found["classes"].values()))
+    same = synthetic.sample(9, 0, defective=True, seed=labels.SEED).ellipse
+    monkeypatch.setattr(labels, "weak_label", lambda *_: same)
+    assert labels.limit(9, 0) == 1.0

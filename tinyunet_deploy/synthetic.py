@@ -399,6 +399,17 @@ def _enclose(truth: NDArray[np.bool_], rng: _Rng, slim: float, loose: float) -> 
     return Ellipse(a * reach, b * reach, angle, float(x), float(y))
 
 
+def weak_label(class_id: int, truth: NDArray[np.generic], rng: np.random.Generator) -> Ellipse:
+    """One draw of the label of a class around a defect, an ellipse that holds all of it.
+
+    Args:
+        class_id: 1 to 10; classes differ in how loose their labels are.
+        truth: [H, W], not zero where the defect is.
+    """
+    recipe = _RECIPES[class_id]
+    return _enclose(truth != 0, rng, recipe.slim, recipe.loose)
+
+
 def _check(classes: Sequence[int], size: int, seed: int) -> None:
     for class_id in classes:
         if class_id not in CLASSES:
@@ -433,7 +444,7 @@ def sample(class_id: int, index: int, *, defective: bool, seed: int = 0, size: i
     if not defective:
         return Sample(image, None, None, None)
     truth = weight > _TRUTH
-    ellipse = _enclose(truth, flaw, recipe.slim, recipe.loose)
+    ellipse = weak_label(class_id, truth, flaw)
     label = ellipse_mask(*ellipse, image.shape)
     return Sample(image, label, np.where(truth, 255, 0).astype(np.uint8), ellipse)
 
