@@ -17,6 +17,7 @@ import click
 
 from tinyunet_deploy.cli import run
 from tinyunet_deploy.cli.options import debug_option
+from tinyunet_deploy.contract import SIZE_MULTIPLE
 from tinyunet_deploy.files import json_value
 from training.__main__ import tune_malloc
 from training.recipe import Recipe, read_recipe
@@ -62,7 +63,7 @@ class Result:
 @click.option("--steps", type=click.IntRange(min=1), help="Instead of the recipes'.")
 @click.option(
     "--crop",
-    type=click.IntRange(min=16),
+    type=click.IntRange(min=SIZE_MULTIPLE),
     help="Crops of this side, most of them on a defect, instead of what the recipes draw: what a "
     "CPU can compare in an hour.",
 )
@@ -99,8 +100,8 @@ def compare(
     Threshold and min_area are those of the run, chosen without the test images. Prints a Markdown
     table and writes OUTPUT after every run. The same command run again goes on where it stopped.
     """
-    if crop is not None and crop % 16:
-        raise click.BadParameter("must be a multiple of 16", param_hint="--crop")
+    if crop is not None and crop % SIZE_MULTIPLE:
+        raise click.BadParameter(f"must be a multiple of {SIZE_MULTIPLE}", param_hint="--crop")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     import torch
 

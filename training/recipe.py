@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tinyunet_deploy.artifact import digest
+from tinyunet_deploy.contract import SIZE_MULTIPLE
 from tinyunet_deploy.errors import DataError
 from tinyunet_deploy.files import read_regular
 from tinyunet_deploy.model import VARIANTS
@@ -206,8 +207,8 @@ def _check(part: Any, prefix: str) -> None:
             raise ValueError(f"{prefix}{key} is over {MAX_WHOLE}")
         if key in ("steps", "batch", "every", "crop") and value < 1:
             raise ValueError(f"{prefix}{key} must be at least 1")
-    if isinstance(part, Data) and part.crop % 16:
-        raise ValueError(f"{prefix}crop is {part.crop}, not a multiple of 16")
+    if isinstance(part, Data) and part.crop % SIZE_MULTIPLE:
+        raise ValueError(f"{prefix}crop is {part.crop}, not a multiple of {SIZE_MULTIPLE}")
     if isinstance(part, Data) and 2 * part.defect_margin >= part.crop:
         raise ValueError(f"{prefix}defect_margin is {part.defect_margin}, not below half a crop")
     if isinstance(part, Data) and max(part.validation, part.defect_free) == 1.0:
