@@ -46,6 +46,7 @@ RESULTS = Path(__file__).parent / "results"
     help="An artifact; may be given again. The package's model if not given.",
 )
 @click.option("--backend", type=click.Choice(list(BACKENDS)))
+@click.option("--device", help="cpu or cuda:0; the first GPU for what needs one if not given.")
 @click.option("--images", "count", default=200, show_default=True, type=click.IntRange(min=1))
 @click.option("--rounds", default=3, show_default=True, type=click.IntRange(min=1))
 @click.option("-b", "--batch-size", default=4, show_default=True, type=click.IntRange(min=1))
@@ -59,6 +60,7 @@ RESULTS = Path(__file__).parent / "results"
 def pipeline(
     models: tuple[Path, ...],
     backend: str | None,
+    device: str | None,
     count: int,
     rounds: int,
     batch_size: int,
@@ -68,10 +70,11 @@ def pipeline(
     words = ["python", "-m", "benchmarks.pipeline"]
     words += [word for model in models for word in ("--model", model.name)]
     words += ["--backend", backend] if backend else []
+    words += ["--device", device] if device else []
     words += ["--images", str(count), "--rounds", str(rounds), "--batch-size", str(batch_size)]
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        loaded = [stack.enter_context(open_backend(model, backend)) for model in models]
+        loaded = [stack.enter_context(open_backend(model, backend, device)) for model in models]
         sides = {side for each in loaded for side in (each.contract.height, each.contract.width)}
         if len(sides) > 1:
             raise click.UsageError(f"models of the sizes {sorted(sides)} share no images")
@@ -89,6 +92,7 @@ def pipeline(
                 "model_sha256": each.artifact.sidecar.sha256,
                 "precision": each.artifact.sidecar.precision,
                 "backend": each.name,
+                "device": each.device,
                 "versions": each.versions,
                 "rounds": [],
             }

@@ -129,7 +129,7 @@ def compare(
                         data=data,
                         seed=seed,
                         steps=recipe.steps,
-                        **_figures(folder, checkpoint, device),
+                        **figures_of(folder, checkpoint, "cuda:0" if device == "cuda" else device),
                     )
                 )
                 document = {
@@ -160,17 +160,18 @@ def _on_crops(recipe: Recipe, side: int) -> Recipe:
     return dataclasses.replace(recipe, data=data)
 
 
-def _figures(folder: Path, checkpoint: Path, device: str) -> dict[str, Any]:
-    """The fields of a :class:`Result` that evaluation gives."""
+def figures_of(
+    folder: Path, checkpoint: Path, device: str, classes: Sequence[int] | None = None
+) -> dict[str, Any]:
+    """The fields of a :class:`Result` that evaluation on the test images gives."""
     from tinyunet_deploy.backends import open_backend
     from tinyunet_deploy.dagm2007 import read_dataset
     from tinyunet_deploy.evaluate import evaluate, held_out
 
-    device = "cuda:0" if device == "cuda" else device
     with open_backend(checkpoint, "torch", device) as backend:
         sidecar = backend.artifact.sidecar
         evaluation = evaluate(
-            held_out(read_dataset(folder)),
+            held_out(read_dataset(folder, classes=classes)),
             backend,
             threshold=sidecar.threshold,
             min_area=sidecar.min_area,

@@ -8,7 +8,8 @@ import math
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -50,6 +51,8 @@ from training.state import (
 log = logging.getLogger("training")
 
 CHECKPOINT = "checkpoint.safetensors"
+LOADERS = 4
+"""Threads that draw batches, each those of one step ahead."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ def train(
     machine: Machine,
     ranks: Ranks = ALONE,
     init: Path | None = None,
+    load: Callable[[int], Sequence[Tensor]] | None = None,
 ) -> Path:
     """Train, or go on where an earlier call with the same output folder stopped.
 
@@ -81,6 +85,8 @@ def train(
 
     Args:
         ranks: the processes that share every batch; each calls this, with the same arguments.
+        load: step, from 0 -> images and masks as :meth:`Sampler.batch` gives them, on any device;
+            None draws them from the sources. Called by several threads.
 
     Returns:
         The checkpoint's path, ``output/checkpoint.safetensors``.
@@ -90,10 +96,10 @@ def train(
         RuntimeUnavailable: no such device, no disk.
     """
     if not ranks.first:
-        return _train(recipe, sources, output, machine, ranks, init)
+        return _train(recipe, sources, output, machine, ranks, init, load)
     lock = lock_folder(output)
     try:
-        return _train(recipe, sources, output, machine, ranks, init)
+        return _train(recipe, sources, output, machine, ranks, init, load)
     finally:
         os.close(lock)
 
@@ -105,6 +111,7 @@ def _train(
     machine: Machine,
     ranks: Ranks,
     init: Path | None,
+    load: Callable[[int], Sequence[Tensor]] | None,
 ) -> Path:
     device = _device(machine, ranks)
     if recipe.batch % ranks.size:
@@ -137,6 +144,7 @@ def _train(
     if network.variant != recipe.variant:
         raise RefusedError(init or output, f"is a {network.variant} network", "check the recipe")
     network = network.to(device, memory_format=torch.channels_last).train()
+    torch.backends.cudnn.benchmark = True  # the size of a batch never changes
     optimizer = make_optimizer(network.parameters(), recipe.optimizer)
     half = torch.float16 if device.type == "cuda" else torch.bfloat16
     scaler = torch.amp.GradScaler(device.type, enabled=machine.amp and half is torch.float16)
@@ -150,12 +158,7 @@ def _train(
     if machine.compiled:
         forward = torch.compile(forward)
     validation = [example for source in sources for example in source.validation]
-    sampler = Sampler(sources, recipe)
-
-    def load(step: int) -> list[Tensor]:
-        batch = (torch.from_numpy(array) for array in sampler.batch(step, ranks.share))
-        return [tensor.pin_memory() if device.type == "cuda" else tensor for tensor in batch]
-
+    load = load or batch_loader(sources, recipe, device, ranks)
     curves = Curves(output / "tensorboard", first_step + 1) if ranks.first else None
     progress = Progress(
         TextColumn("training"),
@@ -175,16 +178,16 @@ def _train(
             log.info("stopped after step %d; the same command goes on from there", state.step)
 
     started = time.monotonic()
-    with stopped_by_signals(stop), progress, ThreadPoolExecutor(1) as loader:
+    with stopped_by_signals(stop), progress, ThreadPoolExecutor(LOADERS) as loaders:
         bar = progress.add_task(
             "", total=recipe.steps, completed=first_step, loss=math.nan, dice=math.nan, rate=0.0
         )
-        coming = loader.submit(load, first_step)
+        coming = deque(loaders.submit(load, first_step + ahead) for ahead in range(LOADERS))
         for step in range(first_step, recipe.steps):
             if recipe.validate_every and step and step % recipe.validate_every == 0:
                 state.consider(choose_operating_point(network, validation, ranks))
-            images, masks = coming.result()
-            coming = loader.submit(load, step + 1)
+            images, masks = coming.popleft().result()
+            coming.append(loaders.submit(load, step + LOADERS))
             images_NCHW = images.to(device, non_blocking=True)
             truth_NCHW = masks.to(device, non_blocking=True).float()
             for group in optimizer.param_groups:
@@ -231,6 +234,19 @@ def _train(
             _finish(checkpoint)
     ranks.wait()
     return checkpoint
+
+
+def batch_loader(
+    sources: Sequence[Source], recipe: Recipe, device: torch.device, ranks: Ranks = ALONE
+) -> Callable[[int], Sequence[Tensor]]:
+    """Step -> this process's images and masks, in page-locked memory if they go to a GPU."""
+    sampler = Sampler(sources, recipe)
+
+    def load(step: int) -> Sequence[Tensor]:
+        batch = (torch.from_numpy(array) for array in sampler.batch(step, ranks.share))
+        return [tensor.pin_memory() if device.type == "cuda" else tensor for tensor in batch]
+
+    return load
 
 
 def _claim(output: Path, run: dict[str, Any]) -> None:

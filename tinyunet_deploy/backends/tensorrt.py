@@ -31,6 +31,7 @@ class TensorRTBackend(Backend):
         device: ``cuda:N``.
         here: TensorRT, the sidecar's flavour of it if None.
         gpu: the GPU itself, the one that ``device`` names if None.
+        graphs: replay each batch size's work as one CUDA graph where that can be captured.
 
     Raises:
         ArtifactError: the plan is of another TensorRT or GPU, damaged, or not of our contract.
@@ -46,6 +47,7 @@ class TensorRTBackend(Backend):
         *,
         here: TensorRT | None = None,
         gpu: Device | None = None,
+        graphs: bool = True,
     ) -> None:
         super().__init__(artifact, device)
         origin = artifact.sidecar.origin
@@ -67,7 +69,7 @@ class TensorRTBackend(Backend):
             gpu = PyCUDADevice(index)
         elif built:
             check_gpu(artifact, gpu.gpu)
-        self._loaded = _Loaded(artifact, here.module, gpu)
+        self._loaded = _Loaded(artifact, here.module, gpu, graphs)
         self._close = weakref.finalize(self, self._loaded.close)
         self._versions = {here.flavour: here.version, **gpu.versions}
         sidecar = dataclasses.replace(artifact.sidecar, contract=self._loaded.contract)
@@ -185,10 +187,11 @@ class _Slot:
 class _Loaded:
     """A deserialised plan and all that runs it; each method makes the GPU's context current."""
 
-    def __init__(self, artifact: Artifact, trt: Any, device: Device) -> None:
+    def __init__(self, artifact: Artifact, trt: Any, device: Device, graphs: bool) -> None:
         self._path = artifact.path
         self._trt = trt
         self._device = device
+        self._graphs = graphs
         self._log = nvidia.logger(trt)
         self._slots: list[_Slot] = []
         self._runtime: Any = None
@@ -295,7 +298,11 @@ class _Loaded:
         slot.stream.synchronize()
         if not ready:
             raise self._failed()
-        graph = self._device.capture(slot.stream, lambda: bool(context.execute_async_v3(handle)))
+        graph = None
+        if self._graphs:
+            graph = self._device.capture(
+                slot.stream, lambda: bool(context.execute_async_v3(handle))
+            )
         return _Program(context, graph)
 
     def _failed(self) -> RuntimeUnavailable:

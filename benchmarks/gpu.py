@@ -1,0 +1,161 @@
+"""``python -m benchmarks.gpu``: a GPU beside published figures, with CUDA graphs and without.
+
+Every model is loaded twice, with and without graphs, and the two take turns. Batches lie in
+memory; answers are held against each other: a graph that computes something else cannot win.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import numpy as np
+
+from tinyunet_deploy import nvidia, synthetic
+from tinyunet_deploy.artifact import read_artifact
+from tinyunet_deploy.backends import Backend
+from tinyunet_deploy.cli import run
+from tinyunet_deploy.cli.options import NumberList
+from tinyunet_deploy.contract import Batch
+from tinyunet_deploy.errors import GateFailed
+from tinyunet_deploy.files import write_atomic
+from tinyunet_deploy.machine import describe_machine
+
+PUBLISHED: Final = {
+    "A100 FP16": {1: 248, 8: 761, 16: 823},
+    "V100 FP16": {1: 158, 8: 438, 16: 469},
+}
+"""Images/s at 512x512 by batch, published with NVIDIA's U-Net Industrial for TensorFlow 1."""
+RESULTS = Path(__file__).parent / "results"
+WARM_UP: Final = 10
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "-m",
+    "--model",
+    "models",
+    multiple=True,
+    required=True,
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="An ONNX file or a plan; may be given again.",
+)
+@click.option("--device", default="cuda:0", show_default=True)
+@click.option("-b", "--batch-size", "sizes", type=NumberList("batch sizes"), default="1,8,16")
+@click.option("--calls", default=100, show_default=True, type=click.IntRange(min=1))
+@click.option("--rounds", default=3, show_default=True, type=click.IntRange(min=1))
+@click.option(
+    "-o",
+    "--output",
+    default=RESULTS / "gpu.json",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="benchmarks/results/gpu.json if not given.",
+)
+def gpu(
+    models: tuple[Path, ...],
+    device: str,
+    sizes: tuple[int, ...],
+    calls: int,
+    rounds: int,
+    output: Path,
+) -> None:
+    """Measure each model in each batch size, with CUDA graphs and without."""
+    words = ["python", "-m", "benchmarks.gpu", *(f"--model={path.name}" for path in models)]
+    words += ["--device", device, "--batch-size", ",".join(map(str, sizes))]
+    words += ["--calls", str(calls), "--rounds", str(rounds)]
+    rows = []
+    for model in models:
+        loaded = {graphs: _load(model, device, graphs) for graphs in (True, False)}
+        for size in sizes:
+            height, width = loaded[True].contract.height, loaded[True].contract.width
+            batch = np.stack(
+                [
+                    synthetic.sample(1 + n % 10, n, defective=n % 2 == 1, size=max(height, width))
+                    .image[:height, :width]
+                    for n in range(size)
+                ]
+            )[:, None]  # fmt: skip
+            scores = [backend.run(batch).score.astype(int) for backend in loaded.values()]
+            apart = int(np.abs(scores[0] - scores[1]).max())
+            if apart > 1:
+                raise GateFailed(model, f"answers {apart} apart of 255 with and without graphs")
+            measured: dict[bool, list[dict[str, float]]] = {True: [], False: []}
+            for _ in range(rounds):
+                for graphs, backend in loaded.items():
+                    measured[graphs].append(_measure(backend, batch, calls))
+            for graphs, found in measured.items():
+                row: dict[str, Any] = {
+                    "model": model.name,
+                    "precision": loaded[graphs].artifact.sidecar.precision,
+                    "backend": loaded[graphs].name,
+                    "versions": loaded[graphs].versions,
+                    "batch_size": size,
+                    "cuda_graphs": graphs,
+                    "rounds": found,
+                    **{key: statistics.median(one[key] for one in found) for key in found[0]},
+                }
+                rows.append(row)
+                click.echo(
+                    f"{model.name:24} batch {size:2} graphs {'on ' if graphs else 'off'} "
+                    f"{row['images_per_s']:8.1f} images/s   device {row['device_ms']:7.3f} ms   "
+                    f"call {row['call_ms']:7.3f} ms   p99 {row['call_p99_ms']:7.3f} ms"
+                )
+        for backend in loaded.values():
+            backend.close()
+    fields = {
+        "schema_version": 1,
+        "kind": "gpu",
+        "command": shlex.join(words),
+        "machine": describe_machine(),
+        "gpu": nvidia.gpu(nvidia.gpu_index(device))._asdict(),
+        "clocks_after": getattr(nvidia.clocks(nvidia.gpu_index(device)), "_asdict", dict)(),
+        "formula": f"per round {WARM_UP} calls uncounted, then {calls} one at a time (device_ms, "
+        "call_ms: median; call_ms is from uint8 arrays in memory to uint8 arrays in memory), then "
+        "as many as the backend overlaps (images_per_s = images / seconds); the row gives the "
+        "median of the rounds",
+        "published_images_per_s": PUBLISHED,
+        "results": rows,
+    }
+    write_atomic(output, json.dumps(fields, indent=1).encode() + b"\n", durable=True)
+    click.echo(output)
+
+
+def _load(model: Path, device: str, graphs: bool) -> Backend:
+    artifact = read_artifact(model)
+    if artifact.sidecar.kind == "plan":
+        from tinyunet_deploy.backends.tensorrt import TensorRTBackend
+
+        return TensorRTBackend(artifact, device, graphs=graphs)
+    from tinyunet_deploy.backends.onnxruntime import ONNXRuntimeBackend
+
+    return ONNXRuntimeBackend(artifact, device, graphs=graphs)
+
+
+def _measure(backend: Backend, batch: Batch, calls: int) -> dict[str, float]:
+    for _ in range(WARM_UP):
+        backend.run(batch)
+    device_ms, call_ms = [], []
+    for _ in range(calls):
+        began = time.perf_counter()
+        device_ms.append(backend.run(batch).device_ms)
+        call_ms.append((time.perf_counter() - began) * 1e3)
+    began = time.perf_counter()
+    for _ in backend.run_many(batch for _ in range(calls)):
+        pass
+    seconds = time.perf_counter() - began
+    return {
+        "device_ms": statistics.median(device_ms),
+        "call_ms": statistics.median(call_ms),
+        "call_p99_ms": sorted(call_ms)[max(0, -(-99 * calls // 100) - 1)],
+        "images_per_s": calls * len(batch) / seconds,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(run(gpu))
