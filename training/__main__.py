@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import sys
@@ -66,12 +67,13 @@ def training(
     from training.recipe import read_recipe
 
     chosen = read_recipe(recipe, steps=steps, seed=seed, variant=variant)
+    read = functools.cache(functools.partial(read_source, classes=classes, recipe=chosen))
     with join_ranks() as ranks:
         level = logging.INFO if ranks.first else logging.WARNING
         logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
         checkpoint = train(
             chosen,
-            [read_source(folder, classes, chosen) for folder in folders],
+            [read(folder) for folder in folders],
             output,
             machine=Machine(device, amp, compiled, save_every),
             ranks=ranks,

@@ -78,12 +78,14 @@ def read_source(root: Path, classes: Sequence[int] | None, recipe: Recipe) -> So
 
 def sources_digest(sources: Iterable[Source]) -> str:
     """sha256 over the pixels of all images and masks, in order."""
-    parts = [
-        digest(example.image.tobytes() + example.mask.tobytes())
-        for source in sources
-        for example in (*source.defective, *source.defect_free, *source.validation)
-    ]
-    return digest("".join(parts).encode())
+    known: dict[int, str] = {}
+    for source in (sources := list(sources)):
+        if id(source) not in known:  # a folder may take several turns
+            known[id(source)] = "".join(
+                digest(example.image.tobytes() + example.mask.tobytes())
+                for example in (*source.defective, *source.defect_free, *source.validation)
+            )
+    return digest("".join(known[id(source)] for source in sources).encode())
 
 
 class Sampler:

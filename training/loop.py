@@ -157,7 +157,8 @@ def _train(
     forward = ranks.wrap(network)
     if machine.compiled:
         forward = torch.compile(forward)
-    validation = [example for source in sources for example in source.validation]
+    once = {id(source): source for source in sources}.values()  # a folder may take several turns
+    validation = [example for source in once for example in source.validation]
     load = load or batch_loader(sources, recipe, device, ranks)
     curves = Curves(output / "tensorboard", first_step + 1) if ranks.first else None
     progress = Progress(
@@ -187,7 +188,6 @@ def _train(
             if recipe.validate_every and step and step % recipe.validate_every == 0:
                 state.consider(choose_operating_point(network, validation, ranks))
             images, masks = coming.popleft().result()
-            coming.append(loaders.submit(load, step + LOADERS))
             images_NCHW = images.to(device, non_blocking=True)
             truth_NCHW = masks.to(device, non_blocking=True).float()
             for group in optimizer.param_groups:
@@ -200,6 +200,8 @@ def _train(
                 logit_NCHW = forward(normalize(images_NCHW))
             loss, dice = segmentation_loss(recipe.loss, logit_NCHW, truth_NCHW, ranks)
             optimizer.zero_grad(set_to_none=True)
+            # now, as this thread has little left to do but wait for a GPU: no launch is held up
+            coming.append(loaders.submit(load, step + LOADERS))
             scaler.scale(loss).backward()
             with state.changing:
                 scaler.step(optimizer)
