@@ -19,7 +19,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tinyunet_deploy.timing import UNACCOUNTED, Ceiling, StageTable
+from tinyunet_deploy.timing import QUEUEING, UNACCOUNTED, Ceiling, StageTable
 
 _VARIABLES: Final = (
     "ink", "muted", "rule", "paper", "gate", "pass", "int8", "fp16", "fp32", "peer",
@@ -207,42 +207,48 @@ def batch_sweep(rows: Sequence[tuple[Series, Sequence[int], Sequence[float]]]) -
         return _svg(figure, "batches", "Throughput by batch size")
 
 
-def stages(tables: Sequence[tuple[str, StageTable]]) -> str:
-    """Stacked bars of where an image's time goes; ``unaccounted`` is hatched."""
+def stages(panels: Sequence[tuple[str, Sequence[tuple[str, StageTable]]]]) -> str:
+    """Stacked bars of where an image's time goes; ``unaccounted`` is hatched.
+
+    Args:
+        panels: title -> labelled tables, each panel with a scale of its own.
+    """
     with mpl.rc_context(_STYLE):
-        figure, axes = _figure(1.25 + 0.42 * len(tables))
-        names = list(dict.fromkeys(row.stage for _, table in tables for row in table.rows))
-        shown = {
-            stage
-            for stage in names
-            for _, table in tables
-            for row in table.rows
-            if row.stage == stage and row.ms_per_image > 0
-        }
-        for index, stage in enumerate(names):
-            if stage not in shown:
-                continue
-            lefts, widths = [], []
-            for _, table in tables:
-                order = [row.stage for row in table.rows]
-                at = order.index(stage) if stage in order else len(order)
-                lefts.append(sum(row.ms_per_image for row in table.rows[:at]))
-                widths.append(table.rows[at].ms_per_image if at < len(order) else 0.0)
-            open_ = stage == UNACCOUNTED
-            axes.barh(
-                range(len(tables)), widths, left=lefts, height=0.62, label=stage,
-                color=_COLORS["paper"] if open_ else _COLORS[f"stage-{index % 9}"],
-                edgecolor=_COLORS["gate"] if open_ else _COLORS["paper"],
-                hatch="/////" if open_ else None, linewidth=0.5,
-            )  # fmt: skip
-        axes.set_yticks(range(len(tables)), [label for label, _ in tables])
-        axes.tick_params(axis="y", length=0, labelcolor=_COLORS["ink"])
-        axes.invert_yaxis()
-        axes.spines["left"].set_visible(False)
-        axes.grid(visible=False, axis="y")
-        axes.set_xlabel("ms per image")
-        _legend(figure, axes, columns=5)
+        count = sum(len(tables) for _, tables in panels)
+        figure = Figure(figsize=(_WIDTH, 1.25 + 0.75 * len(panels) + 0.42 * count))
+        heights = [len(tables) for _, tables in panels]
+        rows = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
+        everything = [table for _, tables in panels for _, table in tables]
+        names = list(dict.fromkeys(row.stage for table in everything for row in table.rows))
+        for axes, (title, tables) in zip(rows, panels, strict=True):
+            _stage_bars(axes, names, tables)
+            axes.set_title(title)
+        rows[-1].set_xlabel("ms per image")
+        _legend(figure, rows[0], columns=5)
         return _svg(figure, "stages", "Where the time goes")
+
+
+def _stage_bars(axes: Axes, names: Sequence[str], tables: Sequence[tuple[str, StageTable]]) -> None:
+    """One bar a table, its stages in their order; waiting in a queue is no work and left out."""
+    times = [{row.stage: row.ms_per_image for row in table.rows} for _, table in tables]
+    lefts = [0.0] * len(tables)
+    for index, stage in enumerate(names):
+        if stage == QUEUEING:
+            continue
+        widths = [time.get(stage, 0.0) for time in times]
+        open_ = stage == UNACCOUNTED
+        axes.barh(
+            range(len(tables)), widths, left=lefts, height=0.62, label=stage,
+            color=_COLORS["paper"] if open_ else _COLORS[f"stage-{index % 9}"],
+            edgecolor=_COLORS["gate"] if open_ else _COLORS["paper"],
+            hatch="/////" if open_ else None, linewidth=0.5,
+        )  # fmt: skip
+        lefts = [left + width for left, width in zip(lefts, widths, strict=True)]
+    axes.set_yticks(range(len(tables)), [label for label, _ in tables])
+    axes.tick_params(axis="y", length=0, labelcolor=_COLORS["ink"])
+    axes.invert_yaxis()
+    axes.spines["left"].set_visible(False)
+    axes.grid(visible=False, axis="y")
 
 
 class Measured(NamedTuple):

@@ -1,8 +1,8 @@
 """The results that a report is made of: read, told apart, and joined.
 
 Results are told apart by what is in them: `tinyunet benchmark`, `python -m benchmarks matrix`,
-`python -m benchmarks.pipeline`, `tinyunet evaluate`, `tinyunet parity`, `tinyunet line-sim`,
-`tinyunet tune`, and the sidecars of TensorRT plans.
+`python -m benchmarks.pipeline`, `python -m benchmarks.gpu`, `tinyunet evaluate`, `tinyunet parity`,
+`tinyunet line-sim`, `tinyunet tune`, and the sidecars of TensorRT plans.
 They are joined by the sha256 of the artifact and the name of the backend.
 """
 
@@ -36,6 +36,7 @@ class Results:
     parities: dict[Path, dict[str, Any]] = field(default_factory=dict)
     lines: dict[Path, dict[str, Any]] = field(default_factory=dict)
     pipelines: dict[Path, dict[str, Any]] = field(default_factory=dict)
+    gpus: dict[Path, dict[str, Any]] = field(default_factory=dict)
     tunings: dict[Path, dict[str, Any]] = field(default_factory=dict)
     plans: dict[Path, Sidecar] = field(default_factory=dict)
     """By the plan's path."""
@@ -47,7 +48,9 @@ class Results:
 
 
 def read_results(paths: Sequence[Path]) -> Results:
-    """All results in files and folders. In a folder, what is no result is passed over.
+    """All results in files and folders.
+
+    In a folder, what is no result is passed over, and so is a folder with a report of its own.
 
     Raises:
         DataError: a file is no result, or there is none at all.
@@ -55,9 +58,10 @@ def read_results(paths: Sequence[Path]) -> Results:
     results = Results()
     for path in paths:
         if path.is_dir():
-            runs = {found.parent for found in path.rglob("run.json")}
+            apart = {found.parent / "cells" for found in path.rglob("run.json")}
+            apart |= {found.parent for found in path.rglob("report.html")} - {path}
             for found in sorted(path.rglob("*.json")):
-                if not any((run / "cells") in found.parents for run in runs):
+                if not apart & set(found.parents):
                     _take(results, found)
         elif not _take(results, path):
             raise DataError(path, "is no result that the report knows", _COMMANDS)
@@ -68,7 +72,7 @@ def read_results(paths: Sequence[Path]) -> Results:
 
 _COMMANDS: Final = (
     "they come from tinyunet benchmark, evaluate, parity, line-sim, tune, build, "
-    "python -m benchmarks matrix and python -m benchmarks.pipeline"
+    "python -m benchmarks matrix, python -m benchmarks.pipeline and python -m benchmarks.gpu"
 )
 
 
@@ -101,6 +105,8 @@ def _take(results: Results, path: Path) -> bool:
         results.lines[path] = fields
     elif fields.get("kind") == "pipeline":
         results.pipelines[path] = fields
+    elif fields.get("kind") == "gpu":
+        results.gpus[path] = fields
     else:
         return False
     return True
@@ -216,7 +222,7 @@ def one_per_data_set(results: Results) -> list[dict[str, Any]]:
 def machines_of(results: Results) -> list[dict[str, Any]]:
     """The different machines of all results that name theirs."""
     all_ = [each.machine for each in results.benchmarks.values()]
-    tables = (results.matrices, results.parities, results.lines, results.pipelines)
+    tables = (results.matrices, results.parities, results.lines, results.pipelines, results.gpus)
     all_ += [each["machine"] for table in tables for each in table.values() if "machine" in each]
     different: list[dict[str, Any]] = []
     for machine in all_:

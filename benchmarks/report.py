@@ -41,6 +41,7 @@ from benchmarks.sections import (
     machine_and_versions,
     operating_points,
     peers,
+    published,
     roofline,
     stages,
 )
@@ -89,6 +90,7 @@ def _sections(results: Results, data: Path | None) -> list[Section]:
         latency(results),
         batches(results),
         stages(results),
+        *published(results),
         files_to_masks(results),
         roofline(results),
         *line_speeds(results),

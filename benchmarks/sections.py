@@ -270,12 +270,21 @@ def stages(results: Results) -> Section:
     tables = [table for each in results.benchmarks.values() for table in each.stages]
     if not tables:
         return _no_benchmark(section, "From file to mask and report, stage by stage.")
-    labels = [(f"{stem(table.model)}\n{table.backend} · {table.mode}", table) for table in tables]
-    section.svg = figures.stages(labels)
+    panels = []
+    for mode, title in (("serial", "One after the other"), ("pipelined", "Overlapped")):
+        labels = [
+            (f"{stem(table.model)}\n{table.backend} · {table.batch_size}", table)
+            for table in tables
+            if table.mode == mode
+        ]
+        if labels:
+            panels.append((title, labels))
+    section.svg = figures.stages(panels)
     worst = max(abs(table.unaccounted_share) for table in tables)
     section.lead = [
         "An image's own way from file to mask and line of the report. In the pipeline images "
-        "overlap, so that way is longer than the time between two images.",
+        "overlap, so that way is longer than the time between two images. The number behind a "
+        "backend is the batch. Bars leave out the waiting in queues, which is in the table.",
         f"At most {100 * worst:.1f} % is unaccounted for.",
     ]
     names = list(dict.fromkeys(row.stage for table in tables for row in table.rows))
@@ -286,10 +295,48 @@ def stages(results: Results) -> Section:
     rows.append(("sum", *(number(table.total_ms_per_image) for table in tables)))
     rows.append(("images/s", *(f"{table.images_per_s:.2f}" for table in tables)))
     rows.append(("of the raw backend", *(f"{100 * table.share_of_raw:.0f} %" for table in tables)))
-    head = ("ms per image", *(label.replace("\n", " ") for label, _ in labels))
+    head = (
+        "ms per image",
+        *(
+            f"{stem(table.model)} · {table.backend} · {table.batch_size} {table.mode}"
+            for table in tables
+        ),
+    )
     section.tables = [Table(head, rows)]
     section.commands = [each.command for each in results.benchmarks.values() if each.stages]
     return section
+
+
+def published(results: Results) -> list[Section]:
+    """What `python -m benchmarks.gpu` measured beside the reference's published figures."""
+    if not results.gpus:
+        return []
+    section = Section("A GPU beside published figures")
+    first = next(iter(results.gpus.values()))
+    section.lead = [
+        f"{first['gpu']['name']}, images in memory, with CUDA graphs and without, in images per "
+        "second. Published are those of NVIDIA's U-Net Industrial, the same network in TensorFlow."
+    ]
+    batches_ = sorted(
+        {row["batch_size"] for each in results.gpus.values() for row in each["results"]}
+    )
+    rows = [
+        (f"published, {name}", "", *(number(rates.get(str(batch))) for batch in batches_))
+        for name, rates in first["published_images_per_s"].items()
+    ]
+    for each in results.gpus.values():
+        for graphs in (True, False):
+            found = {
+                row["batch_size"]: row for row in each["results"] if row["cuda_graphs"] is graphs
+            }
+            one = next(iter(found.values()))
+            label = f"{stem(one['model'])} ({one['precision']}) · {one['backend']}"
+            rates = (found[batch]["images_per_s"] if batch in found else None for batch in batches_)
+            rows.append((label, "graphs" if graphs else "no graphs", *map(number, rates)))
+    section.tables = [Table(("", "", *(f"batch {batch}" for batch in batches_)), rows)]
+    section.notes = [each["formula"] for each in [first]]
+    section.commands = [each["command"] for each in results.gpus.values()]
+    return [section]
 
 
 def files_to_masks(results: Results) -> Section:

@@ -15,6 +15,7 @@ from tinyunet_deploy.backends.onnxruntime import (
     DeviceBinding,
     ONNXRuntimeTensorRTBackend,
     cache_folder,
+    cuda_options,
     tensorrt_options,
 )
 from tinyunet_deploy.contract import Contract
@@ -92,6 +93,13 @@ def test_the_tensorrt_provider_builds_what_the_file_is(
     assert options["trt_profile_opt_shapes"] == "image:4x1x16x16"
     assert options["trt_profile_max_shapes"] == "image:4x1x16x16"
     assert options["trt_engine_cache_path"] == options["trt_timing_cache_path"] == str(tmp_path)
+
+
+def test_cuda_graphs_are_asked_for_where_onnxruntime_takes_them() -> None:
+    assert cuda_options(artifact(b""), 1, True)["enable_cuda_graph"] == 1
+    assert cuda_options(artifact(b"", "int8"), 1, True)["enable_cuda_graph"] == 0
+    assert cuda_options(artifact(b""), 1, False)["enable_cuda_graph"] == 0
+    assert cuda_options(artifact(b""), 1, True)["device_id"] == 1
 
 
 def test_cached_engines_belong_to_one_file(monkeypatch: pytest.MonkeyPatch) -> None:

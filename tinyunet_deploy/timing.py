@@ -28,6 +28,7 @@ PERCENTILE_FORMULA: Final = (
     "nearest rank: the ceil(p n)-th smallest of all n samples, none left out; null where no sample "
     "is above that rank (n < 1 / (1 - p)), as it would be the maximum under another name"
 )
+QUEUEING: Final = "queueing"
 UNACCOUNTED: Final = "unaccounted"
 STAGES: Final = (
     "read",
@@ -38,7 +39,7 @@ STAGES: Final = (
     "post-process",
     "encode",
     "write",
-    "queueing",
+    QUEUEING,
     UNACCOUNTED,
 )
 """Rows of a stage table, in the order in which an image meets them."""

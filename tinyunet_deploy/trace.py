@@ -8,12 +8,10 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from tinyunet_deploy.backends import Run
-from tinyunet_deploy.timing import STAGES, UNACCOUNTED, StageRow
-
-_WAITING: Final = "queueing"
+from tinyunet_deploy.timing import QUEUEING, STAGES, UNACCOUNTED, StageRow
 
 
 class Span(NamedTuple):
@@ -55,7 +53,7 @@ class Trace:
         """Each image has waited since its last span ended, until now."""
         now = time.perf_counter()
         for image in images:
-            self._add(_WAITING, (image,), self._last.get(image, now), now)
+            self._add(QUEUEING, (image,), self._last.get(image, now), now)
 
     def ran(self, images: tuple[int, ...], started_s: float, run: Run) -> None:
         """A batch that was handed to the backend at ``started_s`` has its scores now.
@@ -68,7 +66,7 @@ class Trace:
         computed = now - run.copy_out_ms / 1e3
         computing = max(computed - run.device_ms / 1e3, copied_in)
         self._add("copy in", images, started_s, copied_in)
-        self._add(_WAITING, images, copied_in, computing)
+        self._add(QUEUEING, images, copied_in, computing)
         self._add("run", images, computing, computed)
         self._add("copy out", images, computed, now)
 
@@ -92,7 +90,7 @@ def serial_rows(trace: Trace, wall_s: float, images: int) -> tuple[StageRow, ...
     """
     total: dict[str, float] = defaultdict(float)
     for each in trace.spans:
-        if each.stage != _WAITING:  # one thread: while an image waits, others are worked on
+        if each.stage != QUEUEING:  # one thread: while an image waits, others are worked on
             total[each.stage] += each.seconds
     total[UNACCOUNTED] = wall_s - sum(total.values())
     return tuple(
@@ -147,7 +145,7 @@ def chrome_trace(traces: Sequence[tuple[str, Trace]]) -> str:
                 "ts": (each.started_s - origin) * 1e6,
                 "args": {"images": list(each.images)},
             }
-            if each.stage == _WAITING:
+            if each.stage == QUEUEING:
                 events.append({**event, "ph": "b", "id": number})
                 end = (each.ended_s - origin) * 1e6
                 events.append({**event, "ph": "e", "id": number, "ts": end})
