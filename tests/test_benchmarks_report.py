@@ -208,6 +208,45 @@ def test_memory_is_that_of_the_round_in_which_it_grew_most(tmp_path: Path) -> No
     assert row in output.read_text().splitlines()
 
 
+def made_up_gpu(path: Path) -> Path:
+    """What `python -m benchmarks.gpu` writes, as far as the report reads it."""
+    rows = [
+        {"model": "tiny.fp16.onnx", "precision": "fp16", "backend": "onnxruntime",
+         "batch_size": batch, "cuda_graphs": graphs, "images_per_s": 100.0 * batch + graphs}
+        for batch in (1, 8) for graphs in (True, False)
+    ]  # fmt: skip
+    fields = {
+        "schema_version": 1, "kind": "gpu", "command": "python -m benchmarks.gpu", "formula": "f",
+        "gpu": {"name": "NVIDIA X", "compute_capability": "8.0"}, "results": rows,
+        "published_images_per_s": {"A100 FP16": {"1": 248, "8": 761, "16": 823}},
+    }  # fmt: skip
+    path.write_text(json.dumps(fields))
+    return path
+
+
+def test_a_gpu_stands_beside_what_was_published(tmp_path: Path) -> None:
+    output = tmp_path / "report.md"
+    assert (
+        run(benchmarks, ["report", str(made_up_gpu(tmp_path / "g.json")), "-o", str(output)]) == 0
+    )
+    lines = output.read_text().splitlines()
+    assert "| published, A100 FP16 |  | 248.0 | 761.0 |" in lines
+    assert "| tiny.fp16 (fp16) · onnxruntime | graphs | 101.0 | 801.0 |" in lines
+    assert "| tiny.fp16 (fp16) · onnxruntime | no graphs | 100.0 | 800.0 |" in lines
+
+
+def test_a_folder_with_a_report_of_its_own_is_left_to_it(tmp_path: Path) -> None:
+    made_up_pipeline(tmp_path / "pipeline.json")
+    (tmp_path / "other").mkdir()
+    made_up_gpu(tmp_path / "other" / "gpu.json")
+    output = tmp_path / "report.md"
+    for own, found in ((False, True), (True, False)):
+        if own:
+            (tmp_path / "other" / "report.html").write_text("a report")
+        assert run(benchmarks, ["report", str(tmp_path), "-o", str(output)]) == 0
+        assert ("A GPU beside published figures" in output.read_text()) is found
+
+
 def test_what_must_not_be_shipped_is_said_at_the_top(report: Path) -> None:
     text = report.read_text()
     summary = text[text.index("Summary") : text.index("<h2><span>1</span>")]

@@ -28,7 +28,7 @@ from tinyunet_deploy.files import lock_folder
 from tinyunet_deploy.model import TinyUNet, normalize
 from training.__main__ import training
 from training.compare import compare
-from training.data import Sampler, read_source
+from training.data import Sampler, read_source, sources_digest
 from training.distributed import Ranks
 from training.loop import Machine, has_bfloat16, train
 from training.loss import segmentation_loss
@@ -36,6 +36,7 @@ from training.operating_point import OperatingPoint
 from training.optimizer import RMSPropTF, learning_rate
 from training.recipe import Augment, Data, OneCycle, Recipe, RMSProp, Staircase, read_recipe
 from training.rounding import int8_activations, rounds
+from training.speed import speed
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SMALL = Recipe(
@@ -480,6 +481,56 @@ def test_the_best_step_is_kept(
     assert sidecar.origin["step"] == 4
     assert (sidecar.threshold, sidecar.min_area) == (0.35, 8)
     assert final_bytes(tmp_path / "long") == final_bytes(tmp_path / "short")
+
+
+def test_a_folder_that_takes_two_turns_is_read_and_counted_once(tiny_data: Path, tmp_path: Path):
+    source, again = (read_source(tiny_data, None, SMALL) for _ in range(2))
+    assert sources_digest([source, source]) == sources_digest([source, again])
+    assert sources_digest([source, source]) != sources_digest([source])
+    train(SMALL, [source, source], tmp_path / "run", machine=Machine())
+    _, sidecar = load_checkpoint(tmp_path / "run" / "checkpoint.safetensors")
+    validation = len(source.validation)
+    assert sidecar.origin["images"]["validation"] == validation
+    assert sidecar.origin["images"]["defective"] == len(source.defective)
+    assert sidecar.origin["operating_point"]["validation_images"] == validation
+
+
+def test_batches_that_are_handed_in_train_the_same(tiny_data: Path, tmp_path: Path):
+    source = read_source(tiny_data, None, SMALL)
+    asked = []
+
+    def load(step: int) -> list[torch.Tensor]:
+        asked.append(step)
+        return [torch.from_numpy(array) for array in Sampler([source], SMALL).batch(step)]
+
+    train(SMALL, [source], tmp_path / "own", machine=Machine())
+    train(SMALL, [source], tmp_path / "handed", machine=Machine(), load=load)
+    assert final_bytes(tmp_path / "own") == final_bytes(tmp_path / "handed")
+    assert sorted(asked)[: SMALL.steps] == list(range(SMALL.steps))
+
+
+@pytest.mark.slow
+def test_speed_times_both_precisions_and_refuses_too_few_steps(
+    tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    recipe = write_recipe(tmp_path / "small.toml", "steps = 60")
+    words = [str(recipe), "--data", str(tiny_data), "--runs", str(tmp_path / "runs")]
+    words += ["-o", str(tmp_path / "speed.json")]
+    assert run(speed, [*words, "--steps", "40"]) == 4
+    assert "--steps: are too few" in capsys.readouterr().err
+    expected = 0 if has_bfloat16() else 5
+    assert run(speed, [*words, "--resident-steps", "50"]) == expected
+    if expected == 0:
+        result = json.loads((tmp_path / "speed.json").read_text())
+        assert [each["precision"] for each in result["results"]] == ["float32", "amp"]
+        for each in result["results"]:
+            assert each["share_of_resident"] == pytest.approx(
+                each["images_per_s"] / each["resident_images_per_s"]
+            )
+            assert each["seconds_to_train"] > 16 / each["images_per_s"]
+            assert each["defective"] > 0
+        assert run(speed, [*words, "--resident-steps", "50"]) == 4
+        assert "cannot be timed again" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

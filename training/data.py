@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,15 +76,20 @@ def read_source(root: Path, classes: Sequence[int] | None, recipe: Recipe) -> So
     return Source(root.resolve().name, defective, defect_free, held_apart)
 
 
-def sources_digest(sources: Iterable[Source]) -> str:
+def different(sources: Sequence[Source]) -> list[Source]:
+    """Each source once, though it may take several turns."""
+    return list({id(source): source for source in sources}.values())
+
+
+def sources_digest(sources: Sequence[Source]) -> str:
     """sha256 over the pixels of all images and masks, in order."""
-    known: dict[int, str] = {}
-    for source in (sources := list(sources)):
-        if id(source) not in known:  # a folder may take several turns
-            known[id(source)] = "".join(
-                digest(example.image.tobytes() + example.mask.tobytes())
-                for example in (*source.defective, *source.defect_free, *source.validation)
-            )
+    known = {
+        id(source): "".join(
+            digest(example.image.tobytes() + example.mask.tobytes())
+            for example in (*source.defective, *source.defect_free, *source.validation)
+        )
+        for source in different(sources)
+    }
     return digest("".join(known[id(source)] for source in sources).encode())
 
 

@@ -32,7 +32,7 @@ from tinyunet_deploy.files import lock_folder, write_atomic
 from tinyunet_deploy.golden import write_golden
 from tinyunet_deploy.model import TinyUNet, normalize
 from training.curves import Curves
-from training.data import Sampler, Source, sources_digest
+from training.data import Sampler, Source, different, sources_digest
 from training.distributed import ALONE, Ranks
 from training.loss import segmentation_loss
 from training.operating_point import choose_operating_point
@@ -157,8 +157,7 @@ def _train(
     forward = ranks.wrap(network)
     if machine.compiled:
         forward = torch.compile(forward)
-    once = {id(source): source for source in sources}.values()  # a folder may take several turns
-    validation = [example for source in once for example in source.validation]
+    validation = [example for source in different(sources) for example in source.validation]
     load = load or batch_loader(sources, recipe, device, ranks)
     curves = Curves(output / "tensorboard", first_step + 1) if ranks.first else None
     progress = Progress(
@@ -327,9 +326,9 @@ def _save_best(
             "sources": [source.name for source in sources],
             "classes": sorted(classes),
             "images": {
-                "defective": sum(len(s.defective) for s in sources),
-                "defect_free": sum(len(s.defect_free) for s in sources),
-                "validation": sum(len(s.validation) for s in sources),
+                "defective": sum(len(s.defective) for s in different(sources)),
+                "defect_free": sum(len(s.defect_free) for s in different(sources)),
+                "validation": sum(len(s.validation) for s in different(sources)),
             },
             "operating_point": best.point.as_dict(),
             "versions": _versions(),
