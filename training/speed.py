@@ -101,7 +101,7 @@ def speed(
         stamps: dict[int, float] = {}
 
         def load_and_stamp(step: int) -> Sequence[Tensor]:
-            # asked for as a step begins, whichever that is: so many steps lie between two stamps
+            # each step asks for one batch, so as many steps lie between two stamps
             stamps[step] = time.perf_counter()
             return load(step)
 
