@@ -502,6 +502,13 @@ def line_sentence(line: dict[str, Any]) -> str:
     allowed = f"{100 * line['max_miss_rate']:g} %"
     if not shown:
         return f"No line speed was shown at which {what} would miss at most {allowed} of the parts."
+    tried = line["verified"]
+    if tried and not tried["kept"]:
+        missed, parts = tried["outcome"]["missed"], tried["outcome"]["parts"]
+        return (
+            f"No safe line speed: {shown:,.0f} parts per minute were predicted for {what}, but tried "
+            f"live {missed:,} of {parts:,} parts were late ({allowed} allowed)."
+        )
     return (
         f"With {what} the belt may run at {shown:,.0f} parts per minute, if the gate is "
         f"{gate_of(line)} behind the camera and {allowed} of the parts may be missed."

@@ -256,6 +256,20 @@ def test_what_must_not_be_shipped_is_said_at_the_top(report: Path) -> None:
     assert "345 parts per minute" in summary
 
 
+def test_a_promise_that_was_not_kept_is_no_safe_speed(tmp_path: Path) -> None:
+    line = made_up_line(tmp_path / "line.json")
+    fields = json.loads(line.read_text())
+    tried = {"kept": False, "line": fields["line"], "time_to_verdict_ms": [1.0], "shown": False}
+    fields["verified"] = tried | {"outcome": fields["outcome"] | {"missed": 63, "parts": 6098}}
+    line.write_text(json.dumps(fields))
+    output = tmp_path / "report.md"
+    assert run(benchmarks, ["report", str(line), "-o", str(output)]) == 0
+    text = output.read_text()
+    assert "No safe line speed: 345 parts per minute were predicted" in text
+    assert "live 63 of 6,098 parts were late" in text
+    assert "may run at" not in text.split("## 1.")[0] and "345 / min" not in text
+
+
 def test_an_engine_that_never_ran_says_so(report: Path) -> None:
     text = report.read_text()
     assert "TensorRT engine tiny.fp16.plan" in sections(report)
