@@ -506,8 +506,8 @@ def line_sentence(line: dict[str, Any]) -> str:
     if tried and not tried["kept"]:
         missed, parts = tried["outcome"]["missed"], tried["outcome"]["parts"]
         return (
-            f"No safe line speed: {shown:,.0f} parts per minute were predicted for {what}, but tried "
-            f"live {missed:,} of {parts:,} parts were late ({allowed} allowed)."
+            f"No safe line speed: {shown:,.0f} parts per minute were predicted for {what}, but "
+            f"tried live {missed:,} of {parts:,} parts were late ({allowed} allowed)."
         )
     return (
         f"With {what} the belt may run at {shown:,.0f} parts per minute, if the gate is "
