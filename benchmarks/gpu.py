@@ -108,13 +108,15 @@ def gpu(
                 )
         for backend in loaded.values():
             backend.close()
+    index = nvidia.gpu_index(device)
+    clocks = nvidia.clocks(index)
     fields = {
         "schema_version": 1,
         "kind": "gpu",
         "command": shlex.join(words),
         "machine": describe_machine(),
-        "gpu": nvidia.gpu(nvidia.gpu_index(device))._asdict(),
-        "clocks_after": getattr(nvidia.clocks(nvidia.gpu_index(device)), "_asdict", dict)(),
+        "gpu": nvidia.gpu(index)._asdict(),
+        "clocks_after": clocks._asdict() if clocks else {},
         "formula": f"per round {WARM_UP} calls uncounted, then {calls} one at a time (device_ms, "
         "call_ms: median; call_ms is from uint8 arrays in memory to uint8 arrays in memory), then "
         "as many as the backend overlaps (images_per_s = images / seconds); the row gives the "

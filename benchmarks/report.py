@@ -41,6 +41,7 @@ from benchmarks.sections import (
     machine_and_versions,
     operating_points,
     peers,
+    promise_broken,
     published,
     roofline,
     stages,
@@ -208,8 +209,7 @@ def _key_figures(results: Results) -> Table | None:
         speed = line["fastest_shown_parts_per_minute"]
         condition = f"gate {gate_of(line)} behind the camera, "
         condition += f"{100 * line['max_miss_rate']:g} % may be missed"
-        tried = line["verified"]
-        if tried and not tried["kept"]:
+        if promise_broken(line):
             speed = None
         rows.append(("Safe line speed", condition, f"{speed:,.0f} / min" if speed else "not shown"))
     return Table(("Parameter", "Condition", "Value"), rows, numbers=2) if rows else None

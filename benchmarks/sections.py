@@ -334,7 +334,7 @@ def published(results: Results) -> list[Section]:
             rates = (found[batch]["images_per_s"] if batch in found else None for batch in batches_)
             rows.append((label, "graphs" if graphs else "no graphs", *map(number, rates)))
     section.tables = [Table(("", "", *(f"batch {batch}" for batch in batches_)), rows)]
-    section.notes = [each["formula"] for each in [first]]
+    section.notes = [first["formula"]]
     section.commands = [each["command"] for each in results.gpus.values()]
     return [section]
 
@@ -502,9 +502,9 @@ def line_sentence(line: dict[str, Any]) -> str:
     allowed = f"{100 * line['max_miss_rate']:g} %"
     if not shown:
         return f"No line speed was shown at which {what} would miss at most {allowed} of the parts."
-    tried = line["verified"]
-    if tried and not tried["kept"]:
-        missed, parts = tried["outcome"]["missed"], tried["outcome"]["parts"]
+    if promise_broken(line):
+        tried = line["verified"]["outcome"]
+        missed, parts = tried["missed"], tried["parts"]
         return (
             f"No safe line speed: {shown:,.0f} parts per minute were predicted for {what}, but "
             f"tried live {missed:,} of {parts:,} parts were late ({allowed} allowed)."
@@ -513,6 +513,11 @@ def line_sentence(line: dict[str, Any]) -> str:
         f"With {what} the belt may run at {shown:,.0f} parts per minute, if the gate is "
         f"{gate_of(line)} behind the camera and {allowed} of the parts may be missed."
     )
+
+
+def promise_broken(line: dict[str, Any]) -> bool:
+    """Whether the predicted speed was tried live and did not hold."""
+    return bool(line["verified"]) and not line["verified"]["kept"]
 
 
 def _line_of(line: dict[str, Any]) -> str:

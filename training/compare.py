@@ -129,7 +129,7 @@ def compare(
                         data=data,
                         seed=seed,
                         steps=recipe.steps,
-                        **figures_of(folder, checkpoint, "cuda:0" if device == "cuda" else device),
+                        **figures_of(folder, checkpoint, device),
                     )
                 )
                 document = {
@@ -168,6 +168,7 @@ def figures_of(
     from tinyunet_deploy.dagm2007 import read_dataset
     from tinyunet_deploy.evaluate import evaluate, held_out
 
+    device = "cuda:0" if device == "cuda" else device
     with open_backend(checkpoint, "torch", device) as backend:
         sidecar = backend.artifact.sidecar
         evaluation = evaluate(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import shlex
 import sys
 import tempfile
 import time
@@ -115,12 +116,16 @@ def speed(
         images = (last - first) * chosen.batch
         return images / (stamps[last] - stamps[first]), seconds, checkpoint
 
+    words = ["python", "-m", "training.speed", recipe, "--data", data.name]
+    words += ["--classes", ",".join(map(str, classes))] if classes else []
+    words += ["--steps", str(steps)] if steps else []
+    words += ["--resident-steps", str(resident_steps), "--device", device]
     results = []
     for precision in ("float32", "amp"):
         machine = Machine(device, amp=precision == "amp", save_every=chosen.steps)
         with tempfile.TemporaryDirectory() as scratch:
             bare, _, _ = timed(lambda _: resident, resident_steps, machine, Path(scratch) / "run")
-        clocks_before = read_clocks(_indexed(device))
+        clocks_before = read_clocks(device)
         rate, seconds, checkpoint = timed(draw, chosen.steps, machine, runs / precision)
         results.append(
             {
@@ -130,8 +135,8 @@ def speed(
                 "share_of_resident": rate / bare,
                 "seconds_to_train": seconds,
                 "clocks_before": dataclasses.asdict(clocks_before),
-                "clocks_after": dataclasses.asdict(read_clocks(_indexed(device))),
-                **figures_of(data, checkpoint, _indexed(device), classes),
+                "clocks_after": dataclasses.asdict(read_clocks(device)),
+                **figures_of(data, checkpoint, device, classes),
             }
         )
         click.echo(
@@ -141,7 +146,7 @@ def speed(
         )
     document: dict[str, Any] = {
         "schema_version": 1,
-        "command": "python -m training.speed " + " ".join(sys.argv[1:]),
+        "command": shlex.join(words),
         "machine": describe_machine(),
         "torch": torch.__version__,
         "cudnn": torch.backends.cudnn.version(),
@@ -162,10 +167,6 @@ def speed(
     output.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(output, json.dumps(document, indent=1, allow_nan=False).encode(), durable=True)
     click.echo(output)
-
-
-def _indexed(device: str) -> str:
-    return "cuda:0" if device == "cuda" else device
 
 
 if __name__ == "__main__":
