@@ -60,14 +60,13 @@ def image_statistics(image: Image, score: Score, threshold: float) -> dict[str, 
     """
     mean, deviation = (float(np.ravel(value)[0]) for value in cv2.meanStdDev(image))
     limit = score_threshold(threshold)
-    histogram = cv2.calcHist([score], [0], None, [256], [0, 256]).ravel().astype(np.float64)
     reach = min(NEAR_STEPS, limit // 2, (255 - limit) // 2)
-    near = histogram[limit - reach : limit + reach + 1].sum()
+    near = np.count_nonzero((score >= limit - reach) & (score <= limit + reach))
     return {
         "mean_grey": mean,
         "contrast_grey": deviation,
-        "near_threshold_share": float(near / score.size),
-        "defect_share": float(histogram[limit + 1 :].sum() / score.size),
+        "near_threshold_share": near / score.size,
+        "defect_share": np.count_nonzero(score > limit) / score.size,
     }
 
 

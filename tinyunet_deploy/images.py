@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import re
 import struct
@@ -162,6 +163,16 @@ def decode_image(
 
 def encode_png(array: NDArray[np.uint8]) -> bytes:
     """PNG file of uint8 [H, W] grey or [H, W, 3] BGR values, compressed fast rather than small."""
+    return _encode_png(array) if array.any() else _encode_black(array.shape)
+
+
+@functools.lru_cache
+def _encode_black(shape: tuple[int, ...]) -> bytes:
+    """The mask of every good part."""
+    return _encode_png(np.zeros(shape, np.uint8))
+
+
+def _encode_png(array: NDArray[np.uint8]) -> bytes:
     ok, data = cv2.imencode(".png", array, _PNG_FAST)
     if not ok:
         raise ValueError(f"cannot encode an array of {array.shape} {array.dtype} as PNG")

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import importlib
 import importlib.metadata
 import importlib.util
@@ -127,17 +128,17 @@ class Backend(abc.ABC):
             RuntimeUnavailable: the device failed.
         """
         checked = self._checked(image)
-        try:
+        with self._failures_told():
             run = self._run(checked)
+        return self._checked_run(run, checked)
+
+    @contextlib.contextmanager
+    def _failures_told(self) -> Iterator[None]:
+        """What the runtime raises, as what :meth:`run` says it raises."""
+        try:
+            yield
         except self.failures as error:
             raise self._failed(error) from error
-        if run.score.dtype != np.uint8 or run.score.shape != checked.shape:
-            raise ArtifactError(
-                self.artifact.path,
-                f"gives {run.score.dtype} {list(run.score.shape)} for "
-                f"uint8 {list(checked.shape)}, the same was wanted",
-            )
-        return run
 
     def _failed(self, error: Exception) -> TinyUNetError:
         """A failure of the runtime: of the memory or the device, or else of the artifact."""
@@ -151,7 +152,7 @@ class Backend(abc.ABC):
         """Score batches in their order, which a backend may overlap.
 
         Batches are taken ahead of the results that are given: up to two where copies to a GPU
-        overlap computing.
+        overlap computing, or processors take up the next batch one by one.
 
         Raises:
             ValueError: as ``run`` does.
@@ -168,6 +169,15 @@ class Backend(abc.ABC):
         if not 1 <= len(image) <= (self.max_batch or len(image)):
             raise ValueError(f"batch of {len(image)} given, 1..{self.max_batch or ''} wanted")
         return np.ascontiguousarray(image)
+
+    def _checked_run(self, run: Run, image: Batch) -> Run:
+        if run.score.dtype != np.uint8 or run.score.shape != image.shape:
+            raise ArtifactError(
+                self.artifact.path,
+                f"gives {run.score.dtype} {list(run.score.shape)} for "
+                f"uint8 {list(image.shape)}, the same was wanted",
+            )
+        return run
 
     def _check_input(self, shape: Iterable[object]) -> None:
         """Refuse a graph whose input, [N, 1, H, W], is not the one that the sidecar describes."""

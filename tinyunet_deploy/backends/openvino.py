@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -15,14 +17,14 @@ from tinyunet_deploy.contract import Batch
 from tinyunet_deploy.errors import ArtifactError, RuntimeUnavailable, lacks_memory
 
 _COMPILED: Final = 4
-"""Batch sizes that are kept compiled; most runs have one and a shorter last batch."""
+"""Ways to share the processors that are kept; most runs have one, the last batch another."""
 
 
 class OpenVINOBackend(Backend):
     """In the file's own precision: OpenVINO would run float32 as bfloat16 where the CPU has it.
 
-    Compiled anew for each batch size, in 0.1 to 0.2 s: with the size left open, a call on a single
-    image costs 2 ms more.
+    The images of a batch run side by side, each on its share of the processors: what one image
+    needs stays in a cache, and no processor waits for another after every layer.
     """
 
     name = "openvino"
@@ -32,42 +34,95 @@ class OpenVINOBackend(Backend):
         if device != "cpu":
             raise RuntimeUnavailable(device, "openvino runs on the CPU here", "use --device cpu")
         self._core = openvino.Core()
-        self._requests: OrderedDict[int, Any] = OrderedDict()
+        self._compiled: OrderedDict[int, Any] = OrderedDict()
         try:
             self._model = self._core.read_model(artifact.data, b"")
             self._check_input(self._model.input(0).partial_shape)
-            self._request(1)
+            self._model.reshape([1, 1, self.contract.height, self.contract.width])
+            self._network(1)
         except RuntimeError as error:
             detail = str(error).strip().splitlines()[-1].strip()
             if lacks_memory(detail):
                 raise RuntimeUnavailable(device, f"openvino does not start: {detail}") from error
             raise ArtifactError(artifact.path, f"openvino refuses it: {detail}") from error
 
-    def _request(self, batch: int) -> Any:
-        """What runs batches of so many images."""
-        if batch not in self._requests:
-            model = self._model.clone()
-            model.reshape([batch, 1, self.contract.height, self.contract.width])
-            compiled = self._core.compile_model(
-                model,
+    def _network(self, images: int) -> Any:
+        """What runs so many images side by side; compiled in 0.1 to 0.2 s."""
+        if images not in self._compiled:
+            self._compiled[images] = self._core.compile_model(
+                self._model,
                 "CPU",
                 {
                     "INFERENCE_PRECISION_HINT": "f32",
-                    "PERFORMANCE_HINT": "LATENCY",
+                    "NUM_STREAMS": images,
                     "INFERENCE_NUM_THREADS": processor_count(),
                 },
             )
-            self._requests[batch] = compiled.create_infer_request()
-            if len(self._requests) > _COMPILED:
-                self._requests.popitem(last=False)
-        self._requests.move_to_end(batch)
-        return self._requests[batch]
+            if len(self._compiled) > _COMPILED:
+                self._compiled.popitem(last=False)
+        self._compiled.move_to_end(images)
+        return self._compiled[images]
 
     def _run(self, image: Batch) -> Run:
-        request = self._request(len(image))
-        started = time.perf_counter()
-        request.infer([openvino.Tensor(image)])
+        return self._start(image).finish()
+
+    def run_many(self, images: Iterable[Batch]) -> Iterator[Run]:
+        """A processor that has finished its images of one batch begins with the next."""
+        ahead: deque[_Running] = deque()
+        ended = 0.0
+
+        def finish() -> Run:
+            nonlocal ended
+            with self._failures_told():
+                run = ahead[0].finish(not_before=ended)
+            ended = time.perf_counter()
+            return self._checked_run(run, ahead.popleft().image)
+
+        try:
+            for image in images:
+                with self._failures_told():
+                    ahead.append(self._start(self._checked(image)))
+                if len(ahead) == 2:
+                    yield finish()
+            while ahead:
+                yield finish()
+        finally:
+            for running in ahead:
+                with contextlib.suppress(*self.failures):
+                    running.wait()
+
+    def _start(self, image: Batch) -> _Running:
+        return _Running(self._network(side_by_side(len(image), processor_count())), image)
+
+
+class _Running:
+    """A batch whose images are being scored, each by a request of its own."""
+
+    def __init__(self, network: Any, image: Batch) -> None:
+        self.image = image
+        self._started = time.perf_counter()
+        self._requests = [network.create_infer_request() for _ in image]
+        self._ends = contextlib.ExitStack()
+        for index, request in enumerate(self._requests):
+            part = openvino.Tensor(image[index : index + 1], shared_memory=True)
+            request.set_input_tensor(part)
+            self._ends.callback(request.wait)
+            request.start_async()
+
+    def wait(self) -> None:
+        """Return when no image is read any more, even if one has failed."""
+        self._ends.close()
+
+    def finish(self, not_before: float = 0.0) -> Run:
+        """Wait for the scores; the time counts from when a batch before it had ended."""
+        self.wait()
         ended = time.perf_counter()
-        score = np.array(request.get_output_tensor(0).data, copy=True)
+        score = np.concatenate([each.get_output_tensor(0).data for each in self._requests])
         copy_out_ms = (time.perf_counter() - ended) * 1e3
+        started = max(self._started, not_before)
         return Run(score, (ended - started) * 1e3, copy_out_ms=copy_out_ms)
+
+
+def side_by_side(images: int, processors: int) -> int:
+    """How many images of a batch run at a time: at most one per processor, none left over."""
+    return max(count for count in range(1, processors + 1) if images % count == 0)
