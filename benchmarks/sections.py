@@ -440,7 +440,8 @@ def line_speeds(results: Results) -> list[Section]:
         )
         section.lead = [line_sentence(line)]
         rows = []
-        for name, each in (("as asked", line), ("verified live", line.get("verified"))):
+        live = [("tried live, not kept", each) for each in line.get("not_kept", [])]
+        for name, each in (("as asked", line), *live, ("verified live", line.get("verified"))):
             if each is not None:
                 found = each["outcome"]
                 rows.append(
@@ -509,9 +510,11 @@ def line_sentence(line: dict[str, Any]) -> str:
             f"No safe line speed: {shown:,.0f} parts per minute were predicted for {what}, but "
             f"tried live {missed:,} of {parts:,} parts were late ({allowed} allowed)."
         )
+    first = [each["line"]["parts_per_minute"] for each in line.get("not_kept", [])]
     return (
         f"With {what} the belt may run at {shown:,.0f} parts per minute, if the gate is "
         f"{gate_of(line)} behind the camera and {allowed} of the parts may be missed."
+        + "".join(f" {speed:,.0f} were predicted before and did not hold." for speed in first)
     )
 
 

@@ -270,6 +270,22 @@ def test_a_promise_that_was_not_kept_is_no_safe_speed(tmp_path: Path) -> None:
     assert "may run at" not in text.split("## 1.")[0] and "345 / min" not in text
 
 
+def test_a_promise_that_was_lowered_tells_the_first(tmp_path: Path) -> None:
+    line = made_up_line(tmp_path / "line.json")
+    fields = json.loads(line.read_text())
+    tried = {key: fields[key] for key in ("line", "outcome")}
+    fields["verified"] = tried | {"kept": True}
+    faster = tried | {"line": fields["line"] | {"parts_per_minute": 3049.0}, "kept": False}
+    fields["not_kept"] = [faster]
+    line.write_text(json.dumps(fields))
+    output = tmp_path / "report.md"
+    assert run(benchmarks, ["report", str(line), "-o", str(output)]) == 0
+    text = output.read_text()
+    assert "may run at 345 parts per minute" in text
+    assert "3,049 were predicted before and did not hold." in text
+    assert "| tried live, not kept | 3,049 |" in text
+
+
 def test_an_engine_that_never_ran_says_so(report: Path) -> None:
     text = report.read_text()
     assert "TensorRT engine tiny.fp16.plan" in sections(report)
