@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tinyunet_deploy.artifact import Artifact, read_artifact
 from tinyunet_deploy.backends import BACKENDS, Backend, open_backend, why_not
@@ -92,6 +94,36 @@ def test_an_answer_stays_when_the_next_one_comes(backend: Backend) -> None:
     kept = first.copy()
     backend.run(255 - images(3))
     assert np.array_equal(first, kept)
+
+
+def test_many_batches_are_scored_in_their_order(backend: Backend) -> None:
+    batches = [images(5)[at : at + size] for at, size in ((0, 2), (2, 1), (1, 4), (0, 5), (4, 1))]
+    runs = list(backend.run_many(iter(batches)))
+    for run, batch in zip(runs, batches, strict=True):
+        assert steps_apart(run.score, backend.run(batch).score) <= 1
+        assert run.device_ms > 0
+
+
+def test_many_batches_may_be_left_unfinished(backend: Backend) -> None:
+    runs = iter(backend.run_many(images(5)[at : at + 2] for at in (0, 1, 2, 3)))
+    first = next(runs).score
+    del runs
+    assert steps_apart(first, backend.run(images(5)[:2]).score) <= 1
+
+
+def test_what_is_wrong_with_one_of_many_batches_is_told(backend: Backend) -> None:
+    with pytest.raises(ValueError, match="given"):
+        list(backend.run_many([images(3), np.zeros((1, 1, 64, 80), np.uint8)]))
+
+
+@given(images=st.integers(1, 64), processors=st.integers(1, 64))
+def test_images_share_the_processors_evenly(images: int, processors: int) -> None:
+    from tinyunet_deploy.backends.openvino import side_by_side
+
+    count = side_by_side(images, processors)
+    assert 1 <= count <= min(images, processors) and images % count == 0
+    larger = range(count + 1, min(images, processors) + 1)
+    assert all(images % more for more in larger), "as many as there can be"
 
 
 def test_the_image_itself_is_left_alone(backend: Backend) -> None:

@@ -253,7 +253,10 @@ def test_a_graph_that_takes_something_else_is_refused(
         check_onnx_file(ends(small_graph(), **change).SerializeToString(), WHERE)
 
 
-def test_a_score_of_another_shape_is_refused_not_written_as_a_mask(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_a_score_of_another_shape_is_refused_not_written_as_a_mask(
+    tmp_path: Path, name: str
+) -> None:
     model = small_graph()
     model.graph.initializer.append(numpy_helper.from_array(np.float32([1, 1, 2, 2]), "scales"))
     first = model.graph.node[0]
@@ -262,11 +265,13 @@ def test_a_score_of_another_shape_is_refused_not_written_as_a_mask(tmp_path: Pat
     model.graph.output[0].type.tensor_type.shape.dim[2].dim_value = 32
     model.graph.output[0].type.tensor_type.shape.dim[3].dim_value = 32
     path = described(tmp_path / "net.onnx", model)
-    with (
-        open_backend(path, "onnxruntime") as backend,
-        pytest.raises(ArtifactError, match=r"gives uint8 \[1, 1, 32, 32\] for uint8 \[1, 1, 16"),
-    ):
-        backend.run(np.zeros((1, 1, 16, 16), np.uint8))
+    said = r"gives uint8 \[1, 1, 32, 32\] for uint8 \[1, 1, 16"
+    image = np.zeros((1, 1, 16, 16), np.uint8)
+    with open_backend(path, name) as backend:
+        with pytest.raises(ArtifactError, match=said):
+            backend.run(image)
+        with pytest.raises(ArtifactError, match=said):
+            list(backend.run_many([image, image]))
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
