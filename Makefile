@@ -66,9 +66,10 @@ ENGINES := engines/tinyunet.onnx engines/tinyunet.fp16.onnx engines/tinyunet.int
 INT8 := engines/tinyunet.int8.onnx
 VERIFY := $(TINYUNET) verify --strict --search $(dir $(CHECKPOINT)) $(ENGINES)
 CALIBRATION := $(or $(wildcard data/more dagm2007),$(SPEED)/data)
-MEASURED := $(addprefix $(SPEED)/,benchmark.json matrix.json pipeline.json line-sim.json)
+MEASURED := $(addprefix $(SPEED)/,benchmark.json operators.json matrix.json pipeline.json \
+    line-sim.json)
 TIMED := $(wildcard tinyunet_deploy/*.py tinyunet_deploy/*/*.py) $(addprefix benchmarks/,\
-    matrix.py matrix.toml peers.py pipeline.py)
+    matrix.py matrix.toml operators.py peers.py pipeline.py)
 
 .PHONY: benchmark
 .NOTPARALLEL:  # measurements would disturb each other
@@ -93,6 +94,9 @@ $(SPEED)/verified.txt: $(CHECKPOINT) | $(SPEED)/data
 $(SPEED)/benchmark.json:
 	$(TINYUNET) benchmark $(ENGINES:%=--model %) --model $(CHECKPOINT) --reference $(CHECKPOINT) \
 	    --batch-size 1,4 --output $@
+
+$(SPEED)/operators.json:
+	$(BIN)/python -m benchmarks.operators $(INT8) $(firstword $(ENGINES)) -o $@
 
 $(SPEED)/matrix.json:
 	$(BIN)/python -m benchmarks matrix --output $(SPEED)/matrix

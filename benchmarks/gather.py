@@ -1,8 +1,9 @@
 """The results that a report is made of: read, told apart, and joined.
 
 Results are told apart by what is in them: `tinyunet benchmark`, `python -m benchmarks matrix`,
-`python -m benchmarks.pipeline`, `python -m benchmarks.gpu`, `tinyunet evaluate`, `tinyunet parity`,
-`tinyunet line-sim`, `tinyunet tune`, and the sidecars of TensorRT plans.
+`python -m benchmarks.pipeline`, `python -m benchmarks.operators`, `python -m benchmarks.gpu`,
+`tinyunet evaluate`, `tinyunet parity`, `tinyunet line-sim`, `tinyunet tune`, and the sidecars of
+TensorRT plans.
 They are joined by the sha256 of the artifact and the name of the backend.
 """
 
@@ -36,6 +37,7 @@ class Results:
     parities: dict[Path, dict[str, Any]] = field(default_factory=dict)
     lines: dict[Path, dict[str, Any]] = field(default_factory=dict)
     pipelines: dict[Path, dict[str, Any]] = field(default_factory=dict)
+    operators: dict[Path, dict[str, Any]] = field(default_factory=dict)
     gpus: dict[Path, dict[str, Any]] = field(default_factory=dict)
     tunings: dict[Path, dict[str, Any]] = field(default_factory=dict)
     plans: dict[Path, Sidecar] = field(default_factory=dict)
@@ -72,7 +74,7 @@ def read_results(paths: Sequence[Path]) -> Results:
 
 _COMMANDS: Final = (
     "they come from tinyunet benchmark, evaluate, parity, line-sim, tune, build, "
-    "python -m benchmarks matrix, python -m benchmarks.pipeline and python -m benchmarks.gpu"
+    "python -m benchmarks matrix, and python -m benchmarks.pipeline, .operators and .gpu"
 )
 
 
@@ -105,6 +107,8 @@ def _take(results: Results, path: Path) -> bool:
         results.lines[path] = fields
     elif fields.get("kind") == "pipeline":
         results.pipelines[path] = fields
+    elif fields.get("kind") == "operators":
+        results.operators[path] = fields
     elif fields.get("kind") == "gpu":
         results.gpus[path] = fields
     else:
@@ -222,8 +226,9 @@ def one_per_data_set(results: Results) -> list[dict[str, Any]]:
 def machines_of(results: Results) -> list[dict[str, Any]]:
     """The different machines of all results that name theirs."""
     all_ = [each.machine for each in results.benchmarks.values()]
-    tables = (results.matrices, results.parities, results.lines, results.pipelines, results.gpus)
-    all_ += [each["machine"] for table in tables for each in table.values() if "machine" in each]
+    tables = (results.matrices, results.parities, results.lines, results.pipelines)
+    others = (*tables, results.operators, results.gpus)
+    all_ += [each["machine"] for table in others for each in table.values() if "machine" in each]
     different: list[dict[str, Any]] = []
     for machine in all_:
         if machine not in different:

@@ -415,6 +415,34 @@ def roofline(results: Results) -> Section:
     return section
 
 
+_MOST_OPERATORS: Final = 12
+
+
+def operators(results: Results) -> list[Section]:
+    sections = []
+    for path, each in results.operators.items():
+        section = Section("Which operators take the time")
+        section.lead = ["One image at a time, by the runtime's own counters; the slowest first."]
+        for found in each["results"]:
+            slowest = sorted(found["operators"], key=lambda one: -one["ms"])
+            together = sum(one["ms"] for one in slowest)
+            rows = [
+                (one["name"], one["kind"], one["kernel"], f"{one['ms']:.2f}",
+                 f"{100 * one['ms'] / together:.0f} %")
+                for one in slowest[:_MOST_OPERATORS]
+            ]  # fmt: skip
+            rest = sum(one["ms"] for one in slowest[_MOST_OPERATORS:])
+            others = f"{max(len(slowest) - _MOST_OPERATORS, 0)} others"
+            rows.append((others, "", "", f"{rest:.2f}", f"{100 * rest / together:.0f} %"))
+            rows.append(("together", "", "", f"{together:.2f}", "100 %"))
+            head = (f"{stem(found['model'])} · {found['backend']}", "kind", "kernel", "ms", "share")
+            section.tables.append(Table(head, rows, numbers=3))
+        section.notes = [f"{each['formula']}."]
+        section.commands = [f"{each['command']} -o {path}"]
+        sections.append(section)
+    return sections
+
+
 def _intensity(roof: Roofline, batch: int) -> float:
     return sum(roof.flop_per_image.values()) * batch / roof.minimum_bytes
 
