@@ -12,8 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tinyunet_deploy.artifact import Artifact, read_artifact
 from tinyunet_deploy.backends import BACKENDS, Backend, open_backend, why_not
@@ -114,16 +112,6 @@ def test_many_batches_may_be_left_unfinished(backend: Backend) -> None:
 def test_what_is_wrong_with_one_of_many_batches_is_told(backend: Backend) -> None:
     with pytest.raises(ValueError, match="given"):
         list(backend.run_many([images(3), np.zeros((1, 1, 64, 80), np.uint8)]))
-
-
-@given(images=st.integers(1, 64), processors=st.integers(1, 64))
-def test_images_share_the_processors_evenly(images: int, processors: int) -> None:
-    from tinyunet_deploy.backends.openvino import side_by_side
-
-    count = side_by_side(images, processors)
-    assert 1 <= count <= min(images, processors) and images % count == 0
-    larger = range(count + 1, min(images, processors) + 1)
-    assert all(images % more for more in larger), "as many as there can be"
 
 
 def test_the_image_itself_is_left_alone(backend: Backend) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import statistics
 import time
 from collections import OrderedDict, defaultdict, deque
@@ -119,7 +120,8 @@ class OpenVINOBackend(Backend):
                     running.wait()
 
     def _start(self, image: Batch) -> _Running:
-        return _Running(self._network(side_by_side(len(image), processor_count())), image)
+        side_by_side = math.gcd(len(image), processor_count())  # none of either is left over
+        return _Running(self._network(side_by_side), image)
 
 
 class _Running:
@@ -129,12 +131,13 @@ class _Running:
         self.image = image
         self._started = time.perf_counter()
         self._requests = [network.create_infer_request() for _ in image]
-        self._ends = contextlib.ExitStack()
-        for index, request in enumerate(self._requests):
-            part = openvino.Tensor(image[index : index + 1], shared_memory=True)
-            request.set_input_tensor(part)
-            self._ends.callback(request.wait)
-            request.start_async()
+        with contextlib.ExitStack() as begun:  # waits for those before one that does not begin
+            for index, request in enumerate(self._requests):
+                part = openvino.Tensor(image[index : index + 1], shared_memory=True)
+                request.set_input_tensor(part)
+                begun.callback(request.wait)
+                request.start_async()
+            self._ends = begun.pop_all()
 
     def wait(self) -> None:
         """Return when no image is read any more, even if one has failed."""
@@ -148,8 +151,3 @@ class _Running:
         copy_out_ms = (time.perf_counter() - ended) * 1e3
         started = max(self._started, not_before)
         return Run(score, (ended - started) * 1e3, copy_out_ms=copy_out_ms)
-
-
-def side_by_side(images: int, processors: int) -> int:
-    """How many images of a batch run at a time: at most one per processor, none left over."""
-    return max(count for count in range(1, processors + 1) if images % count == 0)
