@@ -538,11 +538,11 @@ def line_sentence(line: dict[str, Any]) -> str:
             f"No safe line speed: {shown:,.0f} parts per minute were predicted for {what}, but "
             f"tried live {missed:,} of {parts:,} parts were late ({allowed} allowed)."
         )
-    first = [each["line"]["parts_per_minute"] for each in line.get("not_kept", [])]
+    first = [f"{each['line']['parts_per_minute']:,.0f}" for each in line.get("not_kept", [])]
     return (
         f"With {what} the belt may run at {shown:,.0f} parts per minute, if the gate is "
         f"{gate_of(line)} behind the camera and {allowed} of the parts may be missed."
-        + "".join(f" {speed:,.0f} were predicted before and did not hold." for speed in first)
+        + (f" {' and '.join(first)} were predicted before and did not hold." if first else "")
     )
 
 
@@ -552,7 +552,9 @@ def promise_broken(line: dict[str, Any]) -> bool:
 
 
 def _line_of(line: dict[str, Any]) -> str:
-    return f"{line['model']} on {line['backend']}"
+    processes = line["line"]["processes"]
+    side_by_side = f" in {processes} processes" if processes > 1 else ""
+    return f"{line['model']} on {line['backend']}{side_by_side}"
 
 
 def gate_of(line: dict[str, Any]) -> str:
