@@ -226,9 +226,11 @@ def one_per_data_set(results: Results) -> list[dict[str, Any]]:
 def machines_of(results: Results) -> list[dict[str, Any]]:
     """The different machines of all results that name theirs."""
     all_ = [each.machine for each in results.benchmarks.values()]
-    tables = (results.matrices, results.parities, results.lines, results.pipelines)
-    others = (*tables, results.operators, results.gpus)
-    all_ += [each["machine"] for table in others for each in table.values() if "machine" in each]
+    tables = (
+        results.matrices, results.parities, results.lines, results.pipelines, results.operators,
+        results.gpus,
+    )  # fmt: skip
+    all_ += [each["machine"] for table in tables for each in table.values() if "machine" in each]
     different: list[dict[str, Any]] = []
     for machine in all_:
         if machine not in different:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -202,15 +202,7 @@ def line_sim(
         ) as station:
             trials = [_trial(station, line, seconds, str(images[0]), how)]
             if verify_live:
-                speed = _safe_speed(trials[0], max_miss_rate)
-                again = how | {"seed": seed + 1}
-                trials += _verify(
-                    lambda speed: _trial(
-                        station, line.at(speed), verify_live, str(images[0]), again
-                    ),
-                    speed,
-                    max_miss_rate,
-                )
+                trials += _verify(station, trials[0], verify_live, how)
         basis = trials[-2] if verify_live else trials[0]
         recording, fastest = basis.recording, basis.fastest
         tried = [(trial.line, trial.run.outcome) for trial in trials]
@@ -337,11 +329,14 @@ def _trial(
 
 
 def _verify(
-    trial: Callable[[float], _Trial], speed: float, max_miss_rate: float
+    station: Station, first: _Trial, seconds: float, how: dict[str, Any]
 ) -> Iterator[_Trial]:
-    """Try a predicted speed; if it does not hold, what that trial's own times predict."""
+    """Try the speed that a trial predicts; if it does not hold, what its own times predict."""
+    max_miss_rate = how["max_miss_rate"]
+    speed = _safe_speed(first, max_miss_rate)
+    how = how | {"seed": how["seed"] + 1}
     for _ in range(_MOST_TRIES):
-        last = trial(speed)
+        last = _trial(station, first.line.at(speed), seconds, first.recording.source, how)
         yield last
         slower = last.fastest.fastest_shown
         if last.run.outcome.miss_rate <= max_miss_rate or not slower < speed:
