@@ -69,7 +69,7 @@ CALIBRATION := $(or $(wildcard data/more dagm2007),$(SPEED)/data)
 MEASURED := $(addprefix $(SPEED)/,benchmark.json operators.json matrix.json pipeline.json \
     line-sim.json)
 TIMED := $(wildcard tinyunet_deploy/*.py tinyunet_deploy/*/*.py) $(addprefix benchmarks/,\
-    matrix.py matrix.toml operators.py peers.py pipeline.py)
+    matrix.py matrix.toml operators.py peers.py files_to_masks.py)
 
 .PHONY: benchmark
 .NOTPARALLEL:  # measurements would disturb each other
@@ -103,7 +103,7 @@ $(SPEED)/matrix.json:
 	cp $(SPEED)/matrix/run.json $@
 
 $(SPEED)/pipeline.json:
-	$(BIN)/python -m benchmarks.pipeline --model $(firstword $(ENGINES)) --model $(INT8) \
+	$(BIN)/python -m benchmarks.files_to_masks --model $(firstword $(ENGINES)) --model $(INT8) \
 	    --images 1000 --output $@
 
 # 160 seconds show one miss in a thousand; the speed they promise is then tried for two minutes. A

@@ -84,8 +84,8 @@ def compare(run1: Path, run2: Path) -> None:
     Each cell is taken relative to the reference of its own run. What is inside the noise floor of
     the A/A runs is not called a difference. Exit 6 when a cell is slower.
     """
-    from benchmarks.compare import compare_runs
     from benchmarks.ratio import STATISTICS
+    from benchmarks.run_comparison import compare_runs
     from tinyunet_deploy.errors import GateFailed
 
     found = compare_runs(run1, run2)
@@ -121,8 +121,8 @@ def report(results: tuple[Path, ...], output: Path, data: Path | None) -> None:
     """Make one page of RESULTS, JSON files and folders of them.
 
     Takes what `tinyunet benchmark`, evaluate, parity and line-sim write with -o, the runs of
-    `python -m benchmarks matrix`, `python -m benchmarks.pipeline`, and the sidecars of TensorRT
-    plans. A part without results says which command makes them.
+    `python -m benchmarks matrix`, `python -m benchmarks.files_to_masks`, and the sidecars of
+    TensorRT plans. A part without results says which command makes them.
     """
     from benchmarks.gather import read_results
     from benchmarks.report import write_report

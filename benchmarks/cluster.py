@@ -21,12 +21,12 @@ from pathlib import Path
 
 import click
 
-from tinyunet_deploy import synthetic
 from tinyunet_deploy.cli import run
+from tinyunet_deploy.data import synthetic
+from tinyunet_deploy.data.decoding import write_png
 from tinyunet_deploy.errors import RuntimeUnavailable
 from tinyunet_deploy.files import write_atomic
-from tinyunet_deploy.images import write_png
-from tinyunet_deploy.machine import describe_machine
+from tinyunet_deploy.host import describe_machine
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).parent / "results"

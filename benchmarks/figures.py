@@ -19,7 +19,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tinyunet_deploy.timing import QUEUEING, UNACCOUNTED, Ceiling, StageTable
+from tinyunet_deploy.inspection.trace import QUEUEING, UNACCOUNTED
+from tinyunet_deploy.speed.benchmark_result import Ceiling, StageTable
 
 _VARIABLES: Final = (
     "ink", "muted", "rule", "paper", "gate", "pass", "int8", "fp16", "fp32", "peer",

@@ -1,7 +1,7 @@
 """The results that a report is made of: read, told apart, and joined.
 
 Results are told apart by what is in them: `tinyunet benchmark`, `python -m benchmarks matrix`,
-`python -m benchmarks.pipeline`, `python -m benchmarks.operators`, `python -m benchmarks.gpu`,
+`python -m benchmarks.files_to_masks`, `python -m benchmarks.operators`, `python -m benchmarks.gpu`,
 `tinyunet evaluate`, `tinyunet parity`, `tinyunet line-sim`, `tinyunet tune`, and the sidecars of
 TensorRT plans.
 They are joined by the sha256 of the artifact and the name of the backend.
@@ -19,10 +19,10 @@ from typing import Any, Final
 
 from benchmarks.figures import MARKERS, Series
 from benchmarks.matrix import AGAIN
-from tinyunet_deploy.artifact import KINDS, Sidecar, read_sidecar
+from tinyunet_deploy.artifacts.sidecar import KINDS, Sidecar, read_sidecar
 from tinyunet_deploy.errors import ArtifactError, DataError
 from tinyunet_deploy.files import read_regular
-from tinyunet_deploy.timing import Benchmark, Measurement, read_benchmark
+from tinyunet_deploy.speed.benchmark_result import Benchmark, Measurement, read_benchmark
 
 _LARGEST: Final = 256 * 1024 * 1024
 
@@ -74,7 +74,7 @@ def read_results(paths: Sequence[Path]) -> Results:
 
 _COMMANDS: Final = (
     "they come from tinyunet benchmark, evaluate, parity, line-sim, tune, build, "
-    "python -m benchmarks matrix, and python -m benchmarks.pipeline, .operators and .gpu"
+    "python -m benchmarks matrix, and python -m benchmarks.files_to_masks, .operators and .gpu"
 )
 
 

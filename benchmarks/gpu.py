@@ -17,15 +17,16 @@ from typing import Any, Final
 import click
 import numpy as np
 
-from tinyunet_deploy import nvidia, synthetic
-from tinyunet_deploy.artifact import read_artifact
-from tinyunet_deploy.backends import Backend
+from tinyunet_deploy.artifacts.sidecar import read_artifact
+from tinyunet_deploy.backends import nvidia_probe
+from tinyunet_deploy.backends.base import Backend
 from tinyunet_deploy.cli import run
 from tinyunet_deploy.cli.options import NumberList
 from tinyunet_deploy.contract import Batch
+from tinyunet_deploy.data import synthetic
 from tinyunet_deploy.errors import GateFailed
 from tinyunet_deploy.files import write_atomic
-from tinyunet_deploy.machine import describe_machine
+from tinyunet_deploy.host import describe_machine
 
 PUBLISHED: Final = {
     "A100 FP16": {1: 248, 8: 761, 16: 823},
@@ -108,14 +109,14 @@ def gpu(
                 )
         for backend in loaded.values():
             backend.close()
-    index = nvidia.gpu_index(device)
-    clocks = nvidia.clocks(index)
+    index = nvidia_probe.gpu_index(device)
+    clocks = nvidia_probe.clocks(index)
     fields = {
         "schema_version": 1,
         "kind": "gpu",
         "command": shlex.join(words),
         "machine": describe_machine(),
-        "gpu": nvidia.gpu(index)._asdict(),
+        "gpu": nvidia_probe.gpu(index)._asdict(),
         "clocks_after": clocks._asdict() if clocks else {},
         "formula": f"per round {WARM_UP} calls uncounted, then {calls} one at a time (device_ms, "
         "call_ms: median; call_ms is from uint8 arrays in memory to uint8 arrays in memory), then "

@@ -19,9 +19,9 @@ import click
 import numpy as np
 
 from tinyunet_deploy.cli import run
-from tinyunet_deploy.dagm2007 import ellipse_mask
+from tinyunet_deploy.data.layouts import ellipse_mask
+from tinyunet_deploy.data.synthetic import CLASSES, sample, weak_label
 from tinyunet_deploy.files import write_atomic
-from tinyunet_deploy.synthetic import CLASSES, sample, weak_label
 
 RESULTS: Final = Path(__file__).parent / "results"
 DRAWN: Final = 40

@@ -40,13 +40,13 @@ import tinyunet_deploy
 from benchmarks import peers
 from benchmarks.peers import RUNNERS, installed_versions, why_not_here
 from benchmarks.ratio import STATISTICS, Ratio, ratio_in_run
-from tinyunet_deploy import synthetic
-from tinyunet_deploy.artifact import digest, kind_of, read_artifact
+from tinyunet_deploy.artifacts.sidecar import digest, kind_of, read_artifact
 from tinyunet_deploy.contract import Batch, defect_mask
+from tinyunet_deploy.data import synthetic
 from tinyunet_deploy.errors import DataError, RuntimeUnavailable
 from tinyunet_deploy.files import json_value, read_regular, write_atomic
-from tinyunet_deploy.limits import read_limits
-from tinyunet_deploy.machine import describe_machine
+from tinyunet_deploy.host import describe_machine
+from tinyunet_deploy.quality.parity_limits import read_limits
 
 SCHEMA_VERSION: Final = 1
 KIND: Final = "matrix"

@@ -16,13 +16,13 @@ from pathlib import Path
 import click
 import numpy as np
 
-from tinyunet_deploy import synthetic
-from tinyunet_deploy.artifact import read_artifact
+from tinyunet_deploy.artifacts.sidecar import read_artifact
 from tinyunet_deploy.backends.openvino import OpenVINOBackend
 from tinyunet_deploy.cli import run
 from tinyunet_deploy.contract import Batch
+from tinyunet_deploy.data import synthetic
 from tinyunet_deploy.files import write_atomic
-from tinyunet_deploy.machine import describe_machine
+from tinyunet_deploy.host import describe_machine
 
 RESULTS = Path(__file__).parent / "results"
 

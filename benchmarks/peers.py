@@ -23,8 +23,8 @@ from typing import Any, Final, NamedTuple
 import click
 import numpy as np
 
-from tinyunet_deploy.artifact import Kind
-from tinyunet_deploy.backends import BACKENDS, open_backend, why_not
+from tinyunet_deploy.artifacts.sidecar import Kind
+from tinyunet_deploy.backends.registry import BACKENDS, open_backend, why_not
 from tinyunet_deploy.cli import run
 from tinyunet_deploy.contract import INPUT_NAME, OUTPUT_NAME, Batch
 from tinyunet_deploy.errors import RuntimeUnavailable
@@ -153,7 +153,7 @@ def _ours(backend: str, artifact: Path, device: str) -> Call:
 def _pytorch_eager(artifact: Path, device: str) -> Call:
     import torch
 
-    from tinyunet_deploy.checkpoint import load_checkpoint
+    from tinyunet_deploy.artifacts.checkpoint import load_checkpoint
 
     network, _ = load_checkpoint(artifact)
     network.eval().to(device)
@@ -170,7 +170,7 @@ def _pytorch_eager(artifact: Path, device: str) -> Call:
 def _pytorch_channels_last(artifact: Path, device: str, *, compiled: bool = False) -> Call:
     import torch
 
-    from tinyunet_deploy.checkpoint import load_checkpoint
+    from tinyunet_deploy.artifacts.checkpoint import load_checkpoint
 
     network, _ = load_checkpoint(artifact)
     network = network.eval().to(device, memory_format=torch.channels_last)

@@ -23,17 +23,19 @@ import numpy as np
 from benchmarks import figures
 from benchmarks.gather import read_results
 from benchmarks.report import write_report
-from tinyunet_deploy import drift as drifts
-from tinyunet_deploy import synthetic, tune
-from tinyunet_deploy.backends import Backend, open_backend
+from tinyunet_deploy.backends.base import Backend
+from tinyunet_deploy.backends.registry import open_backend
 from tinyunet_deploy.cli import run
 from tinyunet_deploy.contract import Image, defect_mask
-from tinyunet_deploy.dagm2007 import read_dataset
-from tinyunet_deploy.evaluate import evaluate
+from tinyunet_deploy.data import synthetic
+from tinyunet_deploy.data.decoding import overlay, write_png
+from tinyunet_deploy.data.layouts import read_dataset
+from tinyunet_deploy.data.tiles import Mosaic, spans
 from tinyunet_deploy.files import write_atomic
-from tinyunet_deploy.images import overlay, write_png
-from tinyunet_deploy.pipeline import infer
-from tinyunet_deploy.tiles import Mosaic, spans
+from tinyunet_deploy.inspection import drift as drifts
+from tinyunet_deploy.inspection.pipeline import infer
+from tinyunet_deploy.quality import tuning
+from tinyunet_deploy.quality.evaluation import evaluate
 
 RESULTS: Final = Path(__file__).parent / "results"
 BROWSERS: Final = (
@@ -152,8 +154,8 @@ def tuned(backend: Backend, path: Path) -> None:
         synthetic.write_dataset(
             data, classes=(6, 9), train=24, test=0, defective=0.5, size=side, seed=2
         )
-        found = tune.tune(read_dataset(data), backend, batch_size=4, workers=1)
-    drawing = tune.draw_curve(found)
+        found = tuning.tune(read_dataset(data), backend, batch_size=4, workers=1)
+    drawing = tuning.draw_curve(found)
     assert drawing is not None
     write_atomic(path, drawing)
 

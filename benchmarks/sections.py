@@ -27,7 +27,7 @@ from benchmarks.gather import (
     wanted,
 )
 from benchmarks.matrix import AGAIN
-from tinyunet_deploy.timing import Measurement, Roofline
+from tinyunet_deploy.speed.benchmark_result import Measurement, Roofline
 
 
 @dataclass(frozen=True)
@@ -348,7 +348,7 @@ def files_to_masks(results: Results) -> Section:
     section.commands = [each["command"] for each in results.pipelines.values()]
     if not section.commands:
         section.absent = True
-        section.commands = ["python -m benchmarks.pipeline --images 1000"]
+        section.commands = ["python -m benchmarks.files_to_masks --images 1000"]
         return section
     for each in results.pipelines.values():
         rows = []

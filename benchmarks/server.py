@@ -27,17 +27,18 @@ from typing import NamedTuple
 
 import click
 
-from tinyunet_deploy import synthetic
-from tinyunet_deploy.artifact import DEFAULT_ONNX
-from tinyunet_deploy.backends import Backend, open_backend, processor_count
+from tinyunet_deploy.artifacts.sidecar import DEFAULT_ONNX
+from tinyunet_deploy.backends.base import Backend
+from tinyunet_deploy.backends.registry import open_backend
 from tinyunet_deploy.backends.server import ServerBackend
+from tinyunet_deploy.backends.triton_repository import write_repository
 from tinyunet_deploy.cli import run
+from tinyunet_deploy.data import synthetic
+from tinyunet_deploy.data.decoding import write_png
 from tinyunet_deploy.errors import RuntimeUnavailable
 from tinyunet_deploy.files import write_atomic
-from tinyunet_deploy.images import write_png
-from tinyunet_deploy.machine import describe_machine
-from tinyunet_deploy.pipeline import infer
-from tinyunet_deploy.triton import write_repository
+from tinyunet_deploy.host import describe_machine, processor_count
+from tinyunet_deploy.inspection.pipeline import infer
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PACKAGES = REPOSITORY / ".cache" / "triton"

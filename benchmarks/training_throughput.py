@@ -25,12 +25,12 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch.utils.data import DataLoader, Dataset
 
+from tinyunet_deploy.artifacts.network import TinyUNet, normalize
 from tinyunet_deploy.cli import run
-from tinyunet_deploy.dagm2007 import read_dataset, read_mask
+from tinyunet_deploy.data.decoding import read_image
+from tinyunet_deploy.data.layouts import read_dataset, read_mask
 from tinyunet_deploy.files import write_atomic
-from tinyunet_deploy.images import read_image
-from tinyunet_deploy.machine import describe_machine
-from tinyunet_deploy.model import TinyUNet, normalize
+from tinyunet_deploy.host import describe_machine
 
 REPOSITORY = Path(__file__).parent.parent
 RECIPES = REPOSITORY / "training" / "recipes"

@@ -12,12 +12,13 @@ import numpy as np
 
 from benchmarks.gather import Results, data_name, one_per_data_set
 from benchmarks.sections import Picture, Section, Table
-from tinyunet_deploy.artifact import KINDS, MODELS, read_sidecar
-from tinyunet_deploy.backends import Backend, open_backend
+from tinyunet_deploy.artifacts.sidecar import KINDS, MODELS, read_sidecar
+from tinyunet_deploy.backends.base import Backend
+from tinyunet_deploy.backends.registry import open_backend
 from tinyunet_deploy.contract import defect_mask
-from tinyunet_deploy.dagm2007 import Item, read_dataset, read_mask
+from tinyunet_deploy.data.decoding import overlay, read_image
+from tinyunet_deploy.data.layouts import Item, read_dataset, read_mask
 from tinyunet_deploy.errors import ArtifactError, DataError
-from tinyunet_deploy.images import overlay, read_image
 
 WORST: Final = 6
 """Images that are shown."""

@@ -9,8 +9,8 @@ from typing import get_args
 
 import click
 
-from tinyunet_deploy.artifact import Artifact, Precision
-from tinyunet_deploy.backends import Backend
+from tinyunet_deploy.artifacts.sidecar import Artifact, Precision
+from tinyunet_deploy.backends.base import Backend
 from tinyunet_deploy.cli import run
 from tinyunet_deploy.cli.options import debug_option
 
@@ -95,11 +95,11 @@ def export(
         raise click.UsageError(f"--size {size} is not a multiple of 16")
     if "int8" not in precisions and (folders or iou_budget is not None):
         raise click.UsageError("--data and --iou-budget are for --precision int8")
-    from export.files import export_files, output_paths
-    from tinyunet_deploy.artifact import read_artifact, write_artifact
+    from export.exporter import export_files, output_paths
+    from tinyunet_deploy.artifacts.golden import write_golden
+    from tinyunet_deploy.artifacts.sidecar import read_artifact, write_artifact
     from tinyunet_deploy.contract import Contract
     from tinyunet_deploy.files import write_atomic
-    from tinyunet_deploy.golden import write_golden
 
     source = read_artifact(checkpoint)
     contract = source.sidecar.contract if size is None else Contract(size, size)
@@ -115,7 +115,7 @@ def export(
     for artifact in exported.artifacts:
         write_artifact(artifact.path, artifact.data, artifact.sidecar)
         with _judge(source, artifact) as judge:
-            write_golden(artifact.path, judge)
+            write_golden(artifact.path, judge.score_alone)
         click.echo(artifact.path)
     for path, data in exported.reports.items():
         write_atomic(path, data, durable=True)
@@ -126,7 +126,7 @@ def export(
 
 def _judge(checkpoint: Artifact, exported: Artifact) -> Backend:
     """What gives golden scores: the checkpoint, or the file itself if its rounding is its own."""
-    from tinyunet_deploy.backends import open_backend
+    from tinyunet_deploy.backends.registry import open_backend
     from tinyunet_deploy.backends.torch import TorchBackend
 
     if exported.sidecar.precision != "fp32":

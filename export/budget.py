@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
-from export.compare import Likeness
-from tinyunet_deploy.limits import Limit, read_limits
+from export.likeness import Likeness
+from tinyunet_deploy.quality.parity_limits import Limit, read_limits
 
 Calibration = TypeVar("Calibration")
 

@@ -10,8 +10,8 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from tinyunet_deploy.backends import processor_count
 from tinyunet_deploy.contract import INPUT_NAME, Image
+from tinyunet_deploy.host import processor_count
 
 Histogram = NDArray[np.int64]
 """int64 [32640]: count of |x| by the upper 15 bits of its float32 pattern.

@@ -11,10 +11,10 @@ from typing import Any, Final
 import onnx
 import torch
 
-from tinyunet_deploy.artifact import Precision
+from tinyunet_deploy.artifacts.network import DeployableGraph, TinyUNet
+from tinyunet_deploy.artifacts.sidecar import Precision
+from tinyunet_deploy.artifacts.tensorrt_preflight import MAX_IR
 from tinyunet_deploy.contract import INPUT_NAME, OUTPUT_NAME, Contract
-from tinyunet_deploy.model import DeployableGraph, TinyUNet
-from tinyunet_deploy.preflight import MAX_IR
 
 OPSET: Final = 18
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import settings
 
 from tinyunet_deploy.contract import Contract, Image
-from tinyunet_deploy.images import write_png
+from tinyunet_deploy.data.decoding import write_png
 
 settings.register_profile("here", deadline=None)  # a busy machine is no failure
 settings.load_profile("here")
@@ -31,8 +31,8 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of an untrained network for 64x64 images. Not to be changed: copy it."""
     import torch
 
-    from tinyunet_deploy.checkpoint import save_checkpoint
-    from tinyunet_deploy.model import TinyUNet
+    from tinyunet_deploy.artifacts.checkpoint import save_checkpoint
+    from tinyunet_deploy.artifacts.network import TinyUNet
 
     network = TinyUNet()
     network.reset_parameters(torch.Generator().manual_seed(0))
@@ -46,8 +46,8 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_onnx(tiny_checkpoint: Path) -> Path:
     """The same network as an ONNX file, beside its checkpoint. Not to be changed: copy it."""
     from export.graph import onnx_graph
-    from tinyunet_deploy.artifact import Sidecar, digest, write_artifact
-    from tinyunet_deploy.checkpoint import load_checkpoint
+    from tinyunet_deploy.artifacts.checkpoint import load_checkpoint
+    from tinyunet_deploy.artifacts.sidecar import Sidecar, digest, write_artifact
 
     network, parent = load_checkpoint(tiny_checkpoint)
     data = onnx_graph(network, parent.contract)

@@ -12,10 +12,10 @@ import pytest
 
 import tinyunet_deploy as td
 from tests.conftest import SIZE, part
-from tinyunet_deploy import synthetic
-from tinyunet_deploy.backends.fake import FakeBackend
 from tinyunet_deploy.contract import Contract
-from tinyunet_deploy.images import write_png
+from tinyunet_deploy.data import synthetic
+from tinyunet_deploy.data.decoding import write_png
+from tinyunet_deploy.testing.fake_backend import FakeBackend
 
 
 def test_the_example_of_the_package_runs_as_it_is_written(

@@ -8,17 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tinyunet_deploy import nvidia, synthetic
-from tinyunet_deploy.artifact import DEFAULT_CHECKPOINT, DEFAULT_ONNX, read_artifact
-from tinyunet_deploy.backends import open_backend
-from tinyunet_deploy.backends.device import PyCUDADevice
-from tinyunet_deploy.ceilings import gpu_ceilings
+from tinyunet_deploy.artifacts.sidecar import DEFAULT_CHECKPOINT, DEFAULT_ONNX, read_artifact
+from tinyunet_deploy.backends import nvidia_probe
+from tinyunet_deploy.backends.cuda_device import PyCUDADevice
+from tinyunet_deploy.backends.registry import open_backend
+from tinyunet_deploy.data import synthetic
 from tinyunet_deploy.errors import RuntimeUnavailable
+from tinyunet_deploy.quality.self_test import self_test
+from tinyunet_deploy.speed.peaks import gpu_ceilings
 
 
 def has_gpu() -> bool:
     try:
-        return bool(nvidia.gpus())
+        return bool(nvidia_probe.gpus())
     except RuntimeUnavailable:
         return False
 
@@ -33,9 +35,9 @@ def images(count: int) -> np.ndarray:
 
 
 def test_the_gpu_is_named_and_its_clocks_are_read() -> None:
-    gpu = nvidia.gpu(0)
+    gpu = nvidia_probe.gpu(0)
     assert gpu.name.startswith("NVIDIA") and float(gpu.compute_capability) >= 7.0
-    clocks = nvidia.clocks(0)
+    clocks = nvidia_probe.clocks(0)
     assert clocks is not None and clocks.sm_mhz > 0 and 0 < clocks.temperature_c < 110
 
 
@@ -165,5 +167,6 @@ def test_what_is_trained_on_the_gpu_answers_on_the_cpu(flags: list[str], tmp_pat
             cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-    with open_backend(tmp_path / "run" / "checkpoint.safetensors", self_test=True) as backend:
+    with open_backend(tmp_path / "run" / "checkpoint.safetensors") as backend:
+        self_test(backend)
         assert backend.run(images(1)).score.shape == (1, 1, 512, 512)

@@ -17,19 +17,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tinyunet_deploy.api import Model, load
-    from tinyunet_deploy.defects import Defect
+    from tinyunet_deploy.data.decoding import read_image
     from tinyunet_deploy.errors import TinyUNetError
-    from tinyunet_deploy.images import read_image
+    from tinyunet_deploy.inspection.defects import Defect
 
 __all__ = ["Defect", "Model", "TinyUNetError", "__version__", "load", "read_image"]
 __version__ = "0.1.0"
 
 _WHERE = {
-    "Defect": "defects",
+    "Defect": "inspection.defects",
     "Model": "api",
     "TinyUNetError": "errors",
     "load": "api",
-    "read_image": "images",
+    "read_image": "data.decoding",
 }
 
 

@@ -11,9 +11,10 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyunet_deploy.backends import Backend, open_backend
+from tinyunet_deploy.backends.base import Backend
+from tinyunet_deploy.backends.registry import open_backend
 from tinyunet_deploy.contract import defect_mask
-from tinyunet_deploy.defects import Defect, find_defects
+from tinyunet_deploy.inspection.defects import Defect, find_defects
 
 __all__ = ["Model", "load"]
 

@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyunet_deploy.artifact import digest
+from tinyunet_deploy.artifacts.sidecar import digest
 from tinyunet_deploy.contract import Image, Mask
-from tinyunet_deploy.dagm2007 import Item, read_dataset, read_mask
+from tinyunet_deploy.data.decoding import read_image
+from tinyunet_deploy.data.layouts import Item, read_dataset, read_mask
 from tinyunet_deploy.errors import DataError
-from tinyunet_deploy.images import read_image
 from training.recipe import Recipe
 
 

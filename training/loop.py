@@ -23,19 +23,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from tinyunet_deploy import __version__
-from tinyunet_deploy.artifact import digest, read_artifact, sidecar_path
+from tinyunet_deploy.artifacts.checkpoint import load_checkpoint, save_checkpoint
+from tinyunet_deploy.artifacts.golden import write_golden
+from tinyunet_deploy.artifacts.network import TinyUNet, normalize
+from tinyunet_deploy.artifacts.sidecar import digest, read_artifact, sidecar_path
 from tinyunet_deploy.backends.torch import TorchBackend
-from tinyunet_deploy.checkpoint import load_checkpoint, save_checkpoint
 from tinyunet_deploy.contract import Contract
 from tinyunet_deploy.errors import DataError, RefusedError, RuntimeUnavailable
 from tinyunet_deploy.files import lock_folder, write_atomic
-from tinyunet_deploy.golden import write_golden
-from tinyunet_deploy.model import TinyUNet, normalize
 from training.curves import Curves
 from training.data import Sampler, Source, different, sources_digest
 from training.distributed import ALONE, Ranks
 from training.loss import segmentation_loss
-from training.operating_point import choose_operating_point
 from training.optimizer import learning_rate, make_optimizer
 from training.recipe import Recipe
 from training.rounding import int8_activations, rounds
@@ -47,6 +46,7 @@ from training.state import (
     states,
     stopped_by_signals,
 )
+from training.validation import choose_operating_point
 
 log = logging.getLogger("training")
 
@@ -341,7 +341,7 @@ def _finish(checkpoint: Path) -> None:
     artifact = read_artifact(checkpoint)
     if artifact.sidecar.golden is None:
         with TorchBackend(artifact) as judge:
-            write_golden(checkpoint, judge)
+            write_golden(checkpoint, judge.score_alone)
     remove_states(checkpoint.parent)
 
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from tinyunet_deploy.artifact import digest
+from tinyunet_deploy.artifacts.network import VARIANTS
+from tinyunet_deploy.artifacts.sidecar import digest
 from tinyunet_deploy.contract import SIZE_MULTIPLE
 from tinyunet_deploy.errors import DataError
 from tinyunet_deploy.files import read_regular
-from tinyunet_deploy.model import VARIANTS
 
 RECIPES = Path(__file__).parent / "recipes"
 MAX_BYTES = 1024 * 1024

@@ -81,11 +81,12 @@ def speed(
 
     from tinyunet_deploy.errors import RefusedError
     from tinyunet_deploy.files import json_value, write_atomic
-    from tinyunet_deploy.machine import describe_machine, read_clocks
-    from training.compare import figures_of
+    from tinyunet_deploy.host import describe_machine
+    from tinyunet_deploy.speed.clocks import read_clocks
     from training.data import read_source
     from training.loop import LOADERS, Machine, batch_loader, train
     from training.recipe import read_recipe
+    from training.recipe_comparison import figures_of
 
     chosen = read_recipe(recipe, steps=steps)
     if min(chosen.steps, resident_steps) <= WARM_UP + LOADERS:

@@ -22,10 +22,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from tinyunet_deploy.artifact import digest
+from tinyunet_deploy.artifacts.network import TinyUNet
+from tinyunet_deploy.artifacts.sidecar import digest
 from tinyunet_deploy.files import write_atomic
-from tinyunet_deploy.model import TinyUNet
-from training.operating_point import OperatingPoint
+from training.validation import OperatingPoint
 
 log = logging.getLogger("training")
 

@@ -105,7 +105,7 @@ class Images:
         return mutated(rng.choice(self.parents), rng)
 
     def run(self, seed: int) -> str:
-        from tinyunet_deploy.images import decode_image
+        from tinyunet_deploy.data.decoding import decode_image
 
         image = decode_image(self.data(seed), Path("x.png"), size=(corpus.SIZE, corpus.SIZE))
         assert image.shape == (corpus.SIZE, corpus.SIZE)
@@ -131,7 +131,12 @@ class Models:
         raise NotImplementedError
 
     def run(self, seed: int) -> str:
-        from tinyunet_deploy.artifact import digest, read_artifact, read_sidecar, write_artifact
+        from tinyunet_deploy.artifacts.sidecar import (
+            digest,
+            read_artifact,
+            read_sidecar,
+            write_artifact,
+        )
 
         rng = random.Random(seed)
         head = min(len(self.original), 1 << 14)  # where the structure is
@@ -161,9 +166,9 @@ class Safetensors(Models):
     def make(self, path: Path) -> bytes:
         import torch
 
-        from tinyunet_deploy.checkpoint import save_checkpoint
+        from tinyunet_deploy.artifacts.checkpoint import save_checkpoint
+        from tinyunet_deploy.artifacts.network import TinyUNet
         from tinyunet_deploy.contract import Contract
-        from tinyunet_deploy.model import TinyUNet
 
         torch.set_num_threads(1)
         network = TinyUNet()
@@ -173,7 +178,7 @@ class Safetensors(Models):
         return path.read_bytes()
 
     def use(self) -> None:
-        from tinyunet_deploy.checkpoint import load_checkpoint
+        from tinyunet_deploy.artifacts.checkpoint import load_checkpoint
 
         load_checkpoint(self.path)
 
@@ -189,7 +194,7 @@ class ONNX(Models):
     may_die = True
 
     def make(self, path: Path) -> bytes:
-        from tinyunet_deploy.artifact import Sidecar, digest, write_artifact
+        from tinyunet_deploy.artifacts.sidecar import Sidecar, digest, write_artifact
         from tinyunet_deploy.contract import Contract
 
         data = small_graph().SerializeToString(deterministic=True)
@@ -198,15 +203,17 @@ class ONNX(Models):
         return data
 
     def use(self) -> None:
-        from tinyunet_deploy.artifact import read_artifact
-        from tinyunet_deploy.backends import trial
-        from tinyunet_deploy.onnx_file import check_onnx_file
+        from tinyunet_deploy.artifacts.onnx_guard import check_onnx_file
+        from tinyunet_deploy.artifacts.sidecar import read_artifact
+        from tinyunet_deploy.backends import sandbox_process
 
         artifact = read_artifact(self.path)
         contract = check_onnx_file(artifact.data, self.path)
         if contract.height * contract.width > 1 << 20:
             return  # what it says it takes is not given to it here
-        trial.run_once(trial.unknown(self.path, artifact.data, contract), "onnxruntime")
+        sandbox_process.run_once(
+            sandbox_process.unknown(self.path, artifact.data, contract), "onnxruntime"
+        )
 
 
 def small_graph() -> Any:
@@ -243,7 +250,7 @@ class Sidecars:
         self.folder = Path(tempfile.mkdtemp(prefix="mutate-"))
 
     def run(self, seed: int) -> str:
-        from tinyunet_deploy.artifact import (
+        from tinyunet_deploy.artifacts.sidecar import (
             Sidecar,
             _digest_of_fields,
             digest,
@@ -251,8 +258,8 @@ class Sidecars:
             sidecar_path,
             write_artifact,
         )
-        from tinyunet_deploy.backends.fake import FakeBackend
         from tinyunet_deploy.contract import Contract
+        from tinyunet_deploy.testing.fake_backend import FakeBackend
 
         rng = random.Random(seed)
         kind, suffix = rng.choice(
@@ -293,7 +300,7 @@ class Recipes:
     """Recipes and files of limits."""
 
     def __init__(self) -> None:
-        from tinyunet_deploy.limits import LIMITS
+        from tinyunet_deploy.quality.parity_limits import LIMITS
         from training.recipe import RECIPES
 
         self.folder = Path(tempfile.mkdtemp(prefix="mutate-"))
@@ -301,7 +308,7 @@ class Recipes:
         self.limits = LIMITS.read_text()
 
     def run(self, seed: int) -> str:
-        from tinyunet_deploy.limits import read_limits
+        from tinyunet_deploy.quality.parity_limits import read_limits
         from training.recipe import read_recipe
 
         rng = random.Random(seed)

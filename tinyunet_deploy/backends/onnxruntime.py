@@ -12,11 +12,12 @@ import numpy as np
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
-from tinyunet_deploy import nvidia
-from tinyunet_deploy.artifact import Artifact
-from tinyunet_deploy.backends import Backend, Run, processor_count
+from tinyunet_deploy.artifacts.sidecar import Artifact
+from tinyunet_deploy.backends import nvidia_probe
+from tinyunet_deploy.backends.base import Backend, Run
 from tinyunet_deploy.contract import INPUT_NAME, OUTPUT_NAME, Batch
 from tinyunet_deploy.errors import ArtifactError, RuntimeUnavailable, lacks_memory
+from tinyunet_deploy.host import processor_count
 
 _USUAL_BATCH, _MAX_BATCH = 8, 16
 """Of the engines that ONNX Runtime builds; a larger batch makes it build again."""
@@ -95,7 +96,7 @@ class ONNXRuntimeBackend(Backend):
         """Provider and its options, the wanted one first."""
         if self.device == "cpu":
             return [("CPUExecutionProvider", {})]
-        index = nvidia.gpu_index(self.device)
+        index = nvidia_probe.gpu_index(self.device)
         return [("CUDAExecutionProvider", cuda_options(self.artifact, index, self._graphs))]
 
     def _run(self, image: Batch) -> Run:
@@ -105,7 +106,7 @@ class ONNXRuntimeBackend(Backend):
             return Run(score, (time.perf_counter() - started) * 1e3)
         binding = self._bindings.get(len(image))
         if binding is None:
-            index = nvidia.gpu_index(self.device)
+            index = nvidia_probe.gpu_index(self.device)
             binding = DeviceBinding.of(self._session, image.shape, "cuda", index)
             self._bindings[len(image)] = binding
         return binding.run(self._session, image)
@@ -121,7 +122,7 @@ class ONNXRuntimeTensorRTBackend(ONNXRuntimeBackend):
     name = "onnxruntime-tensorrt"
 
     def _providers(self) -> list[tuple[str, dict[str, Any]]]:
-        index = nvidia.gpu_index(self.device)
+        index = nvidia_probe.gpu_index(self.device)
         folder = cache_folder(self.artifact)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # engines are programs
         options = {"device_id": index, **tensorrt_options(self.artifact, folder)}

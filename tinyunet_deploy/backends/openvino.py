@@ -14,10 +14,11 @@ from typing import Any, Final
 import numpy as np
 import openvino
 
-from tinyunet_deploy.artifact import Artifact
-from tinyunet_deploy.backends import Backend, Run, processor_count
+from tinyunet_deploy.artifacts.sidecar import Artifact
+from tinyunet_deploy.backends.base import Backend, Run
 from tinyunet_deploy.contract import Batch
 from tinyunet_deploy.errors import ArtifactError, RuntimeUnavailable, lacks_memory
+from tinyunet_deploy.host import processor_count
 
 _COMPILED: Final = 4
 """Ways to share the processors that are kept; most runs have one, the last batch another."""

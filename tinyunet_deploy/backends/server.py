@@ -21,14 +21,15 @@ from urllib.parse import SplitResult, quote, urlsplit
 
 import numpy as np
 
-from tinyunet_deploy.artifact import Artifact, Sidecar, parse_sidecar
-from tinyunet_deploy.backends import Backend, Run
+from tinyunet_deploy.artifacts.sidecar import Artifact, Sidecar, parse_sidecar
+from tinyunet_deploy.backends.base import Backend, Run
 from tinyunet_deploy.contract import INPUT_NAME, OUTPUT_NAME, Batch
 from tinyunet_deploy.errors import RefusedError, RuntimeUnavailable
-from tinyunet_deploy.triton import SIDECAR
 
-__all__ = ["ServerBackend"]
+__all__ = ["SIDECAR", "ServerBackend"]
 
+SIDECAR: Final = "sidecar"
+"""The parameter of a model's configuration that has the text of its sidecar."""
 IN_FLIGHT: Final = 2
 """Requests at a time: one computes while the other travels."""
 TIMEOUT_S: Final = 60.0

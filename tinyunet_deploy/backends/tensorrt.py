@@ -10,13 +10,13 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
-from tinyunet_deploy import nvidia
-from tinyunet_deploy.artifact import Artifact, Sidecar
-from tinyunet_deploy.backends import Backend, Run
-from tinyunet_deploy.backends.device import Device, Event, Graph, Memory, PyCUDADevice
+from tinyunet_deploy.artifacts.sidecar import Artifact, Sidecar
+from tinyunet_deploy.backends import nvidia_probe
+from tinyunet_deploy.backends.base import Backend, Run
+from tinyunet_deploy.backends.cuda_device import Device, Event, Graph, Memory, PyCUDADevice
+from tinyunet_deploy.backends.nvidia_probe import GPU, TensorRT
 from tinyunet_deploy.contract import INPUT_NAME, OUTPUT_NAME, Batch, Contract
 from tinyunet_deploy.errors import ArtifactError, RuntimeUnavailable, unavailable
-from tinyunet_deploy.nvidia import GPU, TensorRT
 
 SLOTS: Final = 2
 """Batches in flight: one is copied while the other is computed."""
@@ -63,9 +63,9 @@ class TensorRTBackend(Backend):
         if built:
             check_release(artifact, here)
         if gpu is None:
-            index = nvidia.gpu_index(device)
+            index = nvidia_probe.gpu_index(device)
             if built:
-                check_gpu(artifact, nvidia.gpu(index))
+                check_gpu(artifact, nvidia_probe.gpu(index))
             gpu = PyCUDADevice(index)
         elif built:
             check_gpu(artifact, gpu.gpu)
@@ -104,8 +104,8 @@ def check_release(artifact: Artifact, here: TensorRT) -> None:
         ArtifactError: with the command that builds it again.
     """
     built = artifact.sidecar.origin["tensorrt"]
-    was = f"{built['flavour']} {nvidia.release(built['version'])}"
-    now = f"{here.flavour} {nvidia.release(here.version)}"
+    was = f"{built['flavour']} {nvidia_probe.release(built['version'])}"
+    now = f"{here.flavour} {nvidia_probe.release(here.version)}"
     if was != now:
         raise ArtifactError(
             artifact.path, f"was built by {was}, here is {now}", _rebuild(artifact.sidecar)
@@ -140,9 +140,9 @@ def _rebuild(sidecar: Sidecar) -> str:
 def _installed(artifact: Artifact, flavour: str | None) -> TensorRT:
     """The flavour the plan needs, or the one that is here, for the refusal to name."""
     try:
-        return nvidia.tensorrt(flavour)
+        return nvidia_probe.tensorrt(flavour)
     except RuntimeUnavailable:
-        return nvidia.tensorrt()
+        return nvidia_probe.tensorrt()
 
 
 class _Program(NamedTuple):
@@ -192,7 +192,7 @@ class _Loaded:
         self._trt = trt
         self._device = device
         self._graphs = graphs
-        self._log = nvidia.logger(trt)
+        self._log = nvidia_probe.logger(trt)
         self._slots: list[_Slot] = []
         self._runtime: Any = None
         self._engine: Any = None

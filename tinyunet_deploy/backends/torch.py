@@ -6,12 +6,12 @@ import time
 
 import torch
 
-from tinyunet_deploy.artifact import Artifact
-from tinyunet_deploy.backends import Backend, Run
-from tinyunet_deploy.checkpoint import network_of
+from tinyunet_deploy.artifacts.checkpoint import network_of
+from tinyunet_deploy.artifacts.network import DeployableGraph
+from tinyunet_deploy.artifacts.sidecar import Artifact
+from tinyunet_deploy.backends.base import Backend, Run
 from tinyunet_deploy.contract import Batch
 from tinyunet_deploy.errors import RuntimeUnavailable
-from tinyunet_deploy.model import DeployableGraph
 
 
 class TorchBackend(Backend):

@@ -19,7 +19,7 @@ from tinyunet_deploy.cli.options import (
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from tinyunet_deploy.timing import Benchmark
+    from tinyunet_deploy.speed.benchmark_result import Benchmark
 
 
 @click.command()
@@ -95,15 +95,15 @@ def benchmark(
 
     from rich.console import Console
 
-    from tinyunet_deploy.artifact import DEFAULT_ONNX
-    from tinyunet_deploy.backends import processor_count
-    from tinyunet_deploy.benchmark import Effort
-    from tinyunet_deploy.benchmark import benchmark as measure
+    from tinyunet_deploy.artifacts.sidecar import DEFAULT_ONNX
     from tinyunet_deploy.errors import GateFailed, RuntimeUnavailable
     from tinyunet_deploy.files import write_atomic
-    from tinyunet_deploy.limits import LIMITS, read_limits
-    from tinyunet_deploy.parity import find_models
-    from tinyunet_deploy.trace import chrome_trace
+    from tinyunet_deploy.host import processor_count
+    from tinyunet_deploy.inspection.trace import chrome_trace
+    from tinyunet_deploy.quality.parity import find_models
+    from tinyunet_deploy.quality.parity_limits import LIMITS, read_limits
+    from tinyunet_deploy.speed.benchmark import Effort
+    from tinyunet_deploy.speed.benchmark import benchmark as measure
 
     limits = read_limits(limits_file or LIMITS)
     chosen = find_models(models or (DEFAULT_ONNX,))
@@ -196,7 +196,7 @@ def _latency(result: Benchmark) -> Table:
     from rich import box
     from rich.table import Table
 
-    from tinyunet_deploy.timing import PERCENTILES
+    from tinyunet_deploy.speed.benchmark_result import PERCENTILES
 
     table = Table(
         box=box.SIMPLE_HEAD,
@@ -234,7 +234,7 @@ def _stages(result: Benchmark, mode: str, title: str) -> Table:
     from rich import box
     from rich.table import Table
 
-    from tinyunet_deploy.timing import STAGES
+    from tinyunet_deploy.inspection.trace import STAGES
 
     table = Table(
         title=title,

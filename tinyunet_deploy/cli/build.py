@@ -92,28 +92,30 @@ def build(
     A plan runs on the TensorRT release and the GPU it was built with, and only there. It is refused
     unless its convolutions compute in the precision of MODEL.
     """
-    from tinyunet_deploy import nvidia
+    from tinyunet_deploy.artifacts.golden import inherit_golden
+    from tinyunet_deploy.backends import nvidia_probe
     from tinyunet_deploy.errors import RuntimeUnavailable
-    from tinyunet_deploy.golden import inherit_golden
 
     try:
-        from tinyunet_deploy import engine
+        from tinyunet_deploy.backends import tensorrt_builder
     except ModuleNotFoundError as error:
-        raise RuntimeUnavailable(error.name or "onnx", "is not installed", nvidia.HINT) from error
+        raise RuntimeUnavailable(
+            error.name or "onnx", "is not installed", nvidia_probe.HINT
+        ) from error
 
-    options = engine.Options(
-        profile=engine.Profile(*batch),
+    options = tensorrt_builder.Options(
+        profile=tensorrt_builder.Profile(*batch),
         workspace_mb=workspace_mb,
         level=builder_level,
         timing_cache=timing_cache,
         compute_capability=compute_capability,
     )
-    plan = engine.build(model, output, options, flavour)
+    plan = tensorrt_builder.build(model, output, options, flavour)
     inherit_golden(plan.path, model)
     origin = plan.sidecar.origin
     audit = origin["precision_audit"]
     looked_at = "plan" if audit["engine"] else "parsed network"
-    mix = engine.mixture(audit["engine"] or audit["parsed_network"])
+    mix = tensorrt_builder.mixture(audit["engine"] or audit["parsed_network"])
     click.echo(plan.path)
     click.echo(
         f"{origin['plan_bytes']:,} bytes in {origin['build_s']:.1f} s; convolutions of the "

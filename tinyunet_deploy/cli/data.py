@@ -15,8 +15,8 @@ import click
 from tinyunet_deploy.cli.options import ClassList, classes_option, debug_option, format_option
 
 if TYPE_CHECKING:
-    from tinyunet_deploy.dagm2007 import Dataset
-    from tinyunet_deploy.data_check import Oddity
+    from tinyunet_deploy.data.check import Oddity
+    from tinyunet_deploy.data.layouts import Dataset
 
 _SHOWN = 10
 """Oddities of one kind in the table; JSON holds them all."""
@@ -37,8 +37,8 @@ def check(folder: Path, classes: tuple[int, ...] | None, style: str) -> None:
 
     Exit code 4 when training or evaluation would stop at a file.
     """
-    from tinyunet_deploy.dagm2007 import read_dataset
-    from tinyunet_deploy.data_check import find_oddities
+    from tinyunet_deploy.data.check import find_oddities
+    from tinyunet_deploy.data.layouts import read_dataset
     from tinyunet_deploy.errors import DataError
 
     dataset = read_dataset(folder, classes=classes)
@@ -80,7 +80,7 @@ def synthesize(
     seed: int,
 ) -> None:
     """Write synthetic images of ten classes to DIR in the layout of DAGM2007."""
-    from tinyunet_deploy.synthetic import write_dataset
+    from tinyunet_deploy.data.synthetic import write_dataset
 
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise click.UsageError(f"{folder} exists and is not an empty folder; name a new one")
@@ -132,7 +132,7 @@ class _Count(NamedTuple):
 
 
 def _counts(dataset: Dataset) -> list[_Count]:
-    from tinyunet_deploy.dagm2007 import PUBLISHED_COUNTS
+    from tinyunet_deploy.data.layouts import PUBLISHED_COUNTS
 
     published: Mapping[Any, tuple[int, int]] = (
         PUBLISHED_COUNTS if dataset.layout == "released" else {}

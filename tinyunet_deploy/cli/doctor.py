@@ -24,10 +24,10 @@ def doctor(style: str) -> int:
     from rich.markup import escape
     from rich.table import Table
 
-    from tinyunet_deploy import synthetic
-    from tinyunet_deploy.backends import BACKENDS, open_backend, why_not
+    from tinyunet_deploy.backends.registry import BACKENDS, open_backend, why_not
+    from tinyunet_deploy.data import synthetic
     from tinyunet_deploy.errors import TinyUNetError
-    from tinyunet_deploy.machine import describe_machine
+    from tinyunet_deploy.host import describe_machine
 
     backends = []
     for name in BACKENDS:
@@ -72,15 +72,15 @@ def doctor(style: str) -> int:
 
 def _nvidia() -> dict[str, str]:
     """GPUs, and what is known of TensorRT without starting it."""
-    from tinyunet_deploy import nvidia
+    from tinyunet_deploy.backends import nvidia_probe
     from tinyunet_deploy.errors import RuntimeUnavailable
 
     try:
-        told = ", ".join(f"{gpu.name} ({gpu.compute_capability})" for gpu in nvidia.gpus())
+        told = ", ".join(f"{gpu.name} ({gpu.compute_capability})" for gpu in nvidia_probe.gpus())
     except RuntimeUnavailable as error:
         told = error.what
     facts = {"gpu": told or "none"}
-    major = nvidia.onnxruntime_tensorrt()
+    major = nvidia_probe.onnxruntime_tensorrt()
     if major is not None:
         facts["onnxruntime"] = f"its TensorRT provider needs TensorRT {major}"
     return facts

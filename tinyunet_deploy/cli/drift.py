@@ -10,7 +10,7 @@ import click
 from tinyunet_deploy.cli.options import debug_option, format_option
 
 if TYPE_CHECKING:
-    from tinyunet_deploy.drift import Drift
+    from tinyunet_deploy.inspection.drift import Drift
 
 
 @click.command()
@@ -45,9 +45,9 @@ def drift(report: Path, before: Path, alpha: float, style: str, output: Path | N
     """
     import json
 
-    from tinyunet_deploy.drift import OF_THE_IMAGE, compare_reports, draw_distributions
     from tinyunet_deploy.errors import GateFailed
     from tinyunet_deploy.files import write_atomic
+    from tinyunet_deploy.inspection.drift import OF_THE_IMAGE, compare_reports, draw_distributions
 
     found = compare_reports(report, before, alpha)
     if style == "json":

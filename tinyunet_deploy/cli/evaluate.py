@@ -21,8 +21,8 @@ from tinyunet_deploy.cli.options import (
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from tinyunet_deploy.evaluate import Evaluation
-    from tinyunet_deploy.metrics import Ratios
+    from tinyunet_deploy.quality.evaluation import Evaluation
+    from tinyunet_deploy.quality.metrics import Ratios
 
 _SHOWN = 10
 """Skipped images that are named on stderr; JSON names them all."""
@@ -78,10 +78,11 @@ def evaluate(
     from rich.console import Console
     from rich.progress import Progress
 
-    from tinyunet_deploy import evaluate as evaluation
-    from tinyunet_deploy.backends import open_backend, processor_count
-    from tinyunet_deploy.dagm2007 import read_dataset
+    from tinyunet_deploy.backends.registry import open_backend
+    from tinyunet_deploy.data.layouts import read_dataset
     from tinyunet_deploy.files import write_atomic
+    from tinyunet_deploy.host import processor_count
+    from tinyunet_deploy.quality import evaluation as evaluation
 
     dataset = read_dataset(data, classes=classes, split=None if split == "all" else split)
     if split is None:
@@ -170,7 +171,7 @@ def _rows(result: Evaluation) -> dict[str, Ratios]:
 
 def _figures(result: Evaluation) -> Table:
     """The figures at the operating threshold."""
-    from tinyunet_deploy.metrics import Summary
+    from tinyunet_deploy.quality.metrics import Summary
 
     table = _table(
         "images",
@@ -206,7 +207,7 @@ def _figures(result: Evaluation) -> Table:
 
 def _reference(result: Evaluation) -> Table:
     """The reference's figure at its thresholds."""
-    from tinyunet_deploy.metrics import REFERENCE_THRESHOLDS
+    from tinyunet_deploy.quality.metrics import REFERENCE_THRESHOLDS
 
     table = _table(
         *(f"{threshold:g}" for threshold in REFERENCE_THRESHOLDS),
@@ -221,7 +222,7 @@ def _reference(result: Evaluation) -> Table:
 
 def _defects(result: Evaluation) -> Table:
     """Hits by size; the sizes without any defect left out."""
-    from tinyunet_deploy.defects import recall_by_size
+    from tinyunet_deploy.inspection.defects import recall_by_size
 
     table = _table(
         "in the truth",

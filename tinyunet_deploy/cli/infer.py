@@ -19,8 +19,8 @@ from tinyunet_deploy.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from tinyunet_deploy.backends import Backend
-    from tinyunet_deploy.shards import Shard
+    from tinyunet_deploy.backends.base import Backend
+    from tinyunet_deploy.inspection.shards import Shard
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -99,11 +99,13 @@ def infer(
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
-    from tinyunet_deploy.backends import open_backend, processor_count
+    from tinyunet_deploy.backends.registry import open_backend
     from tinyunet_deploy.errors import RefusedError, TinyUNetError
-    from tinyunet_deploy.pipeline import Outputs
-    from tinyunet_deploy.pipeline import infer as infer_images
-    from tinyunet_deploy.report import DEFECTS, REPORT, SHARDS, Line, Summary
+    from tinyunet_deploy.host import processor_count
+    from tinyunet_deploy.inspection.pipeline import Outputs
+    from tinyunet_deploy.inspection.pipeline import infer as infer_images
+    from tinyunet_deploy.inspection.run_report import DEFECTS, REPORT, SHARDS, Line, Summary
+    from tinyunet_deploy.quality.self_test import self_test as check_answers
 
     if server and (model or backend or device or trust_engine or self_test):
         raise click.UsageError("--server says itself what it runs, and where")
@@ -114,11 +116,13 @@ def infer(
     with contextlib.ExitStack() as stack:
         run: Callable[..., Summary]
         if ray:
-            from tinyunet_deploy.cluster import Loader, infer_on_ray
+            from tinyunet_deploy.inspection.ray_cluster import Loader, infer_on_ray
 
             # Ray tells of lost workers on stdout, which is for results.
             stack.enter_context(contextlib.redirect_stdout(sys.stderr))
-            loader = Loader(model, backend, device, trust_engine, self_test)
+            loader = Loader(
+                model, backend, device, trust_engine, check_answers if self_test else None
+            )
             run = functools.partial(
                 infer_on_ray, ray, images, output, loader, threshold=threshold, min_area=min_area
             )
@@ -129,10 +133,10 @@ def infer(
 
                 loaded: Backend = ServerBackend(server)
             else:
-                loaded = open_backend(
-                    model, backend, device, trust_engine=trust_engine, self_test=self_test
-                )
+                loaded = open_backend(model, backend, device, trust_engine=trust_engine)
             stack.enter_context(loaded)
+            if self_test:
+                check_answers(loaded)
             sidecar = loaded.artifact.sidecar
             run = functools.partial(
                 infer_images,

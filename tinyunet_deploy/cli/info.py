@@ -19,7 +19,7 @@ def info(model: Path | None, style: str) -> None:
 
     Without MODEL, the one that comes with the package. The file is checked against its sidecar.
     """
-    from tinyunet_deploy.artifact import DEFAULT_ONNX, lineage, read_artifact
+    from tinyunet_deploy.artifacts.sidecar import DEFAULT_ONNX, lineage, read_artifact
 
     path = model or DEFAULT_ONNX
     artifact = read_artifact(path)

@@ -13,8 +13,8 @@ import click
 from tinyunet_deploy.cli.options import artifact_options, debug_option, format_option
 
 if TYPE_CHECKING:
-    from tinyunet_deploy.line import Line, Outcome, Recording, Search
-    from tinyunet_deploy.line_live import LiveRun, Station
+    from tinyunet_deploy.line.live import LiveRun, Station
+    from tinyunet_deploy.line.simulation import Line, Outcome, Recording, Search
 
 _LATE_MS = 5.0
 """A trigger that is later than this is told."""
@@ -156,10 +156,10 @@ def line_sim(
     """
     import json
 
-    from tinyunet_deploy import line as lines
     from tinyunet_deploy.errors import GateFailed, ImageError
     from tinyunet_deploy.files import json_value, write_atomic
-    from tinyunet_deploy.line_live import open_station
+    from tinyunet_deploy.line import simulation as lines
+    from tinyunet_deploy.line.live import open_station
 
     if bool(images) == bool(replay):
         raise click.UsageError("give IMAGES to run on, or --replay with recorded times")
@@ -321,7 +321,7 @@ class _Trial(NamedTuple):
 def _trial(
     station: Station, line: Line, seconds: float, source: str, how: dict[str, Any]
 ) -> _Trial:
-    from tinyunet_deploy.line import find_fastest
+    from tinyunet_deploy.line.simulation import find_fastest
 
     run = _live(station, line, seconds, how["seed"])
     recording = run.recording(line, source)
@@ -348,7 +348,7 @@ def _live(station: Station, line: Line, seconds: float, seed: int) -> LiveRun:
     from rich.console import Console
     from rich.progress import Progress
 
-    from tinyunet_deploy.line_live import run_live
+    from tinyunet_deploy.line.live import run_live
 
     parts = line.parts_in(seconds)
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
@@ -371,7 +371,7 @@ def _live(station: Station, line: Line, seconds: float, seed: int) -> LiveRun:
 
 def _safe_speed(trial: _Trial, max_miss_rate: float) -> float:
     from tinyunet_deploy.errors import GateFailed, RefusedError
-    from tinyunet_deploy.line import parts_to_show
+    from tinyunet_deploy.line.simulation import parts_to_show
 
     recording, fastest = trial.recording, trial.fastest
     if not math.isnan(fastest.fastest_shown):
@@ -427,7 +427,7 @@ def _conclusion(
     max_miss_rate: float,
 ) -> str:
     """What the engineer asked, in sentences."""
-    from tinyunet_deploy.line import MOST_PROCESSES, parts_to_show
+    from tinyunet_deploy.line.simulation import MOST_PROCESSES, parts_to_show
 
     allowed = _percent(max_miss_rate)
     said = f"At {_per_minute(line.parts_per_minute)} {found.missed:,} of {found.parts:,} parts "

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 BACKENDS = ("openvino", "onnxruntime", "torch", "tensorrt", "onnxruntime-tensorrt")
-"""The names in ``tinyunet_deploy.backends.BACKENDS``, which is slow to import."""
+"""The names in ``tinyunet_deploy.backends.registry.BACKENDS``, which is slow to import."""
 
 
 class NumberList(click.ParamType):  # type: ignore[type-arg]  # not subscriptable before click 8.4
@@ -55,7 +55,7 @@ class ShardType(click.ParamType):  # type: ignore[type-arg]  # not subscriptable
         return "I/N"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        from tinyunet_deploy.shards import Shard
+        from tinyunet_deploy.inspection.shards import Shard
 
         try:
             return value if isinstance(value, Shard) else Shard.parse(str(value))

@@ -21,7 +21,7 @@ from tinyunet_deploy.cli.options import (
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from tinyunet_deploy.parity import Comparison, Parity
+    from tinyunet_deploy.quality.parity import Comparison, Parity
 
 
 @click.command()
@@ -78,12 +78,12 @@ def parity(
     from rich.console import Console
     from rich.progress import Progress
 
-    from tinyunet_deploy.artifact import DEFAULT_ONNX
-    from tinyunet_deploy.backends import processor_count
+    from tinyunet_deploy.artifacts.sidecar import DEFAULT_ONNX
     from tinyunet_deploy.errors import GateFailed, RuntimeUnavailable
-    from tinyunet_deploy.limits import LIMITS, read_limits
-    from tinyunet_deploy.parity import Scores, compare, find_models, record_batches
-    from tinyunet_deploy.parity_report import as_json, write_report
+    from tinyunet_deploy.host import processor_count
+    from tinyunet_deploy.quality.parity import Scores, compare, find_models, record_batches
+    from tinyunet_deploy.quality.parity_limits import LIMITS, read_limits
+    from tinyunet_deploy.quality.parity_report import as_json, write_report
 
     limits = read_limits(limits_file or LIMITS)
     with (
@@ -210,7 +210,7 @@ def _stages(result: Parity) -> Table:
     from rich import box
     from rich.table import Table
 
-    from tinyunet_deploy.parity import STAGES
+    from tinyunet_deploy.quality.parity import STAGES
 
     table = Table(
         title="where they part, on the image on which each is worst",

@@ -52,9 +52,9 @@ def triton(
 
     MODEL is an ONNX file or a TensorRT plan; the one that comes with the package if not given.
     """
-    from tinyunet_deploy.artifact import DEFAULT_ONNX, read_sidecar
+    from tinyunet_deploy.artifacts.sidecar import DEFAULT_ONNX, read_sidecar
+    from tinyunet_deploy.backends.triton_repository import UNVERIFIED_BATCH, write_repository
     from tinyunet_deploy.errors import RefusedError
-    from tinyunet_deploy.triton import UNVERIFIED_BATCH, write_repository
 
     model = model or DEFAULT_ONNX
     if device == "cpu" and model.suffix == ".plan":

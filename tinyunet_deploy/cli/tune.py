@@ -19,7 +19,7 @@ from tinyunet_deploy.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from tinyunet_deploy.tune import Tuning
+    from tinyunet_deploy.quality.tuning import Tuning
 
 
 class CostRatio(click.ParamType):  # type: ignore[type-arg]  # not subscriptable before click 8.4
@@ -111,11 +111,12 @@ def tune(
     from rich.console import Console
     from rich.progress import Progress
 
-    from tinyunet_deploy import tune as workbench
-    from tinyunet_deploy.backends import open_backend, processor_count
-    from tinyunet_deploy.dagm2007 import read_dataset
+    from tinyunet_deploy.backends.registry import open_backend
+    from tinyunet_deploy.data.layouts import read_dataset
     from tinyunet_deploy.errors import RefusedError
     from tinyunet_deploy.files import write_atomic
+    from tinyunet_deploy.host import processor_count
+    from tinyunet_deploy.quality import tuning as workbench
 
     dataset = read_dataset(data, classes=classes, split=None if split == "all" else split)
     if split is None and any(item.split == "train" for item in dataset.items):

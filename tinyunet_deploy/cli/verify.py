@@ -52,7 +52,7 @@ def verify(
     from rich.markup import escape
     from rich.table import Table
 
-    from tinyunet_deploy.artifact import DEFAULT_ONNX
+    from tinyunet_deploy.artifacts.sidecar import DEFAULT_ONNX
 
     findings = [
         finding
@@ -76,10 +76,10 @@ def verify(
 
 
 def _examine(model: Path, folders: Sequence[Path], device: str) -> Iterator[_Finding]:
-    from tinyunet_deploy.artifact import kind_of, lineage, read_artifact
-    from tinyunet_deploy.backends import BACKENDS, open_backend
+    from tinyunet_deploy.artifacts.sidecar import kind_of, lineage, read_artifact
+    from tinyunet_deploy.backends.registry import BACKENDS, open_backend
     from tinyunet_deploy.errors import RefusedError, TinyUNetError
-    from tinyunet_deploy.golden import self_test
+    from tinyunet_deploy.quality.self_test import self_test
 
     try:
         artifact = read_artifact(model)

@@ -67,11 +67,12 @@ def watch(
     import signal
     import threading
 
-    from tinyunet_deploy.backends import open_backend, processor_count
+    from tinyunet_deploy.backends.registry import open_backend
     from tinyunet_deploy.errors import GateFailed, TinyUNetError
-    from tinyunet_deploy.pipeline import Outputs
-    from tinyunet_deploy.report import REPORT, Line
-    from tinyunet_deploy.watch import watch as watch_folder
+    from tinyunet_deploy.host import processor_count
+    from tinyunet_deploy.inspection.pipeline import Outputs
+    from tinyunet_deploy.inspection.run_report import REPORT, Line
+    from tinyunet_deploy.inspection.watch import watch as watch_folder
 
     def each(line: Line) -> None:
         if style == "json":

@@ -1,0 +1,359 @@
+"""Building plans with TensorRT-RTX, whose parser and builder need no GPU."""
+
+import ctypes
+import dataclasses
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from export.__main__ import export
+from export.calibrate import histograms, ranges
+from export.equalize import in_steps
+from export.graph import onnx_graph
+from export.quantize import quantize
+from tinyunet_deploy.artifacts.network import TinyUNet
+from tinyunet_deploy.artifacts.sidecar import (
+    DEFAULT_CHECKPOINT,
+    DEFAULT_ONNX,
+    Precision,
+    Sidecar,
+    digest,
+    read_artifact,
+    sidecar_path,
+    write_artifact,
+)
+from tinyunet_deploy.backends import (
+    nvidia_probe,
+    tensorrt_builder,
+)
+from tinyunet_deploy.backends.tensorrt import check_gpu, check_release
+from tinyunet_deploy.backends.tensorrt_builder import Options, Profile, engine_convolutions
+from tinyunet_deploy.cli import run, tinyunet
+from tinyunet_deploy.contract import Contract
+from tinyunet_deploy.errors import ArtifactError, GateFailed, RefusedError, RuntimeUnavailable
+
+SIZE = 64
+TARGET = Options(Profile(1, 2, 4), compute_capability="8.6")
+TYPES = {"fp32": "Float", "fp16": "Half", "int8": "Int8"}
+
+
+def quantized(float32: bytes) -> bytes:
+    """As the exporter makes int8, by the largest values on noise."""
+    model = onnx.load_from_string(float32)
+    images = np.random.default_rng(1).integers(0, 256, (2, SIZE, SIZE), dtype=np.uint8)
+    return quantize(in_steps(model, ranges(histograms(model, images), "minmax")))
+
+
+@pytest.fixture(scope="session")
+def onnx_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the same network as tinyunet.{fp32,fp16,int8}.onnx."""
+    folder = tmp_path_factory.mktemp("onnx")
+    torch.manual_seed(0)
+    network = TinyUNet().eval()
+    contract = Contract(SIZE, SIZE)
+
+    def write(precision: Precision, data: bytes) -> None:
+        sidecar = Sidecar("onnx", precision, digest(data), "0" * 64, contract, 0.4, 7)
+        write_artifact(folder / f"tinyunet.{precision}.onnx", data, sidecar)
+
+    float32 = onnx_graph(network, contract)
+    write("fp32", float32)
+    write("int8", quantized(float32))
+    write("fp16", onnx_graph(network.half(), contract))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def rtx() -> str:
+    pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx-cu13 is not installed")
+    return "tensorrt_rtx"
+
+
+@pytest.fixture
+def edited(onnx_files: Path, tmp_path: Path) -> Callable[..., Path]:
+    """A copy of a file whose sidecar says something else."""
+
+    def edit(held: str, data: bytes | None = None, **fields: Any) -> Path:
+        source = read_artifact(onnx_files / f"tinyunet.{held}.onnx")
+        data = source.data if data is None else data
+        sidecar = dataclasses.replace(source.sidecar, sha256=digest(data), **fields)
+        path = tmp_path / "model.onnx"
+        write_artifact(path, data, sidecar)
+        return path
+
+    return edit
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_each_precision_is_built_and_audited(
+    precision: Precision, onnx_files: Path, rtx: str, tmp_path: Path
+) -> None:
+    model = onnx_files / f"tinyunet.{precision}.onnx"
+    tensorrt_builder.build(model, tmp_path, TARGET, rtx)
+
+    plan = read_artifact(tmp_path / f"tinyunet.{precision}.plan")
+    source = read_artifact(model)
+    sidecar, origin = plan.sidecar, plan.sidecar.origin
+    assert (sidecar.kind, sidecar.precision) == ("plan", precision)
+    assert sidecar.parent == source.sidecar.sha256
+    assert sidecar.contract == Contract(SIZE, SIZE, max_batch=4)
+    assert (sidecar.threshold, sidecar.min_area) == (0.4, 7)
+    assert origin["profile"] == {"min": 1, "opt": 2, "max": 4}
+    assert origin["gpu"] == {"name": None, "compute_capability": "8.6"}
+    assert origin["plan_bytes"] == len(plan.data)
+    audit = origin["precision_audit"]
+    assert tensorrt_builder.mixture(audit["parsed_network"]) == {TYPES[precision]: 23}
+    assert audit["engine"] is None and "never run on hardware" in audit["engine_not_inspected"]
+
+    here = nvidia_probe.tensorrt(rtx)
+    check_release(plan, here)
+    check_gpu(plan, nvidia_probe.GPU("any", "8.6"))
+    with pytest.raises(ArtifactError) as caught:
+        check_release(plan, here._replace(version="1.9.0.1"))
+    assert str(model) in str(caught.value) and "--compute-capability 8.6" in str(caught.value)
+
+
+@pytest.mark.slow
+def test_the_model_of_the_package_in_every_precision(rtx: str, tmp_path: Path) -> None:
+    """What `python -m export` makes of it at its own size is built, and audited by `build`."""
+    words = [str(DEFAULT_CHECKPOINT), "-o", str(tmp_path / "tinyunet.onnx")]
+    assert run(export, [*words, "--precision", "fp32,fp16,int8"]) == 0
+    assert (tmp_path / "tinyunet.onnx").read_bytes() == DEFAULT_ONNX.read_bytes()
+    assert (tmp_path / "tinyunet.int8.onnx").stat().st_size <= 2_200_000
+    for name, kind in (("", "Float"), (".fp16", "Half"), (".int8", "Int8")):
+        model = tmp_path / f"tinyunet{name}.onnx"
+        sidecar = tensorrt_builder.build(model, tmp_path / "plans", TARGET, rtx).sidecar
+        assert (sidecar.contract.height, sidecar.contract.width) == (512, 512)
+        parsed = sidecar.origin["precision_audit"]["parsed_network"]
+        assert tensorrt_builder.mixture(parsed) == {kind: 23}
+
+
+def test_the_rebuild_command_builds_it_again(onnx_files: Path, rtx: str, tmp_path: Path) -> None:
+    plan = tensorrt_builder.build(onnx_files / "tinyunet.fp16.onnx", tmp_path, TARGET, rtx)
+    plan.path.unlink()
+    words = plan.sidecar.origin["rebuild"].split()
+    assert run(tinyunet, words[1:]) == 0
+    assert read_artifact(plan.path).sidecar.contract == plan.sidecar.contract
+
+
+@pytest.mark.parametrize(
+    ("held", "said", "mix"),
+    [
+        ("fp32", "fp16", "23 Float"),
+        ("fp32", "int8", "23 Float"),
+        ("fp16", "fp32", "23 Half"),
+        ("int8", "fp16", "23 Int8"),
+    ],
+)
+def test_a_file_of_another_precision_than_said_is_refused(
+    held: str, said: str, mix: str, edited: Callable[..., Path], rtx: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ArtifactError, match=f"is to be {said}, but .* are {mix}"):
+        tensorrt_builder.build(edited(held, precision=said), tmp_path / "out", TARGET, rtx)
+    assert not (tmp_path / "out").exists()
+
+
+def test_convolutions_are_kept_in_float_only_where_the_sidecar_says_so(
+    onnx_files: Path, edited: Callable[..., Path], rtx: str, tmp_path: Path
+) -> None:
+    import onnx
+
+    model = onnx.load(onnx_files / "tinyunet.int8.onnx")
+    last = [node for node in model.graph.node if node.op_type == "Conv"][-1]
+    makers = {node.output[0]: node for node in model.graph.node}
+    quantize = makers[makers[last.input[0]].input[0]]
+    last.input[0] = quantize.input[0]
+    dequantize = makers[last.input[1]]
+    tensors = {
+        tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer
+    }
+    values, scales = (tensors[name] for name in dequantize.input[:2])
+    weights = values * scales.reshape(-1, 1, 1, 1)
+    last.input[1] = "network.logit.weight"
+    model.graph.initializer.append(
+        onnx.numpy_helper.from_array(weights.astype(np.float32), last.input[1])
+    )
+    model.graph.node.remove(dequantize)
+    data = model.SerializeToString()
+
+    with pytest.raises(ArtifactError, match=f"22 Int8, 1 Float.*{last.name}"):
+        tensorrt_builder.build(edited("int8", data), tmp_path, TARGET, rtx)
+    origin = {"quantization": {"kept_in_float32": ["logit"]}}
+    plan = tensorrt_builder.build(edited("int8", data, origin=origin), tmp_path, TARGET, rtx)
+    audit = plan.sidecar.origin["precision_audit"]
+    assert audit["parsed_network"][last.name] == "Float"
+
+
+def test_the_parsers_refusal_is_one_line_in_its_words(
+    onnx_files: Path,
+    edited: Callable[..., Path],
+    rtx: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import onnx
+
+    monkeypatch.setattr(
+        tensorrt_builder, "check_onnx", lambda model, where: None
+    )  # it would see it first
+    model = onnx.load(onnx_files / "tinyunet.fp16.onnx")
+    relu = next(node for node in model.graph.node if node.op_type == "Relu")
+    relu.op_type = "Nonsense"
+    with pytest.raises(
+        ArtifactError, match="TensorRT's parser refuses it: Nonsense node_relu: "
+    ) as caught:
+        tensorrt_builder.build(edited("fp16", model.SerializeToString()), tmp_path, TARGET, rtx)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_builders_refusal_is_one_line_in_its_words(
+    onnx_files: Path, rtx: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tensorrt_builder, "INPUT_NAME", "another")
+    with pytest.raises(ArtifactError, match=r"does not build it: .*Dynamic input tensor image"):
+        tensorrt_builder.build(onnx_files / "tinyunet.fp16.onnx", tmp_path, TARGET, rtx)
+
+
+def test_what_tensorrt_rtx_cannot_do_is_refused(onnx_files: Path, rtx: str, tmp_path: Path) -> None:
+    model = onnx_files / "tinyunet.fp16.onnx"
+    cached = dataclasses.replace(TARGET, timing_cache=tmp_path / "cache")
+    with pytest.raises(RefusedError, match="TensorRT-RTX times nothing"):
+        tensorrt_builder.build(model, tmp_path, cached, rtx)
+    hopper = dataclasses.replace(TARGET, compute_capability="9.0")
+    with pytest.raises(RuntimeUnavailable, match=r"it builds for 7\.5, 8\.0"):
+        tensorrt_builder.build(model, tmp_path, hopper, rtx)
+
+
+def test_without_a_driver_the_target_is_to_be_named(
+    onnx_files: Path, rtx: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_driver(name: str) -> None:
+        raise OSError(name)
+
+    monkeypatch.setattr(ctypes, "CDLL", no_driver)
+    with pytest.raises(RuntimeUnavailable, match="--compute-capability"):
+        tensorrt_builder.build(onnx_files / "tinyunet.fp16.onnx", tmp_path, Options(), rtx)
+
+
+def test_a_file_that_is_no_graph_is_refused(
+    edited: Callable[..., Path], rtx: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ArtifactError, match="is no ONNX file"):
+        tensorrt_builder.build(edited("fp16", b"no graph"), tmp_path, TARGET, rtx)
+
+
+def test_a_changed_or_stale_onnx_file_is_refused(
+    edited: Callable[..., Path], rtx: str, tmp_path: Path
+) -> None:
+    path = edited("fp16")
+    path.write_bytes(path.read_bytes() + b" ")
+    with pytest.raises(ArtifactError, match="is not the file that its sidecar describes"):
+        tensorrt_builder.build(path, tmp_path, TARGET, rtx)
+    sidecar_path(path).unlink()
+    with pytest.raises(ArtifactError, match="has no sidecar"):
+        tensorrt_builder.build(path, tmp_path, TARGET, rtx)
+
+
+@pytest.mark.parametrize(
+    ("batch", "code"),
+    [("1,8", 2), ("8,4,16", 2), ("0,1,2", 2), ("a", 2), ("-1,1,1", 2), ("3", 0), ("1,2,4", 0)],
+)
+def test_batches_on_the_command_line(
+    batch: str, code: int, onnx_files: Path, rtx: str, tmp_path: Path
+) -> None:
+    model = str(onnx_files / "tinyunet.fp16.onnx")
+    words = ["build", model, "-o", str(tmp_path), f"--batch={batch}", "--flavour", rtx]
+    assert run(tinyunet, [*words, "--compute-capability", "8.6"]) == code
+    assert (tmp_path / "tinyunet.fp16.plan").exists() == (code == 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "precision", "expected"),
+    [
+        ("tinyunet.onnx", "fp32", "tinyunet.fp32.plan"),
+        ("tinyunet.fp16.onnx", "fp16", "tinyunet.fp16.plan"),
+        ("line.3.onnx", "int8", "line.3.int8.plan"),
+    ],
+)
+def test_a_plans_name_says_its_precision(name: str, precision: Precision, expected: str) -> None:
+    assert tensorrt_builder.plan_name(Path(name), precision) == expected
+
+
+def layer(name: str, **fields: Any) -> dict[str, Any]:
+    return {"Name": name, "LayerType": "CaskConvolution", **fields}
+
+
+NAMES = {"conv_1": "", "conv_2": ""}
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        # TensorRT 8: joined names, type at the end of a sentence, weights spelled out
+        (
+            [
+                layer(
+                    "conv_1 + relu_1",
+                    Inputs=[{"Format/Datatype": "Row major linear FP32"}],
+                    Weights={"Type": "Int8", "Count": 9},
+                )
+            ],
+            {"conv_1": "Int8"},
+        ),
+        # TensorRT 10: metadata
+        (
+            [
+                {
+                    "Name": "__myl_ConvAct_fused",
+                    "LayerType": "kgen",
+                    "Inputs": [{"Format/Datatype": "Half"}],
+                    "Metadata": "[ONNX Layer: conv_1]\x1e[ONNX Layer: relu_1]",
+                }
+            ],
+            {"conv_1": "Half"},
+        ),
+        # TensorRT 11: format and type apart
+        (
+            [layer("conv_2", Inputs=[{"Format": "Channel major", "DataType": "Float"}])],
+            {"conv_2": "Float"},
+        ),
+        # a copy for a convolution is not the convolution; bytes are not int8
+        (
+            [
+                {
+                    "Name": "conv_1",
+                    "LayerType": "Reformat",
+                    "Inputs": [{"Format/Datatype": "Row major linear FP32"}],
+                },
+                layer("conv_1", Inputs=[{"DataType": "UInt8"}]),
+            ],
+            {},
+        ),
+        (["only a name"], {}),
+    ],
+)
+def test_reading_the_engine_inspector(layers: list[Any], expected: dict[str, str]) -> None:
+    assert engine_convolutions(json.dumps({"Layers": layers}), NAMES) == expected
+
+
+def test_a_plan_in_another_precision_fails_the_gate(onnx_files: Path) -> None:
+    source = read_artifact(onnx_files / "tinyunet.fp16.onnx")
+    report = {"Layers": [layer(n, Inputs=[{"DataType": "Float"}]) for n in NAMES]}
+    found = engine_convolutions(json.dumps(report), NAMES)
+    with pytest.raises(GateFailed, match=r"is to be fp16, but .* the plan are 2 Float"):
+        tensorrt_builder.check_precision(found, source, frozenset(), GateFailed, "the plan")
+
+
+def test_the_message_names_a_few_convolutions(onnx_files: Path) -> None:
+    source = read_artifact(onnx_files / "tinyunet.fp16.onnx")
+    found = {f"conv_{index}": "Float" for index in range(9)}
+    with pytest.raises(GateFailed) as caught:
+        tensorrt_builder.check_precision(found, source, frozenset(), GateFailed, "the plan")
+    assert re.search(r"conv_0, conv_1, conv_2, \.\.\.;", str(caught.value))

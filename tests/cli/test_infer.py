@@ -1,0 +1,408 @@
+"""``tinyunet infer`` from end to end, with the tiny network as an ONNX file."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import pytest
+
+from tinyunet_deploy.backends.registry import open_backend
+from tinyunet_deploy.cli import run, tinyunet
+from tinyunet_deploy.cli.infer import infer
+from tinyunet_deploy.contract import Score, defect_mask
+from tinyunet_deploy.data.decoding import encode_png, read_image, write_png
+from tinyunet_deploy.inspection.pipeline import walk_images
+from tinyunet_deploy.inspection.run_report import read_report
+
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
+THRESHOLD = 0.55
+"""Probability that the scores of the untrained network lie on both sides of."""
+
+
+class Outcome(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What ``--format json`` printed, and nothing beside it."""
+        fields: dict[str, Any] = json.loads(self.out)
+        return fields
+
+
+Tinyunet = Callable[..., Outcome]
+
+
+@pytest.fixture
+def tinyunet_infer(tiny_onnx: Path, capfd: pytest.CaptureFixture[str]) -> Tinyunet:
+    """``tinyunet infer ...`` with the tiny model; also what OpenCV prints by itself is seen."""
+
+    def call(*arguments: object) -> Outcome:
+        words = [str(argument) for argument in arguments]
+        if "--model" not in words:
+            words += ["--model", str(tiny_onnx)]
+        if "--backend" not in words:
+            words += ["--backend", "onnxruntime"]
+        capfd.readouterr()
+        code = run(tinyunet, ["infer", *words])
+        return Outcome(code, *capfd.readouterr())
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def score(tiny_onnx: Path) -> Callable[[Path], Score]:
+    """The score of one image by itself."""
+    backend = open_backend(tiny_onnx, "onnxruntime")
+
+    def score(path: Path) -> Score:
+        result: Score = backend.run(read_image(path)[None, None]).score[0, 0]
+        return result
+
+    return score
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, hidden ones too."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_masks_are_the_scores_over_the_threshold(
+    station: Path, tmp_path: Path, tinyunet_infer: Tinyunet, score: Callable[[Path], Score]
+) -> None:
+    outcome = tinyunet_infer(station, "-o", tmp_path / "out", "--threshold", THRESHOLD)
+    assert outcome.code == 0
+    masks = [read_image(tmp_path / "out" / "masks" / name) for name in mirrored(station)]
+    for name, mask in zip(mirrored(station), masks, strict=True):
+        assert set(np.unique(mask)) <= {0, 255}
+        assert np.array_equal(mask, defect_mask(score(station / name), THRESHOLD)), name
+    assert sum(mask.any() for mask in masks) > 0, "a test worth its name"
+    assert not all(mask.all() for mask in masks)
+    assert outcome.err.splitlines()[-1].startswith("7 images in ")
+    lines, summary = read_report(tmp_path / "out" / "report.jsonl")
+    assert summary is not None
+    assert outcome.out == (
+        f"7 images: {7 - summary.ng} OK, {summary.ng} NG, 0 skipped\n"
+        f"masks: {tmp_path}/out/masks  report: {tmp_path}/out/report.jsonl"
+        f"  defects: {tmp_path}/out/defects.csv\n"
+    )
+    assert [line["path"] for line in lines] == mirrored(station)
+
+
+def mirrored(station: Path) -> list[str]:
+    return [path.relative_to(station).as_posix() for path in walk_images([station])]
+
+
+def test_the_model_says_threshold_and_min_area_unless_the_user_does(
+    station: Path, tmp_path: Path, tinyunet_infer: Tinyunet
+) -> None:
+    assert tinyunet_infer(station, "-o", tmp_path / "a").code == 0
+    assert (
+        tinyunet_infer(station, "-o", tmp_path / "b", "--threshold", 0.45, "--min-area", 3).code
+        == 0
+    )
+    assert tree(tmp_path / "a") == tree(tmp_path / "b")
+    run_record = json.loads((tmp_path / "a" / "run.json").read_text())
+    assert (run_record["threshold"], run_record["min_area"]) == (0.45, 3)
+    assert tinyunet_infer(station, "-o", tmp_path / "c", "--min-area", 5000).code == 0
+    _, summary = read_report(tmp_path / "c" / "report.jsonl")
+    assert summary is not None
+    assert summary.ng == 0
+
+
+def test_json_is_all_there_is_on_stdout(
+    station: Path, tmp_path: Path, tinyunet_infer: Tinyunet
+) -> None:
+    break_some(station)
+    outcome = tinyunet_infer(station, "-o", tmp_path / "out", "--format", "json")
+    assert outcome.code == 3
+    assert outcome.summary["schema_version"] == 1
+    assert outcome.summary["images"] == 10
+    assert outcome.summary["skipped"] == 3
+    assert outcome.summary["reasons"] == {"truncated": 1, "not-an-image": 1, "wrong-size": 1}
+
+
+def break_some(station: Path) -> None:
+    (station / "day 1" / "cut.png").write_bytes(encode_png(np.zeros((64, 64), np.uint8))[:-9])
+    (station / "day 1" / "text.png").write_text("not an image")
+    write_png(station / "day 2" / "small.png", np.zeros((33, 50), np.uint8))
+
+
+def test_broken_images_are_skipped_and_told_one_line_each(
+    station: Path, tmp_path: Path, tinyunet_infer: Tinyunet
+) -> None:
+    tinyunet_infer(station, "-o", tmp_path / "whole")
+    break_some(station)
+    outcome = tinyunet_infer(station, "-o", tmp_path / "out")
+    assert outcome.code == 3
+    assert outcome.err.splitlines()[:-1] == [
+        "skipped: day 1/cut.png: ends before the image does",
+        "skipped: day 1/text.png: is no PNG, JPEG, BMP or TIFF image",
+        "skipped: day 2/small.png: has 50x33 pixels, the model takes 64x64",
+    ]
+    assert ", 3 skipped\n" in outcome.out
+    assert tree(tmp_path / "out" / "masks") == tree(tmp_path / "whole" / "masks")
+
+
+def test_grey_stored_as_rgb_or_jpeg_is_taken(
+    station: Path, tmp_path: Path, tinyunet_infer: Tinyunet, score: Callable[[Path], Score]
+) -> None:
+    grey = read_image(station / "z" / "y" / "x.png")
+    colours = tmp_path / "colours"
+    colours.mkdir()
+    write_png(colours / "rgb.png", cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR))
+    cv2.imwrite(str(colours / "grey.jpg"), grey)
+    assert tinyunet_infer(colours, "-o", tmp_path / "out", "--threshold", THRESHOLD).code == 0
+    masks = tmp_path / "out" / "masks"
+    wanted = defect_mask(score(station / "z" / "y" / "x.png"), THRESHOLD)
+    assert np.array_equal(read_image(masks / "rgb.png"), wanted)
+    assert read_image(masks / "grey.jpg.png").shape == (64, 64)
+
+
+def test_nothing_usable_is_refused(tmp_path: Path, tinyunet_infer: Tinyunet) -> None:
+    empty, broken = tmp_path / "empty", tmp_path / "broken"
+    empty.mkdir()
+    broken.mkdir()
+    (broken / "a.png").touch()
+    outcome = tinyunet_infer(empty, "-o", tmp_path / "out")
+    assert outcome.code == 4
+    assert outcome.out == ""
+    assert outcome.err.startswith(f"error: {empty}: holds no image (suffixes are .bmp .jpeg")
+    outcome = tinyunet_infer(broken, "-o", tmp_path / "out2")
+    assert outcome.code == 4
+    assert outcome.err.splitlines()[-1] == (
+        f"error: {tmp_path}/out2/report.jsonl: no image was usable (each has its reason there)"
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["missing.png", "-o", "out"],
+        ["station"],
+        ["-o", "out"],
+        ["station", "-o", "out", "--threshold", "1.5"],
+        ["station", "-o", "out", "--min-area", "0"],
+        ["station", "-o", "out", "--batch-size", "0"],
+        ["station", "-o", "out", "--workers", "0"],
+        ["station", "-o", "out", "--backend", "magic"],
+        ["station", "-o", "file"],
+        ["station", "-o", "out", "--nonsense"],
+    ],
+    ids=" ".join,
+)
+def test_usage_errors_write_nothing(
+    station: Path,
+    tmp_path: Path,
+    tinyunet_infer: Tinyunet,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    outcome = tinyunet_infer(*arguments)
+    assert outcome.code == 2
+    assert outcome.out == ""
+    assert "Usage:" in outcome.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "station"]
+
+
+def test_an_unusable_model_or_device_writes_nothing(
+    station: Path, tmp_path: Path, tinyunet_infer: Tinyunet, tiny_onnx: Path
+) -> None:
+    changed = tmp_path / "model.onnx"
+    changed.write_bytes(tiny_onnx.read_bytes()[:-1])
+    shutil.copy(f"{tiny_onnx}.json", f"{changed}.json")
+    alone = tmp_path / "alone.onnx"
+    shutil.copy(tiny_onnx, alone)
+    for arguments, code, line in [
+        (
+            ["--model", changed],
+            4,
+            f"error: {changed}: is not the file that its sidecar describes (",
+        ),
+        (["--model", alone], 4, f"error: {alone}: has no sidecar, so nothing is known of it ("),
+        (["--model", tmp_path / "no.onnx"], 4, f"error: {tmp_path}/no.onnx: is not there ("),
+        (["--model", tmp_path / "no.pt"], 4, f"error: {tmp_path}/no.pt: is no model by its suffix"),
+        (["--backend", "torch"], 4, f"error: {tiny_onnx}: is of the kind onnx, which torch does"),
+        (["--device", "gpu"], 5, "error: gpu: is no device (cpu or cuda:0)"),
+    ]:
+        outcome = tinyunet_infer(station, "-o", tmp_path / "out", *arguments)
+        assert outcome.code == code, outcome
+        assert outcome.err.startswith(line)
+        assert outcome.err.count("\n") == 1
+        assert outcome.out == ""
+        assert not (tmp_path / "out").exists()
+
+
+def test_a_second_run_says_the_same_and_changes_nothing(
+    station: Path, tmp_path: Path, tinyunet_infer: Tinyunet
+) -> None:
+    break_some(station)
+    first = tinyunet_infer(station, "-o", tmp_path / "out", "--format", "json")
+    before = tree(tmp_path / "out")
+    second = tinyunet_infer(station, "-o", tmp_path / "out", "--format", "json")
+    assert (second.code, second.summary) == (3, first.summary)
+    assert second.err.splitlines()[-1].startswith("3 images in "), "the skipped ones"
+    assert tree(tmp_path / "out") == before
+
+
+def test_another_run_is_refused_and_changes_nothing(
+    station: Path, tmp_path: Path, tinyunet_infer: Tinyunet, tiny_onnx: Path
+) -> None:
+    from tinyunet_deploy.artifacts.sidecar import Sidecar, digest, read_sidecar, write_artifact
+
+    assert tinyunet_infer(station, "-o", tmp_path / "out").code == 0
+    before = tree(tmp_path / "out")
+    newer = tmp_path / "newer.onnx"
+    data = tiny_onnx.read_bytes() + b"\x72\x00"  # an empty field that every reader skips
+    fields = {**vars(read_sidecar(tiny_onnx)), "sha256": digest(data)}
+    write_artifact(newer, data, Sidecar(**fields))
+    for arguments, name in [
+        (["--threshold", 0.6], "threshold"),
+        (["--min-area", 9], "min_area"),
+        (["--scores"], "scores"),
+        (["--overlays"], "overlays"),
+        (["--backend", "openvino"], "backend"),
+        (["--model", newer], "model_sha256"),
+    ]:
+        outcome = tinyunet_infer(station, "-o", tmp_path / "out", *arguments)
+        assert outcome.code == 4, outcome
+        assert outcome.err == (
+            f"error: {tmp_path}/out: was made with another {name} (give another -o)\n"
+        )
+        assert tree(tmp_path / "out") == before
+
+
+def test_a_foreign_folder_and_a_folder_in_use_are_refused(
+    station: Path, tmp_path: Path, tinyunet_infer: Tinyunet
+) -> None:
+    before = tree(station)
+    outcome = tinyunet_infer(station, "-o", station)
+    assert outcome.code == 4
+    assert "is not empty and not ours" in outcome.err
+    assert tree(station) == before
+
+    (tmp_path / "out").mkdir()
+    lock = os.open(tmp_path / "out", os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        outcome = tinyunet_infer(station, "-o", tmp_path / "out")
+    finally:
+        os.close(lock)
+    assert outcome.code == 4
+    assert outcome.err == f"error: {tmp_path}/out: is in use by another process\n"
+    assert tree(tmp_path / "out") == {}
+
+
+@pytest.mark.parametrize(("batch_size", "workers"), [(1, 4), (3, 1), (8, 4)])
+def test_batch_size_and_workers_change_no_byte(
+    station: Path, tmp_path: Path, tinyunet_infer: Tinyunet, batch_size: int, workers: int
+) -> None:
+    break_some(station)
+    options = ["--scores", "--overlays", "--threshold", THRESHOLD]
+    tinyunet_infer(station, "-o", tmp_path / "one", "-b", 1, "--workers", 1, *options)
+    tinyunet_infer(
+        station, "-o", tmp_path / "two", "-b", batch_size, "--workers", workers, *options
+    )
+    assert len(tree(tmp_path / "one")) == 3 * 7 + 3
+    assert tree(tmp_path / "one") == tree(tmp_path / "two")
+
+
+def test_a_traceback_only_with_debug(
+    station: Path, tmp_path: Path, tinyunet_infer: Tinyunet
+) -> None:
+    arguments = (station, "-o", tmp_path / "out", "--device", "gpu")
+    assert "Traceback" not in tinyunet_infer(*arguments).err
+    outcome = tinyunet_infer(*arguments, "--debug")
+    assert outcome.code == 5
+    assert outcome.err.startswith("Traceback")
+    assert outcome.err.endswith("error: gpu: is no device (cpu or cuda:0)\n")
+
+
+def test_without_a_backend_the_first_that_fits_is_taken(
+    station: Path, tmp_path: Path, tiny_onnx: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(infer, [str(station), "-o", str(tmp_path / "out"), "-m", str(tiny_onnx)]) == 0
+    assert capfd.readouterr().err.endswith(" on openvino\n")
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["backend"] == "openvino"
+
+
+def start(*arguments: object, **environment: str) -> subprocess.Popen[bytes]:
+    """``tinyunet-infer`` in a process of its own."""
+    entry = "from tinyunet_deploy.cli import infer_main; infer_main()"
+    return subprocess.Popen(
+        [sys.executable, "-c", entry, *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+@pytest.mark.parametrize("language", ["C.UTF-8", "C"])
+def test_names_of_any_bytes_survive(tmp_path: Path, tiny_onnx: Path, language: str) -> None:
+    station = tmp_path / os.fsdecode(b"station \xfe")
+    station.mkdir()
+    names = ["a\nb.png", "検査.png", os.fsdecode(b"\xff.png")]
+    for name in names:
+        write_png(station / name, np.zeros((64, 64), np.uint8))
+    (station / os.fsdecode(b"broken\n\xff.png")).touch()
+    output = tmp_path / os.fsdecode(b"out \xfd")
+    arguments = (station, "-o", output, "-m", tiny_onnx, "--backend", "onnxruntime")
+    with start(*arguments, LC_ALL=language) as process:
+        out, err = process.communicate(timeout=120)
+    assert process.returncode == 3, err
+    assert b"3 images: " not in out
+    assert out.startswith(b"4 images: ")
+    assert b"skipped: broken\\n\\udcff.png: is an empty file\n" in err
+    assert sorted(path.name for path in (output / "masks").iterdir()) == sorted(names)
+    lines, summary = read_report(output / "report.jsonl")
+    assert {line["path"] for line in lines if line["status"] == "ok"} == set(names)
+    assert summary is not None
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_an_interrupted_run_is_gone_on_with_to_the_same_bytes(
+    tmp_path: Path, tiny_onnx: Path, tinyunet_infer: Tinyunet, number: int, code: int
+) -> None:
+    station = tmp_path / "station"
+    station.mkdir()
+    for index in range(100):
+        write_png(station / f"{index:03}.png", np.full((64, 64), index, np.uint8))
+    (station / "007.png").write_bytes(b"")
+    report = tmp_path / "out" / "report.jsonl"
+    arguments = ("--backend", "onnxruntime", "--batch-size", 1, "--threshold", THRESHOLD)
+    with start(station, "-o", tmp_path / "out", "-m", tiny_onnx, *arguments) as process:
+        deadline = time.monotonic() + 120
+        while not (report.exists() and report.read_bytes().count(b"\n") >= 5):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    if number == signal.SIGINT:
+        assert err.endswith(b"\ninterrupted; run the same command again to resume\n")
+    done, summary = read_report(report)
+    assert summary is None
+    assert 5 <= len(done) < 100
+    assert tinyunet_infer(station, "-o", tmp_path / "out", *arguments).code == 3
+    assert tinyunet_infer(station, "-o", tmp_path / "undisturbed", *arguments).code == 3
+    assert tree(tmp_path / "out") == tree(tmp_path / "undisturbed")

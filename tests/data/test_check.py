@@ -1,0 +1,56 @@
+import re
+
+import numpy as np
+
+from tests.data.test_layouts import SPOT, grey, put, released
+from tinyunet_deploy.data.check import find_oddities
+from tinyunet_deploy.data.layouts import read_dataset
+
+
+def test_oddities_of_a_released_set(tmp_path):
+    train = released(tmp_path / "Class1" / "Train", "0001 0002* 0003* 0004* 0005 0006*")
+    test = released(tmp_path / "Class1" / "Test", "0010 0011")
+    (train / "0005.PNG").write_bytes((train / "0005.PNG").read_bytes()[:60])
+    (test / "0010.PNG").write_bytes((train / "0001.PNG").read_bytes())
+    two = SPOT.copy()
+    two[20, :] = 255
+    put(train / "Label" / "0002_label.PNG", two)
+    put(train / "Label" / "0003_label.PNG", np.pad(grey(255)[:4, :4], ((0, 20), (0, 12))))
+    put(train / "Label" / "0006_label.PNG", SPOT[:, :8])
+    (train / "Label" / "Thumbs.db").touch()
+    progress: list[int] = []
+    oddities = find_oddities(read_dataset(tmp_path), progress.append)
+    assert sum(progress) == 8
+    shown = [(oddity.kind, oddity.path.name) for oddity in oddities if oddity.kind != "image-size"]
+    assert shown == [
+        ("unusable-image", "0005.PNG"),
+        ("unusable-mask", "0006_label.PNG"),
+        ("duplicate", "0010.PNG"),
+        ("tiny-mask", "0003_label.PNG"),
+        ("fragmented-mask", "0002_label.PNG"),
+        ("stray-file", "Thumbs.db"),
+    ]
+    assert [oddity.kind for oddity in oddities if oddity.fatal] == [
+        "unusable-image",
+        "unusable-mask",
+    ]
+    duplicate = next(oddity for oddity in oddities if oddity.kind == "duplicate")
+    assert re.search(r"Train/0001\.PNG, in another split$", duplicate.what)
+    assert sum(oddity.kind == "image-size" for oddity in oddities) == 7
+
+
+def test_own_images_may_have_any_one_size_and_several_defects(tmp_path):
+    two = SPOT.copy()
+    two[20, :] = 255
+    for name, mask in (("a", two), ("b", grey(0)), ("c", SPOT)):
+        put(tmp_path / "images" / f"{name}.png", grey(ord(name)))
+        put(tmp_path / "masks" / f"{name}.png", mask)
+    assert find_oddities(read_dataset(tmp_path)) == []
+    put(tmp_path / "images" / "d.png", grey(1)[:20])
+    put(tmp_path / "masks" / "d.png", SPOT[:20])
+    put(tmp_path / "masks" / "z.png", SPOT)
+    oddities = find_oddities(read_dataset(tmp_path))
+    assert [(o.kind, o.path.name) for o in oddities] == [
+        ("image-size", "d.png"),
+        ("stray-file", "z.png"),
+    ]

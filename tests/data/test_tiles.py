@@ -1,0 +1,285 @@
+"""Tiled scores are those of the whole image: held against the network run at full size."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from tinyunet_deploy.artifacts import network
+from tinyunet_deploy.artifacts.network import DeployableGraph, TinyUNet, Variant
+from tinyunet_deploy.contract import Batch, Contract, Image
+from tinyunet_deploy.data import synthetic
+from tinyunet_deploy.data.decoding import encode_png, write_png
+from tinyunet_deploy.data.tiles import Mosaic, reach, spans
+from tinyunet_deploy.inspection.pipeline import infer, score_images
+from tinyunet_deploy.testing.fake_backend import FakeBackend
+
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
+
+
+def thin_network() -> TinyUNet:
+    """TinyUNet with few channels, the same in reach."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(network.VARIANTS, "thin", Variant((4, 4, 4, 8), 8, 4))
+        return TinyUNet("thin")
+
+
+@pytest.fixture(scope="module")
+def thin() -> Callable[[Batch], Batch]:
+    """The thin network, its scores anywhere in 0..255."""
+    network = thin_network()
+    network.reset_parameters(torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        spread = network(torch.rand(1, 1, 64, 64, generator=torch.Generator().manual_seed(1)))
+        network.logit.weight *= 2.0 / spread.std()
+        assert network.logit.bias is not None
+        network.logit.bias -= 2.0 * spread.mean() / spread.std()
+    graph = DeployableGraph(network).eval()
+
+    @torch.inference_mode()
+    def score(image: Batch) -> Batch:
+        scored: Batch = graph(torch.from_numpy(image)).numpy()
+        return scored
+
+    return score
+
+
+def part(height: int, width: int) -> Image:
+    """A part of synthetic textures, each 512x512 of it another class."""
+    rows = [
+        np.hstack(
+            [
+                synthetic.sample((y + x) % 10 + 1, y, defective=True).image
+                for x in range(-(-width // 512))
+            ]
+        )
+        for y in range(-(-height // 512))
+    ]
+    return np.ascontiguousarray(np.vstack(rows)[:height, :width])
+
+
+def tiled(image: Image, score: Callable[[Batch], Batch], contract: Contract) -> NDArray[np.uint8]:
+    mosaic = Mosaic(image, contract)
+    for tile in mosaic.tiles():
+        mosaic.add(score(np.ascontiguousarray(tile)[None, None])[0, 0])
+    assert mosaic.complete
+    return mosaic.score
+
+
+def steps(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> int:
+    return int(np.abs(one.astype(np.int16) - other).max())
+
+
+def test_the_reach_is_that_of_the_network() -> None:
+    """Seen by gradients: which inputs move an output, over all places in the grid of pools."""
+    network = thin_network()
+    with torch.no_grad():  # nothing cancels and no ReLU is dead; the mean sees what the max would
+        for parameter in network.parameters():
+            parameter.fill_(0.1)
+    network.pool = torch.nn.AvgPool2d(2)
+    before = after = 0
+    for place in range(16):
+        image = torch.rand(1, 1, 16, 512, requires_grad=True)
+        network(image)[0, 0, 8, 240 + place].backward()
+        assert image.grad is not None
+        (moved,) = image.grad[0, 0].abs().sum(0).nonzero(as_tuple=True)
+        before = max(before, 240 + place - int(moved.min()))
+        after = max(after, int(moved.max()) - 240 - place)
+    assert reach() == (before, after)
+
+
+@given(st.integers(0, 60), st.sampled_from([16, 64, 256, 320, 512, 1024]))
+def test_tiles_cover_every_pixel_once_in_the_sum(more: int, tile: int) -> None:
+    length = tile + 16 * more
+    total = np.zeros(length)
+    found = spans(length, tile)
+    for span in found:
+        assert span.start % 16 == 0
+        assert 0 <= span.start <= span.first < span.last <= span.start + tile <= length
+        assert (span.weights >= 0).all()
+        total[span.first : span.last] += span.weights
+    assert np.allclose(total, 1)
+    assert (found[0].start, found[-1].start) == (0, length - tile)
+    before, after = reach()
+    for span in found if tile >= 320 else ():
+        assert span.start == 0 or span.first - before >= span.start
+        assert span.start + tile == length or span.last + after <= span.start + tile
+
+
+def test_a_tiled_image_scores_as_the_whole_one(thin: Callable[[Batch], Batch]) -> None:
+    image = part(1024, 1536)
+    whole = thin(image[None, None])[0, 0]
+    assert whole.std() > 20, "a test worth its name"
+    assert steps(tiled(image, thin, Contract()), whole) <= 1
+
+
+def test_a_side_that_is_no_multiple_of_16_is_mirrored_on(thin: Callable[[Batch], Batch]) -> None:
+    image = part(530, 1000)
+    mirrored = np.pad(image, [(0, 14), (0, 8)], "reflect")
+    score = tiled(image, thin, Contract())
+    assert score.shape == image.shape
+    assert steps(score, thin(mirrored[None, None])[0, 0, :530, :1000]) <= 1
+
+
+def test_tiles_that_are_too_small_to_be_right_fade_into_each_other(
+    thin: Callable[[Batch], Batch],
+) -> None:
+    image = part(256, 320)
+    whole = thin(image[None, None])[0, 0].astype(float)
+    score = tiled(image, thin, Contract(128, 128)).astype(float)
+    assert np.abs(score - whole).mean() < whole.std() / 2
+    inside, seams = np.abs(np.diff(whole, axis=1)), np.abs(np.diff(score, axis=1))
+    assert seams.max(axis=0).max() <= inside.max() * 1.5, "no step where two tiles meet"
+
+
+def write_mixed(folder: Path) -> list[Path]:
+    """Images of several sizes between broken ones; each knows its place."""
+    sizes = [(64, 64), (100, 64), (200, 300), None, (64, 64), (32, 64), (64, 200), None]
+    for index, size in enumerate(sizes):
+        path = folder / f"{index}.png"
+        if size is None:
+            path.write_bytes(encode_png(np.zeros((64, 64), np.uint8))[:-9])
+        else:
+            write_png(path, np.random.default_rng(index).integers(0, 256, size, dtype=np.uint8))
+    return sorted(folder.iterdir())
+
+
+@settings(max_examples=12)
+@given(batch_size=st.integers(1, 9), workers=st.integers(1, 3))
+def test_batches_span_images_of_any_size(
+    batch_size: int, workers: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    paths = write_mixed(tmp_path_factory.mktemp("mixed"))
+    backend = FakeBackend(contract=Contract(64, 64))
+    results = list(score_images(paths, backend, batch_size=batch_size, workers=workers, tile=True))
+    assert [result.path for result in results] == paths
+    reasons = [result.error and result.error.reason for result in results]
+    assert [r for r in reasons if r] == ["truncated", "wrong-size", "truncated"]
+    assert results[5].error is not None
+    assert results[5].error.what == "has 64x32 pixels, the model takes 64x64 at least"
+    for result in results:
+        if result.score is not None:
+            assert np.array_equal(result.score, result.image)  # the fake gives the image back
+    assert set(backend.batches[:-1]) <= {batch_size}, "full, but the last"
+
+
+def test_a_folder_of_nothing_but_errors_is_told_as_it_is_read(tmp_path: Path) -> None:
+    broken = tmp_path / "a.png"
+    broken.write_bytes(b"")
+    taken = 0
+
+    def many():
+        nonlocal taken
+        for _ in range(1000):
+            taken += 1
+            yield broken
+
+    backend = FakeBackend(contract=Contract(64, 64))
+    results = score_images(many(), backend, batch_size=1, workers=1, tile=True)
+    for done in range(1, 100):
+        next(results)
+        assert taken - done <= 64
+    results.close()
+
+
+def test_infer_takes_large_images_only_if_asked_to(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    image = np.zeros((150, 170), np.uint8)
+    image[120:140, 100:165] = 200
+    write_png(source / "large.png", image)
+    backend = FakeBackend(contract=Contract(64, 64))
+    options = {"threshold": 0.5, "min_area": 1, "batch_size": 4, "workers": 2}
+    refused = infer([source], tmp_path / "whole", backend, **options)
+    assert refused.reasons == {"wrong-size": 1}
+    assert infer([source], tmp_path / "tiled", backend, tile=True, **options).ng == 1
+    row = (tmp_path / "tiled" / "defects.csv").read_text().splitlines()[1]
+    assert row == "large.png,1,100,120,65,20,1300,,200,200.0"
+
+
+MEMORY = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from tinyunet_deploy.artifacts.sidecar import DEFAULT_ONNX
+from tinyunet_deploy.backends import open_backend
+from tinyunet_deploy.testing.fake_backend import FakeBackend
+from tinyunet_deploy.inspection.pipeline import Outputs, infer
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+source, output = map(Path, sys.argv[2:4])
+fake = sys.argv[1] == "fake"  # gives the image back: bright pixels are defects
+with FakeBackend() if fake else open_backend(DEFAULT_ONNX, sys.argv[1]) as backend:
+    contract = backend.contract
+    for _ in range(3):  # ONNX Runtime takes its own memory with the second batch only
+        backend.run(np.zeros((4, 1, contract.height, contract.width), np.uint8))
+    before = peak()
+    infer([source], output, backend, threshold=0.95, min_area=1, batch_size=4, workers=2,
+          tile=True, outputs=Outputs(overlays=True, scores=True, contours=True))
+print(peak() - before)
+"""
+
+
+def memory_mib(backend: str, source: Path, output: Path) -> float:
+    """How much more memory inferring a folder takes than batches alone, MiB."""
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY, backend, str(source), str(output)],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return float(done.stdout)
+
+
+def test_memory_is_bounded_however_many_large_images_there_are(tmp_path: Path) -> None:
+    """Two of 4096x4096, from a backend that costs nothing, with everything written."""
+    source = tmp_path / "in"
+    source.mkdir()
+    large = np.tile(part(512, 512), (8, 8))
+    for index in range(2):
+        write_png(source / f"{index}.png", large)
+    assert memory_mib("fake", source, tmp_path / "out") < 400
+
+
+@pytest.mark.nightly
+def test_4096_pixels_a_side_take_less_than_400_mb_and_score_as_the_whole(
+    tmp_path: Path, thin: Callable[[Batch], Batch]
+) -> None:
+    """Minutes on two cores, nearly all of them in the model of the package."""
+    image = part(4096, 4096)
+    source = tmp_path / "in"
+    source.mkdir()
+    write_png(source / "a.png", image)
+    for backend in ("onnxruntime", "openvino"):
+        assert memory_mib(backend, source, tmp_path / backend) < 400
+    assert steps(tiled(image, thin, Contract()), thin(image[None, None])[0, 0]) <= 2
+
+
+@pytest.mark.nightly
+def test_the_model_of_the_package_scores_tiles_as_the_whole() -> None:
+    """Through ONNX Runtime, against PyTorch at full size; a minute on two cores."""
+    from tinyunet_deploy.artifacts.checkpoint import load_checkpoint
+    from tinyunet_deploy.artifacts.sidecar import DEFAULT_CHECKPOINT
+    from tinyunet_deploy.backends.registry import open_backend
+
+    image = part(1024, 1536)
+    network, _ = load_checkpoint(DEFAULT_CHECKPOINT)
+    with torch.inference_mode():
+        whole = DeployableGraph(network)(torch.from_numpy(image)[None, None])[0, 0].numpy()
+    with open_backend() as backend:
+        score = tiled(image, lambda batch: backend.run(batch).score, Contract())
+    assert whole.max() > 128
+    assert steps(score, whole) <= 2

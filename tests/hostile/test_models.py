@@ -1,0 +1,421 @@
+"""Models as an attack: what must not reach a runtime, and what is tried elsewhere first."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from tests.hostile.mutate import small_graph
+from tinyunet_deploy.artifacts.onnx_guard import check_onnx_file
+from tinyunet_deploy.artifacts.sidecar import Artifact, Sidecar, digest, write_artifact
+from tinyunet_deploy.backends import sandbox, sandbox_process
+from tinyunet_deploy.backends.registry import open_backend
+from tinyunet_deploy.backends.tensorrt import TensorRTBackend
+from tinyunet_deploy.contract import Contract
+from tinyunet_deploy.errors import ArtifactError
+
+WHERE = Path("net.onnx")
+NAN, INF = float("nan"), float("inf")
+
+
+def described(path: Path, model: onnx.ModelProto, contract: Contract | None = None) -> Path:
+    """A model with a sidecar that fits it, as an attacker would write one."""
+    data = model.SerializeToString()
+    sidecar = Sidecar("onnx", "fp32", digest(data), None, contract or Contract(16, 16))
+    write_artifact(path, data, sidecar)
+    return path
+
+
+def initializer(model: onnx.ModelProto, name: str) -> onnx.TensorProto:
+    return next(tensor for tensor in model.graph.initializer if tensor.name == name)
+
+
+def raw(value: float) -> onnx.ModelProto:
+    model = small_graph()
+    weight = numpy_helper.to_array(initializer(model, "weight")).copy()
+    weight[0, 0, 1, 1] = value
+    initializer(model, "weight").CopyFrom(numpy_helper.from_array(weight, "weight"))
+    return model
+
+
+def listed(value: float) -> onnx.ModelProto:
+    model = small_graph()
+    initializer(model, "bias").CopyFrom(helper.make_tensor("bias", TensorProto.FLOAT, [1], [value]))
+    return model
+
+
+def half(value: float) -> onnx.ModelProto:
+    model = small_graph()
+    initializer(model, "half").CopyFrom(
+        numpy_helper.from_array(np.array([value], np.float16), "half")
+    )
+    return model
+
+
+def listed_half(value: float) -> onnx.ModelProto:
+    model = small_graph()
+    kind = TensorProto.FLOAT16
+    initializer(model, "half").CopyFrom(helper.make_tensor("half", kind, [2], [1.0, value]))
+    return model
+
+
+def brain(value: float) -> onnx.ModelProto:
+    model = small_graph()
+    bits = np.array([np.float32(value).view(np.uint32) >> 16], np.uint16).tobytes()
+    initializer(model, "half").CopyFrom(
+        helper.make_tensor("half", TensorProto.BFLOAT16, [1], bits, raw=True)
+    )
+    return model
+
+
+def double(value: float) -> onnx.ModelProto:
+    model = small_graph()
+    model.graph.initializer.append(
+        helper.make_tensor("more", TensorProto.DOUBLE, [2], [0.0, value])
+    )
+    return model
+
+
+def constant(value: float) -> onnx.ModelProto:
+    model = small_graph()
+    tensor = numpy_helper.from_array(np.float32(value))
+    model.graph.node.insert(0, helper.make_node("Constant", [], ["c"], "constant", value=tensor))
+    return model
+
+
+def constant_float(value: float) -> onnx.ModelProto:
+    model = small_graph()
+    node = helper.make_node("Constant", [], ["c"], "constant", value_floats=[0.0, value])
+    model.graph.node.insert(0, node)
+    return model
+
+
+def branch(value: float) -> onnx.ModelProto:
+    model = small_graph()
+    inner = onnx.GraphProto(name="then")
+    inner.initializer.append(numpy_helper.from_array(np.float32([value]), "inside"))
+    model.graph.node.append(
+        helper.make_node("If", ["c"], ["d"], "if", then_branch=inner, else_branch=inner)
+    )
+    return model
+
+
+def sparse(value: float) -> onnx.ModelProto:
+    model = small_graph()
+    values = numpy_helper.from_array(np.float32([value]), "few")
+    places = numpy_helper.from_array(np.array([3]), "places")
+    model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, places, [9]))
+    return model
+
+
+FORMS = [raw, listed, half, listed_half, brain, double, constant, constant_float, branch, sparse]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_weights_that_are_not_finite_are_refused_wherever_they_are(
+    form: Callable[[float], onnx.ModelProto],
+) -> None:
+    assert check_onnx_file(form(0.25).SerializeToString(), WHERE) == Contract(16, 16)
+    for value in (NAN, INF, -INF):
+        with pytest.raises(ArtifactError, match="holds values that are not finite"):
+            check_onnx_file(form(value).SerializeToString(), WHERE)
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_a_model_of_nan_is_not_run_even_with_a_sidecar_that_fits(
+    tmp_path: Path, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = described(tmp_path / "net.onnx", raw(NAN))
+    monkeypatch.setattr("tinyunet_deploy.backends.registry.load", lambda *_: pytest.fail("loaded"))
+    with pytest.raises(ArtifactError, match="the tensor weight holds values that are not finite"):
+        open_backend(path, backend)
+
+
+def beside(folder: Path) -> str:
+    return "weight.bin"
+
+
+def above(folder: Path) -> str:
+    shutil.move(folder / "weight.bin", folder.parent / "weight.bin")
+    return "../weight.bin"
+
+
+def absolute(folder: Path) -> str:
+    return str(folder / "weight.bin")
+
+
+def linked(folder: Path) -> str:
+    (folder / "link.bin").symlink_to("weight.bin")
+    return "link.bin"
+
+
+def doubled(folder: Path) -> str:
+    os.link(folder / "weight.bin", folder / "second.bin")
+    return "second.bin"
+
+
+def device(folder: Path) -> str:
+    return "/dev/zero"
+
+
+@pytest.mark.parametrize("place", [beside, above, absolute, linked, doubled, device])
+@pytest.mark.parametrize("in_node", [False, True])
+def test_weights_in_another_file_are_refused_wherever_it_lies(
+    tmp_path: Path, place: Callable[[Path], str], in_node: bool
+) -> None:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    (folder / "weight.bin").write_bytes(bytes(36))
+    model = small_graph()
+    tensor = initializer(model, "weight")
+    if in_node:
+        kept = onnx.TensorProto()
+        kept.CopyFrom(tensor)
+        model.graph.node.insert(0, helper.make_node("Constant", [], ["c"], "c", value=kept))
+        tensor = model.graph.node[0].attribute[0].t
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=place(folder))
+    path = described(folder / "net.onnx", model)
+    with pytest.raises(ArtifactError, match=r"lies in another file: export with external_data="):
+        open_backend(path, "onnxruntime")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"ONNX",
+        b'<?xml version="1.0"?><net name="ir" version="11"></net>',
+        b"\x1c\0\0\0ORTM" + bytes(100),
+        b"\x80\x04\x95" + bytes(50),
+        b"PK\3\4" + bytes(50),
+        small_graph().SerializeToString()[:-3],
+        small_graph().SerializeToString() * 2,
+    ],
+    ids=["empty", "text", "openvino-ir", "ort-format", "pickle", "zip", "cut", "twice"],
+)
+def test_other_formats_that_a_runtime_would_take_are_refused(data: bytes) -> None:
+    with pytest.raises(ArtifactError, match="is no ONNX file that can be used"):
+        check_onnx_file(data, WHERE)
+
+
+def test_a_file_of_endless_fields_is_refused_in_bounded_time() -> None:
+    with pytest.raises(ArtifactError, match="more than 300000 fields"):
+        check_onnx_file(b"\x08\x01" * 400_000, WHERE)
+    nested = b""
+    for _ in range(2000):
+        nested = b"\x0a" + varint(len(nested) + 2) + b"\x32" + varint(len(nested)) + nested
+    with pytest.raises(ArtifactError):
+        check_onnx_file(b"\x3a" + varint(len(nested)) + nested, WHERE)
+
+
+def varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*out, value])
+
+
+def ends(model: onnx.ModelProto, **change: object) -> onnx.ModelProto:
+    for value in (*model.graph.input, *model.graph.output):
+        tensor = value.type.tensor_type
+        if "kind" in change:
+            tensor.elem_type = change["kind"]
+        if "batch" in change:
+            tensor.shape.dim[0].dim_value = change["batch"]
+        if "height" in change:
+            tensor.shape.dim[2].dim_value = change["height"]
+    return model
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"kind": TensorProto.FLOAT}, "its input image is not uint8"),
+        ({"batch": 4}, "with a free N"),
+        ({"height": 17}, "height 17 is not a multiple of 16"),
+        ({"height": -16}, "height and width of its image are not fixed"),
+    ],
+)
+def test_a_graph_that_takes_something_else_is_refused(
+    change: dict[str, object], words: str
+) -> None:
+    with pytest.raises(ArtifactError, match=words):
+        check_onnx_file(ends(small_graph(), **change).SerializeToString(), WHERE)
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_a_score_of_another_shape_is_refused_not_written_as_a_mask(
+    tmp_path: Path, name: str
+) -> None:
+    model = small_graph()
+    model.graph.initializer.append(numpy_helper.from_array(np.float32([1, 1, 2, 2]), "scales"))
+    first = model.graph.node[0]
+    first.output[0] = "small"
+    model.graph.node.insert(1, helper.make_node("Resize", ["small", "", "scales"], ["x"], "resize"))
+    model.graph.output[0].type.tensor_type.shape.dim[2].dim_value = 32
+    model.graph.output[0].type.tensor_type.shape.dim[3].dim_value = 32
+    path = described(tmp_path / "net.onnx", model)
+    said = r"gives uint8 \[1, 1, 32, 32\] for uint8 \[1, 1, 16"
+    image = np.zeros((1, 1, 16, 16), np.uint8)
+    with open_backend(path, name) as backend:
+        with pytest.raises(ArtifactError, match=said):
+            backend.run(image)
+        with pytest.raises(ArtifactError, match=said):
+            list(backend.run_many([image, image]))
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_a_model_without_a_sidecar_is_tried_elsewhere_and_needs_trust(
+    tmp_path: Path, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "net.onnx"
+    onnx.save(small_graph(), path)
+    with pytest.raises(ArtifactError, match="has no sidecar, so nothing is known of it"):
+        open_backend(path, backend)
+    (tmp_path / "numpy.py").write_text("raise SystemExit('a file of the current folder was run')")
+    monkeypatch.chdir(tmp_path)
+    with open_backend(path, backend, trust_engine=True) as loaded:
+        assert loaded.artifact.sidecar.precision == "unknown"
+        assert loaded.contract == Contract(16, 16)
+        assert loaded.run(np.zeros((2, 1, 16, 16), np.uint8)).score.shape == (2, 1, 16, 16)
+    path.with_name("net.onnx.json").write_text("{}")
+    with pytest.raises(ArtifactError, match="is not a valid sidecar"):
+        open_backend(path, backend, trust_engine=True)
+
+
+def foreign(model: onnx.ModelProto) -> Artifact:
+    data = model.SerializeToString()
+    return sandbox_process.unknown(WHERE, data, check_onnx_file(data, WHERE))
+
+
+def endless() -> onnx.ModelProto:
+    """Adds 1 to a number without an end before it answers."""
+    model = small_graph()
+    body = helper.make_graph(
+        [
+            helper.make_node("Add", ["number", "step"], ["next"]),
+            helper.make_node("Identity", ["on"], ["still"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("turn", TensorProto.INT64, []),
+            helper.make_tensor_value_info("on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("number", TensorProto.FLOAT, []),
+        ],
+        [
+            helper.make_tensor_value_info("still", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("next", TensorProto.FLOAT, []),
+        ],
+        [numpy_helper.from_array(np.float32(0), "step")],
+    )
+    for name, value in (
+        ("turns", np.int64(2**62)),
+        ("true", np.bool_(True)),
+        ("zero", np.float32(0)),
+    ):
+        model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
+    nodes = [
+        helper.make_node("Loop", ["turns", "true", "zero"], ["sum"], "loop", body=body),
+        helper.make_node("Add", ["x", "sum"], ["x2"], "add"),
+    ]
+    for place, node in enumerate(nodes, start=1):
+        model.graph.node.insert(place, node)
+    model.graph.node[3].input[0] = "x2"
+    return model
+
+
+def enormous() -> onnx.ModelProto:
+    """Asks for 16 GiB in the middle."""
+    model = small_graph()
+    size = numpy_helper.from_array(np.array([1, 1, 2**16, 2**16]), "size")
+    model.graph.initializer.append(size)
+    model.graph.initializer.append(numpy_helper.from_array(np.array([2, 3]), "axes"))
+    nodes = [
+        helper.make_node("ConstantOfShape", ["size"], ["huge"], "huge"),
+        helper.make_node("ReduceMean", ["huge"], ["mean"], "mean"),
+        helper.make_node("Add", ["x", "mean"], ["x2"], "add"),
+    ]
+    for place, node in enumerate(nodes, start=1):
+        model.graph.node.insert(place, node)
+    model.graph.node[4].input[0] = "x2"
+    return model
+
+
+def test_a_trial_ends_what_does_not_end() -> None:
+    sandbox.try_model(foreign(small_graph()), "onnxruntime")
+    with pytest.raises(ArtifactError, match="took more than 4 s"):
+        sandbox.try_model(foreign(endless()), "onnxruntime", seconds=4)
+
+
+def test_a_trial_bears_what_takes_all_memory() -> None:
+    with pytest.raises(ArtifactError, match="was tried and "):
+        sandbox.try_model(foreign(enormous()), "onnxruntime", memory_mib=2048)
+
+
+def test_a_trial_bears_a_crash(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sandbox.sys, "executable", str(tmp_path / "python"))
+    (tmp_path / "python").write_text("#!/bin/sh\nkill -SEGV $$\n")
+    (tmp_path / "python").chmod(0o755)
+    with pytest.raises(ArtifactError, match="was tried and ended its process by SIGSEGV"):
+        sandbox.try_model(foreign(small_graph()), "onnxruntime")
+
+
+@pytest.mark.parametrize(
+    "origin", [{}, {"recipe": "demo"}, {"gpu": {"name": "", "compute_capability": ""}}]
+)
+def test_a_plan_whose_sidecar_does_not_say_where_it_was_built_is_not_loaded(
+    origin: dict[str, object],
+) -> None:
+    sidecar = Sidecar("plan", "fp16", digest(b"plan"), "0" * 64, Contract(), origin=origin)
+    with pytest.raises(ArtifactError, match="does not say which TensorRT and GPU"):
+        TensorRTBackend(Artifact(Path("net.plan"), b"plan", sidecar), here=None, gpu=None)
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        {"tensorrt": "10.0"},
+        {"tensorrt": {"flavour": "tensorrt"}},
+        {"tensorrt": {"flavour": ["tensorrt"], "version": "10"}},
+        {"gpu": {"name": 5, "compute_capability": "8.9"}},
+        {"profile": {"min": "1", "opt": 1, "max": 1}},
+        {"profile": [1, 2, 3]},
+        {"quantization": ["encoder"]},
+        {"quantization": {"kept_in_float32": [["encoder"]]}},
+    ],
+    ids=str,
+)
+def test_a_sidecar_whose_origin_would_be_misread_is_refused(
+    tmp_path: Path, origin: dict[str, object]
+) -> None:
+    artifact = importlib.import_module("tinyunet_deploy.artifacts.sidecar")
+    path = tmp_path / "net.onnx"
+    write_artifact(
+        path, b"x", Sidecar("onnx", "fp32", digest(b"x"), None, Contract(), origin=origin)
+    )
+    with pytest.raises(ArtifactError, match=r"is not a valid sidecar: origin\."):
+        artifact.read_sidecar(path)
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_a_graph_that_fails_as_it_runs_is_refused_in_one_line(tmp_path: Path, backend: str) -> None:
+    model = small_graph()
+    bias = numpy_helper.from_array(np.zeros(3, np.float32), "bias")
+    initializer(model, "bias").CopyFrom(bias)
+    path = described(tmp_path / "net.onnx", model)
+    with pytest.raises(ArtifactError) as caught, open_backend(path, backend) as loaded:
+        loaded.run(np.zeros((1, 1, 16, 16), np.uint8))
+        pytest.fail("three biases for one channel")
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)

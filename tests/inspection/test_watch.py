@@ -1,0 +1,280 @@
+"""``tinyunet watch``: parts as a camera drops them."""
+
+from __future__ import annotations
+
+import json
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.conftest import SIZE, part
+from tinyunet_deploy.contract import Batch, Contract
+from tinyunet_deploy.data.decoding import encode_png, read_image, write_png
+from tinyunet_deploy.errors import RefusedError
+from tinyunet_deploy.inspection.pipeline import Outputs, infer
+from tinyunet_deploy.inspection.run_report import Line, read_report
+from tinyunet_deploy.inspection.watch import Watched, watch
+from tinyunet_deploy.testing.fake_backend import FakeBackend
+
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
+
+
+class Watch:
+    """A watch in a thread; ``line()`` is the next verdict."""
+
+    def __init__(self, folder: Path, output: Path, backend: FakeBackend, **options: Any) -> None:
+        self.lines: queue.Queue[Line | BaseException] = queue.Queue()
+        self.stop = threading.Event()
+        self.watched: Watched | None = None
+
+        def work() -> None:
+            try:
+                self.watched = watch(
+                    folder,
+                    output,
+                    backend,
+                    threshold=0.5,
+                    min_area=4,
+                    batch_size=2,
+                    workers=2,
+                    stop=self.stop,
+                    each=self.lines.put,
+                    **{"outputs": Outputs(), "settle_ms": 40, **options},
+                )
+            except BaseException as error:
+                self.lines.put(error)
+
+        self.thread = threading.Thread(target=work)
+        self.thread.start()
+
+    def line(self) -> Line:
+        line = self.lines.get(timeout=60)
+        if isinstance(line, BaseException):
+            raise line
+        return line
+
+    def silent(self, seconds: float) -> bool:
+        try:
+            self.lines.get(timeout=seconds)
+        except queue.Empty:
+            return True
+        return False
+
+    def end(self) -> Watched:
+        self.stop.set()
+        self.thread.join()
+        assert self.watched is not None
+        return self.watched
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Any]:
+    """Start a watch of ``in`` into ``out``."""
+    (tmp_path / "in").mkdir()
+    watches = []
+
+    def start(backend: FakeBackend | None = None, **options: Any) -> Watch:
+        backend = backend or FakeBackend(contract=Contract(SIZE, SIZE))
+        watches.append(Watch(tmp_path / "in", tmp_path / "out", backend, **options))
+        return watches[-1]
+
+    yield start
+    for each in watches:
+        each.stop.set()
+        each.thread.join()
+
+
+def bare(lines: list[Line]) -> list[Line]:
+    """Lines as ``infer`` writes them."""
+    return [{key: line[key] for key in line if key not in {"latency_ms", "late"}} for line in lines]
+
+
+def test_parts_get_their_verdicts_as_they_come(start: Any, tmp_path: Path) -> None:
+    write_png(tmp_path / "in" / "z-before.png", part(1))
+    watching = start()
+    first = watching.line()
+    assert (first["path"], first["verdict"], first["latency_ms"]) == ("z-before.png", "NG", None)
+    for seed in range(5):
+        path = tmp_path / "in" / "lot 1" / f"{seed}.png"
+        path.parent.mkdir(exist_ok=True)
+        write_png(path, part(seed))
+        line = watching.line()
+        assert line["path"] == f"lot 1/{seed}.png"
+        assert line["verdict"] == ("NG" if seed % 3 else "OK")
+        assert line["latency_ms"] >= 40
+        mask = read_image(tmp_path / "out" / "masks" / line["path"])
+        assert np.array_equal(mask == 255, part(seed) > 128), "in place before it is told"
+    watched = watching.end()
+    assert (watched.summary.images, watched.timed, watched.late) == (6, 5, 0)
+    infer(
+        [tmp_path / "in"],
+        tmp_path / "infer",
+        FakeBackend(contract=Contract(SIZE, SIZE)),
+        threshold=0.5,
+        min_area=4,
+        batch_size=2,
+        workers=2,
+    )
+    lines, summary = read_report(tmp_path / "out" / "report.jsonl")
+    wanted, told = read_report(tmp_path / "infer" / "report.jsonl")
+    assert bare(lines) == wanted
+    assert summary == told == watched.summary
+
+
+def test_half_a_file_is_waited_for(start: Any, tmp_path: Path) -> None:
+    data = encode_png(part(1))
+    watching = start()
+    with (tmp_path / "in" / "slow.png").open("wb") as file:
+        for piece in (data[:10], data[10:-20]):
+            file.write(piece)
+            file.flush()
+            assert watching.silent(0.2), "stable, but not an image yet"
+        file.write(data[-20:])
+    assert watching.line()["status"] == "ok"
+    assert watching.end().summary.skipped == 0
+
+
+def test_a_file_is_taken_when_it_has_its_name(start: Any, tmp_path: Path) -> None:
+    watching = start()
+    for name in ("a.png.tmp", ".b.png"):
+        (tmp_path / "in" / name).write_bytes(encode_png(part(1)))
+    assert watching.silent(0.2)
+    (tmp_path / "in" / "a.png.tmp").rename(tmp_path / "in" / "a.png")
+    assert watching.line()["path"] == "a.png"
+    (tmp_path / "in" / ".b.png").rename(tmp_path / "in" / "b.png")
+    assert watching.line()["path"] == "b.png"
+
+
+def test_what_stays_broken_is_given_up_on_and_reported(start: Any, tmp_path: Path) -> None:
+    write_png(tmp_path / "in" / "before.png", part(0))
+    watching = start(patience_s=0.3)
+    watching.line()
+    (tmp_path / "in" / "cut.png").write_bytes(encode_png(part(1))[:-20])
+    write_png(tmp_path / "in" / "large.png", np.zeros((SIZE, SIZE * 2), np.uint8))
+    lines = sorted([watching.line(), watching.line()], key=lambda line: line["path"])
+    assert [line["reason"] for line in lines] == ["truncated", "wrong-size"]
+    assert lines[0]["latency_ms"] >= 300
+    assert watching.end().summary.reasons == {"wrong-size": 1, "truncated": 1}
+
+
+def test_a_file_that_changes_while_it_is_inspected_is_inspected_again(
+    start: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "in" / "a.png"
+    calls = []
+
+    def rewrite(batch: Batch) -> Batch:
+        calls.append(batch)
+        if len(calls) == 1:
+            write_png(path, np.full((SIZE, SIZE), 255, np.uint8))
+        return batch
+
+    watching = start(FakeBackend(rewrite, contract=Contract(SIZE, SIZE)))
+    write_png(path, np.zeros((SIZE, SIZE), np.uint8))
+    assert watching.line()["verdict"] == "NG"
+    assert watching.end().summary.images == 1
+    assert read_image(tmp_path / "out" / "masks" / "a.png").min() == 255
+
+
+def test_files_that_are_taken_away_in_time_were_never_there(start: Any, tmp_path: Path) -> None:
+    watching = start()
+    (tmp_path / "in" / "cut.png").write_bytes(b"half")
+    assert watching.silent(0.15)
+    (tmp_path / "in" / "cut.png").unlink()
+    write_png(tmp_path / "in" / "a.png", part(0))
+    assert watching.line()["path"] == "a.png"
+    assert watching.end().summary.images == 1
+
+
+def test_late_verdicts_are_marked_and_counted(start: Any, tmp_path: Path) -> None:
+    write_png(tmp_path / "in" / "a.png", part(0))
+    watching = start(deadline_ms=1, outputs=Outputs(overlays=True))
+    assert watching.line()["late"] is False, "it lay there"
+    write_png(tmp_path / "in" / "b.png", part(0))
+    assert watching.line()["late"] is True
+    watched = watching.end()
+    assert (watched.timed, watched.late) == (1, 1)
+    assert (tmp_path / "out" / "overlays" / "b.png.jpg").exists()
+
+
+def test_a_stopped_watch_is_gone_on_with_and_tells_nothing_twice(
+    start: Any, tmp_path: Path
+) -> None:
+    for seed in range(20):
+        write_png(tmp_path / "in" / f"{seed:02}.png", part(seed))
+    watching = start(FakeBackend(contract=Contract(SIZE, SIZE), delay_s=0.02))
+    told = [watching.line()["path"] for _ in range(3)]
+    early = watching.end().summary
+    assert 3 <= early.images < 20, "it does not finish the heap first"
+    while not watching.lines.empty():
+        told.append(watching.line()["path"])
+    assert len(told) == early.images
+    again = start()
+    told += [again.line()["path"] for _ in range(20 - early.images)]
+    assert sorted(told) == [f"{seed:02}.png" for seed in range(20)]
+    assert again.end().summary.images == 20
+    lines, summary = read_report(tmp_path / "out" / "report.jsonl")
+    assert [line["path"] for line in lines] == sorted(told)
+    assert summary is not None
+
+
+def test_the_folder_may_be_away_for_a_while_but_not_for_good(start: Any, tmp_path: Path) -> None:
+    watching = start()
+    write_png(tmp_path / "in" / "a.png", part(0))
+    watching.line()
+    (tmp_path / "in").rename(tmp_path / "away")
+    assert watching.silent(0.15)
+    write_png(tmp_path / "away" / "b.png", part(0))
+    (tmp_path / "away").rename(tmp_path / "in")
+    assert watching.line()["path"] == "b.png"
+    watching.end()
+    impatient = start(patience_s=0.1)
+    assert impatient.silent(0.1)
+    (tmp_path / "in").rename(tmp_path / "away")
+    with pytest.raises(RefusedError, match="in: is not there"):
+        impatient.line()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_command_ends_gracefully(tmp_path: Path, tiny_onnx: Path, number: int) -> None:
+    (tmp_path / "in").mkdir()
+    write_png(tmp_path / "in" / "before.png", part(0))
+    program = "import sys; from tinyunet_deploy.cli import main; sys.exit(main())"
+    words = [str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--model", str(tiny_onnx)]
+    words += ["--backend", "onnxruntime", "--deadline-ms", "0.001"]
+    words += ["--format", "json"] if number == signal.SIGINT else []
+    with subprocess.Popen(
+        [sys.executable, "-c", program, "watch", *words],
+        cwd=REPOSITORY,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert "Ctrl-C ends it" in process.stderr.readline()
+        assert "before.png" in process.stdout.readline()
+        write_png(tmp_path / "in" / "line\nbreak.png", part(0))
+        line = process.stdout.readline()
+        process.send_signal(number)
+        rest, told = process.communicate()
+    assert rest == ""
+    if number == signal.SIGINT:
+        assert json.loads(line)["path"] == "line\nbreak.png"
+    else:
+        assert line.split()[0] in {"OK", "NG"}
+        assert "LATE  line\\nbreak.png: " in line
+    lines, summary = read_report(tmp_path / "out" / "report.jsonl")
+    assert summary is not None
+    assert summary.images == 2
+    assert [line["late"] for line in lines] == [False, True]
+    assert process.returncode == 6
+    assert "1 of 1 verdicts came later than 0.001 ms" in told

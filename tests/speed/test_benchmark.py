@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.conftest import SIZE, part
+from tinyunet_deploy.backends.base import Run
+from tinyunet_deploy.backends.onnxruntime import ONNXRuntimeBackend
+from tinyunet_deploy.cli import run, tinyunet
+from tinyunet_deploy.contract import Batch
+from tinyunet_deploy.data.decoding import write_png
+from tinyunet_deploy.errors import DataError, TinyUNetError
+from tinyunet_deploy.inspection.trace import STAGES, Trace
+from tinyunet_deploy.quality.parity_limits import read_limits
+from tinyunet_deploy.speed import benchmark as module
+from tinyunet_deploy.speed.benchmark import Effort, benchmark
+from tinyunet_deploy.speed.benchmark_result import Benchmark, Ceiling, read_benchmark
+from tinyunet_deploy.speed.peaks import cpu_ceilings
+
+
+def small_ceilings(_device: str = "cpu") -> Iterator[tuple[str, Ceiling | TinyUNetError]]:
+    return cpu_ceilings(size=64, layers=1, megabytes=1)
+
+
+def measure(
+    model: Path, *sources: Path, batch_sizes: tuple[int, ...] = (1,), samples: int = 2
+) -> tuple[Benchmark, list[tuple[str, Trace]]]:
+    """The tiny network in ONNX Runtime, held against itself in OpenVINO."""
+    return benchmark(
+        [model],
+        sources,
+        limits=read_limits(),
+        command="test",
+        reference=model,
+        backends=["onnxruntime"],
+        batch_sizes=batch_sizes,
+        effort=Effort(samples=samples),
+        images=8,
+        ceilings=small_ceilings,
+    )
+
+
+@pytest.fixture(scope="module")
+def measured(
+    tiny_onnx: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Benchmark, list[tuple[str, Trace]]]:
+    folder = tmp_path_factory.mktemp("station")
+    for seed in range(5):
+        write_png(folder / f"{seed}.png", part(seed))
+    (folder / "broken.png").write_bytes(b"no image")
+    return measure(tiny_onnx, folder, batch_sizes=(1, 2), samples=20)
+
+
+def test_each_batch_size_has_every_sample(measured: tuple[Benchmark, object]) -> None:
+    result, _ = measured
+    assert [row.batch_size for row in result.measurements] == [1, 2]
+    for row in result.measurements:
+        for series in (row.device_time, row.call, row.end_to_end):
+            assert len(series.samples_ms) == 20
+        for device, call, whole in zip(
+            row.device_time.samples_ms, row.call.samples_ms, row.end_to_end.samples_ms, strict=True
+        ):
+            assert 0 < device <= call <= whole
+        assert row.load_ms > 0 and row.first_inference_ms > 0
+        assert row.throughput.images == 5 * 4 * row.batch_size
+        assert row.versions["onnxruntime"] and row.threads and row.synchronization
+        assert row.roofline is not None and row.roofline.latency_percent > 0
+
+
+def test_the_answers_of_all_images_are_checked(measured: tuple[Benchmark, object]) -> None:
+    result, _ = measured
+    for row in result.measurements:
+        assert row.check.outcome == "green"
+        assert row.check.images == 5
+        assert row.check.figures["largest_steps"] <= 1
+        timed = 20 * row.batch_size
+        assert row.check.answers >= timed + row.warmup_n * row.batch_size
+
+
+def test_images_are_those_of_the_folder(measured: tuple[Benchmark, object]) -> None:
+    images = measured[0].images
+    assert (images.source, images.images, images.image_px) == ("files", 5, (SIZE, SIZE))
+    pixels = np.stack([part(seed) for seed in range(5)])
+    assert images.mean == pytest.approx(pixels.mean())
+    assert images.standard_deviation == pytest.approx(pixels.std())
+    assert len(images.skipped) == 1 and "broken.png" in images.skipped[0]
+
+
+def test_the_stage_rows_add_up(measured: tuple[Benchmark, object]) -> None:
+    result, _ = measured
+    assert [(t.mode, t.batch_size) for t in result.stages] == [
+        ("serial", 1),
+        ("pipelined", 1),
+        ("serial", 2),
+        ("pipelined", 2),
+    ]
+    for table in result.stages:
+        assert tuple(row.stage for row in table.rows) == STAGES
+        assert table.images == 5
+        assert sum(row.ms_per_image for row in table.rows) == pytest.approx(
+            table.total_ms_per_image
+        )
+        if table.mode == "serial":
+            assert table.total_ms_per_image * 5 == pytest.approx(table.wall_s * 1e3)
+
+
+def test_the_result_survives_json(measured: tuple[Benchmark, object], tmp_path: Path) -> None:
+    result, _ = measured
+    path = tmp_path / "result.json"
+    path.write_text(result.as_json())
+    assert read_benchmark(path).as_json() == result.as_json()
+    row = json.loads(result.as_json())["measurements"][0]
+    assert row["end_to_end"]["p99_9_ms"] is None  # 20 samples say nothing of it
+    assert row["end_to_end"]["p95_ms"] == sorted(row["end_to_end"]["samples_ms"])[18]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [np.zeros_like, lambda image: image.copy()],
+    ids=["nothing anywhere", "the image itself"],
+)
+def test_a_fast_wrong_engine_is_caught(
+    answer: Callable[[Batch], Batch],
+    tiny_onnx: Path,
+    station: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(ONNXRuntimeBackend, "_run", lambda _self, image: Run(answer(image), 0.01))
+    monkeypatch.setattr(module, "measure_ceilings", small_ceilings)
+    output, trace = tmp_path / "result.json", tmp_path / "trace.json"
+    arguments = ["benchmark", str(station), "--model", str(tiny_onnx), "--samples", "2"]
+    arguments += ["--reference", str(tiny_onnx), "--images", "2", "--backend", "onnxruntime"]
+    assert run(tinyunet, [*arguments, "-o", str(output), "--trace", str(trace)]) == 6
+    said = capsys.readouterr()
+    assert "WRONG" in said.out
+    assert "answers wrongly on onnxruntime: " in said.err
+    (row,) = read_benchmark(output).red
+    assert row.check.broken[0].figure in ("flips", "agreement", "largest_steps")
+    assert json.loads(trace.read_text())["traceEvents"]
+
+
+def test_an_engine_that_is_right_until_it_is_timed_is_caught(
+    tiny_onnx: Path, station: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = 0
+    honest = ONNXRuntimeBackend._run
+
+    def lazy(self: ONNXRuntimeBackend, image: Batch) -> Run:
+        nonlocal calls
+        calls += 1
+        warm = 1 + 8  # the first one, and two images more than there are
+        return honest(self, image) if calls <= warm else Run(np.zeros_like(image), 0.01)
+
+    monkeypatch.setattr(ONNXRuntimeBackend, "_run", lazy)
+    (row,) = measure(tiny_onnx, station)[0].measurements
+    assert row.check.outcome == "red"
+
+
+def test_real_images_are_wanted(tiny_onnx: Path, tmp_path: Path) -> None:
+    write_png(tmp_path / "black.png", np.zeros((SIZE, SIZE), np.uint8))
+    with pytest.raises(DataError, match="one grey value"):
+        measure(tiny_onnx, tmp_path)
+
+
+def test_without_a_folder_images_are_made_and_are_not_zeros(
+    tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Batch] = []
+    honest = ONNXRuntimeBackend._run
+
+    def watching(self: ONNXRuntimeBackend, image: Batch) -> Run:
+        seen.append(image.copy())
+        return honest(self, image)
+
+    monkeypatch.setattr(ONNXRuntimeBackend, "_run", watching)
+    monkeypatch.setattr(f"{__name__}.small_ceilings", lambda _device: iter(()))  # other images
+    result, _ = measure(tiny_onnx, batch_sizes=(2,))
+    assert result.images.source == "synthetic"
+    assert result.images.images == 8
+    assert len({image.tobytes() for batch in seen for image in batch}) == 8
+    assert all(image.std() > 1 for batch in seen for image in batch)
+
+
+def test_what_cannot_run_is_skipped_with_its_reason(
+    tiny_onnx: Path, station: Path, tmp_path: Path
+) -> None:
+    model = tmp_path / tiny_onnx.name
+    for suffix in ("", ".json"):
+        shutil.copy(f"{tiny_onnx}{suffix}", f"{model}{suffix}")
+    result, _ = benchmark(
+        [model],
+        [station],
+        limits=read_limits(),
+        command="test",
+        reference=model,
+        backends=["onnxruntime-tensorrt"],
+        devices=["cuda:0"],
+        batch_sizes=(1, 8),
+        ceilings=lambda device: iter([(device, TinyUNetError(device, "is not here"))]),
+    )
+    assert not result.measurements
+    (skipped,) = result.skipped  # one line for all batch sizes
+    assert (skipped.backend, skipped.batch_size) == ("onnxruntime-tensorrt", None)
+    assert "TensorRT" in skipped.reason
+    assert result.notes == ("no ceiling cuda:0: cuda:0: is not here",)

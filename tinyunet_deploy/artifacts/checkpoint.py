@@ -1,0 +1,93 @@
+"""Checkpoints: the weights of a network as safetensors, with a sidecar."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+
+from tinyunet_deploy.artifacts.network import VARIANTS, TinyUNet
+from tinyunet_deploy.artifacts.sidecar import (
+    Artifact,
+    Sidecar,
+    digest,
+    read_artifact,
+    write_artifact,
+)
+from tinyunet_deploy.contract import Contract
+from tinyunet_deploy.errors import ArtifactError
+
+
+def save_checkpoint(
+    path: Path,
+    network: TinyUNet,
+    contract: Contract,
+    *,
+    threshold: float = 0.5,
+    min_area: int = 1,
+    origin: dict[str, Any],
+) -> Sidecar:
+    """Write the float32 weights of ``network`` and their sidecar.
+
+    Args:
+        path: ends in ``.safetensors``.
+        origin: how it was trained; goes into the sidecar.
+    """
+    weights = {
+        name: value.detach().to("cpu", torch.float32).contiguous()
+        for name, value in network.state_dict().items()
+    }
+    data = safetensors.torch.save(weights, metadata={"variant": network.variant})
+    sidecar = Sidecar(
+        kind="checkpoint",
+        precision="fp32",
+        sha256=digest(data),
+        parent=None,
+        contract=contract,
+        threshold=threshold,
+        min_area=min_area,
+        origin={"variant": network.variant, **origin},
+    )
+    write_artifact(path, data, sidecar)
+    return sidecar
+
+
+def load_checkpoint(path: Path) -> tuple[TinyUNet, Sidecar]:
+    """The network of a checkpoint, in eval mode on the CPU, and its sidecar.
+
+    Raises:
+        ArtifactError: missing, changed, not a checkpoint, of another network, or not finite.
+    """
+    artifact = read_artifact(path)
+    return network_of(artifact), artifact.sidecar
+
+
+def network_of(artifact: Artifact) -> TinyUNet:
+    """The network of a checkpoint that has been read already, in eval mode on the CPU.
+
+    Raises:
+        ArtifactError: not a checkpoint, of another network, or not finite.
+    """
+    path = artifact.path
+    if artifact.sidecar.kind != "checkpoint":
+        raise ArtifactError(path, f"is of the kind {artifact.sidecar.kind}, not checkpoint")
+    variant = artifact.sidecar.origin.get("variant")
+    if variant not in list(VARIANTS):
+        raise ArtifactError(path, f"holds an unknown network variant {variant!r}")
+    try:
+        weights = safetensors.torch.load(artifact.data)
+    except SafetensorError as error:
+        raise ArtifactError(path, f"is no safetensors file: {error}") from error
+    network = TinyUNet(variant)
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        detail = str(error).splitlines()[-1].strip()
+        raise ArtifactError(path, f"holds the weights of another network: {detail}") from error
+    for name, value in weights.items():
+        if not bool(torch.isfinite(value).all()):
+            raise ArtifactError(path, f"holds values that are not finite, in {name}")
+    return network.eval()

@@ -1,0 +1,228 @@
+"""A GPU as the TensorRT backend needs it: memory, streams, events, copies, graphs.
+
+Everything is explicit, so that copies can overlap computing. :class:`PyCUDADevice` is the real one;
+:class:`tinyunet_deploy.testing.fake_nvidia.FakeDevice` computes on numpy arrays.
+"""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import functools
+import importlib.metadata
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import numpy as np
+
+from tinyunet_deploy.backends import nvidia_probe
+from tinyunet_deploy.contract import Batch
+from tinyunet_deploy.errors import RuntimeUnavailable, unavailable
+
+__all__ = ["Device", "Event", "Graph", "Memory", "PyCUDADevice", "Stream"]
+
+
+class Event(Protocol):
+    """A point in a stream's work; pycuda's own interface."""
+
+    def record(self, stream: Any) -> object:
+        """Happen when what the stream holds now is done."""
+
+    def time_since(self, earlier: Any) -> float:
+        """Milliseconds between two events that have happened."""
+
+
+class Stream(Protocol):
+    """A queue of work on the GPU, which runs in order; pycuda's own interface."""
+
+    @property
+    def handle(self) -> int:
+        """The address that TensorRT takes."""
+
+    def wait_for_event(self, event: Any) -> None:
+        """What is queued from now on starts after the event."""
+
+    def synchronize(self) -> object:
+        """Return when all that was queued is done."""
+
+
+class Memory(Protocol):
+    """Bytes on the GPU; freed with its last reference."""
+
+    def __int__(self) -> int: ...
+
+
+class Graph(Protocol):
+    """Captured work that starts as one; destroyed with its last reference."""
+
+    def launch(self) -> None:
+        """Queue the work on the stream it was captured from."""
+
+
+class Device(abc.ABC):
+    """One GPU.
+
+    All calls but ``close`` happen inside ``with device.current():``, on any thread. What the
+    device gave (streams, events, memory, arrays, graphs) is dropped inside it too.
+    """
+
+    gpu: nvidia_probe.GPU
+    versions: dict[str, str]
+    """Package name -> version of what reaches the GPU."""
+
+    @abc.abstractmethod
+    def current(self) -> contextlib.AbstractContextManager[None]:
+        """Make the GPU's context current on this thread.
+
+        Raises:
+            RuntimeUnavailable: in place of the runtime's own errors: GPU lost, OutOfMemory.
+        """
+
+    @abc.abstractmethod
+    def stream(self) -> Stream:
+        """A new stream that does not wait for the default one."""
+
+    @abc.abstractmethod
+    def event(self) -> Event:
+        """A new event that takes the time."""
+
+    @abc.abstractmethod
+    def allocate(self, size: int) -> Memory:
+        """``size`` bytes on the GPU, aligned to 256."""
+
+    @abc.abstractmethod
+    def pinned(self, shape: tuple[int, ...]) -> Batch:
+        """A uint8 array in page-locked memory, which can be copied while the GPU computes."""
+
+    @abc.abstractmethod
+    def upload(self, host: Batch, memory: Memory, stream: Stream) -> None:
+        """Queue a copy of a pinned array to the GPU."""
+
+    @abc.abstractmethod
+    def download(self, memory: Memory, host: Batch, stream: Stream) -> None:
+        """Queue a copy from the GPU into a pinned array."""
+
+    @abc.abstractmethod
+    def capture(self, stream: Stream, enqueue: Callable[[], bool]) -> Graph | None:
+        """What ``enqueue`` queues on the stream, as a graph; None where that cannot be."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Be done with the GPU: nothing that it gave is left."""
+
+
+class PyCUDADevice(Device):
+    """Through pycuda, on the context that CUDA's runtime, and so TensorRT, uses: the primary one.
+
+    ``pycuda.autoinit`` would make a second context. The primary one is kept for the life of the
+    process, as CUDA's runtime does: pycuda's ``detach`` would leave it on the thread's stack.
+    pycuda knows no graphs; those go through cuda-python where it is installed.
+
+    Args:
+        index: which GPU, 0 for the first.
+
+    Raises:
+        RuntimeUnavailable: the driver, the GPU or pycuda is not here.
+    """
+
+    def __init__(self, index: int) -> None:
+        self.gpu = nvidia_probe.gpu(index)
+        try:
+            import pycuda.driver as cuda
+        except ImportError as error:
+            raise RuntimeUnavailable(
+                "pycuda", f"cannot be imported: {error}", nvidia_probe.HINT
+            ) from error
+        self.versions = {"pycuda": importlib.metadata.version("pycuda")}
+        self._cuda = cuda
+        try:
+            self._context = _primary_context(cuda, index)
+        except cuda.Error as error:
+            raise RuntimeUnavailable(self.gpu.name, str(error)) from error
+
+    @contextlib.contextmanager
+    def current(self) -> Iterator[None]:
+        try:
+            self._context.push()
+            try:
+                yield
+            finally:
+                self._cuda.Context.pop()
+        except self._cuda.Error as error:
+            raise unavailable(self.gpu.name, str(error)) from error
+
+    def stream(self) -> Stream:
+        non_blocking = 1  # CU_STREAM_NON_BLOCKING, which pycuda does not name
+        stream: Stream = self._cuda.Stream(flags=non_blocking)
+        return stream
+
+    def event(self) -> Event:
+        event: Event = self._cuda.Event()
+        return event
+
+    def allocate(self, size: int) -> Memory:
+        memory: Memory = self._cuda.mem_alloc(size)
+        return memory
+
+    def pinned(self, shape: tuple[int, ...]) -> Batch:
+        array: Batch = self._cuda.pagelocked_empty(shape, np.uint8)
+        return array
+
+    def upload(self, host: Batch, memory: Memory, stream: Stream) -> None:
+        self._cuda.memcpy_htod_async(memory, host, stream)
+
+    def download(self, memory: Memory, host: Batch, stream: Stream) -> None:
+        self._cuda.memcpy_dtoh_async(host, memory, stream)
+
+    def capture(self, stream: Stream, enqueue: Callable[[], bool]) -> Graph | None:
+        try:
+            from cuda.bindings import driver
+        except ImportError:
+            return None
+        return _capture(driver, stream, enqueue)
+
+    def close(self) -> None:
+        pass
+
+
+@functools.cache
+def _primary_context(cuda: Any, index: int) -> Any:
+    cuda.init()
+    return cuda.Device(index).retain_primary_context()
+
+
+def _capture(driver: Any, stream: Stream, enqueue: Callable[[], bool]) -> Graph | None:
+    done = driver.CUresult.CUDA_SUCCESS
+    mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+    (status,) = driver.cuStreamBeginCapture(stream.handle, mode)
+    if status != done:
+        return None
+    enqueued = False
+    try:
+        enqueued = enqueue()
+    finally:  # a stream that is left in capture mode is lost
+        status, graph = driver.cuStreamEndCapture(stream.handle)
+    if status != done:
+        return None
+    try:
+        if not enqueued:
+            return None
+        status, executable = driver.cuGraphInstantiate(graph, 0)
+    finally:
+        driver.cuGraphDestroy(graph)
+    return _CUDAGraph(driver, executable, stream) if status == done else None
+
+
+class _CUDAGraph:
+    def __init__(self, driver: Any, executable: Any, stream: Stream) -> None:
+        self._driver = driver
+        self._executable = executable
+        self._stream = stream
+
+    def launch(self) -> None:
+        (status,) = self._driver.cuGraphLaunch(self._executable, self._stream.handle)
+        if status != self._driver.CUresult.CUDA_SUCCESS:
+            raise RuntimeUnavailable("CUDA graph", f"does not launch: {status.name}")
+
+    def __del__(self) -> None:
+        self._driver.cuGraphExecDestroy(self._executable)

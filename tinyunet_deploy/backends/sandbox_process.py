@@ -1,0 +1,54 @@
+"""The process in which :mod:`tinyunet_deploy.backends.sandbox` tries a model of unknown origin."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from tinyunet_deploy.artifacts.sidecar import Artifact, Sidecar, digest
+from tinyunet_deploy.backends.registry import load
+from tinyunet_deploy.contract import Contract
+from tinyunet_deploy.errors import ArtifactError, TinyUNetError
+
+
+def unknown(path: Path, data: bytes, contract: Contract) -> Artifact:
+    """An artifact of which nothing is known but its bytes and what its graph takes."""
+    return Artifact(path, data, Sidecar("onnx", "unknown", digest(data), None, contract))
+
+
+def main(backend: str, height: str, width: str, memory_mib: str, seconds: str) -> int:
+    """The trial itself, of the model on stdin: 0 is usable, 4 refused, any other a failure."""
+    memory = int(memory_mib) << 20
+    for limit, value in (
+        (resource.RLIMIT_AS, memory),
+        (resource.RLIMIT_CPU, 4 * int(seconds)),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        resource.setrlimit(limit, (value, value))
+    data = sys.stdin.buffer.read()
+    contract = Contract(int(height), int(width))
+    try:
+        run_once(unknown(Path("model.onnx"), data, contract), backend)
+    except TinyUNetError as error:
+        print(error)
+        return ArtifactError.exit_code
+    return 0
+
+
+def run_once(artifact: Artifact, backend: str) -> None:
+    """Load a model and run one image on the CPU, in this process.
+
+    Raises:
+        ArtifactError: the runtime refuses it or it does not keep its contract.
+    """
+    contract = artifact.sidecar.contract
+    with load(artifact, backend, "cpu") as loaded:
+        loaded.run(np.zeros((1, 1, contract.height, contract.width), np.uint8))
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

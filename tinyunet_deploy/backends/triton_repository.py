@@ -1,0 +1,149 @@
+"""A model repository for NVIDIA's Triton Inference Server.
+
+NAME/config.pbtxt             what Triton must know, the sidecar included
+NAME/1/model.onnx|model.plan  the artifact, unchanged
+NAME/warmup/golden-*          golden images, which every instance scores before it is ready
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Final
+
+from tinyunet_deploy.artifacts.golden import read_golden
+from tinyunet_deploy.artifacts.sidecar import Artifact, Kind, read_artifact
+from tinyunet_deploy.backends.server import SIDECAR
+from tinyunet_deploy.contract import INPUT_NAME, OUTPUT_NAME
+from tinyunet_deploy.errors import RefusedError, RuntimeUnavailable
+
+__all__ = ["write_repository"]
+
+UNVERIFIED_BATCH: Final = 8
+"""Largest batch of an artifact that says none."""
+QUEUE_DELAY_US: Final = 1000
+"""How long a request waits for others to make a batch with."""
+
+_PLATFORMS: Final[dict[Kind, str]] = {"onnx": "onnxruntime_onnx", "plan": "tensorrt_plan"}
+
+
+def write_repository(
+    model: Path,
+    repository: Path,
+    *,
+    name: str | None = None,
+    gpu: int | None = None,
+    instances: int = 1,
+) -> Path:
+    """Put an artifact into a model repository, ready to be served.
+
+    Args:
+        model: an ONNX file or a TensorRT plan with its sidecar.
+        repository: Triton's ``--model-repository``; made if it is not there.
+        name: what clients call it; the file's name up to its first dot if None.
+        gpu: which GPU runs it; None is the CPU for an ONNX file, the first GPU for a plan.
+        instances: how many of it run at once.
+
+    Returns:
+        The model's folder, ``repository / name``.
+
+    Raises:
+        ArtifactError: the file is missing or changed, or its golden images are.
+        RefusedError: Triton does not run this kind of artifact, or the name is taken.
+        RuntimeUnavailable: the disk is full or read-only.
+    """
+    artifact = read_artifact(model)
+    sidecar = artifact.sidecar
+    if sidecar.kind not in _PLATFORMS:
+        raise RefusedError(
+            model, f"is of the kind {sidecar.kind}, which Triton does not run", "python -m export"
+        )
+    if sidecar.origin.get("tensorrt", {}).get("flavour") == "tensorrt_rtx":
+        raise RefusedError(
+            model, "is of TensorRT-RTX, which Triton does not run", "build it with tensorrt"
+        )
+    name = model.name.partition(".")[0] if name is None else name
+    if not re.fullmatch("[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+        raise RefusedError(name, "is no name for a model", "letters, digits, _ . -")
+    folder = repository / name
+    if folder.exists():
+        raise RefusedError(folder, "is there already", "remove it, or give another --name")
+    gpu = 0 if gpu is None and sidecar.kind == "plan" else gpu
+    unfinished = repository / f".{name}.part"
+    try:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        (unfinished / "1").mkdir(parents=True)
+        (unfinished / "1" / f"model{model.suffix}").write_bytes(artifact.data)
+        warmups = _write_warmup(artifact, unfinished / "warmup")
+        config = config_text(artifact, name, warmups, gpu, instances)
+        (unfinished / "config.pbtxt").write_text(config)
+        unfinished.rename(folder)
+    except OSError as error:
+        raise RuntimeUnavailable(folder, f"cannot write: {error.strerror}") from error
+    return folder
+
+
+def max_batch(artifact: Artifact) -> int:
+    """The largest batch that Triton may make: what was verified, or what the artifact takes."""
+    sidecar = artifact.sidecar
+    limits = [sidecar.verified_batch, sidecar.contract.max_batch]
+    return min((limit for limit in limits if limit is not None), default=UNVERIFIED_BATCH)
+
+
+def config_text(
+    artifact: Artifact, name: str, warmups: list[str], gpu: int | None, instances: int
+) -> str:
+    """``config.pbtxt``: a ``ModelConfig`` of Triton in protobuf's text format.
+
+    Args:
+        warmups: names of files in ``warmup/``, each one image.
+        gpu: which one, None for the CPU.
+    """
+    sidecar = artifact.sidecar
+    dims = f"[1, {sidecar.contract.height}, {sidecar.contract.width}]"
+    most = max_batch(artifact)
+    where = "kind: KIND_CPU" if gpu is None else f"kind: KIND_GPU, gpus: [{gpu}]"
+    warmup = "".join(
+        f"""
+model_warmup {{
+  name: "{file}"
+  batch_size: {most}
+  inputs {{
+    key: "{INPUT_NAME}"
+    value {{ data_type: TYPE_UINT8, dims: {dims}, input_data_file: "{file}" }}
+  }}
+}}"""
+        for file in warmups
+    )
+    return f"""\
+name: "{name}"
+platform: "{_PLATFORMS[sidecar.kind]}"
+max_batch_size: {most}
+input {{ name: "{INPUT_NAME}", data_type: TYPE_UINT8, dims: {dims} }}
+output {{ name: "{OUTPUT_NAME}", data_type: TYPE_UINT8, dims: {dims} }}
+instance_group {{ count: {instances}, {where} }}
+dynamic_batching {{ max_queue_delay_microseconds: {QUEUE_DELAY_US} }}{warmup}
+parameters {{
+  key: "{SIDECAR}"
+  value {{ string_value: {_quoted(sidecar.as_json())} }}
+}}
+"""
+
+
+def _write_warmup(artifact: Artifact, folder: Path) -> list[str]:
+    """The golden images as the bytes that Triton feeds; none where the artifact has none."""
+    if artifact.sidecar.golden is None:
+        return []
+    images, _ = read_golden(artifact)
+    names = [f"golden-{index}" for index in range(len(images))]
+    folder.mkdir()
+    for name, image in zip(names, images, strict=True):
+        (folder / name).write_bytes(image.tobytes())
+    return names
+
+
+def _quoted(text: str) -> str:
+    """JSON on one line, as a string of protobuf's text format."""
+    return '"' + json.dumps(json.loads(text)).replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -1,0 +1,1 @@
+"""Images and labels: decoding, tiles, data-set layouts, checks, the synthetic generator."""

@@ -1,0 +1,141 @@
+"""What deserves a look before a data set is trusted: unusable, doubtful and stray files."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final, Literal, NamedTuple, get_args
+
+import cv2
+import numpy as np
+
+from tinyunet_deploy.contract import DEFAULT_SIZE
+from tinyunet_deploy.data.decoding import decode_image
+from tinyunet_deploy.data.layouts import Dataset, Item, read_mask
+from tinyunet_deploy.errors import DataError, ImageError
+from tinyunet_deploy.files import read_regular
+
+_TINY_MASK: Final = 20
+
+OddityKind = Literal[
+    "unusable-image",
+    "unusable-mask",
+    "duplicate",
+    "image-size",
+    "tiny-mask",
+    "fragmented-mask",
+    "stray-file",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Oddity:
+    """Something about a file that deserves a look before the data set is trusted."""
+
+    kind: OddityKind
+    path: Path
+    what: str
+
+    @property
+    def fatal(self) -> bool:
+        """Whether training or evaluation would stop at this file."""
+        return self.kind in ("unusable-image", "unusable-mask")
+
+
+class _Look(NamedTuple):
+    """What one pass over the bytes of an image and its mask shows."""
+
+    digest: str
+    shape: tuple[int, int] | None
+    oddities: list[Oddity]
+
+
+def find_oddities(dataset: Dataset, progress: Callable[[int], None] | None = None) -> list[Oddity]:
+    """Decode every image and mask and list what is odd, by kind and in the order of the items.
+
+    Images and masks that cannot be used; sizes other than 512x512 (for a user's own images:
+    other than the most frequent); masks of fewer than 20 pixels; masks of more than one piece,
+    except in a user's own images, where these are usual; images with the bytes of another; files
+    that belong to nothing.
+
+    Args:
+        progress: called with 1 after each image.
+    """
+    digests: dict[str, Item] = {}
+    shapes: Counter[tuple[int, int]] = Counter()
+    sized: list[tuple[Item, tuple[int, int]]] = []
+    oddities: list[Oddity] = []
+    own = dataset.layout == "folders"
+    with ThreadPoolExecutor() as pool:
+        looks = pool.map(partial(_look, pieces=not own), dataset.items)
+        for item, (digest, shape, found) in zip(dataset.items, looks, strict=True):
+            oddities += found
+            twin = digests.setdefault(digest, item)
+            if digest and twin is not item:
+                leak = ", in another split" if twin.split != item.split else ""
+                oddities.append(
+                    Oddity("duplicate", item.image, f"is the same file as {twin.image}{leak}")
+                )
+            if shape is not None:
+                shapes[shape] += 1
+                sized.append((item, shape))
+            if progress is not None:
+                progress(1)
+    usual = shapes.most_common(1)[0][0] if own and shapes else (DEFAULT_SIZE, DEFAULT_SIZE)
+    oddities += [
+        Oddity("image-size", item.image, f"is {w}x{h} pixels, not {usual[1]}x{usual[0]}")
+        for item, (h, w) in sized
+        if (h, w) != usual
+    ]
+    oddities += [
+        Oddity("stray-file", path, "belongs to no image of this data set")
+        for path in _strays(dataset)
+    ]
+    kinds = get_args(OddityKind)
+    return sorted(oddities, key=lambda oddity: kinds.index(oddity.kind))
+
+
+def _look(item: Item, *, pieces: bool) -> _Look:
+    try:
+        data = read_regular(item.image)
+        digest = hashlib.sha256(data).hexdigest()
+    except OSError as error:
+        problem = Oddity("unusable-image", item.image, str(error.strerror or error))
+        return _Look("", None, [problem])
+    try:
+        shape = decode_image(data, item.image).shape
+    except ImageError as error:
+        return _Look(digest, None, [Oddity("unusable-image", item.image, error.what)])
+    height, width = shape
+    if not item.defective:
+        return _Look(digest, (height, width), [])
+    where = item.mask or item.image
+    try:
+        mask = read_mask(item, (height, width))
+    except DataError as error:
+        return _Look(digest, (height, width), [Oddity("unusable-mask", where, error.what)])
+    oddities = []
+    area = np.count_nonzero(mask)
+    if area < _TINY_MASK:
+        oddities.append(Oddity("tiny-mask", where, f"marks {area} px"))
+    count = cv2.connectedComponents(mask, connectivity=8)[0] - 1
+    if pieces and count > 1:
+        oddities.append(Oddity("fragmented-mask", where, f"is in {count} pieces"))
+    return _Look(digest, (height, width), oddities)
+
+
+def _strays(dataset: Dataset) -> Iterator[Path]:
+    """Files beside the images and masks of a data set that are neither nor a label list."""
+    used = {path for item in dataset.items for path in (item.image, item.mask) if path}
+    for folder in sorted({path.parent for path in used}):
+        with os.scandir(folder) as entries:
+            paths = sorted(Path(entry.path) for entry in entries if entry.is_file())
+        for path in paths:
+            if path not in used and path.name.lower() != "labels.txt":
+                yield path

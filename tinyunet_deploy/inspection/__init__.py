@@ -1,0 +1,1 @@
+"""From image files to scores, masks, defects, verdicts and a report."""

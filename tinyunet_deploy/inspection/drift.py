@@ -1,0 +1,235 @@
+"""Cheap statistics of every image, and whether two reports differ in them.
+
+A camera that moved, a lamp that ages or a new material show here before the first defect escapes,
+and without any truth.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import cv2
+import numpy as np
+
+from tinyunet_deploy.contract import Image, Score, score_threshold
+from tinyunet_deploy.errors import DataError
+from tinyunet_deploy.inspection.drawing import draw_svg
+from tinyunet_deploy.inspection.run_report import REPORT, RUN, read_report
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+NEAR_STEPS: Final = 25
+"""Scores at most so far from the threshold are near it, 0.1 in probability; but no further than
+half the way to 0 or 255, where the sure ones are."""
+LEAST_DISTANCE: Final = 0.1
+"""Smaller distances are no drift: with enough images every difference is significant."""
+
+STATISTICS: Final = {
+    "mean_grey": "mean grey value, 0..255: exposure and light",
+    "contrast_grey": "standard deviation of the grey values: focus, light and surface",
+    "near_threshold_share": f"pixels whose score is at most {NEAR_STEPS} of 255 and half the way "
+    "to 0 or 255 from the threshold / pixels: how unsure the model is",
+    "defect_share": "pixels whose score is over the threshold / pixels",
+}
+"""Statistic -> what it is and what it shows."""
+OF_THE_IMAGE: Final = ("mean_grey", "contrast_grey")
+"""Those that do not depend on model and threshold."""
+
+FORMULAS: Final = {
+    "distance": "largest difference of the two empirical distribution functions: "
+    "Kolmogorov-Smirnov",
+    "critical": "sqrt(-ln(alpha / 2 / statistics) / 2) sqrt((n + m) / (n m)): Smirnov 1948, with "
+    "Bonferroni's correction for several statistics",
+    "shift": "(mean - mean before) / sqrt((variance + variance before) / 2): Cohen 1988, d",
+    "drift": f"distance > critical and distance >= {LEAST_DISTANCE}",
+}
+
+
+def image_statistics(image: Image, score: Score, threshold: float) -> dict[str, float]:
+    """The :data:`STATISTICS` of one image.
+
+    Args:
+        image, score: uint8 [H, W].
+        threshold: probability in [0, 1].
+    """
+    mean, deviation = (float(np.ravel(value)[0]) for value in cv2.meanStdDev(image))
+    limit = score_threshold(threshold)
+    reach = min(NEAR_STEPS, limit // 2, (255 - limit) // 2)
+    near = np.count_nonzero((score >= limit - reach) & (score <= limit + reach))
+    return {
+        "mean_grey": mean,
+        "contrast_grey": deviation,
+        "near_threshold_share": near / score.size,
+        "defect_share": np.count_nonzero(score > limit) / score.size,
+    }
+
+
+@dataclass(frozen=True)
+class Shift:
+    """How one statistic differs between two reports; by :data:`FORMULAS`."""
+
+    statistic: str
+    mean: float
+    mean_before: float
+    shift: float
+    """Standardised; infinite where neither report has any spread."""
+    distance: float
+    """0..1."""
+    critical: float
+
+    @property
+    def drift(self) -> bool:
+        """Whether it is more than chance, and more than little."""
+        return self.distance > self.critical and self.distance >= LEAST_DISTANCE
+
+
+@dataclass(frozen=True)
+class Drift:
+    """What differs between a report and an earlier one."""
+
+    images: int
+    images_before: int
+    alpha: float
+    """Probability of a false alarm, all statistics together, at most."""
+    shifts: list[Shift]
+    note: str | None
+    """What was not compared, and why."""
+
+    @property
+    def drifted(self) -> list[str]:
+        """The statistics that did."""
+        return [shift.statistic for shift in self.shifts if shift.drift]
+
+    def as_fields(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        shifts = [{**asdict(shift), "drift": shift.drift} for shift in self.shifts]
+        for fields in shifts:
+            if math.isinf(fields["shift"]):
+                fields["shift"] = None
+        return {
+            **asdict(self),
+            "shifts": shifts,
+            "drifted": self.drifted,
+            "formulas": FORMULAS,
+            "statistics": STATISTICS,
+        }
+
+
+def compare_reports(report: Path, before: Path, alpha: float = 0.01) -> Drift:
+    """Whether the images of one report look like those of an earlier one.
+
+    Args:
+        report, before: ``report.jsonl`` files, or the folders they are in.
+        alpha: probability of a false alarm, all statistics together.
+
+    Raises:
+        DataError: a report cannot be read, has no statistics, or too few images.
+    """
+    new, old = _statistics(report), _statistics(before)
+    names: tuple[str, ...] = tuple(STATISTICS)
+    note = None
+    different = _different_run(report, before)
+    if different:
+        names = OF_THE_IMAGE
+        note = f"made with another {different}: statistics of the score are not compared"
+    n, m = len(new), len(old)
+    scale = math.sqrt(-math.log(alpha / 2 / len(names)) / 2)
+    if scale * math.sqrt((n + m) / (n * m)) >= 1:
+        raise DataError(
+            report if n <= m else before,
+            f"has too few images: {n} against {m} show nothing at alpha {alpha:g}",
+            f"{math.floor(2 * scale**2) + 1} in each are the least",
+        )
+    shifts = []
+    for name in names:
+        a, b = (np.array([image[name] for image in images]) for images in (new, old))
+        spread = math.sqrt((a.var(ddof=1) + b.var(ddof=1)) / 2)
+        difference = float(a.mean() - b.mean())
+        if spread:
+            shift = difference / spread
+        else:
+            shift = math.copysign(math.inf, difference) if difference else 0.0
+        shifts.append(
+            Shift(
+                statistic=name,
+                mean=float(a.mean()),
+                mean_before=float(b.mean()),
+                shift=shift,
+                distance=ks_distance(a.tolist(), b.tolist()),
+                critical=scale * math.sqrt((n + m) / (n * m)),
+            )
+        )
+    return Drift(n, m, alpha, shifts, note)
+
+
+def ks_distance(one: Sequence[float], other: Sequence[float]) -> float:
+    """Largest difference of the empirical distribution functions of two samples, 0..1."""
+    a, b = np.sort(np.asarray(one)), np.sort(np.asarray(other))
+    both = np.concatenate([a, b])
+    below_a = np.searchsorted(a, both, side="right") / len(a)
+    below_b = np.searchsorted(b, both, side="right") / len(b)
+    return float(np.abs(below_a - below_b).max())
+
+
+def draw_distributions(report: Path, before: Path, found: Drift) -> bytes | None:
+    """An SVG: the distribution functions of each statistic that :func:`compare_reports` compared.
+
+    None where matplotlib is not installed.
+    """
+    runs = (("before", "0.45", _statistics(before)), ("now", "tab:blue", _statistics(report)))
+
+    def draw(figure: Figure) -> None:
+        for axes, shift in zip(figure.subplots(rows, 2).flat, found.shifts, strict=True):
+            for label, color, images in runs:
+                values = [image[shift.statistic] for image in images]
+                axes.ecdf(values, color=color, label=f"{label}: {len(values)} images")
+            sign, word = (">", "drift") if shift.drift else ("of", "ok")
+            axes.set_title(
+                f"{word}: distance {shift.distance:.2f} {sign} {shift.critical:.2f}",
+                fontsize="medium",
+                color="tab:red" if shift.drift else "black",
+            )
+            axes.set(xlabel=shift.statistic, ylabel="share of images")
+            axes.locator_params(axis="x", nbins=5)
+            axes.grid(alpha=0.3)
+        figure.axes[0].legend(fontsize="small")
+
+    rows = len(found.shifts) // 2
+    return draw_svg(9, 3 * rows, draw)
+
+
+def _report_path(path: Path) -> Path:
+    return path / REPORT if path.is_dir() else path
+
+
+def _statistics(path: Path) -> list[dict[str, float]]:
+    where = _report_path(path)
+    try:
+        lines, _ = read_report(where)
+    except OSError as error:
+        raise DataError(where, f"cannot be read: {error.strerror}") from error
+    found = [line["statistics"] for line in lines if "statistics" in line]
+    if len(found) < 2:
+        raise DataError(
+            where, "has no statistics of two images", "make it again with tinyunet infer"
+        )
+    return found
+
+
+def _different_run(one: Path, other: Path) -> str | None:
+    """Which of model and threshold is not the same for two reports; None if both are."""
+    runs = []
+    for path in (one, other):
+        try:
+            runs.append(json.loads((_report_path(path).parent / RUN).read_bytes()))
+        except (OSError, ValueError):
+            return "run.json, or none"
+    named = {"model_sha256": "model", "threshold": "threshold"}
+    changed = [word for key, word in named.items() if runs[0].get(key) != runs[1].get(key)]
+    return " and ".join(changed) or None

@@ -1,0 +1,259 @@
+"""One input tree inspected by the nodes of a Ray cluster, into one output folder.
+
+Ray Data deals the images to one actor per device and deals them again when an actor or a node is
+lost. The actors read images and write masks themselves, so input, output and model must be on
+storage that all nodes have under the same paths; the report is written by the driver alone.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from tinyunet_deploy.artifacts.sidecar import Kind, kind_of
+from tinyunet_deploy.backends.base import Backend
+from tinyunet_deploy.backends.registry import GPU_ONLY, open_backend
+from tinyunet_deploy.errors import RuntimeUnavailable, TinyUNetError
+from tinyunet_deploy.files import sweep_tree
+from tinyunet_deploy.inspection.pipeline import (
+    Inspection,
+    Outputs,
+    common_root,
+    inspect,
+    no_image,
+    walk_images,
+)
+from tinyunet_deploy.inspection.run_report import Line, Report, Summary
+from tinyunet_deploy.inspection.shards import refuse_shards
+
+__all__ = ["Loader", "infer_on_ray"]
+
+TASK_IMAGES: Final = 32
+"""Images that an actor is given at a time, and that are scored again if it is lost."""
+
+
+@dataclass(frozen=True)
+class Loader:
+    """What every node loads: the arguments of ``open_backend``."""
+
+    model: Path | None = None
+    backend: str | None = None
+    device: str | None = None
+    trust_engine: bool = False
+    check: Callable[[Backend], object] | None = None
+    """Called with the loaded backend before it is used; it raises to refuse it."""
+
+    def open(self) -> Backend:
+        """Load it here."""
+        backend = open_backend(
+            self.model, self.backend, self.device, trust_engine=self.trust_engine
+        )
+        if self.check is not None:
+            self.check(backend)
+        return backend
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether it runs on a GPU; Ray shows each actor its own one as ``cuda:0``."""
+        kind: Kind | None = kind_of(self.model) if self.model else None
+        usual = "cuda:0" if kind == "plan" or self.backend in GPU_ONLY else "cpu"
+        return (self.device or usual) != "cpu"
+
+
+def infer_on_ray(
+    address: str,
+    sources: Sequence[Path],
+    output: Path,
+    loader: Loader,
+    *,
+    threshold: float | None,
+    min_area: int | None,
+    batch_size: int,
+    workers: int,
+    tile: bool,
+    outputs: Outputs,
+    each: Callable[[Line], None] | None = None,
+) -> Summary:
+    """Write the masks and the report that ``infer`` would write.
+
+    Args:
+        address: of the cluster, ``HOST:6379``, or ``auto`` for the one of this machine.
+        sources: image files and folders.
+        output: as for ``infer``; a run that stopped is gone on with, whoever began it.
+        loader: what runs on each node.
+        threshold: probability in [0, 1]; the model's own if None.
+        min_area: pixels that a defect must have to make a part NG; the model's own if None.
+        batch_size: images per call of a backend.
+        workers: threads per actor that decode, and as many that write.
+        tile: take images larger than the network's, too, and run them in overlapping tiles.
+        each: called with the report line of each image, as they are done.
+
+    Raises:
+        RefusedError: the output folder belongs to another run, or there is no image at all.
+        RuntimeUnavailable: there is no Ray, no cluster, or no device for the model in it; the disk
+            is full or read-only.
+    """
+    loader = replace(loader, model=loader.model and loader.model.resolve())
+    ray = _connect(address)
+    try:
+        actors, resources = _devices(ray, address, loader)
+        inspection, options = _told(
+            ray,
+            ray.remote(**resources)(_describe).remote(
+                loader, common_root(sources), output.resolve(), threshold, min_area, tile, outputs
+            ),
+        )
+        refuse_shards(output)
+        with Report(output, options) as report:
+            rows = [
+                {"name": os.fsencode(name)}
+                for path in walk_images(sources, output)
+                if (name := inspection.name(path)) not in report
+            ]
+            if not rows and not report.summary.images:
+                raise no_image(inspection.root)
+            told: set[str] = set()
+            for line in _lines(
+                ray, rows, actors, resources, (loader, inspection, batch_size, workers)
+            ):
+                if line["path"] not in told:
+                    told.add(line["path"])
+                    report.add(line)
+                    if each:
+                        each(line)
+            if len(told) < len(rows):
+                raise RuntimeUnavailable(
+                    address, f"lost {len(rows) - len(told)} images", "run it again to resume"
+                )
+            sweep_tree(output)
+            report.finish(sort=True)
+            return report.summary
+    finally:
+        ray.shutdown()
+
+
+def _connect(address: str) -> Any:
+    try:
+        ray = importlib.import_module("ray")
+        importlib.import_module("ray.data")
+    except ImportError as error:
+        raise RuntimeUnavailable(
+            "ray", f"cannot be imported: {error}", "pip install 'tinyunet-deploy[ray]'"
+        ) from error
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        what = str(error).strip().splitlines()[0]
+        raise RuntimeUnavailable(
+            address, f"no Ray cluster answers: {what}", "start one: ray start --head"
+        ) from error
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    return ray
+
+
+def _devices(ray: Any, address: str, loader: Loader) -> tuple[int, dict[str, Any]]:
+    """How many actors, and what each is given: a GPU, or the processors of a node."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    device = "GPU" if loader.on_gpu else "CPU"
+    having = [int(node[device]) for node in nodes if node.get(device, 0) >= 1]
+    if not having:
+        raise RuntimeUnavailable(address, f"has no node with a {device}")
+    if loader.on_gpu:
+        return sum(having), {"num_gpus": 1}
+    return len(having), {"num_cpus": min(having), "scheduling_strategy": "SPREAD"}
+
+
+def _describe(
+    loader: Loader,
+    root: Path,
+    output: Path,
+    threshold: float | None,
+    min_area: int | None,
+    tile: bool,
+    outputs: Outputs,
+) -> tuple[Inspection, dict[str, Any]]:
+    """What is to be done, and the options of the report, as a node sees them."""
+    with loader.open() as backend:
+        sidecar = backend.artifact.sidecar
+        inspection = Inspection(
+            root,
+            output,
+            sidecar.threshold if threshold is None else threshold,
+            sidecar.min_area if min_area is None else min_area,
+            tile,
+            outputs,
+        )
+        return inspection, inspection.options(backend)
+
+
+class _Inspector:
+    """An actor: a loaded model on its device."""
+
+    def __init__(
+        self, loader: Loader, inspection: Inspection, batch_size: int, workers: int
+    ) -> None:
+        self._backend = loader.open()
+        self._inspection = inspection
+        self._batch_size = batch_size
+        self._workers = workers
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        lines = inspect(
+            [self._inspection.root / os.fsdecode(name) for name in batch["name"]],
+            self._backend,
+            self._inspection,
+            batch_size=self._batch_size,
+            workers=self._workers,
+        )
+        return {"line": np.array([json.dumps(line) for line in lines], object)}
+
+
+def _lines(
+    ray: Any,
+    rows: list[dict[str, bytes]],
+    actors: int,
+    resources: dict[str, Any],
+    arguments: tuple[Any, ...],
+) -> Iterator[Line]:
+    """The report lines of all rows, in any order."""
+    if not rows:
+        return
+    blocks = -(-len(rows) // TASK_IMAGES)
+    data = ray.data.from_items(rows, override_num_blocks=blocks).map_batches(
+        _Inspector,
+        fn_constructor_args=arguments,
+        batch_size=None,
+        compute=ray.data.ActorPoolStrategy(size=min(actors, blocks)),
+        **resources,
+    )
+    try:
+        for row in data.iter_rows():
+            yield json.loads(row["line"])
+    except ray.exceptions.RayError as error:
+        raise _ours(ray, error) from error
+
+
+def _told(ray: Any, reference: Any) -> Any:
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayError as error:
+        raise _ours(ray, error) from error
+
+
+def _ours(ray: Any, error: BaseException) -> BaseException:
+    """The error of this library that lies behind one of Ray's, which poses as it."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, TinyUNetError) and not isinstance(seen, ray.exceptions.RayError):
+            return seen
+        seen = getattr(seen, "cause", None) or seen.__cause__
+    what = str(error).strip().splitlines()[-1]
+    return RuntimeUnavailable("ray", f"failed: {what}", "run it again to resume")

@@ -1,0 +1,1 @@
+"""How good the answers are: metrics, evaluation, threshold choice, parity, self-test."""

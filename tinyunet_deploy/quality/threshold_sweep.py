@@ -1,0 +1,150 @@
+"""Choosing threshold and min_area: every pair of them is tried on scores that were made once.
+
+A part is rejected (NG) where its largest defect has at least ``min_area`` pixels, so the size of
+that defect at each threshold is all that has to be kept of an image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyunet_deploy.contract import Score, defect_mask, score_threshold
+from tinyunet_deploy.quality.metrics import clopper_pearson_upper
+
+MIN_AREAS: Final = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+THRESHOLDS: Final = (*(round(0.02 * step, 2) for step in range(1, 50)), 0.99)
+ESCAPE_COST: Final = 20.0
+"""Overkills that one escape is worth, as in the DAGM 2007 contest."""
+
+Counts = NDArray[np.int64]
+
+
+def largest_defects(score: Score, thresholds: Sequence[float]) -> list[int]:
+    """Pixels of the largest defect of one image at each threshold; 0 where there is none.
+
+    Args:
+        score: uint8 [H, W].
+        thresholds: probabilities in [0, 1].
+    """
+    highest = int(score.max())
+    sizes = []
+    for threshold in thresholds:
+        if highest <= score_threshold(threshold):
+            sizes.append(0)
+            continue
+        mask = defect_mask(score, threshold)
+        _, _, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+        sizes.append(int(stats[1:, cv2.CC_STAT_AREA].max()))
+    return sizes
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One pair of threshold and min_area, and its mistakes."""
+
+    threshold: float
+    min_area: int
+    escapes: int
+    overkills: int
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The mistakes of every pair of threshold and min_area on a set of images."""
+
+    thresholds: tuple[float, ...]
+    min_areas: tuple[int, ...]
+    escapes: Counts
+    """[thresholds, min_areas]: defective parts that would pass."""
+    overkills: Counts
+    """[thresholds, min_areas]: good parts that would be rejected."""
+    defective: int
+    good: int
+
+    def at(self, threshold: int, min_area: int) -> Choice:
+        """The pair at these indices."""
+        return Choice(
+            self.thresholds[threshold],
+            self.min_areas[min_area],
+            int(self.escapes[threshold, min_area]),
+            int(self.overkills[threshold, min_area]),
+        )
+
+    def cheapest(self, escape_cost: float = ESCAPE_COST) -> Choice:
+        """The pair of least ``escape_cost x escapes + overkills``, of those with fewest escapes.
+
+        Of equals, the one in the middle of them: the furthest, in steps of the sweep, from a pair
+        that does worse; then the smallest min_area, then the median threshold.
+        """
+        cost = escape_cost * self.escapes + self.overkills
+        best = cost == cost.min()
+        return self._middle(best & (self.escapes == self.escapes[best].min()))
+
+    def within(self, escape_rate: float, confidence: float = 0.95) -> Choice | None:
+        """The pair of fewest overkills among those that keep a target; of equals, the middle.
+
+        Args:
+            escape_rate: the target: with ``confidence`` the escape rate is at most this, by
+                :func:`~tinyunet_deploy.quality.metrics.clopper_pearson_upper`.
+
+        Returns:
+            None if no pair keeps it.
+        """
+        allowed = [
+            count
+            for count in range(self.defective + 1)
+            if clopper_pearson_upper(count, self.defective, confidence) <= escape_rate
+        ]
+        if not allowed or self.escapes.min() > allowed[-1]:
+            return None
+        keeps = self.escapes <= allowed[-1]
+        return self._middle(keeps & (self.overkills == self.overkills[keeps].min()))
+
+    def best_for_each_escape_count(self) -> list[Choice]:
+        """The curve: for each number of escapes the fewest overkills, if fewer than with less."""
+        curve: list[Choice] = []
+        for escapes in np.unique(self.escapes):
+            those = self.escapes == escapes
+            fewest = self.overkills[those].min()
+            if not curve or fewest < curve[-1].overkills:
+                curve.append(self._middle(those & (self.overkills == fewest)))
+        return curve
+
+    def _middle(self, equals: NDArray[np.bool_]) -> Choice:
+        framed = np.pad(equals.astype(np.uint8), 1)
+        depth = cv2.distanceTransform(framed, cv2.DIST_C, 3)[1:-1, 1:-1]
+        deepest = np.asarray(depth) == np.max(depth)
+        min_area = int(deepest.any(axis=0).argmax())
+        (thresholds,) = deepest[:, min_area].nonzero()
+        return self.at(int(thresholds[len(thresholds) // 2]), min_area)
+
+
+def sweep(
+    largest_px: Sequence[Sequence[int]],
+    defective: Sequence[bool],
+    thresholds: Sequence[float] = THRESHOLDS,
+    min_areas: Sequence[int] = MIN_AREAS,
+) -> Sweep:
+    """Count the mistakes of every pair.
+
+    Args:
+        largest_px: [images, thresholds], from :func:`largest_defects`.
+        defective: [images], whether each is.
+    """
+    sizes = np.asarray(largest_px).reshape(len(defective), len(thresholds))
+    is_defective = np.asarray(defective, np.bool_)
+    rejected = sizes[:, :, None] >= np.asarray(min_areas)
+    return Sweep(
+        thresholds=tuple(thresholds),
+        min_areas=tuple(min_areas),
+        escapes=(~rejected[is_defective]).sum(axis=0),
+        overkills=rejected[~is_defective].sum(axis=0),
+        defective=int(is_defective.sum()),
+        good=int((~is_defective).sum()),
+    )

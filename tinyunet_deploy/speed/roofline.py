@@ -1,0 +1,168 @@
+"""How much a network has to compute and to move, and the least time that this can take.
+
+Williams, Waterman, Patterson, "Roofline", 2009.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from tinyunet_deploy.artifacts.sidecar import Artifact
+from tinyunet_deploy.errors import RuntimeUnavailable
+from tinyunet_deploy.speed.benchmark_result import Ceiling, Roofline
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the convolutions of a network do for one image."""
+
+    flop: dict[str, float]
+    """``float32``, ``float16`` or ``int8`` -> multiplications and additions."""
+    weight_bytes: float
+    """Of all weights, as they are computed with."""
+    activation_bytes: float
+    """Inputs and outputs of every convolution, as they are computed with."""
+    end_bytes: float
+    """Image and score."""
+
+    def minimum_bytes(self, batch_size: int) -> float:
+        """What has to be moved even if all between stays in caches."""
+        return batch_size * self.end_bytes + self.weight_bytes
+
+    def layer_bytes(self, batch_size: int) -> float:
+        """What is moved if every convolution reads and writes memory."""
+        return batch_size * (self.end_bytes + self.activation_bytes) + self.weight_bytes
+
+
+_BYTES = {"float32": 4, "float16": 2, "int8": 1}
+
+
+def count_work(artifact: Artifact) -> Work:
+    """Count the convolutions of a checkpoint or an ONNX file.
+
+    A convolution is int8 where what it reads is dequantised, and then its activations are counted
+    as int8 too. Other operators are left out: they are few and no matrix unit runs them.
+
+    Raises:
+        RuntimeUnavailable: ``onnx`` is not installed.
+    """
+    of_checkpoint = artifact.sidecar.kind == "checkpoint"
+    counted = _of_checkpoint(artifact) if of_checkpoint else _of_onnx(artifact)
+    contract = artifact.sidecar.contract
+    flop: dict[str, float] = defaultdict(float)
+    weights = activations = 0.0
+    for layer in counted:
+        flop[layer.kind] += 2.0 * layer.multiplications
+        weights += layer.weights * _BYTES[layer.kind]
+        activations += layer.activations * _BYTES[layer.kind]
+    return Work(dict(flop), weights, activations, 2.0 * contract.height * contract.width)
+
+
+@dataclass(frozen=True)
+class _Layer:
+    kind: str
+    multiplications: int
+    weights: int
+    activations: int
+
+
+def _of_checkpoint(artifact: Artifact) -> list[_Layer]:
+    import torch
+    from torch import nn
+
+    from tinyunet_deploy.artifacts.checkpoint import network_of
+
+    network = network_of(artifact).to("meta")
+    contract = artifact.sidecar.contract
+    layers = []
+
+    def count(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        assert isinstance(module, nn.Conv2d)
+        weights = module.weight.numel()
+        pixels = prod(output.shape[2:])
+        activations = inputs[0].numel() + output.numel()
+        layers.append(_Layer("float32", weights * pixels, weights, activations))
+
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(count)
+    network(torch.empty(1, 1, contract.height, contract.width, device="meta"))
+    return layers
+
+
+def _of_onnx(artifact: Artifact) -> list[_Layer]:
+    try:
+        import onnx
+    except ImportError as error:
+        raise RuntimeUnavailable(
+            "onnx", "is not installed, so the graph cannot be read", "pip install onnx"
+        ) from error
+    model = onnx.load_from_string(artifact.data)
+    for value in model.graph.input:
+        value.type.tensor_type.shape.dim[0].dim_value = 1
+    del model.graph.value_info[:]
+    graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    types = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        shapes[value.name] = tuple(d.dim_value for d in value.type.tensor_type.shape.dim)
+        types[value.name] = value.type.tensor_type.elem_type
+    dequantized = {n.output[0] for n in graph.node if n.op_type == "DequantizeLinear"}
+    half = onnx.TensorProto.FLOAT16
+    layers = []
+    for node in graph.node:
+        if node.op_type not in ("Conv", "ConvTranspose"):
+            continue
+        x, w, y = (shapes[name] for name in (*node.input[:2], node.output[0]))
+        # every weight meets every pixel of the output, or of the input if that is spread out
+        pixels = prod((y if node.op_type == "Conv" else x)[2:])
+        kind = "float16" if types.get(node.input[0]) == half else "float32"
+        if node.input[0] in dequantized and node.input[1] in dequantized:
+            kind = "int8"
+        layers.append(_Layer(kind, prod(w) * pixels, prod(w), prod(x) + prod(y)))
+    return layers
+
+
+def roofline(
+    work: Work,
+    ceilings: Iterable[Ceiling],
+    *,
+    device: str,
+    batch_size: int,
+    latency_ms: float,
+    images_per_s: float,
+) -> Roofline | None:
+    """Hold a measurement against the limit; None where a ceiling is missing.
+
+    Args:
+        latency_ms: median device time of a batch.
+        images_per_s: throughput.
+    """
+    highest: dict[str, Ceiling] = {}
+    for ceiling in ceilings:
+        known = highest.get(ceiling.kind)
+        if ceiling.device == device and (known is None or ceiling.value > known.value):
+            highest[ceiling.kind] = ceiling
+    if device == "cpu" and "float32" in highest:  # the CPU backends compute float16 in float32
+        highest.setdefault("float16", highest["float32"])
+    if not highest.keys() >= {*work.flop, "memory"}:
+        return None
+    rates = {kind: highest[kind].value for kind in work.flop}
+    compute_ms = sum(batch_size * work.flop[kind] / rates[kind] for kind in rates) / 1e6
+    memory_ms = work.minimum_bytes(batch_size) / highest["memory"].value / 1e6
+    bound_ms = max(compute_ms, memory_ms)
+    return Roofline(
+        flop_per_image=work.flop,
+        minimum_bytes=work.minimum_bytes(batch_size),
+        layer_bytes=work.layer_bytes(batch_size),
+        ceilings={kind: highest[kind].name for kind in (*work.flop, "memory")},
+        bound_ms=bound_ms,
+        bound_by="compute" if compute_ms >= memory_ms else "memory",
+        latency_percent=100 * bound_ms / latency_ms,
+        throughput_percent=100 * bound_ms * images_per_s / batch_size / 1e3,
+        gflop_per_s=sum(work.flop.values()) * images_per_s / 1e9,
+    )

@@ -1,0 +1,1 @@
+"""Fakes and a contract suite for the tests of those who build on this library."""

@@ -1,0 +1,60 @@
+"""A backend without a model, for the tests of those who build on this library."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tinyunet_deploy.artifacts.sidecar import Artifact, Sidecar, digest
+from tinyunet_deploy.backends.base import Backend, Run
+from tinyunet_deploy.contract import Batch, Contract
+
+
+class FakeBackend(Backend):
+    """Scores by a function that the test gives.
+
+    Args:
+        score: uint8 [N, 1, H, W] images -> uint8 [N, 1, H, W] scores; None gives the image back,
+            so that bright pixels are defects.
+        contract: image size and largest batch.
+        threshold, min_area: as a sidecar would say.
+        delay_s: how long a call takes, seconds.
+    """
+
+    name = "fake"
+
+    def __init__(
+        self,
+        score: Callable[[Batch], Batch] | None = None,
+        *,
+        contract: Contract | None = None,
+        threshold: float = 0.5,
+        min_area: int = 1,
+        delay_s: float = 0.0,
+    ) -> None:
+        sidecar = Sidecar(
+            kind="onnx",
+            precision="fp32",
+            sha256=digest(b""),
+            parent=None,
+            contract=contract or Contract(),
+            threshold=threshold,
+            min_area=min_area,
+        )
+        super().__init__(Artifact(Path("fake.onnx"), b"", sidecar))
+        self._score = score or (lambda image: image.copy())
+        self._delay_s = delay_s
+        self.batches: list[int] = []
+        """Sizes of the batches that were run."""
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Nothing computes here."""
+        return {}
+
+    def _run(self, image: Batch) -> Run:
+        started = time.perf_counter()
+        time.sleep(self._delay_s)
+        self.batches.append(len(image))
+        return Run(self._score(image), (time.perf_counter() - started) * 1e3)

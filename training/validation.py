@@ -1,0 +1,91 @@
+"""Choosing threshold and min_area on images that were kept out of training."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+from tinyunet_deploy.artifacts.network import DeployableGraph, TinyUNet
+from tinyunet_deploy.quality.metrics import Pixels, count_pixels
+from tinyunet_deploy.quality.threshold_sweep import largest_defects, sweep
+from training.data import Example
+from training.distributed import ALONE, Ranks
+
+THRESHOLDS: Final = tuple(round(0.05 * step, 2) for step in range(1, 20))
+MIN_AREAS: Final = (1, 8, 16, 32, 64, 128, 256)
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """Where the network is run unless the user says otherwise, and how well it did there."""
+
+    threshold: float = 0.5
+    min_area: int = 1
+    validation_images: int = 0
+    iou_defective: float | None = None
+    escapes: int | None = None
+    overkills: int | None = None
+
+    @property
+    def merit(self) -> tuple[int, float]:
+        """Larger is better: fewest escapes first, then the highest iou_defective."""
+        return -(self.escapes or 0), self.iou_defective or 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return dataclasses.asdict(self)
+
+
+def choose_operating_point(
+    network: TinyUNet, examples: Sequence[Example], ranks: Ranks = ALONE
+) -> OperatingPoint:
+    """The threshold with the best iou_defective, then the smallest min_area of the least cost.
+
+    Cost is 20 x escapes + overkills. The threshold is not chosen by it, as ``tinyunet tune`` does:
+    of a network that is still learning the outlines say more than a handful of mistakes. Without
+    examples: 0.5 and 1.
+
+    Args:
+        ranks: the processes that share the examples; what they count is brought together image by
+            image, so each of them chooses what one alone would choose.
+    """
+    if not examples:
+        return OperatingPoint()
+    share = examples[ranks.share]
+    graph = DeployableGraph(network)
+    device = network.logit.weight.device
+    with torch.inference_mode():
+        scores = [
+            graph(torch.from_numpy(example.image)[None, None].to(device))[0, 0].cpu().numpy()
+            for example in share
+        ]
+    counts = ranks.gather(
+        [
+            count_pixels(score, example.mask, THRESHOLDS)
+            for score, example in zip(scores, share, strict=True)
+        ]
+    )
+    defective = [example.item.defective for example in examples]
+    in_defective = [image for image, has in zip(counts, defective, strict=True) if has]
+    ious = [np.mean([_iou(*image, t) for image in in_defective] or [0.0]) for t in THRESHOLDS]
+    threshold = THRESHOLDS[int(np.argmax(ious))]
+    largest_px = ranks.gather([largest_defects(score, [threshold]) for score in scores])
+    choice = sweep(largest_px, defective, [threshold], MIN_AREAS).cheapest()
+    return OperatingPoint(
+        threshold,
+        choice.min_area,
+        len(examples),
+        float(max(ious)),
+        choice.escapes,
+        choice.overkills,
+    )
+
+
+def _iou(truth_px: int, pixels: Mapping[float, Pixels], threshold: float) -> float:
+    intersection, predicted = pixels[threshold].intersection, pixels[threshold].predicted
+    return intersection / max(truth_px + predicted - intersection, 1)
