@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from pathlib import Path
 from typing import get_args
@@ -126,13 +125,12 @@ def export(
 
 def _judge(checkpoint: Artifact, exported: Artifact) -> Backend:
     """What gives golden scores: the checkpoint, or the file itself if its rounding is its own."""
-    from tinyunet_deploy.backends.registry import open_backend
-    from tinyunet_deploy.backends.torch import TorchBackend
+    from tinyunet_deploy.backends.registry import load, open_backend
 
     if exported.sidecar.precision != "fp32":
         return open_backend(exported.path, "onnxruntime")
-    sidecar = dataclasses.replace(checkpoint.sidecar, contract=exported.sidecar.contract)
-    return TorchBackend(dataclasses.replace(checkpoint, sidecar=sidecar))
+    contract = exported.sidecar.contract
+    return load(checkpoint, "torch", "cpu", size=(contract.height, contract.width))
 
 
 if __name__ == "__main__":

@@ -13,8 +13,7 @@ import numpy as np
 from tinyunet_deploy.artifacts.sidecar import Artifact
 from tinyunet_deploy.backends.base import Backend
 from tinyunet_deploy.backends.onnxruntime import ONNXRuntimeBackend
-from tinyunet_deploy.backends.registry import why_not
-from tinyunet_deploy.backends.torch import TorchBackend
+from tinyunet_deploy.backends.registry import load, why_not
 from tinyunet_deploy.contract import Batch, Contract, Image, Mask
 from tinyunet_deploy.data import synthetic
 from tinyunet_deploy.data.decoding import IMAGE_SUFFIXES, read_image
@@ -73,8 +72,10 @@ def comparison_images(contract: Contract, folder: Path | None) -> list[Image]:
 
 
 def checkpoint_scores(checkpoint: Artifact, images: Sequence[Image]) -> Batch:
-    """Scores of the checkpoint in PyTorch: uint8 [N, 1, H, W]."""
-    return scores(TorchBackend(checkpoint), images)
+    """Scores of the checkpoint in PyTorch, uint8 [N, 1, H, W], of images of any one size."""
+    height, width = images[0].shape
+    with load(checkpoint, "torch", "cpu", size=(height, width)) as backend:
+        return scores(backend, images)
 
 
 def compare(wanted: Batch, exported: Artifact, images: Sequence[Image]) -> dict[str, float]:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from tinyunet_deploy.artifacts.sidecar import Artifact, read_artifact
+from tinyunet_deploy.backends import registry
 from tinyunet_deploy.backends.base import Backend
 from tinyunet_deploy.backends.registry import BACKENDS, open_backend, why_not
 from tinyunet_deploy.contract import Batch, Contract
@@ -170,6 +171,40 @@ def test_more_than_the_largest_batch_is_a_value_error() -> None:
     assert len(backend.run(images(4)).score) == 4
     with pytest.raises(ValueError, match=r"batch of 5 given, 1\.\.4 wanted"):
         backend.run(images(5))
+
+
+def test_a_checkpoint_takes_images_of_another_size(tiny_checkpoint: Path) -> None:
+    with open_backend(tiny_checkpoint, size=(48, 80)) as backend:
+        assert backend.contract == Contract(48, 80)
+        image = np.zeros((2, 1, 48, 80), np.uint8)
+        assert backend.run(image).score.shape == image.shape
+        with pytest.raises(ValueError, match=r"uint8 \[N, 1, 48, 80\] wanted"):
+            backend.run(images(3))
+
+
+@pytest.mark.parametrize("size", [(0, 64), (-16, 64), (64, 72)])
+def test_a_size_that_the_network_does_not_take_is_refused(
+    tiny_checkpoint: Path, size: tuple[int, int]
+) -> None:
+    with pytest.raises(RefusedError, match=r"cannot take images of .* multiple of 16"):
+        open_backend(tiny_checkpoint, size=size)
+
+
+@pytest.mark.parametrize("name", ONNX_BACKENDS)
+def test_a_graph_takes_its_own_size_only(tiny_onnx: Path, name: str) -> None:
+    with open_backend(tiny_onnx, name, size=(64, 64)) as backend:
+        assert backend.contract == Contract(64, 64)
+    with pytest.raises(RefusedError, match="takes images of 64x64, not 64x128"):
+        open_backend(tiny_onnx, name, size=(64, 128))
+
+
+def test_any_batch_lifts_the_verified_one_but_not_that_of_the_file(tiny_onnx: Path) -> None:
+    artifact = read_artifact(tiny_onnx)
+    contract = dataclasses.replace(artifact.sidecar.contract, max_batch=4)
+    sidecar = dataclasses.replace(artifact.sidecar, contract=contract, verified_batch=2)
+    artifact = dataclasses.replace(artifact, sidecar=sidecar)
+    assert registry.load(artifact, "onnxruntime", "cpu").max_batch == 2
+    assert registry.load(artifact, "onnxruntime", "cpu", any_batch=True).max_batch == 4
 
 
 def test_the_first_installed_backend_that_fits_is_taken(

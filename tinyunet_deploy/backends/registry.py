@@ -22,6 +22,7 @@ from tinyunet_deploy.artifacts.sidecar import (
 )
 from tinyunet_deploy.backends import nvidia_probe
 from tinyunet_deploy.backends.base import Backend
+from tinyunet_deploy.contract import Contract
 from tinyunet_deploy.errors import RefusedError, RuntimeUnavailable
 
 __all__ = ["BACKENDS", "GPU_ONLY", "load", "open_backend", "why_not"]
@@ -106,6 +107,8 @@ def open_backend(
     device: str | None = None,
     *,
     trust_engine: bool = False,
+    size: tuple[int, int] | None = None,
+    any_batch: bool = False,
 ) -> Backend:
     """Load an artifact on a backend.
 
@@ -116,10 +119,14 @@ def open_backend(
         device: ``cpu`` or ``cuda:N``; None is the first GPU for what needs one, else the CPU.
         trust_engine: load a file that has no sidecar. A TensorRT plan is a program: only the user
             can know that it is not hostile. An ONNX file is first tried in a process of its own.
+        size: height and width of the images, pixels. A checkpoint takes any that its network
+            takes; other artifacts only their own. None is the artifact's own size.
+        any_batch: accept batches larger than the sidecar's ``verified_batch``, for verifying them.
 
     Raises:
         ArtifactError: the artifact is missing, changed or cannot be loaded.
-        RefusedError: the backend does not run this kind of artifact.
+        RefusedError: the backend does not run this kind of artifact, or the artifact does not take
+            images of this size.
         RuntimeUnavailable: no runtime for it is installed, or the device is not here.
     """
     if model is None:
@@ -146,16 +153,34 @@ def open_backend(
         from tinyunet_deploy.backends.sandbox import try_model
 
         try_model(artifact, "openvino" if backend == "openvino" else "onnxruntime")
-    return load(artifact, backend, device)
+    return load(artifact, backend, device, size=size, any_batch=any_batch)
 
 
-def load(artifact: Artifact, backend: str, device: str) -> Backend:
-    """Load an artifact that was read already; :func:`open_backend` checks what can be checked.
+def load(
+    artifact: Artifact,
+    backend: str,
+    device: str,
+    *,
+    size: tuple[int, int] | None = None,
+    any_batch: bool = False,
+) -> Backend:
+    """Load an artifact whose bytes have been read and checked, as :func:`open_backend` does.
+
+    Args:
+        artifact: the file and its sidecar.
+        backend, device, size, any_batch: as for :func:`open_backend`.
 
     Raises:
         ArtifactError: the runtime cannot load it.
-        RuntimeUnavailable: the runtime or the device is not here.
+        RefusedError: the artifact does not take images of this size.
+        RuntimeUnavailable: the runtime or the device is not available.
     """
+    sidecar = artifact.sidecar
+    if size is not None:
+        sidecar = replace(sidecar, contract=_resized(artifact, size))
+    if any_batch:
+        sidecar = replace(sidecar, verified_batch=None)
+    artifact = replace(artifact, sidecar=sidecar)
     module, _, name = BACKENDS[backend].where.partition(":")
     try:
         backend_class: type[Backend] = getattr(importlib.import_module(module), name)
@@ -164,6 +189,23 @@ def load(artifact: Artifact, backend: str, device: str) -> Backend:
             backend, f"is installed but cannot be imported: {error}"
         ) from error
     return backend_class(artifact, device)
+
+
+def _resized(artifact: Artifact, size: tuple[int, int]) -> Contract:
+    """Return the contract of an artifact for images of another size."""
+    contract, (height, width) = artifact.sidecar.contract, size
+    if artifact.sidecar.kind != "checkpoint" and size != (contract.height, contract.width):
+        raise RefusedError(
+            artifact.path,
+            f"takes images of {contract.height}x{contract.width}, not {height}x{width} (HxW)",
+            "export the checkpoint for this size",
+        )
+    try:
+        return replace(contract, height=height, width=width)
+    except ValueError as error:
+        raise RefusedError(artifact.path, f"cannot take images of {height}x{width}: {error}") from (
+            error
+        )
 
 
 def _choose(kind: Kind, device: str, model: Path) -> str:

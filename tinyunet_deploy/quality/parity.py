@@ -433,7 +433,7 @@ def compare(
     reference = reference or find_reference(models[0])
     tell = progress or (lambda _what, _count: None)
     parts = find_parts(folder, classes)
-    with open_reference(reference, sizes.pop()) as judge:
+    with open_backend(reference, size=sizes.pop()) as judge:
         own = judge.artifact.sidecar
         parity = Parity(
             folder=folder,
@@ -463,8 +463,7 @@ def compare(
                 found = Comparison(model, sidecar, backend, device)
                 parity.comparisons.append(found)
                 try:
-                    with open_backend(model, backend, device) as loaded:
-                        unlimited(loaded)
+                    with open_backend(model, backend, device, any_batch=True) as loaded:
                         found.versions = loaded.versions
                         _compare(parity, found, loaded, batch_size, workers, tell)
                         found.batch = check_batches(loaded, _examples(parity), batch_size)
@@ -524,26 +523,6 @@ def check_batches(backend: Backend, images: Sequence[Image], batch_size: int) ->
         padded[kept:] = 0
         hold("padded-batch", padded, alone[:kept])
     return BatchCheck(tuple(sizes), steps)
-
-
-def open_reference(path: Path, size: tuple[int, int]) -> Backend:
-    """The reference, for images of the size; a checkpoint takes any."""
-    if kind_of(path) != "checkpoint":
-        backend = open_backend(path)
-        if (backend.contract.height, backend.contract.width) != size:
-            raise RefusedError(path, "takes images of another size than the models")
-        return backend
-    backend = open_backend(path, "torch")
-    contract = dataclasses.replace(backend.contract, height=size[0], width=size[1])
-    sidecar = dataclasses.replace(backend.artifact.sidecar, contract=contract)
-    backend.artifact = dataclasses.replace(backend.artifact, sidecar=sidecar)
-    return backend
-
-
-def unlimited(backend: Backend) -> None:
-    """A batch that was not verified yet is what is to be verified."""
-    sidecar = dataclasses.replace(backend.artifact.sidecar, verified_batch=None)
-    backend.artifact = dataclasses.replace(backend.artifact, sidecar=sidecar)
 
 
 def candidates(

@@ -38,7 +38,6 @@ from tinyunet_deploy.quality.parity import (
     candidates,
     find_parts,
     find_reference,
-    open_reference,
 )
 from tinyunet_deploy.quality.parity_limits import Limits
 from tinyunet_deploy.speed.benchmark_result import (
@@ -215,7 +214,7 @@ def benchmark(
         count = min(images, len(parts))
         parts = [parts[at * len(parts) // count] for at in range(count)]
         tell("reference")
-        with open_reference(reference or find_reference(models[0]), size) as judge:
+        with open_backend(reference or find_reference(models[0]), size=size) as judge:
             subject, taken = _ask(judge, parts, scores, workers)
             about = _describe(judge)
         for model in artifacts:
