@@ -23,7 +23,7 @@ import click
 
 from tinyunet_deploy.cli import run
 from tinyunet_deploy.data import synthetic
-from tinyunet_deploy.data.decoding import write_png
+from tinyunet_deploy.data.encoding import write_png
 from tinyunet_deploy.errors import RuntimeUnavailable
 from tinyunet_deploy.files import write_atomic
 from tinyunet_deploy.host import describe_machine

@@ -19,7 +19,7 @@ import click
 import numpy as np
 
 from tinyunet_deploy.cli import run
-from tinyunet_deploy.data.layouts import ellipse_mask
+from tinyunet_deploy.data.masks import ellipse_mask
 from tinyunet_deploy.data.synthetic import CLASSES, sample, weak_label
 from tinyunet_deploy.files import write_atomic
 

@@ -28,11 +28,12 @@ from tinyunet_deploy.backends.registry import open_backend
 from tinyunet_deploy.cli import run
 from tinyunet_deploy.contract import Image, defect_mask
 from tinyunet_deploy.data import synthetic
-from tinyunet_deploy.data.decoding import overlay, write_png
+from tinyunet_deploy.data.encoding import write_png
 from tinyunet_deploy.data.layouts import read_dataset
 from tinyunet_deploy.data.tiles import Mosaic, spans
 from tinyunet_deploy.files import write_atomic
 from tinyunet_deploy.inspection import drift as drifts
+from tinyunet_deploy.inspection.overlays import overlay
 from tinyunet_deploy.inspection.pipeline import infer
 from tinyunet_deploy.quality import tuning
 from tinyunet_deploy.quality.evaluation import evaluate

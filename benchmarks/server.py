@@ -34,7 +34,7 @@ from tinyunet_deploy.backends.server import ServerBackend
 from tinyunet_deploy.backends.triton_repository import write_repository
 from tinyunet_deploy.cli import run
 from tinyunet_deploy.data import synthetic
-from tinyunet_deploy.data.decoding import write_png
+from tinyunet_deploy.data.encoding import write_png
 from tinyunet_deploy.errors import RuntimeUnavailable
 from tinyunet_deploy.files import write_atomic
 from tinyunet_deploy.host import describe_machine, processor_count

@@ -28,7 +28,8 @@ from torch.utils.data import DataLoader, Dataset
 from tinyunet_deploy.artifacts.network import TinyUNet, normalize
 from tinyunet_deploy.cli import run
 from tinyunet_deploy.data.decoding import read_image
-from tinyunet_deploy.data.layouts import read_dataset, read_mask
+from tinyunet_deploy.data.layouts import read_dataset
+from tinyunet_deploy.data.masks import read_mask
 from tinyunet_deploy.files import write_atomic
 from tinyunet_deploy.host import describe_machine
 

@@ -16,9 +16,12 @@ from tinyunet_deploy.artifacts.sidecar import KINDS, MODELS, read_sidecar
 from tinyunet_deploy.backends.base import Backend
 from tinyunet_deploy.backends.registry import open_backend
 from tinyunet_deploy.contract import defect_mask
-from tinyunet_deploy.data.decoding import overlay, read_image
-from tinyunet_deploy.data.layouts import Item, read_dataset, read_mask
+from tinyunet_deploy.data.dataset import Item
+from tinyunet_deploy.data.decoding import read_image
+from tinyunet_deploy.data.layouts import read_dataset
+from tinyunet_deploy.data.masks import read_mask
 from tinyunet_deploy.errors import ArtifactError, DataError
+from tinyunet_deploy.inspection.overlays import overlay
 
 WORST: Final = 6
 """Images that are shown."""

@@ -13,8 +13,10 @@ import numpy as np
 from tinyunet_deploy.artifacts.sidecar import digest
 from tinyunet_deploy.contract import Contract, Image, Mask
 from tinyunet_deploy.data import synthetic
+from tinyunet_deploy.data.dataset import Item
 from tinyunet_deploy.data.decoding import read_image
-from tinyunet_deploy.data.layouts import Item, read_dataset, read_mask
+from tinyunet_deploy.data.layouts import read_dataset
+from tinyunet_deploy.data.masks import read_mask
 from tinyunet_deploy.errors import DataError, ImageError
 
 SEED: Final = 0

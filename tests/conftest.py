@@ -7,7 +7,7 @@ import pytest
 from hypothesis import settings
 
 from tinyunet_deploy.contract import Contract, Image
-from tinyunet_deploy.data.decoding import write_png
+from tinyunet_deploy.data.encoding import write_png
 
 settings.register_profile("here", deadline=None)  # a busy machine is no failure
 settings.load_profile("here")

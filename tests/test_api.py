@@ -14,7 +14,7 @@ import tinyunet_deploy as td
 from tests.conftest import SIZE, part
 from tinyunet_deploy.contract import Contract
 from tinyunet_deploy.data import synthetic
-from tinyunet_deploy.data.decoding import write_png
+from tinyunet_deploy.data.encoding import write_png
 from tinyunet_deploy.testing.fake_backend import FakeBackend
 
 

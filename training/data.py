@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 
 from tinyunet_deploy.artifacts.sidecar import digest
 from tinyunet_deploy.contract import Image, Mask
+from tinyunet_deploy.data.dataset import Item
 from tinyunet_deploy.data.decoding import read_image
-from tinyunet_deploy.data.layouts import Item, read_dataset, read_mask
+from tinyunet_deploy.data.layouts import read_dataset
+from tinyunet_deploy.data.masks import read_mask
 from tinyunet_deploy.errors import DataError
 from training.recipe import Recipe
 

@@ -15,7 +15,7 @@ from tests.benchmarks.test_report import made_up_line
 from tinyunet_deploy.cli import run
 from tinyunet_deploy.contract import Contract
 from tinyunet_deploy.data import synthetic
-from tinyunet_deploy.data.decoding import draw_miss
+from tinyunet_deploy.inspection.overlays import draw_miss
 from tinyunet_deploy.testing.fake_backend import FakeBackend
 
 REPOSITORY = Path(__file__).parent.parent.parent

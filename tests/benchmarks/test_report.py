@@ -361,7 +361,8 @@ def test_the_worst_images_are_shown_from_the_folder_that_is_given(tmp_path: Path
     fields["dataset"]["name"] = "synth"
     fields["model"]["sha256"] = "0" * 64  # of no model that is here: the label alone is drawn
     names = sorted(p.relative_to(data).as_posix() for p in data.rglob("Test/*.PNG"))
-    from tinyunet_deploy.data.layouts import read_dataset, read_mask
+    from tinyunet_deploy.data.layouts import read_dataset
+    from tinyunet_deploy.data.masks import read_mask
 
     for image, item in zip(fields["per_image"], read_dataset(data).items, strict=False):
         image["name"] = item.image.relative_to(data).as_posix()

@@ -8,7 +8,7 @@ import pytest
 
 from tinyunet_deploy.cli import run, tinyunet
 from tinyunet_deploy.cli.options import ClassList
-from tinyunet_deploy.data.decoding import write_png
+from tinyunet_deploy.data.encoding import write_png
 
 
 def tinyunet_data(*arguments: object) -> int:
@@ -112,7 +112,7 @@ def test_check_refuses_a_folder_without_data(tmp_path, capsys):
     assert tinyunet_data("check", tmp_path) == 4
     output = capsys.readouterr()
     assert output.out == ""
-    assert output.err.startswith(f"error: {tmp_path}: holds no data set")
+    assert output.err.startswith(f"error: {tmp_path}: contains no data set")
 
 
 def test_check_of_own_images_compares_with_nothing(tmp_path, capsys):

@@ -22,7 +22,8 @@ from tinyunet_deploy.backends.registry import open_backend
 from tinyunet_deploy.cli import run, tinyunet
 from tinyunet_deploy.cli.infer import infer
 from tinyunet_deploy.contract import Score, defect_mask
-from tinyunet_deploy.data.decoding import encode_png, read_image, write_png
+from tinyunet_deploy.data.decoding import read_image
+from tinyunet_deploy.data.encoding import encode_png, write_png
 from tinyunet_deploy.inspection.pipeline import walk_images
 from tinyunet_deploy.inspection.run_report import read_report
 

@@ -19,7 +19,7 @@ from tinyunet_deploy.artifacts.sidecar import Sidecar, digest, sidecar_path, wri
 from tinyunet_deploy.backends.registry import open_backend
 from tinyunet_deploy.cli import run, tinyunet
 from tinyunet_deploy.contract import Contract
-from tinyunet_deploy.data.decoding import write_png
+from tinyunet_deploy.data.encoding import write_png
 from tinyunet_deploy.testing.fake_backend import FakeBackend
 
 CONTRACT = Contract(64, 64)

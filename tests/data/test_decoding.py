@@ -18,15 +18,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tinyunet_deploy.contract import Image
-from tinyunet_deploy.data.decoding import (
-    MAX_PIXELS,
-    decode_image,
-    encode_jpeg,
-    encode_png,
-    overlay,
-    read_image,
-    write_png,
-)
+from tinyunet_deploy.data.decoding import MAX_PIXELS, decode_image, read_image
+from tinyunet_deploy.data.encoding import encode_png, write_png
 from tinyunet_deploy.errors import ImageError
 
 HERE = Path("part.png")
@@ -376,29 +369,6 @@ def test_a_link_to_an_image_is_an_image(tmp_path: Path) -> None:
     write_png(tmp_path / "part.png", grey_image())
     (tmp_path / "link.png").symlink_to("part.png")
     assert np.array_equal(read_image(tmp_path / "link.png"), grey_image())
-
-
-def test_png_files_open_elsewhere_and_come_back_the_same(tmp_path: Path) -> None:
-    write_png(tmp_path / "part.png", grey_image())
-    with PIL.Image.open(tmp_path / "part.png") as picture:
-        assert picture.mode == "L"
-        assert np.array_equal(np.asarray(picture), grey_image())
-    assert encode_png(grey_image()) == encode_png(grey_image())
-
-
-def test_the_overlay_outlines_the_mask_in_red_and_leaves_the_rest() -> None:
-    image = np.full((64, 64), 100, np.uint8)
-    mask = np.zeros((64, 64), np.uint8)
-    mask[20:40, 20:40] = 255
-    picture = overlay(image, mask)
-    assert picture.shape == (64, 64, 3)
-    blue, green, red = picture[20, 30].astype(int)
-    assert red > 200 > 100 > max(blue, green)
-    assert (picture[30, 30] == 100).all(), "the defect itself can be seen"
-    assert (picture[50:, 50:] == 100).all()
-    assert (overlay(image, np.zeros_like(mask)) == 100).all()
-    with PIL.Image.open(io.BytesIO(encode_jpeg(picture))) as jpeg:
-        assert (jpeg.format, jpeg.size) == ("JPEG", (64, 64))
 
 
 def test_real_images_decode_as_elsewhere(real_dagm2007: Path) -> None:

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinyunet_deploy.data import synthetic
-from tinyunet_deploy.data.layouts import ellipse_mask, read_dataset
+from tinyunet_deploy.data.layouts import read_dataset
+from tinyunet_deploy.data.masks import ellipse_mask
 from tinyunet_deploy.data.synthetic import CLASSES, sample, write_dataset
 
 

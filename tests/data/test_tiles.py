@@ -19,7 +19,7 @@ from tinyunet_deploy.artifacts import network
 from tinyunet_deploy.artifacts.network import DeployableGraph, TinyUNet, Variant
 from tinyunet_deploy.contract import Batch, Contract, Image
 from tinyunet_deploy.data import synthetic
-from tinyunet_deploy.data.decoding import encode_png, write_png
+from tinyunet_deploy.data.encoding import encode_png, write_png
 from tinyunet_deploy.data.tiles import Mosaic, reach, spans
 from tinyunet_deploy.inspection.pipeline import infer, score_images
 from tinyunet_deploy.testing.fake_backend import FakeBackend

@@ -13,7 +13,7 @@ import pytest
 from tests.faults import Forge, record, tree
 from tinyunet_deploy.artifacts.sidecar import digest, read_sidecar
 from tinyunet_deploy.data import synthetic
-from tinyunet_deploy.data.decoding import write_png
+from tinyunet_deploy.data.encoding import write_png
 from tinyunet_deploy.files import is_temporary
 
 QUICK, RANDOM = 6, 50

@@ -22,7 +22,7 @@ from tests.faults import Forge, tree
 from tinyunet_deploy.cli import run as run_command
 from tinyunet_deploy.cli.infer import infer
 from tinyunet_deploy.contract import Batch, Contract
-from tinyunet_deploy.data.decoding import write_png
+from tinyunet_deploy.data.encoding import write_png
 from tinyunet_deploy.errors import OutOfMemory, RuntimeUnavailable
 from tinyunet_deploy.inspection import pipeline
 from tinyunet_deploy.inspection.run_report import Summary, read_report

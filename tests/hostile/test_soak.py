@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tests.faults import record
-from tinyunet_deploy.data.decoding import write_png
+from tinyunet_deploy.data.encoding import write_png
 from tinyunet_deploy.inspection.pipeline import walk_images
 from tinyunet_deploy.inspection.run_report import Report, read_report
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tinyunet_deploy.cli import run, tinyunet
 from tinyunet_deploy.contract import Batch, Contract, Image
 from tinyunet_deploy.data import synthetic
-from tinyunet_deploy.data.decoding import write_png
+from tinyunet_deploy.data.encoding import write_png
 from tinyunet_deploy.errors import DataError
 from tinyunet_deploy.inspection.drift import (
     compare_reports,

@@ -14,13 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinyunet_deploy.contract import Batch, Contract, defect_mask
-from tinyunet_deploy.data.decoding import (
-    IMAGE_SUFFIXES,
-    encode_jpeg,
-    encode_png,
-    read_image,
-    write_png,
-)
+from tinyunet_deploy.data.decoding import IMAGE_SUFFIXES, read_image
+from tinyunet_deploy.data.encoding import encode_jpeg, encode_png, write_png
 from tinyunet_deploy.errors import ImageError, RefusedError, RuntimeUnavailable
 from tinyunet_deploy.inspection.defects import find_defects
 from tinyunet_deploy.inspection.pipeline import (

@@ -20,7 +20,7 @@ import pytest
 
 from tests.conftest import SIZE, part
 from tinyunet_deploy.cli import run, tinyunet
-from tinyunet_deploy.data.decoding import write_png
+from tinyunet_deploy.data.encoding import write_png
 from tinyunet_deploy.inspection.run_report import read_report
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent

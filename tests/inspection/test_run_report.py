@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from tinyunet_deploy.artifacts.sidecar import Artifact
 from tinyunet_deploy.contract import Contract
-from tinyunet_deploy.data.decoding import write_png
+from tinyunet_deploy.data.encoding import write_png
 from tinyunet_deploy.errors import RefusedError, RuntimeUnavailable
 from tinyunet_deploy.inspection.pipeline import Outputs, infer
 from tinyunet_deploy.inspection.run_report import COLUMNS, Report, Summary, read_report

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tests.conftest import SIZE
 from tinyunet_deploy.cli import run, tinyunet
 from tinyunet_deploy.contract import Batch, Contract
-from tinyunet_deploy.data.decoding import write_png
+from tinyunet_deploy.data.encoding import write_png
 from tinyunet_deploy.errors import RefusedError, RuntimeUnavailable
 from tinyunet_deploy.inspection import shards
 from tinyunet_deploy.inspection.pipeline import infer

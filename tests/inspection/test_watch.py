@@ -17,7 +17,8 @@ import pytest
 
 from tests.conftest import SIZE, part
 from tinyunet_deploy.contract import Batch, Contract
-from tinyunet_deploy.data.decoding import encode_png, read_image, write_png
+from tinyunet_deploy.data.decoding import read_image
+from tinyunet_deploy.data.encoding import encode_png, write_png
 from tinyunet_deploy.errors import RefusedError
 from tinyunet_deploy.inspection.pipeline import Outputs, infer
 from tinyunet_deploy.inspection.run_report import Line, read_report

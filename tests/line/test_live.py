@@ -18,7 +18,7 @@ import pytest
 from tests.conftest import SIZE
 from tinyunet_deploy.cli import run, tinyunet
 from tinyunet_deploy.contract import Contract
-from tinyunet_deploy.data.decoding import write_png
+from tinyunet_deploy.data.encoding import write_png
 from tinyunet_deploy.errors import RefusedError, RuntimeUnavailable
 from tinyunet_deploy.inspection.defects import Verdict
 from tinyunet_deploy.line import live

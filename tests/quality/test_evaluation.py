@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tinyunet_deploy.cli import run, tinyunet
 from tinyunet_deploy.contract import Contract
-from tinyunet_deploy.data.decoding import write_png
+from tinyunet_deploy.data.encoding import write_png
 from tinyunet_deploy.data.layouts import read_dataset
 from tinyunet_deploy.errors import DataError
 from tinyunet_deploy.quality.evaluation import Evaluation, evaluate, held_out, image_digest

@@ -27,7 +27,8 @@ from tinyunet_deploy.artifacts.sidecar import Sidecar, digest, read_sidecar, wri
 from tinyunet_deploy.backends.registry import open_backend
 from tinyunet_deploy.cli import run, tinyunet
 from tinyunet_deploy.contract import Batch, Contract
-from tinyunet_deploy.data.decoding import read_image, write_png
+from tinyunet_deploy.data.decoding import read_image
+from tinyunet_deploy.data.encoding import write_png
 from tinyunet_deploy.errors import DataError
 from tinyunet_deploy.quality.parity import Comparison, Scores, check_batches, compare
 from tinyunet_deploy.quality.parity_limits import LIMITS, Limits, read_limits

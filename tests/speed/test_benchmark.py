@@ -13,7 +13,7 @@ from tinyunet_deploy.backends.base import Run
 from tinyunet_deploy.backends.onnxruntime import ONNXRuntimeBackend
 from tinyunet_deploy.cli import run, tinyunet
 from tinyunet_deploy.contract import Batch
-from tinyunet_deploy.data.decoding import write_png
+from tinyunet_deploy.data.encoding import write_png
 from tinyunet_deploy.errors import DataError, TinyUNetError
 from tinyunet_deploy.inspection.trace import STAGES, Trace
 from tinyunet_deploy.quality.parity_limits import read_limits

@@ -16,7 +16,7 @@ from tinyunet_deploy.cli.options import ClassList, classes_option, debug_option,
 
 if TYPE_CHECKING:
     from tinyunet_deploy.data.check import Oddity
-    from tinyunet_deploy.data.layouts import Dataset
+    from tinyunet_deploy.data.dataset import Dataset
 
 _SHOWN = 10
 """Oddities of one kind in the table; JSON holds them all."""
@@ -132,7 +132,7 @@ class _Count(NamedTuple):
 
 
 def _counts(dataset: Dataset) -> list[_Count]:
-    from tinyunet_deploy.data.layouts import PUBLISHED_COUNTS
+    from tinyunet_deploy.data.layouts.released import PUBLISHED_COUNTS
 
     published: Mapping[Any, tuple[int, int]] = (
         PUBLISHED_COUNTS if dataset.layout == "released" else {}

@@ -16,8 +16,9 @@ import cv2
 import numpy as np
 
 from tinyunet_deploy.contract import DEFAULT_SIZE
+from tinyunet_deploy.data.dataset import Dataset, Item
 from tinyunet_deploy.data.decoding import decode_image
-from tinyunet_deploy.data.layouts import Dataset, Item, read_mask
+from tinyunet_deploy.data.masks import read_mask
 from tinyunet_deploy.errors import DataError, ImageError
 from tinyunet_deploy.files import read_regular
 

@@ -1,9 +1,8 @@
-"""Image files to grey values and back: the one decoder of training, inference and evaluation."""
+"""Image files to grey values: the one decoder of training, inference and evaluation."""
 
 from __future__ import annotations
 
 import errno
-import functools
 import os
 import re
 import struct
@@ -13,11 +12,10 @@ from typing import Final, Literal
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from tinyunet_deploy.contract import Image
 from tinyunet_deploy.errors import ImageError
-from tinyunet_deploy.files import read_regular, write_atomic
+from tinyunet_deploy.files import read_regular
 
 IMAGE_SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
 """Lower-case suffixes of the files that count as images in a folder."""
@@ -26,18 +24,6 @@ MAX_PIXELS: Final = 64 * 1024 * 1024
 MAX_BYTES: Final = 512 * 1024 * 1024
 MAX_SCANS: Final = 200
 """Most passes over the pixels that a JPEG may ask for; a progressive one has about ten."""
-
-_MISS_CONTEXT: Final = 128
-"""Least side of what is shown around a missed defect, pixels of the image."""
-_MISS_SIDE: Final = 512
-"""It is enlarged to this side, about."""
-
-_PNG_FAST: Final = (
-    cv2.IMWRITE_PNG_COMPRESSION, 1,
-    cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE,
-    cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE,
-)  # fmt: skip
-"""Masks in a fifth of the time that OpenCV takes by default, and smaller; noise no larger."""
 
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 _JPEG_END: Final = 0xD9
@@ -159,87 +145,6 @@ def decode_image(
     if data.startswith(_JPEG) and _is_filled_up(data, image):
         raise ImageError(where, "truncated", "ends before the image does")
     return image.astype(np.uint8, copy=False)
-
-
-def encode_png(array: NDArray[np.uint8]) -> bytes:
-    """PNG file of uint8 [H, W] grey or [H, W, 3] BGR values, compressed fast rather than small."""
-    return _encode_png(array) if array.any() else _encode_black(array.shape)
-
-
-@functools.lru_cache
-def _encode_black(shape: tuple[int, ...]) -> bytes:
-    """The mask of every good part."""
-    return _encode_png(np.zeros(shape, np.uint8))
-
-
-def _encode_png(array: NDArray[np.uint8]) -> bytes:
-    ok, data = cv2.imencode(".png", array, _PNG_FAST)
-    if not ok:
-        raise ValueError(f"cannot encode an array of {array.shape} {array.dtype} as PNG")
-    return data.tobytes()
-
-
-def encode_jpeg(array: NDArray[np.uint8]) -> bytes:
-    """JPEG file of uint8 [H, W, 3] BGR values, for people to look at."""
-    ok, data = cv2.imencode(".jpg", array, [cv2.IMWRITE_JPEG_QUALITY, 92])
-    if not ok:
-        raise ValueError(f"cannot encode an array of {array.shape} {array.dtype} as JPEG")
-    return data.tobytes()
-
-
-def write_png(path: Path, array: NDArray[np.uint8]) -> None:
-    """Write uint8 [H, W] grey or [H, W, 3] BGR values as a PNG file, whole or not at all.
-
-    Raises:
-        RuntimeUnavailable: the disk is full or read-only.
-    """
-    write_atomic(path, encode_png(array))
-
-
-def overlay(image: Image, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """uint8 [H, W, 3] BGR: ``image`` [H, W] with the outline of ``mask`` [H, W] in red."""
-    picture = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
-    outlines, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
-    cv2.drawContours(picture, outlines, -1, (40, 40, 235), thickness=2)
-    return picture.astype(np.uint8, copy=False)
-
-
-def draw_miss(
-    image: Image,
-    score: NDArray[np.uint8],
-    truth: NDArray[np.uint8],
-    bbox: tuple[int, int, int, int],
-) -> NDArray[np.uint8]:
-    """A missed defect and its surroundings: the image, and beside it what the network saw there.
-
-    Args:
-        image, score, truth: uint8 [H, W].
-        bbox: x, y, width, height of the defect, pixels.
-
-    Returns:
-        uint8 [h, w, 3] BGR: the image with the outline of the truth in green, and the score, dark
-        0 to bright 255, with the same outline.
-    """
-    x, y, width, height = bbox
-    side = max(2 * width, 2 * height, _MISS_CONTEXT)
-    top, left = (
-        int(np.clip(centre - side // 2, 0, max(length - side, 0)))
-        for centre, length in zip((y + height // 2, x + width // 2), image.shape, strict=True)
-    )
-    place = slice(top, top + side), slice(left, left + side)
-    scale = max(_MISS_SIDE // side, 1)
-    outlines, _ = cv2.findContours(truth[place], cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    outlines = [scale * outline + scale // 2 for outline in outlines]
-    panels = []
-    for panel in (
-        cv2.cvtColor(image[place], cv2.COLOR_GRAY2BGR),
-        cv2.applyColorMap(np.ascontiguousarray(score[place]), cv2.COLORMAP_INFERNO),
-    ):
-        large = cv2.resize(panel, None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST)
-        cv2.drawContours(large, outlines, -1, (80, 220, 80), thickness=1)
-        panels.append(large)
-    gap = np.full((panels[0].shape[0], 8, 3), 128, np.uint8)
-    return np.hstack([panels[0], gap, panels[1]]).astype(np.uint8)
 
 
 def _decoded(data: bytes) -> Image | None:

@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyunet_deploy.contract import Image, Mask
-from tinyunet_deploy.data.decoding import write_png
-from tinyunet_deploy.data.layouts import Ellipse, ellipse_mask
+from tinyunet_deploy.data.dataset import Ellipse
+from tinyunet_deploy.data.encoding import write_png
+from tinyunet_deploy.data.masks import ellipse_mask
 from tinyunet_deploy.files import write_atomic
 
 CLASSES = range(1, 11)

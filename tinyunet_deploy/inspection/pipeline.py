@@ -22,20 +22,15 @@ import numpy as np
 
 from tinyunet_deploy.backends.base import Backend, Run
 from tinyunet_deploy.contract import Batch, Contract, Image, Score, defect_mask
-from tinyunet_deploy.data.decoding import (
-    IMAGE_SUFFIXES,
-    decode_image,
-    encode_jpeg,
-    encode_png,
-    overlay,
-    read_bytes,
-)
-from tinyunet_deploy.data.layouts import is_truth_folder
+from tinyunet_deploy.data.decoding import IMAGE_SUFFIXES, decode_image, read_bytes
+from tinyunet_deploy.data.encoding import encode_jpeg, encode_png
+from tinyunet_deploy.data.layouts.released import is_truth_folder
 from tinyunet_deploy.data.tiles import Mosaic
 from tinyunet_deploy.errors import ImageError, OutOfMemory, RefusedError
 from tinyunet_deploy.files import reading, write_atomic, writing
 from tinyunet_deploy.inspection.defects import find_defects, verdict
 from tinyunet_deploy.inspection.drift import image_statistics
+from tinyunet_deploy.inspection.overlays import overlay
 from tinyunet_deploy.inspection.run_report import Line, Report, Summary
 from tinyunet_deploy.inspection.shards import Shard, in_shards, refuse_shards
 from tinyunet_deploy.inspection.trace import Trace, span

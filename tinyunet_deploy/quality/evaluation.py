@@ -19,8 +19,9 @@ from tinyunet_deploy import __version__
 from tinyunet_deploy.artifacts.sidecar import digest
 from tinyunet_deploy.backends.base import Backend
 from tinyunet_deploy.contract import Image, Score, score_threshold
-from tinyunet_deploy.data.decoding import draw_miss, encode_png
-from tinyunet_deploy.data.layouts import Dataset, Item, read_mask
+from tinyunet_deploy.data.dataset import Dataset, Item
+from tinyunet_deploy.data.encoding import encode_png
+from tinyunet_deploy.data.masks import read_mask
 from tinyunet_deploy.errors import DataError, ImageError
 from tinyunet_deploy.files import json_value, read_regular, write_atomic
 from tinyunet_deploy.inspection.defects import (
@@ -31,6 +32,7 @@ from tinyunet_deploy.inspection.defects import (
     recall_by_size,
     verdict,
 )
+from tinyunet_deploy.inspection.overlays import draw_miss
 from tinyunet_deploy.inspection.pipeline import score_images
 from tinyunet_deploy.quality.metrics import (
     BOUNDS,

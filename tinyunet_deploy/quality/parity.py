@@ -29,8 +29,10 @@ from tinyunet_deploy.artifacts.sidecar import (
 from tinyunet_deploy.backends.base import Backend
 from tinyunet_deploy.backends.registry import BACKENDS, open_backend
 from tinyunet_deploy.contract import Batch, Image, Mask, Score, defect_mask, score_threshold
+from tinyunet_deploy.data.dataset import Item
 from tinyunet_deploy.data.decoding import read_image
-from tinyunet_deploy.data.layouts import Item, read_dataset, read_mask
+from tinyunet_deploy.data.layouts import read_dataset
+from tinyunet_deploy.data.masks import read_mask
 from tinyunet_deploy.errors import (
     DataError,
     ImageError,

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from tinyunet_deploy import __version__
 from tinyunet_deploy.contract import Image, Score, defect_mask
-from tinyunet_deploy.data.decoding import encode_png, read_image
+from tinyunet_deploy.data.decoding import read_image
+from tinyunet_deploy.data.encoding import encode_png
 from tinyunet_deploy.files import json_value, write_atomic
 from tinyunet_deploy.host import describe_machine
 from tinyunet_deploy.quality.parity import NEAR_STEPS, STAGES, Comparison, Parity

@@ -21,7 +21,7 @@ from tinyunet_deploy.artifacts.sidecar import (
 )
 from tinyunet_deploy.backends.base import Backend
 from tinyunet_deploy.contract import Image, Score
-from tinyunet_deploy.data.layouts import Dataset, Item
+from tinyunet_deploy.data.dataset import Dataset, Item
 from tinyunet_deploy.errors import DataError, GateFailed, ImageError, RefusedError
 from tinyunet_deploy.files import json_value
 from tinyunet_deploy.inspection.drawing import draw_svg

@@ -25,7 +25,8 @@ from tinyunet_deploy.backends.base import Backend
 from tinyunet_deploy.backends.registry import BACKENDS, open_backend
 from tinyunet_deploy.contract import Batch
 from tinyunet_deploy.data import synthetic
-from tinyunet_deploy.data.decoding import read_image, write_png
+from tinyunet_deploy.data.decoding import read_image
+from tinyunet_deploy.data.encoding import write_png
 from tinyunet_deploy.errors import ArtifactError, DataError, RefusedError, TinyUNetError
 from tinyunet_deploy.host import describe_machine
 from tinyunet_deploy.inspection.defects import find_defects, verdict

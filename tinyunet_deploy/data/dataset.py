@@ -1,0 +1,62 @@
+"""The data-set model: one image with what is known about it, and the images of one folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, NamedTuple
+
+__all__ = ["SPLITS", "Dataset", "Ellipse", "Item", "Layout", "Split"]
+
+Split = Literal["train", "test"]
+Layout = Literal["released", "development", "folders"]
+
+SPLITS: Final[tuple[Split, ...]] = ("train", "test")
+
+
+class Ellipse(NamedTuple):
+    """A weak label: an ellipse drawn generously around a defect.
+
+    With ``dx = column - (x - 1)``, ``dy = row - (y - 1)``, ``u = dx cos(angle) + dy sin(angle)``
+    and ``v = dy cos(angle) - dx sin(angle)``, it covers ``(u / a)^2 + (v / b)^2 <= 1``. This rule
+    gives the released masks to the pixel.
+    """
+
+    a: float
+    """Semi-axis along ``angle``, pixels, > 0."""
+    b: float
+    """Semi-axis across ``angle``, pixels, > 0."""
+    angle: float
+    """Radians, from the column axis towards the row axis."""
+    x: float
+    """Centre, columns counted from 1."""
+    y: float
+    """Centre, rows counted from 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One image and what is known about it."""
+
+    image: Path
+    """The image file; it has not been decoded."""
+    defective: bool
+    """Whether the image shows a defect."""
+    mask: Path | None
+    """The mask file; None when there is none: the image is defect-free or has an ellipse."""
+    ellipse: Ellipse | None
+    """The weak label of the development layout."""
+    class_id: int | None
+    """The K of ClassK, 1..10 in DAGM2007; None for a user's own images."""
+    split: Split | None
+    """None where the layout has no split."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The images of one folder."""
+
+    root: Path
+    layout: Layout
+    items: tuple[Item, ...]
+    """Sorted by class, split (train first) and name; never empty."""
