@@ -1,82 +1,64 @@
 from __future__ import annotations
 
-import ctypes
-import sys
+import os
+from pathlib import Path
 
-import pynvml
 import pytest
 
-from tinyunet_deploy.backends import nvidia_probe
-from tinyunet_deploy.errors import RuntimeUnavailable
-from tinyunet_deploy.host import describe_machine
-from tinyunet_deploy.speed.clocks import read_clocks
+from tinyunet_deploy import host
 
+CPUINFO = """\
+processor\t: 0
+model name\t: Example 9000
+cpu MHz\t\t: 2100.000
+flags\t\t: fpu avx512_vnni amx_int8
 
-class Driver:
-    """The second of this process's GPUs, which is another one of the machine's."""
+processor\t: 1
+model name\t: Example 9000
+cpu MHz\t\t: 3500.500
 
-    def cuDeviceGet(self, device: object, index: int) -> int:  # noqa: N802
-        ctypes.cast(device, ctypes.POINTER(ctypes.c_int))[0] = 100 + index  # type: ignore[arg-type]
-        return 0
-
-    def cuDeviceGetPCIBusId(  # noqa: N802
-        self, address: ctypes.Array[ctypes.c_char], _size: int, device: ctypes.c_int
-    ) -> int:
-        address.value = f"0000:{device.value}:00.0".encode()
-        return 0
+processor\t: 12
+model name\t: Example 9000
+cpu MHz\t\t: 900.25
+"""
 
 
 @pytest.fixture
-def one_gpu(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """NVIDIA's real Python bindings without their library: only names that they have are set."""
-    called: list[str] = []
-    answers = {
-        "nvmlInit": lambda: called.append("init"),
-        "nvmlShutdown": lambda: called.append("shutdown"),
-        "nvmlDeviceGetHandleByPciBusId": lambda address: called.append(address) or "gpu",
-        "nvmlDeviceGetClockInfo": lambda _gpu, kind: {
-            pynvml.NVML_CLOCK_SM: 1410,
-            pynvml.NVML_CLOCK_MEM: 1215,
-        }[kind],
-        "nvmlDeviceGetTemperature": lambda _gpu, _kind: 61,
-        "nvmlDeviceGetPowerUsage": lambda _gpu: 249_500,
-        "nvmlDeviceGetCurrentClocksEventReasons": lambda _gpu: (
-            pynvml.nvmlClocksEventReasonSwPowerCap | pynvml.nvmlClocksEventReasonSwThermalSlowdown
-        ),
-    }
-    for name, answer in answers.items():
-        monkeypatch.setattr(pynvml, name, answer)
-    monkeypatch.setattr(nvidia_probe, "driver", Driver)
-    return called
+def files(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """What the system says in its files; a file that is not listed cannot be read."""
+    texts = {"/proc/cpuinfo": CPUINFO}
+
+    def read_text(path: Path) -> str:
+        if str(path) not in texts:
+            raise FileNotFoundError(path)
+        return texts[str(path)]
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _process: {12, 1})
+    return texts
 
 
-def test_gpu_clocks_say_what_holds_them_back(one_gpu: list[str]) -> None:
-    found = read_clocks("cuda:1")
-    assert (found.gpu_sm_mhz, found.gpu_memory_mhz) == (1410, 1215)
-    assert (found.gpu_temperature_c, found.gpu_power_w) == (61, 249.5)
-    assert found.gpu_throttle_reasons == ("SwPowerCap", "SwThermalSlowdown")
-    assert one_gpu == ["init", b"0000:101:00.0", "shutdown"]
+def test_only_the_processors_of_this_process_count(files: dict[str, str]) -> None:
+    assert host.processors() == (1, 12)
+    assert host.processor_count() == host.describe_machine()["processors"] == 2
+    assert host.processor_mhz() == (3500.5, 900.25)
 
 
-def test_a_gpu_that_is_not_held_back_has_no_reasons(
-    one_gpu: list[str], monkeypatch: pytest.MonkeyPatch
+def test_throttling_is_summed_over_them(files: dict[str, str]) -> None:
+    assert host.processor_throttle_count() is None
+    for number, count in ((0, 100), (1, 3), (12, 4)):
+        name = f"/sys/devices/system/cpu/cpu{number}/thermal_throttle/core_throttle_count"
+        files[name] = f"{count}\n"
+    assert host.processor_throttle_count() == 7
+
+
+def test_the_processor_is_named_with_the_instructions_that_speed_depends_on(
+    files: dict[str, str],
 ) -> None:
-    monkeypatch.setattr(pynvml, "nvmlDeviceGetCurrentClocksEventReasons", lambda _gpu: 0)
-    assert read_clocks("cuda:0").gpu_throttle_reasons == ()
+    assert host.describe_machine()["processor"] == "Example 9000 avx512_vnni amx_int8"
 
 
-def test_no_bindings_or_no_driver_is_no_gpu_clocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    def none_here() -> None:
-        raise RuntimeUnavailable("libcuda.so.1", "no NVIDIA driver is installed here")
-
-    monkeypatch.setattr(nvidia_probe, "driver", none_here)
-    assert read_clocks("cuda:0").gpu_throttle_reasons is None
-    monkeypatch.setitem(sys.modules, "pynvml", None)
-    assert read_clocks("cuda:0").gpu_sm_mhz is None
-
-
-def test_clocks_of_the_processors_of_this_process() -> None:
-    found = read_clocks("cpu")
-    assert len(found.cpu_mhz) in (0, describe_machine()["processors"])
-    assert all(mhz > 0 for mhz in found.cpu_mhz)
-    assert found.gpu_sm_mhz is None
+def test_a_system_without_these_files_is_described_all_the_same(files: dict[str, str]) -> None:
+    files.clear()
+    assert host.processor_mhz() == ()
+    assert host.describe_machine()["processor"]

@@ -6,7 +6,6 @@ batch, see exactly what one uninterrupted process sees.
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +22,7 @@ from tinyunet_deploy.data.decoding import read_image
 from tinyunet_deploy.data.layouts import read_dataset
 from tinyunet_deploy.data.masks import read_mask
 from tinyunet_deploy.errors import DataError
+from tinyunet_deploy.host import processor_count
 from training.recipe import Recipe
 
 
@@ -56,7 +56,7 @@ def read_source(root: Path, classes: Sequence[int] | None, recipe: Recipe) -> So
         DataError: no usable training image, a crop larger than an image, a bad mask.
     """
     items = read_dataset(root, classes=classes, split="train").items
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(processor_count()) as pool:
         examples = list(pool.map(_read_example, items))
     for example in examples:
         if min(example.image.shape) < recipe.data.crop:

@@ -82,7 +82,7 @@ def speed(
     from tinyunet_deploy.errors import RefusedError
     from tinyunet_deploy.files import json_value, write_atomic
     from tinyunet_deploy.host import describe_machine
-    from tinyunet_deploy.speed.clocks import read_clocks
+    from tinyunet_deploy.speed.clock_rates import read_clock_rates
     from training.data import read_source
     from training.loop import LOADERS, Machine, batch_loader, train
     from training.recipe import read_recipe
@@ -126,7 +126,7 @@ def speed(
         machine = Machine(device, amp=precision == "amp", save_every=chosen.steps)
         with tempfile.TemporaryDirectory() as scratch:
             bare, _, _ = timed(lambda _: resident, resident_steps, machine, Path(scratch) / "run")
-        clocks_before = read_clocks(device)
+        clocks_before = read_clock_rates(device)
         rate, seconds, checkpoint = timed(draw, chosen.steps, machine, runs / precision)
         results.append(
             {
@@ -136,7 +136,7 @@ def speed(
                 "share_of_resident": rate / bare,
                 "seconds_to_train": seconds,
                 "clocks_before": dataclasses.asdict(clocks_before),
-                "clocks_after": dataclasses.asdict(read_clocks(device)),
+                "clocks_after": dataclasses.asdict(read_clock_rates(device)),
                 **figures_of(data, checkpoint, device, classes),
             }
         )

@@ -7,7 +7,6 @@ that map. A defect-free image is the same texture under a map of zeros.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
@@ -23,12 +22,13 @@ from tinyunet_deploy.data.dataset import Ellipse
 from tinyunet_deploy.data.encoding import write_png
 from tinyunet_deploy.data.masks import ellipse_mask
 from tinyunet_deploy.files import write_atomic
+from tinyunet_deploy.host import processor_count
 
 CLASSES = range(1, 11)
 
 _TILE = 1024
 _TRUTH = 0.25
-_THREADS = min(8, os.cpu_count() or 1)
+_THREADS = min(8, processor_count())
 
 _Float = NDArray[np.floating[Any]]
 _Rng = np.random.Generator

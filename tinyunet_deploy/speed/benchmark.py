@@ -55,7 +55,7 @@ from tinyunet_deploy.speed.benchmark_result import (
     StageTable,
     Throughput,
 )
-from tinyunet_deploy.speed.clocks import read_clocks
+from tinyunet_deploy.speed.clock_rates import read_clock_rates
 from tinyunet_deploy.speed.peaks import cpu_ceilings, gpu_ceilings
 from tinyunet_deploy.speed.roofline import Work, count_work, roofline
 from tinyunet_deploy.speed.stage_table import pipelined_rows, serial_rows
@@ -406,10 +406,10 @@ class _Row:
             warmup = max(WARMUP, -(-len(self.subject.parts) // self.batch_size))
             for number in range(warmup):
                 self._time(backend, watch, number)
-            before = read_clocks(self.device)
+            before = read_clock_rates(self.device)
             device_time, call, end_to_end = self._closed_loop(backend, watch)
             throughput = self._throughput(backend, watch, statistics.median(call))
-            after = read_clocks(self.device)
+            after = read_clock_rates(self.device)
             bound = None
             if work is not None:
                 bound = roofline(

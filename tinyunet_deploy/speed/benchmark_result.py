@@ -113,19 +113,19 @@ class OutputCheck:
 
 
 @dataclass(frozen=True)
-class Clocks:
-    """Clocks at one moment, and whether something held them back."""
+class ClockRates:
+    """Clock rates at one moment, and whether something held them back."""
 
     cpu_mhz: tuple[float, ...]
-    """Of each processor this process may use; empty where the system does not say."""
+    """One for each processor this process may use; empty if the system does not report them."""
     cpu_throttle_count: int | None
-    """Times the processors were throttled for heat since the start of the system."""
+    """How often the processors were throttled for heat since the system started."""
     gpu_sm_mhz: int | None = None
     gpu_memory_mhz: int | None = None
     gpu_temperature_c: int | None = None
     gpu_power_w: float | None = None
     gpu_throttle_reasons: tuple[str, ...] | None = None
-    """As NVML names them; empty is none. None: no GPU, or no nvidia-ml-py."""
+    """Named as in NVML; empty if nothing throttles. None without a GPU or nvidia-ml-py."""
 
 
 @dataclass(frozen=True)
@@ -188,8 +188,8 @@ class Measurement:
     """From the files' paths to the parts' verdicts, one batch. The same requests as the above."""
     throughput: Throughput
     check: OutputCheck
-    clocks_before: Clocks
-    clocks_after: Clocks
+    clocks_before: ClockRates
+    clocks_after: ClockRates
     roofline: Roofline | None
     """None where the graph cannot be read, or without ceilings."""
 
