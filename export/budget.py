@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 
 from export.likeness import Likeness
 from tinyunet_deploy.quality.parity_limits import Limit, read_limits
+from tinyunet_deploy.telemetry import private_matplotlib
 
 Calibration = TypeVar("Calibration")
 
@@ -140,6 +141,7 @@ def choose(
 
 def chart(choice: Choice) -> bytes:
     """The sensitivity table as an SVG bar chart, the same bytes for the same table."""
+    private_matplotlib()
     import matplotlib
     from matplotlib.figure import Figure
 

@@ -7,13 +7,16 @@
 >>> [len(defects) for defects in model.defects(scores)]  # each with bbox, area_px, max_score
 [1, 0]
 
-Everything behind these names is imported when it is first used.
+Everything behind these names is imported when it is first used. The import itself switches off the
+usage reports of the runtimes that are imported later (:mod:`tinyunet_deploy.telemetry`).
 """
 
 from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING, Any
+
+from tinyunet_deploy import telemetry
 
 if TYPE_CHECKING:
     from tinyunet_deploy.api import Model, load
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Defect", "Model", "TinyUNetError", "__version__", "load", "read_image"]
 __version__ = "0.1.0"
+
+telemetry.switch_off()
 
 _WHERE = {
     "Defect": "inspection.defects",

@@ -6,6 +6,8 @@ import io
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from tinyunet_deploy.telemetry import private_matplotlib
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -19,6 +21,7 @@ def draw_svg(width: float, height: float, draw: Callable[[Figure], None]) -> byt
     Returns:
         None where matplotlib is not installed.
     """
+    private_matplotlib()
     try:
         import matplotlib
     except ImportError:

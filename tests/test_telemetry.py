@@ -1,0 +1,202 @@
+"""Nothing leaves the machine, and nothing is written but the output and temporary files.
+
+Real commands run with ``watch.c`` preloaded, which sees every connection and every file opened for
+writing, of Python and of the runtimes' native code alike. HOME is an empty folder of the test.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.conftest import part
+from tinyunet_deploy import telemetry
+from tinyunet_deploy.data.encoding import write_png
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+COMMANDS = """
+import json, sys
+from tinyunet_deploy.cli import run, tinyunet
+code = max(run(tinyunet, words) for words in json.loads(sys.argv[1]))
+sys.exit(code)
+"""
+HARMLESS = ("/dev/null", "/dev/shm", "/proc/self/")
+CPU_BACKENDS = ("openvino", "onnxruntime", "torch")
+
+
+class Watched(NamedTuple):
+    """What a process did."""
+
+    code: int
+    connections: list[str]
+    """Families of the addresses."""
+    elsewhere: list[str]
+    """Files written outside the output folder and the temporary folder."""
+    inside: list[str]
+    errors: str
+
+
+@pytest.fixture(scope="session")
+def watch_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    compiler = shutil.which("cc")
+    if compiler is None or sys.platform != "linux":
+        pytest.skip("no C compiler, or not Linux")
+    library = tmp_path_factory.mktemp("watch") / "watch.so"
+    source = REPOSITORY / "tests" / "watch.c"
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    return library
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A data set of six images for training and as many for tests, some of them defective."""
+    for split in ("train", "test"):
+        for name in ("images", "masks"):
+            (tmp_path / "data" / split / name).mkdir(parents=True)
+        for seed in range(6):
+            write_png(tmp_path / "data" / split / "images" / f"{seed}.png", part(seed))
+            mask = (part(seed) > 140).astype("uint8") * 255
+            write_png(tmp_path / "data" / split / "masks" / f"{seed}.png", mask)
+    return tmp_path / "data"
+
+
+def watch(library: Path, tmp_path: Path, *command: object) -> Watched:
+    """Run a command whose output is below ``tmp_path / "out"``."""
+    out, temporary, home, log = (tmp_path / name for name in ("out", "tmp", "home", "log"))
+    for folder in (out, temporary, home):
+        folder.mkdir()
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in telemetry.SETTINGS and not name.startswith(("XDG_", "MPL", "TORCHINDUCTOR_"))
+    }
+    environment = {
+        **kept,
+        "PYTHONPATH": str(REPOSITORY),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "HOME": str(home),
+        "TMPDIR": str(temporary),
+        "LD_PRELOAD": str(library),
+        "WATCH_LOG": str(log),
+    }
+    done = subprocess.run(
+        [sys.executable, *map(str, command)],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    lines = log.read_text().splitlines() if log.exists() else []
+    connections = [line.removeprefix("net ") for line in lines if line.startswith("net ")]
+    files = [line.removeprefix("file ") for line in lines if line.startswith("file ")]
+    within = (str(out), str(temporary))
+    inside = [path for path in files if path.startswith(within)]
+    elsewhere = [path for path in files if not path.startswith((*within, *HARMLESS))]
+    assert list(home.iterdir()) == []
+    return Watched(done.returncode, connections, elsewhere, inside, done.stderr)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from socket import *; socket(AF_INET, SOCK_DGRAM).connect(('127.0.0.1', 9))",
+        "from socket import *; socket(AF_INET, SOCK_DGRAM).sendto(b'a', ('127.0.0.1', 9))",
+        "import ctypes; ctypes.CDLL(None).fopen(b'elsewhere', b'w')",
+        "open('elsewhere', 'w')",
+        "import os; os.mkdir('elsewhere')",
+        "import os; os.open('elsewhere', os.O_RDWR | os.O_CREAT, dir_fd=os.open('.', os.O_RDONLY))",
+        "import os; os.symlink('a', 'elsewhere')",
+        "import os; open('out/a', 'w'); os.rename('out/a', 'elsewhere')",
+        "import subprocess; subprocess.run(['touch', 'elsewhere'])",
+    ],
+)
+def test_the_watch_sees(watch_library: Path, tmp_path: Path, code: str) -> None:
+    watched = watch(watch_library, tmp_path, "-c", code)
+    assert watched.code == 0, watched.errors
+    if "socket" in code:
+        assert watched.connections == ["2"]
+    else:
+        assert watched.elsewhere == [str(tmp_path / "elsewhere")]
+
+
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
+def test_infer_evaluate_and_benchmark_stay_inside(
+    backend: str, watch_library: Path, tmp_path: Path, data: Path,
+    tiny_onnx: Path, tiny_checkpoint: Path,
+) -> None:  # fmt: skip
+    model = tiny_checkpoint if backend == "torch" else tiny_onnx
+    out = tmp_path / "out"
+    chosen = ["--model", model, "--backend", backend]
+    short = ["--samples", 2, "-b", 1]
+    commands = [
+        ["infer", data / "test", *chosen, "--overlays", "--scores", "-o", out / "infer"],
+        ["evaluate", data, *chosen, "-o", out / "evaluate.json"],
+        [
+            "benchmark",
+            *chosen,
+            "--reference",
+            tiny_checkpoint,
+            *short,
+            "-o",
+            out / "benchmark.json",
+        ],
+    ]
+    words = json.dumps([[str(word) for word in words] for words in commands])
+    watched = watch(watch_library, tmp_path, "-c", COMMANDS, words)
+    assert watched.code == 0, watched.errors
+    assert watched.connections == []
+    assert watched.elsewhere == []
+    for name in ("infer/report.jsonl", "evaluate.json", "benchmark.json"):
+        assert (out / name).exists()
+
+
+def test_doctor_and_tune_stay_inside(
+    watch_library: Path, tmp_path: Path, data: Path, tiny_onnx: Path
+) -> None:
+    """Doctor imports every runtime, and tune draws with matplotlib."""
+    out = tmp_path / "out"
+    commands = [["doctor"], ["tune", data, "-m", tiny_onnx, "-o", out / "tune"]]
+    words = json.dumps([[str(word) for word in words] for words in commands])
+    watched = watch(watch_library, tmp_path, "-c", COMMANDS, words)
+    assert watched.code == 0, watched.errors
+    assert watched.connections == []
+    assert watched.elsewhere == []
+    assert any("fontlist" in path for path in watched.inside)
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_training_and_export_stay_inside(watch_library: Path, tmp_path: Path, data: Path) -> None:
+    reference = (REPOSITORY / "training" / "recipes" / "reference.toml").read_text()
+    recipe = tmp_path / "small.toml"
+    recipe.write_text(
+        reference.replace("crop = 512", "crop = 64").replace("batch = 16", "batch = 2")
+    )
+    script = f"""
+from tinyunet_deploy.cli import run
+from training.__main__ import training
+from export.__main__ import export
+data = ["--data", {str(data)!r}]
+assert run(training, ["small.toml", *data, "--output", "out/run", "--steps", "1"]) == 0
+words = ["out/run/checkpoint.safetensors", "-o", "out/a.onnx", "--precision", "fp32,fp16,int8"]
+assert run(export, [*words, *data]) == 0
+"""
+    watched = watch(watch_library, tmp_path, "-c", script)
+    assert watched.code == 0, watched.errors
+    assert watched.connections == []
+    assert watched.elsewhere == []
+
+
+def test_what_the_user_has_set_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "0")
+    monkeypatch.delenv("RAY_USAGE_STATS_ENABLED")
+    telemetry.switch_off()
+    assert os.environ["ORT_DISABLE_TELEMETRY"] == "0"
+    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"

@@ -1,0 +1,52 @@
+"""Keep the runtimes from reporting usage and from writing to the user's home.
+
+Importing this package calls :func:`switch_off`, so it comes before every runtime that the package,
+the trainer or the exporter imports. The settings hold for this process and for those it starts;
+nothing is written to opt out, and no setting of the user is overridden.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import os
+import shutil
+import sys
+import tempfile
+from typing import Final
+
+__all__ = ["SETTINGS", "private_matplotlib", "switch_off"]
+
+SETTINGS: Final = {
+    # onnxruntime 1.31 and later: a device id and an event store below $XDG_CACHE_HOME, uploads.
+    # disable_telemetry_events() comes too late: the import has made both by then.
+    "ORT_DISABLE_TELEMETRY": "1",
+    # Ray reports the cluster that it starts; the cluster that --ray names was started by others.
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+"""Environment variable -> value that switches usage reports off."""
+
+
+def switch_off() -> None:
+    """Switch off the usage reports of the runtimes that are not imported yet.
+
+    ``import openvino`` counts its use in ``~/intel`` and sends an event to a web address from a
+    forked process. It does neither where its package ``openvino_telemetry`` cannot be imported,
+    for which it has a replacement of its own.
+    """
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+
+
+@functools.cache
+def private_matplotlib() -> None:
+    """Give matplotlib a folder of this process for its font list, removed when the process ends.
+
+    Call it before matplotlib is imported, which otherwise writes to ``~/.cache`` and ``~/.config``.
+    ``MPLCONFIGDIR`` of the user is kept.
+    """
+    if "MPLCONFIGDIR" not in os.environ and "matplotlib" not in sys.modules:
+        folder = tempfile.mkdtemp(prefix="tinyunet-matplotlib-")
+        os.environ["MPLCONFIGDIR"] = folder
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
