@@ -30,7 +30,7 @@ def limits(iou_budget: float) -> list[Limit]:
     """What ``parity_limits.toml`` says of int8, with the budget as the limit of the IoU's drop."""
     return [
         replace(limit, value=iou_budget) if limit.figure == "iou_drop" else limit
-        for limit in read_limits().of("int8", "")
+        for limit in read_limits().of("int8")
     ]
 
 

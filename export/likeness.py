@@ -18,7 +18,8 @@ from tinyunet_deploy.contract import Batch, Contract, Image, Mask
 from tinyunet_deploy.data import synthetic
 from tinyunet_deploy.data.decoding import IMAGE_SUFFIXES, read_image
 from tinyunet_deploy.errors import DataError, GateFailed
-from tinyunet_deploy.quality.parity import Comparison, check_batches
+from tinyunet_deploy.quality.batch_check import check_batches
+from tinyunet_deploy.quality.comparison import ScoreComparison
 from tinyunet_deploy.quality.parity_limits import FIGURES, read_limits
 
 IMAGES: Final = 10
@@ -94,16 +95,16 @@ def compare(wanted: Batch, exported: Artifact, images: Sequence[Image]) -> dict[
     backend = ONNXRuntimeBackend(exported)
     truths = [(None, None)] * len(images)
     found = _compared(wanted, scores(backend, images), exported, truths)
-    found.batch = check_batches(backend, images[:3], 3)
-    found.check(read_limits())
-    for limit, value, holds in found.checks:
+    batch_steps = check_batches(backend, images[:3], 3).worst_steps
+    figures = {**found.figures, "batch_steps": batch_steps}
+    for limit, value, holds in read_limits().check(figures, exported.sidecar.precision):
         if not holds and exported.sidecar.precision != "int8":
             raise GateFailed(
                 exported.path,
                 f"{limit.figure} beside the checkpoint is {value:.6g}, {limit} wanted",
                 "nothing was written",
             )
-    return {"images": len(images), **_defined(found.figures)}
+    return {"images": len(images), **_defined(figures)}
 
 
 def likeness(
@@ -117,7 +118,6 @@ def likeness(
     """
     found = _compared(reference, given, artifact, truths)
     figures = {name: found.figures[name] for name in FIGURES if name in found.figures}
-    del figures["batch_steps"]  # one at a time
     ious = [float(np.mean(x)) if x else math.nan for x in (found.reference_ious, found.ious)]
     return Likeness(found.images, *ious, figures)
 
@@ -153,19 +153,10 @@ def _compared(
     given: Batch,
     artifact: Artifact,
     truths: Sequence[tuple[Mask | None, bool | None]],
-) -> Comparison:
-    sidecar = artifact.sidecar
-    found = Comparison(artifact.path, sidecar, "", "cpu")
+) -> ScoreComparison:
+    found = ScoreComparison(artifact.sidecar.threshold, artifact.sidecar.min_area)
     for (expected,), (score,), (truth, defective) in zip(reference, given, truths, strict=True):
-        found.add(
-            score,
-            expected,
-            str(found.images),
-            truth=truth,
-            defective=defective,
-            threshold=sidecar.threshold,
-            min_area=sidecar.min_area,
-        )
+        found.add(score, expected, str(found.images), truth=truth, defective=defective)
     return found
 
 

@@ -30,8 +30,10 @@ from tinyunet_deploy.contract import Batch, Contract
 from tinyunet_deploy.data.decoding import read_image
 from tinyunet_deploy.data.encoding import write_png
 from tinyunet_deploy.errors import DataError
-from tinyunet_deploy.quality.parity import Comparison, Scores, check_batches, compare
+from tinyunet_deploy.quality.batch_check import check_batches
+from tinyunet_deploy.quality.parity import ArtifactParity, run_parity
 from tinyunet_deploy.quality.parity_limits import LIMITS, Limits, read_limits
+from tinyunet_deploy.quality.stored_scores import StoredScores
 from tinyunet_deploy.testing.fake_backend import FakeBackend
 
 SIZE = 64
@@ -114,19 +116,19 @@ def station(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextlib.contextmanager
-def compared(station: Path, *models: Path, **options: Any) -> Iterator[list[Comparison]]:
-    with Scores() as scores:
-        result = compare(
+def compared(station: Path, *models: Path, **options: Any) -> Iterator[list[ArtifactParity]]:
+    with StoredScores() as scores:
+        result = run_parity(
             models or [station / "engines" / name for name in PRECISIONS.values()],
             station / "data",
             scores,
             **{"limits": read_limits(), "batch_size": 3, **options},
         )
-        yield result.comparisons
+        yield result.artifacts
 
 
 @pytest.fixture(scope="module")
-def comparisons(station: Path) -> Iterator[dict[tuple[str, str], Comparison]]:
+def comparisons(station: Path) -> Iterator[dict[tuple[str, str], ArtifactParity]]:
     with compared(station) as found:
         yield {(c.sidecar.precision, c.backend): c for c in found}
 
@@ -134,19 +136,20 @@ def comparisons(station: Path) -> Iterator[dict[tuple[str, str], Comparison]]:
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 def test_every_artifact_on_every_backend_is_green(
-    comparisons: dict[tuple[str, str], Comparison], precision: str, backend: str
+    comparisons: dict[tuple[str, str], ArtifactParity], precision: str, backend: str
 ) -> None:
     found = comparisons[precision, backend]
     assert found.skipped is None
     assert found.outcome == "green", [check for check in found.checks if not check.holds]
-    assert found.images == 6
-    assert found.histogram.sum() == 6 * SIZE * SIZE
-    assert found.union_px > 300
-    assert len(found.ious) == 3
+    comparison = found.comparison
+    assert comparison.images == 6
+    assert comparison.histogram.sum() == 6 * SIZE * SIZE
+    assert comparison.union_px > 300
+    assert len(comparison.ious) == 3
     assert found.batch is not None and found.batch.largest == 3
 
 
-def test_int8_is_really_rounded(comparisons: dict[tuple[str, str], Comparison]) -> None:
+def test_int8_is_really_rounded(comparisons: dict[tuple[str, str], ArtifactParity]) -> None:
     assert comparisons["int8", "onnxruntime"].figures["largest_steps"] > 1
     assert comparisons["fp32", "onnxruntime"].figures["largest_steps"] <= 1
 
@@ -371,7 +374,7 @@ GOOD = 'precision = "fp32"\nfigure = "flips"\nmost = 0\nreason = "so"\n'
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        ("", "holds no"),
+        ("", "it has no"),
         ("[limits]\n", "unknown key limits"),
         ("[[limit]]\n" + GOOD + "hint = 1\n", "unknown key"),
         ("[[limit]]\n" + GOOD.replace("flips", "steps"), "figure is 'steps'"),

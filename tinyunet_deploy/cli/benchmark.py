@@ -100,7 +100,7 @@ def benchmark(
     from tinyunet_deploy.files import write_atomic
     from tinyunet_deploy.host import processor_count
     from tinyunet_deploy.inspection.trace import chrome_trace
-    from tinyunet_deploy.quality.parity import find_models
+    from tinyunet_deploy.quality.parity_inputs import find_models
     from tinyunet_deploy.quality.parity_limits import LIMITS, read_limits
     from tinyunet_deploy.speed.benchmark import Effort
     from tinyunet_deploy.speed.benchmark import benchmark as measure

@@ -1,4 +1,4 @@
-"""``tinyunet parity``."""
+"""``tinyunet parity``: compare artifacts with the network they were made from."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tinyunet_deploy.cli.options import (
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from tinyunet_deploy.quality.parity import Comparison, Parity
+    from tinyunet_deploy.quality.parity import ArtifactParity, Parity
 
 
 @click.command()
@@ -38,7 +38,11 @@ if TYPE_CHECKING:
     help="Images per call, and the batch that is verified.",
 )
 @workers_option
-@click.option("--explain", is_flag=True, help="Find the first stage at which each one parts.")
+@click.option(
+    "--explain",
+    is_flag=True,
+    help="Find the first stage at which each artifact differs from the reference.",
+)
 @click.option(
     "--record",
     is_flag=True,
@@ -69,29 +73,30 @@ def parity(
     output: Path | None,
     style: str,
 ) -> int:
-    """Hold models against the network they came from.
+    """Compare models with the network they were made from.
 
-    Artifacts on all backends are compared with the network in PyTorch on the images of DATA.
-    DATA is a labelled data set, of which the held-out images are taken, or a folder of images.
-    What cannot run here is listed as skipped. Exit 6 when a limit is broken.
+    Runs every artifact on every backend and compares its scores with the network in PyTorch. DATA
+    is a labelled data set, whose held-out images are used, or any folder of images. What cannot
+    run here is listed as skipped. Exit code 6 if a limit is broken.
     """
     from rich.console import Console
     from rich.progress import Progress
 
     from tinyunet_deploy.artifacts.sidecar import DEFAULT_ONNX
-    from tinyunet_deploy.errors import GateFailed, RuntimeUnavailable
     from tinyunet_deploy.host import processor_count
-    from tinyunet_deploy.quality.parity import Scores, compare, find_models, record_batches
+    from tinyunet_deploy.quality.parity import record_batches, require_green, run_parity
+    from tinyunet_deploy.quality.parity_inputs import find_models
     from tinyunet_deploy.quality.parity_limits import LIMITS, read_limits
-    from tinyunet_deploy.quality.parity_report import as_json, write_report
+    from tinyunet_deploy.quality.parity_report import parity_json, write_parity_report
+    from tinyunet_deploy.quality.stored_scores import StoredScores
 
     limits = read_limits(limits_file or LIMITS)
     with (
-        Scores() as scores,
+        StoredScores() as scores,
         Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar,
     ):
         task = bar.add_task("", total=None)
-        result = compare(
+        result = run_parity(
             find_models(models or (DEFAULT_ONNX,)),
             data,
             scores,
@@ -104,29 +109,21 @@ def parity(
             min_area=min_area,
             batch_size=batch_size,
             workers=workers or processor_count(),
-            explain=explain,
-            progress=lambda what, count: bar.update(task, description=what, advance=count),
+            with_explanation=explain,
+            progress=lambda name, count: bar.update(task, description=name, advance=count),
         )
         if output is not None:
             output.mkdir(parents=True, exist_ok=True)
-            write_report(result, output)
+            write_parity_report(result, output)
     if style == "json":
-        click.echo(as_json(result), nl=False)
+        click.echo(parity_json(result), nl=False)
     else:
         _print(result)
     for error in result.skipped_images[:10]:
         click.echo(f"skipped: {error}", err=True)
     if len(result.skipped_images) > 10:
         click.echo(f"skipped: {len(result.skipped_images) - 10} more images", err=True)
-    if all(found.outcome == "skipped" for found in result.comparisons):
-        raise RuntimeUnavailable(data, "nothing could be compared", "each has its reason above")
-    if result.broken:
-        found, check = result.broken[0]
-        raise GateFailed(
-            found.model,
-            f"{check.limit.figure} on {found.backend} is {check.value:.6g}, {check.limit} wanted",
-            f"{len(result.broken)} broken in all; {check.limit.reason}",
-        )
+    require_green(result)
     if record:
         for model, batch in record_batches(result).items():
             click.echo(f"{model}: batches up to {batch} are verified and recorded", err=True)
@@ -139,26 +136,26 @@ def _print(result: Parity) -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=120)
-    truth = sum(part.item is not None for part in result.parts)
+    has_truth = any(image.item is not None for image in result.images)
     console.print(
         f"reference {result.reference.name} on {result.reference_backend}, "
-        f"{len(result.parts)} images of {result.folder}"
-        f"{'' if truth else ' without truth'}, "
+        f"{len(result.images)} images of {result.folder}"
+        f"{'' if has_truth else ' without truth'}, "
         f"threshold {result.threshold:g}, min_area {result.min_area} px",
         highlight=False,
         markup=False,
         soft_wrap=True,
     )
     console.print(_table(result))
-    for found in result.comparisons:
-        if found.skipped is not None:
-            text = f"skipped: {found.model.name} on {found.backend}: {found.skipped}"
-            console.print(text, highlight=False, markup=False, soft_wrap=True)
-        for flip in found.flips[:5]:
-            text = f"flipped: {found.model.name} on {found.backend}: {flip.name} "
-            text += f"{flip.reference} -> {flip.verdict}, {_kind(flip.defective)}"
-            console.print(text, highlight=False, markup=False, soft_wrap=True)
-    if any(found.explanation for found in result.comparisons):
+    for artifact in result.artifacts:
+        name = f"{artifact.model.name} on {artifact.backend}"
+        lines = [f"skipped: {name}: {artifact.skipped}"] if artifact.skipped is not None else []
+        for flip in artifact.comparison.flips[:5]:
+            kind = "a defective part" if flip.defective else "a good part"
+            lines.append(f"flipped: {name}: {flip.name} {flip.reference} -> {flip.verdict}, {kind}")
+        for line in lines:
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+    if any(artifact.explanation for artifact in result.artifacts):
         console.print(_stages(result))
 
 
@@ -179,59 +176,54 @@ def _table(result: Parity) -> Table:
     for name in ("steps", "agreement", "pixels\nflipped", "parts", "iou\nchange", "batch"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
-    for found in result.comparisons:
-        where = found.backend + ("" if found.device == "cpu" else f"\n{found.device}")
-        table.add_row(found.model.name, where, *_cells(found), _outcome(found))
+    for artifact in result.artifacts:
+        where = artifact.backend + ("" if artifact.device == "cpu" else f"\n{artifact.device}")
+        table.add_row(artifact.model.name, where, *_cells(artifact), _outcome(artifact))
     return table
 
 
-def _cells(found: Comparison) -> list[str]:
-    if found.skipped is not None:
+def _cells(artifact: ArtifactParity) -> list[str]:
+    if artifact.skipped is not None:
         return ["-"] * 6
-    figures = found.figures
-    batch = found.batch
+    figures, comparison, batch = artifact.figures, artifact.comparison, artifact.batch
     change = 0.0 - figures["iou_drop"]
     return [
         f"{figures['largest_steps']} / {figures['p999_steps']}",
         f"{math.floor(figures['agreement'] * 1e5) / 1e5:.5f}",
-        f"{found.flipped_near} / {found.flipped_far}",
+        f"{comparison.flipped_near} / {comparison.flipped_far}",
         f"{figures['flips_defective']} / {figures['new_alarms']:+d}",
         "-" if math.isnan(change) else f"{change:+.4f}",
         f"{batch.largest}: {figures['batch_steps']:g}" if batch else "-",
     ]
 
 
-def _outcome(found: Comparison) -> str:
+def _outcome(artifact: ArtifactParity) -> str:
     colors = {"green": "green", "red": "bold red"}
-    return f"[{colors.get(found.outcome, 'yellow')}]{found.outcome}[/]"
+    return f"[{colors.get(artifact.outcome, 'yellow')}]{artifact.outcome}[/]"
 
 
 def _stages(result: Parity) -> Table:
     from rich import box
     from rich.table import Table
 
-    from tinyunet_deploy.quality.parity import STAGES
+    from tinyunet_deploy.quality.parity_stages import STAGES
 
     table = Table(
-        title="where they part, on the image on which each is worst",
+        title="stage by stage, on the image where each artifact differs most",
         title_justify="left",
         box=box.SIMPLE_HEAD,
         padding=(0, 0, 0, 1),
     )
-    for name in ("model", "backend", *STAGES, "parts at"):
+    for name in ("model", "backend", *STAGES, "differs from"):
         table.add_column(name, overflow="fold")
-    for found in result.comparisons:
-        explained = found.explanation
-        if explained is None:
+    for artifact in result.artifacts:
+        explanation = artifact.explanation
+        if explanation is None:
             continue
         cells = [
             "-" if stage.difference is None else f"{stage.difference:.3g}"
-            for stage in explained.stages
+            for stage in explanation.stages
         ]
-        first = explained.first.stage if explained.first else "nowhere"
-        table.add_row(found.model.name, found.backend, *cells, first)
+        first = explanation.first.stage if explanation.first else "nowhere"
+        table.add_row(artifact.model.name, artifact.backend, *cells, first)
     return table
-
-
-def _kind(defective: bool) -> str:
-    return "a defective part" if defective else "a good part"

@@ -1,20 +1,25 @@
-"""How far an artifact may be from its reference: ``parity_limits.toml``, read strictly."""
+"""Limits on how far an artifact may be from its reference, read from ``parity_limits.toml``."""
 
 from __future__ import annotations
 
 import math
 import tomllib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 from tinyunet_deploy.artifacts.sidecar import Precision
 from tinyunet_deploy.backends.registry import BACKENDS
 from tinyunet_deploy.errors import DataError
 from tinyunet_deploy.files import read_regular
 
+__all__ = ["FIGURES", "LIMITS", "Limit", "LimitCheck", "Limits", "outcome_of", "read_limits"]
+
 LIMITS: Final = Path(__file__).parent / "parity_limits.toml"
+"""The limits that come with the package."""
 MAX_BYTES: Final = 1024 * 1024
+"""Largest file of limits that is read."""
 
 FIGURES: Final[dict[str, Literal["most", "least"]]] = {
     "flips_defective": "most",
@@ -28,12 +33,14 @@ FIGURES: Final[dict[str, Literal["most", "least"]]] = {
     "golden_mean_steps": "most",
     "golden_largest_steps": "most",
 }
-"""Figure that can be limited -> the side on which it is; the gravest first."""
+"""Figure that can be limited -> whether the limit is an upper or a lower one; gravest first."""
+
+Outcome = Literal["green", "red", "no limits"]
 
 
 @dataclass(frozen=True)
 class Limit:
-    """One limit and why it is what it is."""
+    """One limit and the reason for its value."""
 
     precision: Precision
     figure: str
@@ -41,14 +48,22 @@ class Limit:
     value: float
     reason: str
     backend: str | None = None
-    """A key of ``BACKENDS``; None for all that have no limit of their own."""
+    """A key of ``BACKENDS``; None for every backend without a limit of its own."""
 
     def holds(self, value: float) -> bool:
-        """Whether a figure keeps the limit."""
+        """Return whether a figure keeps the limit; NaN does not."""
         return value <= self.value if FIGURES[self.figure] == "most" else value >= self.value
 
     def __str__(self) -> str:
         return f"{'<=' if FIGURES[self.figure] == 'most' else '>='} {self.value:g}"
+
+
+class LimitCheck(NamedTuple):
+    """A figure beside its limit."""
+
+    limit: Limit
+    value: float
+    holds: bool
 
 
 @dataclass(frozen=True)
@@ -57,8 +72,12 @@ class Limits:
 
     limits: tuple[Limit, ...]
 
-    def of(self, precision: str, backend: str) -> list[Limit]:
-        """The limits of a precision on a backend, the gravest figure first."""
+    def of(self, precision: Precision, backend: str | None = None) -> list[Limit]:
+        """List the limits of a precision on a backend, the gravest figure first.
+
+        Args:
+            backend: its own limits replace the common ones; None for the common ones.
+        """
         chosen = {}
         for own in (None, backend):
             for limit in self.limits:
@@ -66,31 +85,49 @@ class Limits:
                     chosen[limit.figure] = limit
         return [chosen[figure] for figure in FIGURES if figure in chosen]
 
+    def check(
+        self, figures: Mapping[str, float], precision: Precision, backend: str | None = None
+    ) -> list[LimitCheck]:
+        """Check every limited figure, the gravest first; missing figures and NaN are left out."""
+        return [
+            LimitCheck(limit, value, limit.holds(value))
+            for limit in self.of(precision, backend)
+            if not math.isnan(value := figures.get(limit.figure, math.nan))
+        ]
+
+
+def outcome_of(checks: Sequence[LimitCheck]) -> Outcome:
+    """Return ``green``, ``red`` if a limit is broken, or ``no limits`` if none applies."""
+    if not checks:
+        return "no limits"
+    return "green" if all(check.holds for check in checks) else "red"
+
 
 def read_limits(path: Path = LIMITS) -> Limits:
-    """The limits of a TOML file; those that come with the package unless another is given.
+    """Read a TOML file of limits, by default the one that comes with the package.
 
-    The file holds ``[[limit]]`` tables with ``precision``, ``figure``, ``most`` or ``least``,
-    ``reason`` and, if the limit is that of one backend alone, ``backend``.
+    The file has ``[[limit]]`` tables with ``precision``, ``figure``, ``most`` or ``least``,
+    ``reason`` and, for a limit of one backend only, ``backend``.
 
     Raises:
-        DataError: missing, no TOML, an unknown key or value, a limit that is there twice, or none.
+        DataError: the file is missing or not TOML, has an unknown key or value, gives the same
+            limit twice, or has no limits.
     """
     try:
         fields = tomllib.loads(read_regular(path, limit=MAX_BYTES).decode("utf-8"))
         unknown = sorted(fields.keys() - {"limit"})
         if unknown:
-            raise ValueError(f"unknown key {unknown[0]}; known is [[limit]]")
+            raise ValueError(f"unknown key {unknown[0]}; only [[limit]] is known")
         tables = fields.get("limit", [])
         if not isinstance(tables, list) or not tables:
-            raise ValueError("holds no [[limit]]")
+            raise ValueError("it has no [[limit]]")
         limits = tuple(_limit(table) for table in tables)
         if len({(x.precision, x.backend, x.figure) for x in limits}) < len(limits):
-            raise ValueError("the same limit is there twice")
+            raise ValueError("it gives the same limit twice")
     except OSError as error:
         raise DataError(path, f"cannot be read: {error.strerror}") from error
     except (ValueError, OverflowError, RecursionError) as error:
-        raise DataError(path, f"is no valid file of limits: {error}") from error
+        raise DataError(path, f"is not a valid file of limits: {error}") from error
     return Limits(limits)
 
 

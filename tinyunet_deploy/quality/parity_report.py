@@ -1,10 +1,11 @@
-"""What a parity run leaves: ``parity.json``, ``parity.xml`` for CI, and pictures of the worst."""
+"""Write the files of a parity run: ``parity.json``, ``parity.xml`` for CI, the worst images."""
 
 from __future__ import annotations
 
 import json
 import re
 import xml.etree.ElementTree as ET
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,13 +19,18 @@ from tinyunet_deploy.data.decoding import read_image
 from tinyunet_deploy.data.encoding import encode_png
 from tinyunet_deploy.files import json_value, write_atomic
 from tinyunet_deploy.host import describe_machine
-from tinyunet_deploy.quality.parity import NEAR_STEPS, STAGES, Comparison, Parity
+from tinyunet_deploy.quality.comparison import NEAR_STEPS
+from tinyunet_deploy.quality.parity import ArtifactParity, Parity
+from tinyunet_deploy.quality.parity_stages import STAGES
+
+__all__ = ["draw_difference", "parity_json", "parity_junit", "write_parity_report"]
 
 SCHEMA_VERSION: Final = 1
+"""Version of the fields of ``parity.json``."""
 
 
-def as_json(parity: Parity) -> str:
-    """The text of ``parity.json``."""
+def parity_json(parity: Parity) -> str:
+    """Return the text of ``parity.json``."""
     fields = {
         "schema_version": SCHEMA_VERSION,
         "tinyunet_deploy": __version__,
@@ -36,9 +42,9 @@ def as_json(parity: Parity) -> str:
             "versions": parity.reference_versions,
         },
         "data": parity.folder.resolve().name,
-        "images": len(parity.parts),
-        "defective": sum(bool(part.item and part.item.defective) for part in parity.parts),
-        "truth": any(part.item is not None for part in parity.parts),
+        "images": len(parity.images),
+        "defective": sum(bool(image.defective) for image in parity.images),
+        "truth": any(image.item is not None for image in parity.images),
         "skipped": [
             {"name": Path(error.where).name, "reason": error.reason, "what": error.what}
             for error in parity.skipped_images
@@ -47,32 +53,32 @@ def as_json(parity: Parity) -> str:
         "min_area_px": parity.min_area,
         "near_steps": NEAR_STEPS,
         "stage_tolerances": STAGES,
-        "comparisons": [_comparison(parity, found) for found in parity.comparisons],
+        "comparisons": [_artifact_fields(parity, artifact) for artifact in parity.artifacts],
     }
     return json.dumps(json_value(fields), indent=2, allow_nan=False) + "\n"
 
 
-def as_junit(parity: Parity) -> bytes:
-    """JUnit XML: a suite for each artifact on each backend, a case for each limit."""
+def parity_junit(parity: Parity) -> bytes:
+    """Return JUnit XML: a suite for each artifact on each backend, a case for each limit."""
     suites = ET.Element("testsuites", name="parity")
-    for found in parity.comparisons:
-        name = f"{found.model.name} on {found.backend} {found.device}"
-        cases = [] if found.skipped is not None else found.checks
-        failures = sum(not check.holds for check in cases)
+    for artifact in parity.artifacts:
+        name = f"{artifact.model.name} on {artifact.backend} {artifact.device}"
+        checks = [] if artifact.skipped is not None else artifact.checks
+        failures = sum(not check.holds for check in checks)
         suite = ET.SubElement(
             suites,
             "testsuite",
             name=name,
-            tests=str(max(len(cases), 1)),
+            tests=str(max(len(checks), 1)),
             failures=str(failures),
             errors="0",
-            skipped=str(int(not cases)),
+            skipped=str(int(not checks)),
         )
-        if not cases:
+        if not checks:
             case = ET.SubElement(suite, "testcase", classname=name, name="runs")
-            reason = found.skipped or f"no limit for {found.sidecar.precision}"
+            reason = artifact.skipped or f"no limit for {artifact.sidecar.precision}"
             ET.SubElement(case, "skipped", message=_printable(reason))
-        for check in cases:
+        for check in checks:
             case = ET.SubElement(suite, "testcase", classname=name, name=check.limit.figure)
             if not check.holds:
                 message = f"{check.limit.figure} is {check.value:.6g}, {check.limit} wanted"
@@ -83,7 +89,7 @@ def as_junit(parity: Parity) -> bytes:
     return text + b"\n"
 
 
-def write_report(parity: Parity, output: Path) -> None:
+def write_parity_report(parity: Parity, output: Path) -> None:
     """Write ``parity.json``, ``parity.xml`` and ``worst/*.png`` under ``output``.
 
     Raises:
@@ -91,25 +97,31 @@ def write_report(parity: Parity, output: Path) -> None:
     """
     pictures = output / "worst"
     pictures.mkdir(parents=True, exist_ok=True)
-    for found in parity.comparisons:
-        for rank, worst in enumerate(sorted(found.worst, reverse=True), start=1):
-            part = parity.parts[worst.part]
-            name = re.sub("[^A-Za-z0-9.-]+", "-", part.name)
-            path = pictures / f"{found.model.name}-{found.backend}-{rank}-{name}.png"
-            image, expected = read_image(part.path), parity.scores[worst.part]
+    for artifact in parity.artifacts:
+        for rank, worst in enumerate(sorted(artifact.comparison.worst, reverse=True), start=1):
+            compared = parity.images[worst.image_index]
+            name = re.sub("[^A-Za-z0-9.-]+", "-", compared.name)
+            path = pictures / f"{artifact.model.name}-{artifact.backend}-{rank}-{name}.png"
+            image, expected = read_image(compared.path), parity.scores[worst.image_index]
             picture = draw_difference(image, expected, worst.score, parity.threshold)
             write_atomic(path, encode_png(picture))
-    write_atomic(output / "parity.xml", as_junit(parity), durable=True)
-    write_atomic(output / "parity.json", as_json(parity).encode(), durable=True)
+    write_atomic(output / "parity.xml", parity_junit(parity), durable=True)
+    write_atomic(output / "parity.json", parity_json(parity).encode(), durable=True)
 
 
 def draw_difference(
     image: Image, expected: Score, score: Score, threshold: float
 ) -> NDArray[np.uint8]:
-    """The reference's mask, the other mask, and their difference on the darkened image.
+    """Draw the reference's mask, the artifact's mask, and their difference on the darkened image.
 
-    In the third, red is only in the reference's mask and green only in the other; where the masks
-    are the same, blue says that the scores are not, the brighter the further.
+    In the third picture, red pixels are only in the reference's mask and green ones only in the
+    artifact's. Where the masks agree, brighter blue means a larger difference of the scores.
+
+    Args:
+        image: uint8 [H, W].
+        expected: uint8 [H, W], the reference's score.
+        score: uint8 [H, W], the artifact's.
+        threshold: probability above which a pixel is a defect.
 
     Returns:
         uint8 [H, 3 W + 16, 3], BGR.
@@ -125,43 +137,41 @@ def draw_difference(
     return np.hstack([first, gap, second, gap, np.asarray(third, np.uint8)]).astype(np.uint8)
 
 
-def _comparison(parity: Parity, found: Comparison) -> dict[str, Any]:
+def _artifact_fields(parity: Parity, artifact: ArtifactParity) -> dict[str, Any]:
     fields: dict[str, Any] = {
-        "model": found.model.name,
-        "sha256": found.sidecar.sha256,
-        "precision": found.sidecar.precision,
-        "backend": found.backend,
-        "device": found.device,
-        "outcome": found.outcome,
+        "model": artifact.model.name,
+        "sha256": artifact.sidecar.sha256,
+        "precision": artifact.sidecar.precision,
+        "backend": artifact.backend,
+        "device": artifact.device,
+        "outcome": artifact.outcome,
     }
-    if found.skipped is not None:
-        return {**fields, "skipped": found.skipped}
-    explained = found.explanation
+    if artifact.skipped is not None:
+        return {**fields, "skipped": artifact.skipped}
+    comparison, explanation, batch = artifact.comparison, artifact.explanation, artifact.batch
     return {
         **fields,
-        "versions": found.versions,
-        **found.figures,
-        "least_agreement_of_an_image": found.least_agreement,
-        "flipped_near_px": found.flipped_near,
-        "flipped_far_px": found.flipped_far,
-        "intersection_px": found.intersection_px,
-        "union_px": found.union_px,
-        "histogram_of_steps_px": np.trim_zeros(found.histogram, "b").tolist(),
-        "iou_defective": float(np.mean(found.ious)) if found.ious else None,
-        "iou_defective_of_reference": (
-            float(np.mean(found.reference_ious)) if found.reference_ious else None
-        ),
-        "flipped_parts": [flip._asdict() for flip in found.flips],
-        "batches": found.batch and {"sizes": found.batch.sizes, "steps": found.batch.steps},
+        "versions": artifact.versions,
+        **artifact.figures,
+        "least_agreement_of_an_image": comparison.least_agreement,
+        "flipped_near_px": comparison.flipped_near,
+        "flipped_far_px": comparison.flipped_far,
+        "intersection_px": comparison.intersection_px,
+        "union_px": comparison.union_px,
+        "histogram_of_steps_px": np.trim_zeros(comparison.histogram, "b").tolist(),
+        "iou_defective": _mean(comparison.ious),
+        "iou_defective_of_reference": _mean(comparison.reference_ious),
+        "flipped_parts": [flip._asdict() for flip in comparison.flips],
+        "batches": batch and {"sizes": batch.sizes, "steps": batch.steps},
         "worst": [
-            {"name": parity.parts[worst.part].name, "flipped_px": worst.flipped_px}
-            for worst in sorted(found.worst, reverse=True)
+            {"name": parity.images[worst.image_index].name, "flipped_px": worst.flipped_px}
+            for worst in sorted(comparison.worst, reverse=True)
         ],
-        "explanation": explained
+        "explanation": explanation
         and {
-            "name": explained.name,
-            "first": explained.first and explained.first.stage,
-            "largest_difference": {stage.stage: stage.difference for stage in explained.stages},
+            "name": explanation.name,
+            "first": explanation.first and explanation.first.stage,
+            "largest_difference": {stage.stage: stage.difference for stage in explanation.stages},
         },
         "checks": [
             {
@@ -171,11 +181,15 @@ def _comparison(parity: Parity, found: Comparison) -> dict[str, Any]:
                 "holds": check.holds,
                 "reason": check.limit.reason,
             }
-            for check in found.checks
+            for check in artifact.checks
         ],
     }
 
 
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if values else None
+
+
 def _printable(text: str) -> str:
-    """XML has no way to write control characters."""
+    """Replace control characters, which XML cannot contain."""
     return re.sub(r"[\x00-\x1f\x7f\ud800-\udfff\ufffe\uffff]", "?", text)

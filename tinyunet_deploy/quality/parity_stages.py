@@ -1,8 +1,10 @@
-"""What lies between image and score, to find the stage at which two backends part."""
+"""Find the first stage between image and mask at which two backends differ."""
 
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -10,23 +12,101 @@ from numpy.typing import NDArray
 
 from tinyunet_deploy.artifacts.sidecar import Artifact
 from tinyunet_deploy.backends.base import Backend
-from tinyunet_deploy.contract import INT8_GREY, OUTPUT_NAME, Batch
+from tinyunet_deploy.contract import INT8_GREY, OUTPUT_NAME, Batch, defect_mask
+from tinyunet_deploy.data.decoding import read_image
 from tinyunet_deploy.errors import RuntimeUnavailable
 
+__all__ = ["STAGES", "Explanation", "StageDifference", "explain", "stage_values"]
+
+STAGES: Final = {
+    "decoded bytes": 0.0,
+    "graph input": 1e-3,
+    "logits": 4 / 255,
+    "score": 1.0,
+    "mask": 0.0,
+}
+"""Stage -> largest difference at which two backends still agree.
+
+Graph input: twice the rounding of float16 in [-1, 1]. Logits: what moves a score by one step, as
+the slope of the sigmoid is at most 1/4. Score: one step. Mask: pixels.
+"""
 _WITHOUT_EFFECT: Final = {"Cast", "QuantizeLinear", "DequantizeLinear"}
 
 
-def stages(backend: Backend, image: Batch) -> dict[str, NDArray[np.float32]]:
-    """What goes into the first convolution and into the sigmoid.
+@dataclass(frozen=True)
+class StageDifference:
+    """Difference between two backends at one stage."""
 
-    An ONNX file is cut there and run by the same backend; a plan cannot be cut. What goes into
-    the first convolution of an int8 file is given as what that stands for in the network.
+    stage: str
+    """A key of :data:`STAGES`."""
+    difference: float | None
+    """Largest absolute difference, or for the mask the number of pixels; None if this runtime does
+    not show the stage."""
+
+    @property
+    def exceeds_rounding(self) -> bool:
+        """Whether the difference is more than rounding; NaN is."""
+        return self.difference is not None and not self.difference <= STAGES[self.stage]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Differences between a backend and the reference at every stage, on one image."""
+
+    name: str
+    """Name of the image."""
+    stages: tuple[StageDifference, ...]
+
+    @property
+    def first(self) -> StageDifference | None:
+        """First stage with more than rounding; None if there is none."""
+        return next((stage for stage in self.stages if stage.exceeds_rounding), None)
+
+
+def explain(
+    path: Path, name: str, threshold: float, reference: Backend, backend: Backend
+) -> Explanation:
+    """Compare a backend with the reference stage by stage on one image file.
+
+    Args:
+        name: how the explanation calls the image.
+        threshold: probability above which a pixel is a defect.
+    """
+    differences = []
+    values: list[dict[str, NDArray[np.generic]]] = []
+    for runner in (reference, backend):
+        image = read_image(path)[None, None]
+        score = runner.score_alone(image)
+        values.append(
+            {
+                "decoded bytes": image,
+                **stage_values(runner, image),
+                "score": score,
+                "mask": defect_mask(score, threshold),
+            }
+        )
+    for stage in STAGES:
+        if stage not in values[0] or stage not in values[1]:
+            differences.append(StageDifference(stage, None))
+            continue
+        first, second = (by_stage[stage].astype(np.float64) for by_stage in values)
+        apart = np.abs(first - second)
+        difference = float((apart > 0).sum() if stage == "mask" else apart.max())
+        differences.append(StageDifference(stage, difference))
+    return Explanation(name, tuple(differences))
+
+
+def stage_values(backend: Backend, image: Batch) -> dict[str, NDArray[np.float32]]:
+    """Return the inputs of the first convolution and of the sigmoid.
+
+    An ONNX file is cut there and run by the same backend; a plan cannot be cut. The input of the
+    first convolution of an int8 file is converted to the normalised grey value that it stands for.
 
     Args:
         image: uint8 [N, 1, H, W].
 
     Returns:
-        ``graph input`` and ``logits``, each float32 [N, 1, H, W], as far as they can be had.
+        ``graph input`` and ``logits``, each float32 [N, 1, H, W], where available.
     """
     kind = backend.artifact.sidecar.kind
     if kind == "checkpoint":
@@ -57,7 +137,7 @@ def _of_onnx(backend: Backend, image: Batch) -> dict[str, NDArray[np.float32]]:
         ) from error
     model = onnx.load_from_string(backend.artifact.data)
     producers = {name: node for node in model.graph.node for name in node.output}
-    found = {}
+    values = {}
     for stage, op_type in (("graph input", "Conv"), ("logits", "Sigmoid")):
         node = next((node for node in model.graph.node if node.op_type == op_type), None)
         if node is None:
@@ -68,14 +148,15 @@ def _of_onnx(backend: Backend, image: Batch) -> dict[str, NDArray[np.float32]]:
         data = _ending_at(model, tensor)
         artifact = dataclasses.replace(backend.artifact, data=data)
         with type(backend)(artifact, backend.device) as cut:
-            found[stage] = cut._run(image).score.astype(np.float32)  # no score: run refuses it
+            # Not run(): that would refuse an output that is not a score.
+            values[stage] = cut._run(image).score.astype(np.float32)
         if stage == "graph input" and artifact.sidecar.precision == "int8":
-            found[stage] = (found[stage] + INT8_GREY) / 127.5 - 1.0
-    return found
+            values[stage] = (values[stage] + INT8_GREY) / 127.5 - 1.0
+    return values
 
 
 def _ending_at(model: Any, tensor: str) -> bytes:
-    """The same graph, whose one output is that tensor, as float32 and under the output's name."""
+    """Cut a graph at a tensor, which becomes its only output, float32, under the output's name."""
     import onnx
 
     cut = onnx.ModelProto()

@@ -20,7 +20,7 @@ from typing import Final
 
 import numpy as np
 
-from tinyunet_deploy.artifacts.sidecar import Artifact, kind_of, lineage, read_artifact
+from tinyunet_deploy.artifacts.sidecar import Artifact, Sidecar, kind_of, lineage, read_artifact
 from tinyunet_deploy.backends.base import Backend
 from tinyunet_deploy.backends.registry import BACKENDS, open_backend
 from tinyunet_deploy.contract import Batch
@@ -32,15 +32,11 @@ from tinyunet_deploy.host import describe_machine
 from tinyunet_deploy.inspection.defects import find_defects, verdict
 from tinyunet_deploy.inspection.pipeline import common_root, infer, score_images, walk_images
 from tinyunet_deploy.inspection.trace import Trace
-from tinyunet_deploy.quality.parity import (
-    Comparison,
-    Part,
-    Scores,
-    candidates,
-    find_parts,
-    find_reference,
-)
-from tinyunet_deploy.quality.parity_limits import Limits
+from tinyunet_deploy.quality.comparison import ScoreComparison
+from tinyunet_deploy.quality.parity import backends_and_devices
+from tinyunet_deploy.quality.parity_inputs import ComparedImage, find_images, find_reference
+from tinyunet_deploy.quality.parity_limits import Limits, outcome_of
+from tinyunet_deploy.quality.stored_scores import StoredScores
 from tinyunet_deploy.speed.benchmark_result import (
     PERCENTILE_FORMULA,
     Benchmark,
@@ -93,8 +89,8 @@ class Effort:
 class _Subject:
     """The images, and what the reference says of them."""
 
-    parts: list[Part]
-    scores: Scores
+    parts: list[ComparedImage]
+    scores: StoredScores
     threshold: float
     min_area: int
 
@@ -102,9 +98,9 @@ class _Subject:
 class _Watch:
     """Holds each image's first answer against the reference's, and any later one that differs."""
 
-    def __init__(self, subject: _Subject, found: Comparison) -> None:
+    def __init__(self, subject: _Subject) -> None:
         self._subject = subject
-        self._found = found
+        self._comparison = ScoreComparison(subject.threshold, subject.min_area)
         self._seen: dict[int, int] = {}
         """Image -> checksum of its first answer."""
         self._answers = 0
@@ -118,26 +114,24 @@ class _Watch:
             if self._seen.setdefault(index, -1) != checksum:
                 self._seen[index] = checksum
                 part = subject.parts[index]
-                self._found.add(
+                self._comparison.add(
                     answer,
                     subject.scores[index],
                     part.name,
                     truth=part.truth(answer),
-                    defective=None if part.item is None else part.item.defective,
-                    threshold=subject.threshold,
-                    min_area=subject.min_area,
+                    defective=part.defective,
                 )
 
-    def result(self, limits: Limits) -> OutputCheck:
-        """Hold the figures of all that was taken against the limits."""
-        self._found.check(limits)
+    def result(self, limits: Limits, sidecar: Sidecar, backend: str) -> OutputCheck:
+        """Check the figures of all answers against the limits of the precision and backend."""
+        figures = {name: float(value) for name, value in self._comparison.figures.items()}
+        checks = limits.check(figures, sidecar.precision, backend)
         broken = tuple(
             BrokenLimit(check.limit.figure, check.value, str(check.limit), check.limit.reason)
-            for check in self._found.checks
+            for check in checks
             if not check.holds
         )
-        figures = {name: float(value) for name, value in self._found.figures.items()}
-        return OutputCheck(self._found.outcome, len(self._seen), self._answers, figures, broken)
+        return OutputCheck(outcome_of(checks), len(self._seen), self._answers, figures, broken)
 
 
 def benchmark(
@@ -205,7 +199,7 @@ def benchmark(
     tables: list[StageTable] = []
     traces: list[tuple[str, Trace]] = []
     with contextlib.ExitStack() as stack:
-        scores = stack.enter_context(Scores())
+        scores = stack.enter_context(StoredScores())
         if sources:
             parts, folder = _find_parts(sources), common_root(sources).name
         else:
@@ -219,7 +213,7 @@ def benchmark(
             subject, taken = _ask(judge, parts, scores, workers)
             about = _describe(judge)
         for model in artifacts:
-            for name, device in candidates(model, backends, devices):
+            for name, device in backends_and_devices(model, backends, devices):
                 refused = []
                 for batch_size in batch_sizes:
                     what = f"{model.name} on {name}, batch {batch_size}"
@@ -274,17 +268,20 @@ def measure_ceilings(device: str) -> Iterator[tuple[str, Ceiling | TinyUNetError
 # --- what it is measured on ---------------------------------------------------------------------
 
 
-def _find_parts(sources: Sequence[Path]) -> list[Part]:
+def _find_parts(sources: Sequence[Path]) -> list[ComparedImage]:
     if len(sources) == 1 and sources[0].is_dir():
-        return find_parts(sources[0])
+        return find_images(sources[0])
     root = common_root(sources)
-    parts = [Part(path, path.relative_to(root).as_posix(), None) for path in walk_images(sources)]
+    parts = [
+        ComparedImage(path, path.relative_to(root).as_posix(), None)
+        for path in walk_images(sources)
+    ]
     if not parts:
         raise DataError(root, "holds no image")
     return parts
 
 
-def _synthesize(folder: Path, size: tuple[int, int], count: int) -> list[Part]:
+def _synthesize(folder: Path, size: tuple[int, int], count: int) -> list[ComparedImage]:
     """Image files of all classes in turn, every other one defective."""
     height, width = size
     parts = []
@@ -293,12 +290,12 @@ def _synthesize(folder: Path, size: tuple[int, int], count: int) -> list[Part]:
         drawn = synthetic.sample(class_id, index, defective=index % 2 == 1, size=max(size))
         path = folder / f"{index:04}.png"
         write_png(path, np.ascontiguousarray(drawn.image[:height, :width]))
-        parts.append(Part(path, path.name, None))
+        parts.append(ComparedImage(path, path.name, None))
     return parts
 
 
 def _ask(
-    judge: Backend, parts: Sequence[Part], scores: Scores, workers: int
+    judge: Backend, parts: Sequence[ComparedImage], scores: StoredScores, workers: int
 ) -> tuple[_Subject, Images]:
     """Score the images with the reference, and look at what they are."""
     usable, errors = [], []
@@ -397,7 +394,7 @@ class _Row:
                     "tinyunet parity -b N --record verifies larger ones",
                 )
             sidecar = backend.artifact.sidecar
-            watch = _Watch(self.subject, Comparison(self.model, sidecar, self.name, self.device))
+            watch = _Watch(self.subject)
             first = _images(self.subject, self._request(0))
             started = time.perf_counter()
             score = backend.run(first).score
@@ -437,7 +434,7 @@ class _Row:
                 call=Series(tuple(call)),
                 end_to_end=Series(tuple(end_to_end)),
                 throughput=throughput,
-                check=watch.result(limits),
+                check=watch.result(limits, sidecar, self.name),
                 clocks_before=before,
                 clocks_after=after,
                 roofline=bound,

@@ -32,7 +32,11 @@ from tinyunet_deploy.data.layouts.listing import (
 from tinyunet_deploy.data.layouts.released import read_released, released_classes
 from tinyunet_deploy.errors import DataError
 
-__all__ = ["read_dataset"]
+__all__ = ["UnknownLayout", "read_dataset"]
+
+
+class UnknownLayout(DataError):
+    """A folder in none of the layouts; it may still contain images."""
 
 
 def read_dataset(
@@ -47,8 +51,9 @@ def read_dataset(
         split: list only this one; None lists both.
 
     Raises:
-        DataError: the layout is unknown, a class, a split, an image or a mask is missing, or a
-            label list disagrees with the files.
+        UnknownLayout: the folder is in none of the layouts.
+        DataError: a class, a split, an image or a mask is missing, or a label list disagrees with
+            the files.
     """
     if not root.is_dir():
         raise DataError(root, "is not a folder" if root.exists() else "is not there")
@@ -73,7 +78,7 @@ def read_dataset(
         if classes is not None:
             raise DataError(root, "has images/ and masks/, not classes", "leave the classes out")
         return _dataset(root, "folders", read_folders(root, pairs, split))
-    raise DataError(
+    raise UnknownLayout(
         root,
         "contains no data set",
         "expected ClassK/Train and ClassK/Test, ClassK_def, or images and masks",

@@ -1,0 +1,100 @@
+"""Find the images, the artifacts and the reference of a comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tinyunet_deploy.artifacts.sidecar import KINDS, kind_of, lineage
+from tinyunet_deploy.contract import Mask, Score
+from tinyunet_deploy.data.dataset import Item
+from tinyunet_deploy.data.layouts import UnknownLayout, read_dataset
+from tinyunet_deploy.data.masks import read_mask
+from tinyunet_deploy.errors import DataError, RefusedError
+from tinyunet_deploy.inspection.pipeline import common_root, walk_images
+from tinyunet_deploy.quality.evaluation import held_out
+
+__all__ = ["ComparedImage", "find_images", "find_models", "find_reference"]
+
+
+@dataclass(frozen=True, slots=True)
+class ComparedImage:
+    """One image file on which artifacts are compared with the reference."""
+
+    path: Path
+    name: str
+    """Path below the folder, for people; unique."""
+    item: Item | None
+    """Entry of the data set with the truth; None if there is no truth."""
+
+    @property
+    def defective(self) -> bool | None:
+        """Whether the data set calls the part defective; None if there is no truth."""
+        return None if self.item is None else self.item.defective
+
+    def truth(self, score: Score) -> Mask | None:
+        """Read the true mask, uint8 [H, W] of the score's size; None if there is none."""
+        return None if self.item is None else read_mask(self.item, score.shape)
+
+
+def find_images(folder: Path, classes: Sequence[int] | None = None) -> list[ComparedImage]:
+    """Find the held-out images of a data set, or all images of any other folder.
+
+    Args:
+        classes: use only these classes, which needs a data set.
+
+    Raises:
+        DataError: the data set is damaged, or there is no image.
+    """
+    try:
+        dataset = held_out(read_dataset(folder, classes=classes))
+    except UnknownLayout:
+        if classes is not None:
+            raise
+    else:
+        return [
+            ComparedImage(item.image, item.image.relative_to(dataset.root).as_posix(), item)
+            for item in dataset.items
+        ]
+    root = common_root([folder])
+    images = [
+        ComparedImage(path, path.relative_to(root).as_posix(), None)
+        for path in walk_images([folder])
+    ]
+    if not images:
+        raise DataError(folder, "contains no images")
+    return images
+
+
+def find_models(sources: Sequence[Path]) -> list[Path]:
+    """List the named artifacts and those in the named folders; checkpoints in folders are left out.
+
+    Raises:
+        RefusedError: a folder contains no .onnx and no .plan file.
+    """
+    models: list[Path] = []
+    for source in sources:
+        files = [source]
+        if source.is_dir():
+            files = sorted(
+                path for path in source.iterdir() if KINDS.get(path.suffix) in ("onnx", "plan")
+            )
+            if not files:
+                raise RefusedError(source, "contains no .onnx and no .plan file")
+        models += [path for path in files if path not in models]
+    return models
+
+
+def find_reference(model: Path) -> Path:
+    """Find the checkpoint that an artifact was made from.
+
+    Raises:
+        RefusedError: the checkpoint is not beside the artifact and not in the package.
+    """
+    last = lineage(model)[-1]
+    if last.path is None or kind_of(last.path) != "checkpoint":
+        raise RefusedError(
+            model, "has no checkpoint beside it to compare with", "give --reference CHECKPOINT"
+        )
+    return last.path
