@@ -69,7 +69,8 @@ CALIBRATION := $(or $(wildcard data/more dagm2007),$(SPEED)/data)
 MEASURED := $(addprefix $(SPEED)/,benchmark.json operators.json matrix.json pipeline.json \
     line-sim.json)
 TIMED := $(wildcard tinyunet_deploy/*.py tinyunet_deploy/*/*.py) $(addprefix benchmarks/,\
-    matrix.py matrix.toml operators.py peers.py files_to_masks.py)
+    matrix_definition.py matrix_result.py matrix_run.py matrix.toml operators.py peers.py \
+    synthetic_images.py files_to_masks.py)
 
 .PHONY: benchmark
 .NOTPARALLEL:  # measurements would disturb each other

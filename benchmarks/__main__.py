@@ -41,7 +41,9 @@ def matrix(toml: Path, output: Path) -> None:
     matrix, artifact, version or machine; exit 6 when a cell's answers are not those of the
     reference.
     """
-    from benchmarks.matrix import read_matrix, read_run, run_matrix
+    from benchmarks.matrix_definition import read_matrix
+    from benchmarks.matrix_result import read_run
+    from benchmarks.matrix_run import run_matrix
     from benchmarks.ratio import Ratio
     from tinyunet_deploy.errors import GateFailed
 
@@ -124,8 +126,8 @@ def report(results: tuple[Path, ...], output: Path, data: Path | None) -> None:
     `python -m benchmarks matrix`, `python -m benchmarks.files_to_masks`, and the sidecars of
     TensorRT plans. A part without results says which command makes them.
     """
-    from benchmarks.gather import read_results
-    from benchmarks.report import write_report
+    from benchmarks.report.page import write_report
+    from benchmarks.report.results import read_results
 
     words = ["python", "-m", "benchmarks", "report", *map(str, results), "-o", str(output)]
     words += ["--data", str(data)] if data else []

@@ -173,7 +173,10 @@ def _pytorch_channels_last(artifact: Path, device: str, *, compiled: bool = Fals
     from tinyunet_deploy.artifacts.checkpoint import load_checkpoint
 
     network, _ = load_checkpoint(artifact)
-    network = network.eval().to(device, memory_format=torch.channels_last)
+    network = network.eval().to(
+        device,
+        memory_format=torch.channels_last,  # type: ignore[call-overload]  # torch's stubs lack it
+    )
     forward = torch.compile(network) if compiled else network
 
     def call(images: Batch) -> Batch:

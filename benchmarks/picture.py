@@ -20,9 +20,9 @@ import click
 import cv2
 import numpy as np
 
-from benchmarks import figures
-from benchmarks.gather import read_results
-from benchmarks.report import write_report
+from benchmarks.report.page import TEMPLATES, write_report
+from benchmarks.report.results import read_results
+from benchmarks.report.sections.line_speed import draw_line_speed
 from tinyunet_deploy.backends.base import Backend
 from tinyunet_deploy.backends.registry import open_backend
 from tinyunet_deploy.cli import run
@@ -101,9 +101,11 @@ def missed(backend: Backend, path: Path) -> None:
                 workers=1,
                 misses=misses,
             )
-            found = sorted(misses.rglob("*.png"))
-            if found:
-                _put_small(path, cv2.imread(str(found[0])))
+            first = min(misses.rglob("*.png"), default=None)
+            if first is not None:
+                picture = cv2.imread(str(first))
+                assert picture is not None
+                _put_small(path, picture)
                 return
 
 
@@ -194,17 +196,11 @@ def line(_: Backend, path: Path) -> None:
     results = read_results([RESULTS]).lines
     if not results:
         raise SourceMissing("benchmarks/results has no result of tinyunet line-sim -o")
-    found = next(iter(results.values()))
-    svg = figures.line_speed(
-        found["curve"],
-        found["max_miss_rate"],
-        found["fastest_shown_parts_per_minute"],
-        found["line"]["parts_per_minute"],
-    )
-    page = (Path(__file__).parent / "report.html.j2").read_text()
+    svg = draw_line_speed(next(iter(results.values())))
+    page = (TEMPLATES / "report.html.j2").read_text()
     light = re.search(r":root \{.*?\}", page, re.DOTALL)
     assert light is not None
-    head, _, drawing = svg.partition(">")
+    head, drawing = svg.split(">", 1)
     paper = '<rect width="100%" height="100%" fill="var(--paper)"/>'
     text = f'{head} width="640"><style>{light[0]}</style>{paper}{drawing}\n'
     write_atomic(path, text.encode())

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.matrix import AGAIN, ms_per_image, read_run
+from benchmarks.matrix_definition import AGAIN
+from benchmarks.matrix_result import ms_per_image, read_run
 from benchmarks.ratio import LEAST_ROUNDS, Ratio, ratio_of_runs
 from tinyunet_deploy.errors import DataError
 

@@ -118,7 +118,7 @@ class _Images(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         mask = read_mask(item, image.shape)
         side = self.values["data"]["crop"]
         y, x = rng.integers(0, np.array(image.shape) - side + 1)
-        turns = rng.integers(4)
+        turns = int(rng.integers(4))
         image, mask = (np.rot90(a[y : y + side, x : x + side], turns) for a in (image, mask))
         if rng.random() < 0.5:
             image, mask = image[:, ::-1], mask[:, ::-1]

@@ -12,11 +12,12 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks import files_to_masks as pipeline_module
+from benchmarks import files_to_masks as files_to_masks_module
 from benchmarks import labels
 from benchmarks.__main__ import benchmarks
-from benchmarks.files_to_masks import pipeline
-from benchmarks.matrix import KIND, SCHEMA_VERSION, read_matrix, read_run
+from benchmarks.files_to_masks import files_to_masks
+from benchmarks.matrix_definition import read_matrix
+from benchmarks.matrix_result import KIND, SCHEMA_VERSION, read_run
 from benchmarks.operators import operators
 from benchmarks.peers import RUNNERS, read_benchmark_app, read_trtexec, time_cell, why_not_here
 from benchmarks.ratio import STATISTICS, Ratio, ratio_in_run
@@ -145,15 +146,15 @@ def test_a_fast_wrong_cell_cannot_win(
         ("rounds = 1", "", "rounds is missing"),
         ("rounds = 1", "rounds = 0", "rounds is 0"),
         ("rounds = 1", "rounds = true", "rounds is True"),
-        ('"openvino", "onnx', '"tensorflow", "onnx', "'tensorflow' is no runner"),
+        ('"openvino", "onnx', '"tensorflow", "onnx', "'tensorflow' is not a runner"),
         ('"openvino", "onnx', '"torch", "onnx', "torch does not run tiny.onnx"),
         ("batches = [1]", "batches = [3]", "batch 3 does not divide the 2 images"),
         ("batches = [1]", "batches = []", "batches must be a list"),
-        ("batches = [1]", "batches = [1, 1]", "is there twice"),
+        ("batches = [1]", "batches = [1, 1]", "is given twice"),
         ("batches = [1]", "batches = [1]\nthreads = 4", "unknown key cells.threads"),
         ('twice = "tiny', 'twice = "other', "twice is 'other.onnx@openvino/1'"),
-        ("[[cells]]", "[cells]", "holds no [[cells]]"),
-        ("rounds = 1", "rounds =", "is no valid matrix"),
+        ("[[cells]]", "[cells]", "[[cells]] is missing"),
+        ("rounds = 1", "rounds =", "is not a valid matrix"),
     ],
 )
 def test_a_matrix_is_read_strictly(tmp_path: Path, old: str, new: str, said: str) -> None:
@@ -179,7 +180,7 @@ def test_the_command_in_a_result_names_no_path_of_this_machine(
         told.append(command)
         raise DataError(folder, "is enough")
 
-    monkeypatch.setattr("benchmarks.matrix.run_matrix", stop)
+    monkeypatch.setattr("benchmarks.matrix_run.run_matrix", stop)
     assert run(benchmarks, ["matrix", "-o", "runs/m"]) == 4
     assert told == ["python -m benchmarks matrix -o runs/m"]
 
@@ -195,7 +196,7 @@ def test_models_take_turns_and_memory_is_told(
         shutil.copy(tiny_onnx.with_suffix(suffix), other.with_suffix(suffix))
     how = ["--images", "20", "--rounds", "2", "-o", str(result)]
     models = ["-m", str(tiny_onnx), "-m", str(other)]
-    assert run(pipeline, [*models, *how]) == 0
+    assert run(files_to_masks, [*models, *how]) == 0
     turns = [line.split()[0] for line in capsys.readouterr().err.splitlines()]
     assert turns == ["tiny.onnx", "other.onnx"] * 2
     fields = json.loads(result.read_text())
@@ -215,14 +216,14 @@ def test_models_take_turns_and_memory_is_told(
 def test_a_rate_counts_only_if_every_image_got_its_mask(
     tiny_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written = pipeline_module._write_as_opencv
+    written = files_to_masks_module._write_as_opencv
 
     def damaged(path: Path, image: Any) -> None:
         written(path, image[:-1] if path.name == "0003.png" else image)
 
-    monkeypatch.setattr(pipeline_module, "_write_as_opencv", damaged)
+    monkeypatch.setattr(files_to_masks_module, "_write_as_opencv", damaged)
     result = tmp_path / "pipeline.json"
-    assert run(pipeline, ["-m", str(tiny_onnx), "--images", "5", "-o", str(result)]) == 4
+    assert run(files_to_masks, ["-m", str(tiny_onnx), "--images", "5", "-o", str(result)]) == 4
     assert not result.exists()
 
 
@@ -394,7 +395,7 @@ def test_compare_fails_a_slower_run(tmp_path: Path) -> None:
 def test_a_broken_run_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     path.write_text('{"kind": "matrix"}')
-    with pytest.raises(DataError, match="no result of python -m benchmarks matrix"):
+    with pytest.raises(DataError, match="not a result of python -m benchmarks matrix"):
         read_run(path)
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from benchmarks.__main__ import benchmarks
-from benchmarks.gather import read_results
 from benchmarks.picture import BROWSERS
+from benchmarks.report.results import read_results
 from tests.benchmarks.test_benchmarks import made_up_run
 from tinyunet_deploy.artifacts.sidecar import (
     DEFAULT_ONNX,
@@ -252,7 +252,7 @@ def test_a_folder_with_a_report_of_its_own_is_left_to_it(tmp_path: Path) -> None
     output = tmp_path / "report.md"
     for own, found in ((False, True), (True, False)):
         if own:
-            (tmp_path / "other" / "report.html").write_text("a report")
+            (tmp_path / "other" / "report.md").write_text("a report")
         assert run(benchmarks, ["report", str(tmp_path), "-o", str(output)]) == 0
         assert ("A GPU beside published figures" in output.read_text()) is found
 
@@ -387,9 +387,9 @@ def test_pictures_are_only_of_a_folder_that_is_given(report: Path) -> None:
 def test_what_is_no_result_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "notes.json"
     path.write_text('{"schema_version": 1}')
-    with pytest.raises(DataError, match="no result that the report knows"):
+    with pytest.raises(DataError, match="not a result that the report knows"):
         read_results([path])
-    with pytest.raises(DataError, match="holds no result"):
+    with pytest.raises(DataError, match="contains no result"):
         read_results([tmp_path])
     made_up_line(tmp_path / "line.json")
     assert run(benchmarks, ["report", str(tmp_path), "-o", str(tmp_path / "report.pdf")]) == 4

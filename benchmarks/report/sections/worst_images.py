@@ -1,4 +1,4 @@
-"""The worst images of an evaluation."""
+"""The worst images of an evaluation, with their pictures where the images are at hand."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from typing import Any, Final
 import cv2
 import numpy as np
 
-from benchmarks.gather import Results, data_name, one_per_data_set
-from benchmarks.sections import Picture, Section, Table
+from benchmarks.report.content import Picture, Section, Table
+from benchmarks.report.joins import one_per_data_set
+from benchmarks.report.results import Results
+from benchmarks.report.wording import data_name
 from tinyunet_deploy.artifacts.sidecar import KINDS, MODELS, read_sidecar
 from tinyunet_deploy.backends.base import Backend
 from tinyunet_deploy.backends.registry import open_backend
@@ -23,70 +25,82 @@ from tinyunet_deploy.data.masks import read_mask
 from tinyunet_deploy.errors import ArtifactError, DataError
 from tinyunet_deploy.inspection.overlays import overlay
 
-WORST: Final = 6
+_WORST: Final = 6
 """Images that are shown."""
-THUMBNAIL: Final = 240
+_THUMBNAIL: Final = 240
 """Side of one view, pixels."""
 
 
 def worst_images(results: Results, data: Path | None) -> Section:
+    """Return the section on the worst images of one evaluation.
+
+    Args:
+        data: the data set that was evaluated; None shows the table without pictures.
+
+    Raises:
+        DataError: no evaluation is of ``data``, or its images are not those that were evaluated.
+    """
     section = Section("The worst images")
-    evaluations = [
-        each
-        for each in results.evaluations.values()
-        if data is None or each["dataset"]["name"] == data.resolve().name
-    ]
-    if not evaluations:
-        if data is not None:
-            raise DataError(data, "is not the data set of any evaluation among the results")
+    evaluation = _evaluation_of(results, data)
+    if evaluation is None:
         section.absent = True
         section.lead = ["Escapes, false alarms and poor outlines, one by one."]
         section.commands = ["tinyunet evaluate DATA -m MODEL -o benchmarks/results/NAME.json"]
         return section
-    names = {id(each) for each in one_per_data_set(results)}
-    evaluation = next((each for each in evaluations if id(each) in names), evaluations[0])
-    worst = sorted(evaluation["per_image"], key=lambda image: _badness(image, evaluation))[:WORST]
+    worst = sorted(evaluation["per_image"], key=lambda image: _badness(image, evaluation))[:_WORST]
     section.lead = [
         f"Of {data_name(evaluation)} by {evaluation['model']['name']} on {evaluation['backend']}: "
         "escapes first, then false alarms, then the poorest outlines."
     ]
-    section.tables = [
-        Table(
-            ("image", "truth px", "predicted px", "in both px", "verdict"),
-            [
-                (
-                    image["name"],
-                    f"{image['truth_px']:,}",
-                    f"{_pixels(image, evaluation)[0]:,}",
-                    f"{_pixels(image, evaluation)[1]:,}",
-                    _fault(image),
-                )
-                for image in worst
-            ],
-        )
-    ]
+    section.tables = [_table(worst, evaluation)]
     if data is None:
         section.notes = ["The pictures are drawn where --data gives the folder of the images."]
-    else:
-        backend = _backend_of(evaluation)
-        section.pictures = _pictures(worst, evaluation, data, backend)
-        section.notes = [
-            "Left the image with its label outlined, right with what is found."
-            if backend
-            else "The label is outlined; what is found is drawn where the model is in engines/."
-        ]
-        if backend is not None:
-            backend.close()
+        return section
+    backend = _backend_of(evaluation)
+    section.pictures = _pictures(worst, evaluation, data, backend)
+    section.notes = [
+        "Left the image with its label outlined, right with what is found."
+        if backend
+        else "The label is outlined; what is found is drawn where the model is in engines/."
+    ]
+    if backend is not None:
+        backend.close()
     return section
 
 
+def _evaluation_of(results: Results, data: Path | None) -> dict[str, Any] | None:
+    """Return the evaluation to show: of the data set if one is given, of the best model first."""
+    evaluations = [
+        evaluation
+        for evaluation in results.evaluations.values()
+        if data is None or evaluation["dataset"]["name"] == data.resolve().name
+    ]
+    if not evaluations:
+        if data is not None:
+            raise DataError(data, "is not the data set of any evaluation among the results")
+        return None
+    preferred = {id(evaluation) for evaluation in one_per_data_set(results)}
+    return next((each for each in evaluations if id(each) in preferred), evaluations[0])
+
+
+def _table(worst: Sequence[dict[str, Any]], evaluation: dict[str, Any]) -> Table:
+    rows = []
+    for image in worst:
+        predicted, both = _pixels(image, evaluation)
+        rows.append(
+            (image["name"], f"{image['truth_px']:,}", f"{predicted:,}", f"{both:,}", _fault(image))
+        )
+    return Table(("image", "truth px", "predicted px", "in both px", "verdict"), rows)
+
+
 def _pixels(image: dict[str, Any], evaluation: dict[str, Any]) -> tuple[int, int]:
-    """Predicted pixels, and those that are in the truth too, at the operating threshold."""
+    """Return the predicted pixels, and how many of them are true, at the evaluated threshold."""
     threshold = str(evaluation["threshold"])
     return image["predicted_px"][threshold], image["intersection_px"][threshold]
 
 
 def _badness(image: dict[str, Any], evaluation: dict[str, Any]) -> tuple[int, float]:
+    """Return a sort key: the worst image has the smallest."""
     predicted, both = _pixels(image, evaluation)
     if image["defective"] and image["verdict"] == "OK":
         return 0, -image["truth_px"]
@@ -109,16 +123,13 @@ def _pictures(
     data: Path,
     backend: Backend | None,
 ) -> list[Picture]:
-    items = {
-        item.image.relative_to(dataset.root).as_posix(): item
-        for dataset in [read_dataset(data)]
-        for item in dataset.items
-    }
+    dataset = read_dataset(data)
+    items = {item.image.relative_to(dataset.root).as_posix(): item for item in dataset.items}
     pictures = []
     for image in worst:
         item = items.get(image["name"])
         if item is None:
-            raise DataError(data / image["name"], "was evaluated and is not there")
+            raise DataError(data / image["name"], "was evaluated and is missing now")
         predicted, both = _pixels(image, evaluation)
         union = image["truth_px"] + predicted - both
         text = _fault(image)
@@ -129,16 +140,16 @@ def _pictures(
 
 
 def _backend_of(evaluation: dict[str, Any]) -> Backend | None:
-    """The evaluated artifact, if it is among the package's models or in engines/."""
+    """Open the evaluated artifact, if it is among the package's models or in engines/."""
     for folder in (MODELS, Path("engines")):
         for path in sorted(folder.glob("*.json")):
             artifact = path.with_suffix("")
             if artifact.suffix in KINDS and artifact.is_file():
                 try:
-                    found = read_sidecar(artifact).sha256
+                    sha256 = read_sidecar(artifact).sha256
                 except ArtifactError:
                     continue
-                if found == evaluation["model"]["sha256"]:
+                if sha256 == evaluation["model"]["sha256"]:
                     return open_backend(artifact, evaluation["backend"])
     return None
 
@@ -146,7 +157,7 @@ def _backend_of(evaluation: dict[str, Any]) -> Backend | None:
 def _thumbnail(
     item: Item, counts: dict[str, Any], threshold: float, backend: Backend | None
 ) -> str:
-    """The image with its label, and beside it with the prediction, as a JPEG in a data URI."""
+    """Draw the image with its label, and beside it with the prediction, as a JPEG data URI."""
     image = read_image(item.image)
     truth = read_mask(item, (image.shape[0], image.shape[1]))
     if int(np.count_nonzero(truth)) != counts["truth_px"]:
@@ -155,12 +166,10 @@ def _thumbnail(
     if backend is not None:
         score = backend.run(image[None, None]).score[0, 0]
         views.append(overlay(image, defect_mask(score, threshold)))
-    gap = np.full((THUMBNAIL, 6, 3), 128, np.uint8)
-    small = [cv2.resize(v, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA) for v in views]
-    done, jpeg = cv2.imencode(
-        ".jpg",
-        np.hstack([part for view in small for part in (gap, view)][1:]),
-        [cv2.IMWRITE_JPEG_QUALITY, 82],
-    )
-    assert done
+    size = (_THUMBNAIL, _THUMBNAIL)
+    small = [cv2.resize(view, size, interpolation=cv2.INTER_AREA) for view in views]
+    gap = np.full((_THUMBNAIL, 6, 3), 128, np.uint8)
+    picture = np.hstack([part for view in small for part in (gap, view)][1:])
+    encoded, jpeg = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 82])
+    assert encoded
     return "data:image/jpeg;base64," + base64.b64encode(jpeg.tobytes()).decode()

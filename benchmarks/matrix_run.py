@@ -1,0 +1,155 @@
+"""A run of the benchmark matrix, in rounds, resumable.
+
+Every cell of every round is a process of its own, so no runtime's threads or memory disturb another
+and the luck of one process start is in the spread. In each round the order of cells is drawn anew,
+so drift of the machine hits all alike. The ``twice`` cell is timed as two, the A/A pair: their
+ratio is what this machine calls a difference where there is none.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+import tinyunet_deploy
+from benchmarks import peers, synthetic_images
+from benchmarks.matrix_definition import Cell, Matrix
+from benchmarks.matrix_result import KIND, SCHEMA_VERSION, cell_file, matrix_result
+from benchmarks.peers import installed_versions, why_not_here
+from benchmarks.synthetic_images import draw_images
+from tinyunet_deploy.artifacts.sidecar import Sidecar, digest, read_artifact
+from tinyunet_deploy.errors import DataError, RuntimeUnavailable
+from tinyunet_deploy.files import json_value, read_regular, write_atomic
+from tinyunet_deploy.host import describe_machine
+
+__all__ = ["run_matrix"]
+
+_LONGEST_CELL_S: Final = 3600.0
+
+
+def run_matrix(
+    matrix: Matrix, folder: Path, *, command: str, progress: Callable[[str], None]
+) -> Path:
+    """Measure what is not yet measured, and write ``folder/run.json``.
+
+    Args:
+        folder: made if missing; ``cells/`` in it holds what is finished.
+        command: the command of this run, for the readers of the result.
+        progress: takes one line for each cell that starts.
+
+    Returns:
+        The result's path.
+
+    Raises:
+        ArtifactError: an artifact is missing or changed.
+        DataError: the folder holds a run of another matrix, artifact, version or machine.
+        RuntimeUnavailable: the reference or the A/A cell cannot run on this machine.
+    """
+    sidecars = {cell.artifact: read_artifact(cell.artifact).sidecar for cell in matrix.cells}
+    sizes = {(s.contract.height, s.contract.width) for s in sidecars.values()}
+    if len(sizes) > 1:
+        raise DataError(folder, f"artifacts of the sizes {sorted(sizes)} share no images")
+    reasons = {cell.name: why_not_here(cell.runner) for cell in matrix.cells}
+    for name in (matrix.reference, matrix.twice):
+        if reasons[name]:
+            raise RuntimeUnavailable(name, f"cannot run on this machine: {reasons[name]}")
+    identity = json.loads(json.dumps(_identity(matrix, sidecars)))
+    _open_folder(folder, identity)
+    ((height, width),) = sizes
+    images = folder / "images.npy"
+    np.save(images, draw_images(matrix.images, height, width, defective_every=2))
+    reasons |= _measure_all(matrix, folder, images, reasons, progress)
+    result = folder / "run.json"
+    fields = {
+        "schema_version": SCHEMA_VERSION,
+        "kind": KIND,
+        "command": command,
+        **matrix_result(matrix, folder, identity, sidecars, reasons),
+    }
+    write_atomic(result, json.dumps(json_value(fields), indent=1, allow_nan=False).encode() + b"\n")
+    return result
+
+
+def _identity(matrix: Matrix, sidecars: Mapping[Path, Sidecar]) -> dict[str, Any]:
+    """Return everything that must stay the same for two samples to belong together."""
+    library = Path(tinyunet_deploy.__file__).parent.rglob("*.py")
+    timing = (peers.__file__, synthetic_images.__file__, __file__)
+    sources = [*sorted(library), *map(Path, timing)]
+    return {
+        "matrix": matrix.as_dict(),
+        "artifacts": {
+            path.name: {"sha256": sidecar.sha256, "precision": sidecar.precision}
+            for path, sidecar in sidecars.items()
+        },
+        "versions": {
+            cell.runner: installed_versions(cell.runner) | {"numpy": np.__version__}
+            for cell in matrix.cells
+        },
+        "machine": describe_machine(),
+        "sources_sha256": digest(b"".join(path.read_bytes() for path in sources)),
+    }
+
+
+def _open_folder(folder: Path, identity: Mapping[str, Any]) -> None:
+    """Begin a run in an empty folder, or check that the folder holds this run."""
+    path = folder / "identity.json"
+    if path.exists():
+        kept = json.loads(read_regular(path))
+        changed = [key for key in identity if kept.get(key) != identity[key]]
+        if changed:
+            raise DataError(
+                folder,
+                f"holds a run of other {', '.join(changed)}",
+                "give another --output, or remove the folder",
+            )
+        return
+    if folder.exists() and any(folder.iterdir()):
+        raise DataError(folder, "holds other files", "give an empty or a new folder")
+    (folder / "cells").mkdir(parents=True)
+    write_atomic(path, json.dumps(identity, indent=1).encode() + b"\n")
+
+
+def _measure_all(
+    matrix: Matrix,
+    folder: Path,
+    images: Path,
+    reasons: Mapping[str, str | None],
+    progress: Callable[[str], None],
+) -> dict[str, str]:
+    """Measure every cell of every round that is missing; return cell -> why it failed."""
+    failed: dict[str, str] = {}
+    for number in range(matrix.rounds):
+        order = np.random.default_rng(number).permutation(len(matrix.cells))
+        for cell in (matrix.cells[index] for index in order):
+            output = cell_file(folder, cell, number)
+            if reasons[cell.name] or cell.name in failed or output.exists():
+                continue
+            progress(f"round {number + 1} of {matrix.rounds}: {cell.name}")
+            problem = _measure(matrix, cell, images, output)
+            if problem is not None:
+                failed[cell.name] = problem
+                progress(f"failed: {cell.name}: {problem}")
+    return failed
+
+
+def _measure(matrix: Matrix, cell: Cell, images: Path, output: Path) -> str | None:
+    """Time one cell in a process of its own; return None, or what went wrong."""
+    command = [sys.executable, "-m", "benchmarks.peers", cell.runner, cell.artifact, images]
+    command += [output, "--batch-size", cell.batch, "--repetitions", matrix.repetitions]
+    command += ["--warm-up", matrix.warm_up, "--device", cell.device]
+    try:
+        process = subprocess.run(
+            list(map(str, command)), capture_output=True, text=True, timeout=_LONGEST_CELL_S
+        )
+    except subprocess.TimeoutExpired:
+        return f"took longer than {_LONGEST_CELL_S:.0f} s"
+    if process.returncode == 0 and output.exists():
+        return None
+    lines = process.stderr.strip().splitlines() or [f"exit {process.returncode}"]
+    return lines[-1].removeprefix("error: ")

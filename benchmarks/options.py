@@ -1,0 +1,49 @@
+"""What the measurements have in common: where results lie, how they are written, options."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from tinyunet_deploy.files import write_atomic
+
+__all__ = ["HELP", "REPOSITORY", "RESULTS", "output_option", "rounds_option", "write_result"]
+
+HELP: Final[dict[str, Any]] = {"help_option_names": ["-h", "--help"]}
+"""Context settings of every command."""
+REPOSITORY: Final = Path(__file__).resolve().parent.parent
+RESULTS: Final = REPOSITORY / "benchmarks" / "results"
+
+rounds_option = click.option(
+    "--rounds",
+    default=3,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="How often everything is measured in turn.",
+)
+
+
+def output_option(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return ``-o/--output``, the file of a result; ``name`` in benchmarks/results if not given."""
+    return click.option(
+        "-o",
+        "--output",
+        default=RESULTS / name,
+        type=click.Path(path_type=Path, dir_okay=False),
+        help=f"Where the result is written; benchmarks/results/{name} if not given.",
+    )
+
+
+def write_result(path: Path, fields: Mapping[str, Any]) -> None:
+    """Write a result as JSON, with ``schema_version`` 1 at its head.
+
+    Raises:
+        RuntimeUnavailable: the disk is full, read-only or failing.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"schema_version": 1, **fields}, indent=1)
+    write_atomic(path, text.encode() + b"\n", durable=True)

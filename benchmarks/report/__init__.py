@@ -1,0 +1,1 @@
+"""The benchmark report: one page, HTML or Markdown, made of result files."""

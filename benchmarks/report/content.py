@@ -1,0 +1,50 @@
+"""What a section of the report is made of: text, tables, pictures, commands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+__all__ = ["Picture", "Section", "Table", "no_benchmark"]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Text cells; columns from ``numbers`` on are set flush right."""
+
+    head: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+    numbers: int = 1
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A thumbnail with its caption."""
+
+    uri: str
+    """The image as a data URI."""
+    title: str
+    text: str
+
+
+@dataclass
+class Section:
+    """One numbered section of the report."""
+
+    title: str
+    lead: list[str] = field(default_factory=list)
+    svg: str | None = None
+    """The figure, inline SVG."""
+    tables: list[Table] = field(default_factory=list)
+    pictures: list[Picture] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    commands: list[str] = field(default_factory=list)
+    """Commands that made the results."""
+    absent: bool = False
+    """There are no results for this section; ``commands`` would make them."""
+
+
+def no_benchmark(title: str, lead: str) -> Section:
+    """Return the section that stands where results of ``tinyunet benchmark`` are missing."""
+    command = "tinyunet benchmark IMAGES -m engines/ -o benchmarks/results/benchmark.json"
+    return Section(title, lead=[lead], commands=[command], absent=True)

@@ -1,0 +1,160 @@
+"""Facts that several results give together, joined by the artifact's sha256 and the backend."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from typing import Any
+
+from benchmarks.matrix_definition import AGAIN
+from benchmarks.report.drawing import MARKERS, Series
+from benchmarks.report.results import Results
+from benchmarks.report.wording import limit_in_words, stem
+from tinyunet_deploy.speed.benchmark_result import Measurement
+
+__all__ = [
+    "as_series", "best_cell", "best_measurement", "machines_of", "model_name", "one_by_one",
+    "one_per_data_set", "p50", "red_answers", "series_of", "speeds_of",
+]  # fmt: skip
+
+
+def red_answers(results: Results) -> dict[tuple[str, str], list[str]]:
+    """Return (sha256, backend) -> every limit that its answers break, over all results."""
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for path, parity in results.parities.items():
+        for comparison in parity["comparisons"]:
+            for check in comparison.get("checks", ()):
+                if not check["holds"]:
+                    key = comparison["sha256"], comparison["backend"]
+                    reasons.setdefault(key, []).append(
+                        f"{check['figure']} is {check['value']:.3g}, "
+                        f"{limit_in_words(check['limit'])}, "
+                        f"on {parity['data']} ({parity['images']} images, {path.name})"
+                    )
+    for path, benchmark in results.benchmarks.items():
+        for measurement in benchmark.red:
+            for broken in measurement.check.broken:
+                key = measurement.model_sha256, measurement.backend
+                reasons.setdefault(key, []).append(
+                    f"{broken.figure} of the timed answers is {broken.value:.3g}, "
+                    f"{limit_in_words(broken.limit)} ({path.name})"
+                )
+    for path, matrix in results.matrices.items():
+        for cell in matrix["cells"]:
+            answers = cell["answers"]
+            if answers and answers["holds"] is False:
+                reasons.setdefault((cell["model_sha256"], cell["runner"]), []).append(
+                    f"agreement is {answers['agreement']:.4f}, {limit_in_words(answers['limit'])} "
+                    f"({path.name})"
+                )
+    return reasons
+
+
+def one_by_one(results: Results) -> list[Measurement]:
+    """Return the measurements of one image a call, fastest first."""
+    alone = [measurement for measurement in results.measurements if measurement.batch_size == 1]
+    return sorted(alone, key=p50)
+
+
+def p50(measurement: Measurement) -> float:
+    """Return the median time of the backend's call, milliseconds a batch."""
+    return statistics.median(measurement.call.samples_ms)
+
+
+def best_measurement(results: Results) -> Measurement | None:
+    """Return the fastest measurement of one image a call whose answers no result calls red."""
+    red = red_answers(results)
+    for measurement in one_by_one(results):
+        key = measurement.model_sha256, measurement.backend
+        if measurement.check.outcome != "red" and key not in red:
+            return measurement
+    return None
+
+
+def best_cell(results: Results) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """Return the first matrix, and the fastest cell in it of one image a call that is not red.
+
+    Only cells of the library's own backends count.
+    """
+    red = red_answers(results)
+    for matrix in results.matrices.values():
+        cells = [
+            cell
+            for cell in matrix["cells"]
+            if cell["runner"] in MARKERS
+            and cell["batch_size"] == 1
+            and not cell["name"].endswith(AGAIN)
+            and (cell["model_sha256"], cell["runner"]) not in red
+        ]
+        if cells:
+            return matrix, min(cells, key=lambda cell: cell["median_ms_per_image"])
+    return None
+
+
+def as_series(model: str, precision: str, backend: str) -> Series:
+    """Return the series of a configuration, named by its model and backend."""
+    return Series(f"{stem(model)} · {backend}", precision, backend)
+
+
+def series_of(measurement: Measurement) -> Series:
+    """Return the series that a measurement belongs to."""
+    return as_series(measurement.model, measurement.precision, measurement.backend)
+
+
+def speeds_of(results: Results) -> dict[tuple[str, str], float]:
+    """Return (sha256, backend) -> median ms per image at batch 1.
+
+    They come from the first matrix, or from the benchmarks where there is no matrix.
+    """
+    for matrix in results.matrices.values():
+        return {
+            (cell["model_sha256"], cell["runner"]): cell["median_ms_per_image"]
+            for cell in matrix["cells"]
+            if cell["batch_size"] == 1 and not cell["name"].endswith(AGAIN)
+        }
+    return {
+        (measurement.model_sha256, measurement.backend): p50(measurement)
+        for measurement in one_by_one(results)
+    }
+
+
+def one_per_data_set(results: Results) -> list[dict[str, Any]]:
+    """Return one evaluation per data set: that of the fastest configuration where it has one."""
+    best = best_measurement(results)
+    chosen: dict[str, dict[str, Any]] = {}
+    for evaluation in results.evaluations.values():
+        name = json.dumps(evaluation["dataset"])
+        ours = best is not None and (
+            evaluation["model"]["sha256"],
+            evaluation["backend"],
+        ) == (best.model_sha256, best.backend)
+        if name not in chosen or ours:
+            chosen[name] = evaluation
+    return list(chosen.values())
+
+
+def machines_of(results: Results) -> list[dict[str, Any]]:
+    """Return the different machines of all results that name theirs."""
+    machines = [benchmark.machine for benchmark in results.benchmarks.values()]
+    tables = (
+        results.matrices, results.parities, results.lines, results.pipelines, results.operators,
+        results.gpus,
+    )  # fmt: skip
+    machines += [
+        result["machine"] for table in tables for result in table.values() if "machine" in result
+    ]
+    different: list[dict[str, Any]] = []
+    for machine in machines:
+        if machine not in different:
+            different.append(machine)
+    return different
+
+
+def model_name(results: Results, sha256: str) -> str:
+    """Return the name of a model in the results; the start of its sha256 where none gives it."""
+    names = {measurement.model_sha256: measurement.model for measurement in results.measurements}
+    for matrix in results.matrices.values():
+        names |= {cell["model_sha256"]: cell["model"] for cell in matrix["cells"]}
+    for parity in results.parities.values():
+        names |= {each["sha256"]: each["model"] for each in parity["comparisons"]}
+    return names.get(sha256, sha256[:12])

@@ -1,0 +1,134 @@
+"""The limit of this machine: measured ceilings against the network's own needs (roofline)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from matplotlib.axes import Axes
+
+from benchmarks.report.content import Section, Table, no_benchmark
+from benchmarks.report.drawing import (
+    COLORS,
+    Series,
+    draw_legend,
+    figure_style,
+    new_figure,
+    plain_log,
+    svg_of,
+)
+from benchmarks.report.joins import series_of
+from benchmarks.report.results import Results
+from benchmarks.report.wording import number
+from tinyunet_deploy.speed.benchmark_result import Ceiling, Roofline
+
+_CEILING_COLORS = {"float32": "fp32", "tf32": "fp32", "float16": "fp16"}
+"""Kind of a ceiling -> colour; int8's for every other."""
+
+
+class _Point(NamedTuple):
+    """One measurement under the roof."""
+
+    series: Series
+    flop_per_byte: float
+    gflop_per_s: float
+
+
+def machine_limit(results: Results) -> Section:
+    """Return the section on the first benchmark that measured ceilings."""
+    title = "The limit of this machine"
+    benchmark = next(
+        (each for each in results.benchmarks.values()
+         if each.ceilings and any(measurement.roofline for measurement in each.measurements)), None,
+    )  # fmt: skip
+    if benchmark is None:
+        return no_benchmark(title, "Measured ceilings against the network's own needs.")
+    section = Section(title)
+    points, rows = [], []
+    for measurement in benchmark.measurements:
+        roof = measurement.roofline
+        if roof is not None:
+            series, size = series_of(measurement), measurement.batch_size
+            points.append(_Point(series, _intensity(roof, size), roof.gflop_per_s))
+            rows.append(
+                (series.label, str(size), f"{roof.gflop_per_s:,.0f}",
+                 number(roof.bound_ms), roof.bound_by, f"{roof.latency_percent:.0f} %",
+                 f"{roof.throughput_percent:.0f} %")
+            )  # fmt: skip
+    section.svg = _figure(points, benchmark.ceilings)
+    section.lead = [
+        "Rates reached, below what this machine reached in the same run on nothing but matrix "
+        "products and copies."
+    ]
+    head = ("", "batch", "GFLOP/s", "least ms", "bound by", "latency", "throughput")
+    section.tables = [
+        Table(head, rows),
+        Table(
+            ("ceiling", "kind", "value", "what was run"),
+            [(c.name, c.kind, f"{c.value:,.4g} {c.unit}", c.what) for c in benchmark.ceilings],
+            numbers=4,
+        ),
+    ]
+    section.notes = [
+        "Least time of a batch = max(sum(FLOP / rate), least bytes / bandwidth) (Williams, "
+        "Waterman, Patterson 2009); percentages are that over the measured time."
+    ]
+    section.commands = [benchmark.command]
+    return section
+
+
+def _intensity(roof: Roofline, batch_size: int) -> float:
+    """Return the FLOP per byte that must be moved."""
+    return sum(roof.flop_per_image.values()) * batch_size / roof.minimum_bytes
+
+
+def _figure(points: Sequence[_Point], ceilings: Sequence[Ceiling]) -> str:
+    """Draw the reached rates over arithmetic intensity, below the ceilings of the same run."""
+    with figure_style():
+        figure, axes = new_figure(3.2)
+        rates = [ceiling for ceiling in ceilings if ceiling.unit == "GFLOP/s"]
+        bandwidth = max((c.value for c in ceilings if c.kind == "memory"), default=None)
+        top = max([c.value for c in rates] + [p.gflop_per_s for p in points], default=1.0)
+        intensities = [point.flop_per_byte for point in points]
+        low, high = min(intensities) / 40, max(intensities) * 8
+        if bandwidth:
+            low = min(low, 0.2 * top / bandwidth)
+            _draw_memory(axes, low, bandwidth, top)
+        for ceiling in rates:
+            _draw_ceiling(axes, ceiling, ceiling.value / bandwidth if bandwidth else low, high)
+        for series in dict.fromkeys(point.series for point in points):
+            own = [point for point in points if point.series == series]
+            axes.plot(
+                [p.flop_per_byte for p in own], [p.gflop_per_s for p in own], zorder=3,
+                marker=series.marker, color=series.color, linewidth=0.7,
+                markeredgecolor=COLORS["paper"], label=series.label,
+            )  # fmt: skip
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_xlim(low, high)
+        axes.set_ylim(min(point.gflop_per_s for point in points) / 3, top * 2)
+        plain_log(axes.yaxis)
+        axes.set_xlabel("FLOP per byte that must be moved")
+        axes.set_ylabel("GFLOP/s")
+        draw_legend(figure, axes)
+        return svg_of(figure, "roofline", "Roofline")
+
+
+def _draw_memory(axes: Axes, low: float, bandwidth: float, top: float) -> None:
+    axes.plot([low, top / bandwidth], [low * bandwidth, top], color=COLORS["muted"], linewidth=1)
+    axes.annotate(
+        f"memory {bandwidth:.3g} GB/s", (low * 1.2, low * 1.2 * bandwidth),
+        xytext=(6, -3), textcoords="offset points", color=COLORS["muted"], fontsize=8,
+        va="top",
+    )  # fmt: skip
+
+
+def _draw_ceiling(axes: Axes, ceiling: Ceiling, start: float, high: float) -> None:
+    color = COLORS[_CEILING_COLORS.get(ceiling.kind, "int8")]
+    axes.plot(
+        [start, high], [ceiling.value] * 2, color=color, linewidth=1, linestyle=(0, (6, 2))
+    )  # fmt: skip
+    axes.annotate(
+        f"{ceiling.name}  {ceiling.value:,.0f}", (high, ceiling.value), xytext=(0, 3),
+        textcoords="offset points", ha="right", fontsize=8, color=color,
+    )  # fmt: skip

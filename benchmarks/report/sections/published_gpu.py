@@ -1,0 +1,43 @@
+"""A GPU beside the figures that were published for the same network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.report.content import Section, Table
+from benchmarks.report.results import Results
+from benchmarks.report.wording import number, stem
+
+
+def published_gpu(results: Results) -> list[Section]:
+    """Return the section on `python -m benchmarks.gpu`; none without its results."""
+    if not results.gpus:
+        return []
+    section = Section("A GPU beside published figures")
+    first = next(iter(results.gpus.values()))
+    section.lead = [
+        f"{first['gpu']['name']}, images in memory, with CUDA graphs and without, in images per "
+        "second. Published are those of NVIDIA's U-Net Industrial, the same network in TensorFlow."
+    ]
+    sizes = sorted({row["batch_size"] for gpu in results.gpus.values() for row in gpu["results"]})
+    rows = [
+        (f"published, {name}", "", *(number(rates.get(str(size))) for size in sizes))
+        for name, rates in first["published_images_per_s"].items()
+    ]
+    rows += [
+        _row(gpu["results"], graphs, sizes)
+        for gpu in results.gpus.values()
+        for graphs in (True, False)
+    ]
+    section.tables = [Table(("", "", *(f"batch {size}" for size in sizes)), rows)]
+    section.notes = [first["formula"]]
+    section.commands = [gpu["command"] for gpu in results.gpus.values()]
+    return [section]
+
+
+def _row(measured: list[dict[str, Any]], graphs: bool, sizes: list[int]) -> tuple[str, ...]:
+    by_size = {row["batch_size"]: row for row in measured if row["cuda_graphs"] is graphs}
+    any_row = next(iter(by_size.values()))
+    label = f"{stem(any_row['model'])} ({any_row['precision']}) · {any_row['backend']}"
+    rates = (by_size[size]["images_per_s"] if size in by_size else None for size in sizes)
+    return label, "graphs" if graphs else "no graphs", *map(number, rates)

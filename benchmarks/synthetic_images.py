@@ -1,0 +1,29 @@
+"""The synthetic images that the measurements run on."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tinyunet_deploy.contract import Batch
+from tinyunet_deploy.data import synthetic
+
+__all__ = ["draw_images"]
+
+
+def draw_images(count: int, height: int, width: int, *, defective_every: int) -> Batch:
+    """Draw synthetic images, the ten classes in turn.
+
+    Args:
+        defective_every: images 0, n, 2n, ... have a defect; 1 gives every image one.
+
+    Returns:
+        uint8 [count, 1, height, width], the same for the same arguments.
+    """
+    images = np.empty((count, 1, height, width), np.uint8)
+    for index in range(count):
+        defective = index % defective_every == 0
+        drawn = synthetic.sample(
+            1 + index % 10, index, defective=defective, size=max(height, width)
+        )
+        images[index, 0] = drawn.image[:height, :width]
+    return images
