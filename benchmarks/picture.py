@@ -35,8 +35,9 @@ from tinyunet_deploy.files import write_atomic
 from tinyunet_deploy.inspection import drift as drifts
 from tinyunet_deploy.inspection.overlays import overlay
 from tinyunet_deploy.inspection.pipeline import infer
-from tinyunet_deploy.quality import tuning
 from tinyunet_deploy.quality.evaluation import evaluate
+from tinyunet_deploy.quality.tuning import tune
+from tinyunet_deploy.quality.tuning_report import draw_curve
 
 RESULTS: Final = Path(__file__).parent / "results"
 BROWSERS: Final = (
@@ -157,8 +158,8 @@ def tuned(backend: Backend, path: Path) -> None:
         synthetic.write_dataset(
             data, classes=(6, 9), train=24, test=0, defective=0.5, size=side, seed=2
         )
-        found = tuning.tune(read_dataset(data), backend, batch_size=4, workers=1)
-    drawing = tuning.draw_curve(found)
+        tuning = tune(read_dataset(data), backend, batch_size=4, workers=1)
+    drawing = draw_curve(tuning)
     assert drawing is not None
     write_atomic(path, drawing)
 

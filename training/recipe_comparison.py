@@ -166,7 +166,8 @@ def figures_of(
     """The fields of a :class:`Result` that evaluation on the test images gives."""
     from tinyunet_deploy.backends.registry import open_backend
     from tinyunet_deploy.data.layouts import read_dataset
-    from tinyunet_deploy.quality.evaluation import evaluate, held_out
+    from tinyunet_deploy.quality.dataset_scoring import held_out
+    from tinyunet_deploy.quality.evaluation import evaluate
 
     device = "cuda:0" if device == "cuda" else device
     with open_backend(checkpoint, "torch", device) as backend:

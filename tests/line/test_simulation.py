@@ -30,7 +30,7 @@ from tinyunet_deploy.line.simulation import (
     simulate,
     triggers_ms,
 )
-from tinyunet_deploy.quality.metrics import clopper_pearson_upper
+from tinyunet_deploy.quality.confidence import clopper_pearson_upper
 
 UNLIMITED = 10**9
 NONE_ALLOWED = 0.0

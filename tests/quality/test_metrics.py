@@ -14,14 +14,14 @@ from torchmetrics.classification import BinaryAUROC, BinaryF1Score, BinaryJaccar
 
 from tinyunet_deploy.contract import score_threshold
 from tinyunet_deploy.inspection.defects import Verdict
+from tinyunet_deploy.quality.confidence import clopper_pearson_upper
 from tinyunet_deploy.quality.metrics import (
     FORMULAS,
     REFERENCE_THRESHOLDS,
     ImageCounts,
+    MetricSummary,
     Ratios,
-    Summary,
     auroc,
-    clopper_pearson_upper,
     count_image,
     count_pixels,
     mean_of,
@@ -232,7 +232,7 @@ def test_the_mean_is_over_the_classes_where_a_ratio_is_defined() -> None:
     assert mean.dice == pytest.approx((1 + 1 / 2 + 1) / 3, abs=1e-6)
     assert mean.dice_reference[0.99] == pytest.approx(mean.dice)
     assert math.isnan(mean.auroc)
-    assert not isinstance(mean, Summary)
+    assert not isinstance(mean, MetricSummary)
 
 
 def test_every_ratio_has_its_formula() -> None:

@@ -191,7 +191,7 @@ def test_in_place_only_the_sidecar_is_renewed(
     command = ["tune", str(data), "-m", str(model)]
     assert run(tinyunet, command) == 0
     captured = capsys.readouterr()
-    assert captured.err == "nothing written: -o FOLDER or --in-place does\n"
+    assert captured.err == "nothing written: give -o FOLDER or --in-place\n"
     assert captured.out.startswith("4 defective and 2 good parts; least cost, escape : overkill =")
     assert max(map(len, captured.out.splitlines())) <= 80
     assert "tuned" not in read_sidecar(model).origin

@@ -1,4 +1,4 @@
-"""``tinyunet evaluate``: how well a model finds the defects of a labelled data set."""
+"""``tinyunet evaluate``: measure how well a model finds the defects of a labelled data set."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tinyunet_deploy.quality.metrics import Ratios
 
 _SHOWN = 10
-"""Skipped images that are named on stderr; JSON names them all."""
+"""Largest number of skipped images that are named on stderr; JSON names them all."""
 
 
 @click.command()
@@ -35,7 +35,7 @@ _SHOWN = 10
 @click.option(
     "--split",
     type=click.Choice(["train", "test", "all"]),
-    help="Images to use; test, or all where the data set has no split, unless given.",
+    help="Images to use. Default: test, or all if the data set has no splits.",
 )
 @operating_options
 @tile_option
@@ -73,7 +73,7 @@ def evaluate(
 ) -> None:
     """Measure a model on the labelled images in DATA.
 
-    Exit code 3 when images were skipped because they cannot be used.
+    Exit code 3 if images were skipped because they cannot be used.
     """
     from rich.console import Console
     from rich.progress import Progress
@@ -82,11 +82,13 @@ def evaluate(
     from tinyunet_deploy.data.layouts import read_dataset
     from tinyunet_deploy.files import write_atomic
     from tinyunet_deploy.host import processor_count
-    from tinyunet_deploy.quality import evaluation as evaluation
+    from tinyunet_deploy.quality import evaluation
+    from tinyunet_deploy.quality.dataset_scoring import held_out
+    from tinyunet_deploy.quality.evaluation_report import evaluation_json
 
     dataset = read_dataset(data, classes=classes, split=None if split == "all" else split)
     if split is None:
-        dataset = evaluation.held_out(dataset)
+        dataset = held_out(dataset)
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
     with (
@@ -106,7 +108,7 @@ def evaluate(
             misses=misses,
             progress=lambda count: bar.advance(task, count),
         )
-    text = result.as_json()
+    text = evaluation_json(result)
     if output is not None:
         write_atomic(output, text.encode(), durable=True)
     if style == "json":
@@ -143,7 +145,7 @@ def _print_tables(result: Evaluation) -> None:
     if result.true_defects or result.false_defects:
         console.print(_defects(result))
     total = result.all
-    for what, events, trials, bound in (
+    for event, count, trials, bound in (
         ("defective parts let through", total.escapes, total.defective, total.escape_rate_upper_95),
         (
             "good parts rejected",
@@ -154,13 +156,13 @@ def _print_tables(result: Evaluation) -> None:
     ):
         if trials:
             console.print(
-                f"{events} of {trials} {what}: at most {bound:.1%} at 95 % confidence",
+                f"{count} of {trials} {event}: at most {bound:.1%} at 95 % confidence",
                 highlight=False,
             )
 
 
 def _rows(result: Evaluation) -> dict[str, Ratios]:
-    """Name of a row -> its figures: each class, and for several their mean and all images."""
+    """Return a row for each class, and for several classes also their mean and all images."""
     rows: dict[str, Ratios] = {str(k): summary for k, summary in result.classes.items()}
     if len(rows) > 1:
         rows["mean"] = result.mean
@@ -170,8 +172,8 @@ def _rows(result: Evaluation) -> dict[str, Ratios]:
 
 
 def _figures(result: Evaluation) -> Table:
-    """The figures at the operating threshold."""
-    from tinyunet_deploy.quality.metrics import Summary
+    """Build the table of the figures at the operating threshold."""
+    from tinyunet_deploy.quality.metrics import MetricSummary
 
     table = _table(
         "images",
@@ -187,7 +189,7 @@ def _figures(result: Evaluation) -> Table:
     for name, row in _rows(result).items():
         images = ""
         escapes, overkills = _cell(row.escape_rate), _cell(row.overkill_rate)
-        if isinstance(row, Summary):
+        if isinstance(row, MetricSummary):
             images = str(row.images)
             escapes = f"{row.escapes}/{row.defective}"
             overkills = f"{row.overkills}/{row.images - row.defective}"
@@ -206,7 +208,7 @@ def _figures(result: Evaluation) -> Table:
 
 
 def _reference(result: Evaluation) -> Table:
-    """The reference's figure at its thresholds."""
+    """Build the table of NVIDIA's figure at its thresholds."""
     from tinyunet_deploy.quality.metrics import REFERENCE_THRESHOLDS
 
     table = _table(
@@ -221,7 +223,7 @@ def _reference(result: Evaluation) -> Table:
 
 
 def _defects(result: Evaluation) -> Table:
-    """Hits by size; the sizes without any defect left out."""
+    """Build the table of hits by size; sizes without a defect are left out."""
     from tinyunet_deploy.inspection.defects import recall_by_size
 
     table = _table(

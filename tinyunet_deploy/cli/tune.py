@@ -38,7 +38,7 @@ class CostRatio(click.ParamType):  # type: ignore[type-arg]  # not subscriptable
         match = re.fullmatch(r"([0-9]+\.?[0-9]*):([0-9]+\.?[0-9]*)", str(value))
         escape, overkill = (float(match[1]), float(match[2])) if match else (0.0, 0.0)
         if not (escape > 0 and overkill > 0):
-            self.fail(f"{value!r} is no ratio such as 20:1", param, ctx)
+            self.fail(f"{value!r} is not a ratio such as 20:1", param, ctx)
         return escape / overkill
 
 
@@ -49,7 +49,7 @@ class CostRatio(click.ParamType):  # type: ignore[type-arg]  # not subscriptable
 @click.option(
     "--split",
     type=click.Choice(["train", "test", "all"]),
-    help="Images to use; train, or all where the data set has no split, unless given.",
+    help="Images to use. Default: train, or all if the data set has no splits.",
 )
 @tile_option
 @click.option(
@@ -57,19 +57,19 @@ class CostRatio(click.ParamType):  # type: ignore[type-arg]  # not subscriptable
     type=CostRatio(),
     default="20:1",
     show_default=True,
-    help="What a defective part let through costs, against a good one rejected.",
+    help="Cost of a defective part let through, relative to a good part rejected.",
 )
 @click.option(
     "--max-escape-rate",
     type=click.FloatRange(0.0, 1.0, min_open=True, max_open=True),
-    help="Instead of cost: fewest rejects with at most this share let through, surely.",
+    help="Instead of --cost: fewest rejects with at most this share of defects missed.",
 )
 @click.option(
     "--confidence",
     type=click.FloatRange(0.5, 1.0, max_open=True),
     default=0.95,
     show_default=True,
-    help="How surely.",
+    help="Confidence of the bounds on both rates.",
 )
 @click.option(
     "-o",
@@ -100,59 +100,55 @@ def tune(
     in_place: bool,
     style: str,
 ) -> None:
-    """Choose threshold and min_area on labelled images.
+    """Choose threshold and min_area on the labelled images in DATA.
 
-    Those in DATA are validation images: figures of the same images afterwards are no test, and
-    tinyunet evaluate says so. Without -o and --in-place nothing is written. Exit code 6 when no
-    choice keeps --max-escape-rate, 3 when images were skipped.
+    These become validation images: figures on the same images afterwards are not a test, and
+    tinyunet evaluate says so. Nothing is written without -o or --in-place. Exit code 6 if no choice
+    keeps --max-escape-rate, 3 if images were skipped.
     """
-    import dataclasses
-
     from rich.console import Console
     from rich.progress import Progress
 
     from tinyunet_deploy.backends.registry import open_backend
     from tinyunet_deploy.data.layouts import read_dataset
-    from tinyunet_deploy.errors import RefusedError
     from tinyunet_deploy.files import write_atomic
     from tinyunet_deploy.host import processor_count
-    from tinyunet_deploy.quality import tuning as workbench
+    from tinyunet_deploy.quality import tuning
+    from tinyunet_deploy.quality.dataset_scoring import training_images
+    from tinyunet_deploy.quality.tuning_report import CURVE, RESULT, draw_curve, tuning_json
 
     dataset = read_dataset(data, classes=classes, split=None if split == "all" else split)
-    if split is None and any(item.split == "train" for item in dataset.items):
-        train = tuple(item for item in dataset.items if item.split == "train")
-        dataset = dataclasses.replace(dataset, items=train)
-    rule = workbench.Rule(cost, max_escape_rate, confidence)
+    if split is None:
+        dataset = training_images(dataset)
     with (
         open_backend(model, backend, device, trust_engine=trust_engine) as loaded,
         Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar,
     ):
         path = loaded.artifact.path
         if output is not None:
+            tuning.check_output(output, path)
             output.mkdir(parents=True, exist_ok=True)
-            if output.resolve() == path.parent.resolve():
-                raise RefusedError(output, "is the model's own folder", "--in-place writes there")
         task = bar.add_task("scoring", total=len(dataset.items))
-        result = workbench.tune(
+        result = tuning.tune(
             dataset,
             loaded,
-            rule,
+            tuning.Rule(cost, max_escape_rate, confidence),
             batch_size=batch_size,
             workers=workers or processor_count(),
             tile=tile,
             progress=lambda count: bar.advance(task, count),
         )
-    text = result.as_json()
+    text = tuning_json(result)
     if in_place:
-        workbench.write_tuned(result, path)
+        tuning.write_tuned(result, path)
     if output is not None:
-        workbench.write_tuned(result, output / path.name)
-        write_atomic(output / workbench.RESULT, text.encode())
-        curve = workbench.draw_curve(result)
+        tuning.write_tuned(result, output / path.name)
+        write_atomic(output / RESULT, text.encode())
+        curve = draw_curve(result)
         if curve is None:
-            click.echo("no tune.svg: matplotlib is not installed", err=True)
+            click.echo(f"no {CURVE}: matplotlib is not installed", err=True)
         else:
-            write_atomic(output / workbench.CURVE, curve)
+            write_atomic(output / CURVE, curve)
     if style == "json":
         click.echo(text, nl=False)
     else:
@@ -161,7 +157,7 @@ def tune(
     for place in written:
         click.echo(f"tuned: {click.format_filename(place)}", err=True)
     if not written:
-        click.echo("nothing written: -o FOLDER or --in-place does", err=True)
+        click.echo("nothing written: give -o FOLDER or --in-place", err=True)
     for error in result.skipped.values():
         click.echo(f"skipped: {error}", err=True)
     if result.skipped:
@@ -173,29 +169,30 @@ def _print_tables(result: Tuning) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    found = result.sweep
+    sweep = result.sweep
     table = Table(
-        title=f"{found.defective} defective and {found.good} good parts; {result.rule}",
+        title=f"{sweep.defective} defective and {sweep.good} good parts; {result.rule}",
         title_justify="left",
         box=box.SIMPLE_HEAD,
         padding=(0, 0, 0, 1),
     )
-    surely = f"at {result.rule.confidence:.4g}"
+    confidence = f"at {result.rule.confidence:.4g}"
     for column in (
-        *("", "threshold", "min area", "escapes", f"rate at\nmost, {surely}"),
-        *("overkills", f"rate at\nmost, {surely}"),
+        *("", "threshold", "min area", "escapes", f"rate at\nmost, {confidence}"),
+        *("overkills", f"rate at\nmost, {confidence}"),
     ):
         table.add_column(column, justify="right", no_wrap=True)
     named = [("before", result.before), ("chosen", result.chosen)]
-    for name, choice in [*named, *(("", point) for point in found.best_for_each_escape_count())]:
-        bounds = result.bounds(choice)
+    curve = [("", point) for point in sweep.best_for_each_escape_count()]
+    for name, point in named + curve:
+        bounds = result.bounds(point)
         table.add_row(
             name,
-            f"{choice.threshold:g}",
-            str(choice.min_area),
-            f"{choice.escapes}/{found.defective}",
+            f"{point.threshold:g}",
+            str(point.min_area),
+            f"{point.escapes}/{sweep.defective}",
             _share(bounds["escape_rate_upper"]),
-            f"{choice.overkills}/{found.good}",
+            f"{point.overkills}/{sweep.good}",
             _share(bounds["overkill_rate_upper"]),
             end_section=name == "chosen",
         )

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from tinyunet_deploy.errors import DataError
 from tinyunet_deploy.files import json_value, read_regular
-from tinyunet_deploy.quality.metrics import clopper_pearson_upper
+from tinyunet_deploy.quality.confidence import clopper_pearson_upper
 
 Times = NDArray[np.float64]
 """float64 [n]: milliseconds."""

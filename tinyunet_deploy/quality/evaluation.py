@@ -1,59 +1,46 @@
-"""How well an artifact finds the defects of a labelled data set."""
+"""Evaluate how well an artifact finds the defects of a labelled data set."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
-from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-from tinyunet_deploy import __version__
-from tinyunet_deploy.artifacts.sidecar import digest
 from tinyunet_deploy.backends.base import Backend
 from tinyunet_deploy.contract import Image, Score, score_threshold
 from tinyunet_deploy.data.dataset import Dataset, Item
 from tinyunet_deploy.data.encoding import encode_png
 from tinyunet_deploy.data.masks import read_mask
-from tinyunet_deploy.errors import DataError, ImageError
-from tinyunet_deploy.files import json_value, read_regular, write_atomic
+from tinyunet_deploy.errors import ImageError
+from tinyunet_deploy.files import write_atomic
 from tinyunet_deploy.inspection.defects import (
-    MATCHING,
     Findings,
     TrueDefect,
     compare_with_truth,
-    recall_by_size,
     verdict,
 )
 from tinyunet_deploy.inspection.overlays import draw_miss
-from tinyunet_deploy.inspection.pipeline import score_images
+from tinyunet_deploy.quality.dataset_scoring import image_digest, score_dataset
 from tinyunet_deploy.quality.metrics import (
-    BOUNDS,
-    FORMULAS,
-    NOTATION,
     ImageCounts,
+    MetricSummary,
     Ratios,
-    Summary,
     count_image,
     mean_of,
     summarize,
 )
 
-T = TypeVar("T")
-
-SCHEMA_VERSION: Final = 1
+__all__ = ["Evaluation", "evaluate"]
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation found, and of what."""
+    """Result of an evaluation."""
 
     dataset: Dataset
     model: str
@@ -67,29 +54,30 @@ class Evaluation:
     threshold: float
     """The operating threshold, probability."""
     min_area: int
-    """Pixels that a defect has at least."""
+    """Smallest defect that counts, pixels."""
     images: tuple[ImageCounts, ...]
     """In the order of the data set, without the skipped ones; never empty."""
     skipped: dict[Path, ImageError]
     """Image file -> why it could not be used."""
     findings: tuple[Findings, ...]
-    """The defects of each of ``images``, beside those of its truth."""
+    """For each of ``images``, the defects found and those in the truth."""
     tuned_on: int
-    """Images among them that chose the artifact's operating point; figures of those flatter it."""
+    """Number of images that also chose the artifact's threshold and min_area, which flatters
+    the figures."""
 
     @property
     def true_defects(self) -> list[TrueDefect]:
-        """The defects in the truth of all images."""
-        return [defect for found in self.findings for defect in found.truth]
+        """Defects in the truth of all images."""
+        return [defect for finding in self.findings for defect in finding.truth]
 
     @property
     def false_defects(self) -> int:
-        """Defects that were found where the truth has none."""
-        return sum(len(found.false) for found in self.findings)
+        """Number of defects found where the truth has none."""
+        return sum(len(finding.false) for finding in self.findings)
 
     @cached_property
-    def classes(self) -> dict[int, Summary]:
-        """Class -> figures; empty for images that have no class."""
+    def classes(self) -> dict[int, MetricSummary]:
+        """Class -> figures; empty for images without classes."""
         by_class: dict[int, list[ImageCounts]] = {}
         for image in self.images:
             if image.class_id is not None:
@@ -98,130 +86,13 @@ class Evaluation:
 
     @property
     def mean(self) -> Ratios:
-        """The mean of the classes' figures, which is what is published for DAGM2007."""
+        """Mean of the classes' figures, which is what is published for DAGM2007."""
         return mean_of(list(self.classes.values()) or [self.all])
 
     @property
-    def all(self) -> Summary:
-        """The figures of all images together, whatever their class."""
+    def all(self) -> MetricSummary:
+        """Figures of all images together, whatever their class."""
         return summarize(self.images, self.threshold)
-
-    def as_json(self) -> str:
-        """The text of a result file; each image is one line of ``per_image``."""
-        splits = {item.split for item in self.dataset.items}
-        fields = {
-            "schema_version": SCHEMA_VERSION,
-            "tinyunet_deploy": __version__,
-            "model": {
-                "name": self.model,
-                "sha256": self.model_sha256,
-                "precision": self.precision,
-            },
-            "backend": self.backend,
-            "device": self.device,
-            "versions": self.versions,
-            "dataset": {
-                "name": self.dataset.root.resolve().name,
-                "layout": self.dataset.layout,
-                "classes": list(self.classes),
-                "split": "all" if len(splits) > 1 else splits.pop(),
-            },
-            "threshold": self.threshold,
-            "min_area_px": self.min_area,
-            "images": len(self.images),
-            "tuned_on_these_images": self.tuned_on > 0,
-            "images_tuned_on": self.tuned_on,
-            "skipped": [
-                {"name": _name(self.dataset, path), "reason": error.reason, "what": error.what}
-                for path, error in self.skipped.items()
-            ],
-            "notation": NOTATION,
-            "formulas": {**FORMULAS, **BOUNDS},
-            "classes": {k: summary.as_fields() for k, summary in self.classes.items()},
-            "mean": dataclasses.asdict(self.mean),
-            "all": self.all.as_fields(),
-            "defects": {
-                "matching": MATCHING,
-                "truth": len(self.true_defects),
-                "hit": sum(defect.hit for defect in self.true_defects),
-                "missed": sum(not defect.hit for defect in self.true_defects),
-                "false": self.false_defects,
-                "by_size": [row._asdict() for row in recall_by_size(self.true_defects)],
-            },
-        }
-        head = json.dumps(json_value(fields), indent=2, allow_nan=False).removesuffix("\n}")
-        lines = ",\n".join(
-            f"    {json.dumps(_image_fields(image, found))}"
-            for image, found in zip(self.images, self.findings, strict=True)
-        )
-        return f'{head},\n  "per_image": [\n{lines}\n  ]\n}}\n'
-
-
-def held_out(dataset: Dataset) -> Dataset:
-    """The test images of a data set that is split, all images of one that is not.
-
-    Raises:
-        DataError: it is split and has no test images.
-    """
-    if all(item.split is None for item in dataset.items):
-        return dataset
-    test = tuple(item for item in dataset.items if item.split == "test")
-    if not test:
-        raise DataError(
-            dataset.root, "has no test images", "choose --split train to use the others"
-        )
-    return dataclasses.replace(dataset, items=test)
-
-
-def measure_images(
-    dataset: Dataset,
-    backend: Backend,
-    measure: Callable[[Item, Image, Score], T],
-    *,
-    batch_size: int,
-    workers: int,
-    tile: bool,
-    progress: Callable[[int], None] | None,
-) -> tuple[list[T], dict[Path, ImageError]]:
-    """Score the images of a data set and measure each on a pool of ``workers`` threads.
-
-    Args:
-        tile: take images larger than the network's, too, and run them in overlapping tiles.
-        progress: takes the number of images that are newly finished.
-
-    Returns:
-        What ``measure`` gave for each usable image, in their order, and why others were skipped.
-
-    Raises:
-        DataError: no image is usable.
-    """
-    contract = backend.contract
-    measured: list[T] = []
-    skipped: dict[Path, ImageError] = {}
-    pending: deque[Future[T]] = deque()
-    paths = [item.image for item in dataset.items]
-    with ThreadPoolExecutor(workers) as pool:
-        for scored in score_images(
-            paths, backend, batch_size=batch_size, workers=workers, tile=tile
-        ):
-            if scored.error is not None:
-                skipped[scored.path] = scored.error
-            else:
-                assert scored.image is not None
-                assert scored.score is not None
-                # Bounds memory: each holds an image and a score.
-                usual = 2 * batch_size * contract.height * contract.width
-                while len(pending) > usual // scored.score.size:
-                    measured.append(pending.popleft().result())
-                item = dataset.items[scored.index]
-                pending.append(pool.submit(measure, item, scored.image, scored.score))
-            if progress is not None:
-                progress(1)
-        measured.extend(future.result() for future in pending)
-    if not measured:
-        first = next(iter(skipped.values()))
-        raise DataError(dataset.root, "has no usable image", f"the first is skipped: {first}")
-    return measured, skipped
 
 
 def evaluate(
@@ -236,25 +107,26 @@ def evaluate(
     misses: Path | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Evaluation:
-    """Score every image of a data set and count what was found. An unusable image is skipped.
+    """Score every image of a data set and count the defects; unusable images are skipped.
 
     Args:
         threshold: the operating threshold, probability in [0, 1].
-        min_area: smaller defects do not count for the verdict, pixels.
+        min_area: smallest defect that makes a part NG, pixels.
         workers: threads that decode images, and as many that compare scores with masks.
-        tile: take images larger than the network's, too, and run them in overlapping tiles.
-        misses: folder for a picture of each defect that was missed; made if it is not there.
+        tile: also take images larger than the network's, in overlapping tiles.
+        misses: folder for a picture of each missed defect; made if it does not exist.
         progress: takes the number of images that are newly finished.
 
     Raises:
         DataError: a mask is unusable, or every image is.
+        ValueError: the threshold is outside 0..1.
     """
     score_threshold(threshold)
-
-    tuned_on = set(backend.artifact.sidecar.inherited.get("tuned", {}).get("images", ()))
+    sidecar = backend.artifact.sidecar
+    tuned_on = set(sidecar.inherited.get("tuned", {}).get("images", ()))
 
     def count(item: Item, image: Image, score: Score) -> _Counted:
-        name = _name(dataset, item.image)
+        name = item.image.relative_to(dataset.root).as_posix()
         truth = read_mask(item, (score.shape[0], score.shape[1]))
         findings = compare_with_truth(score, truth, threshold, min_area)
         if misses is not None:
@@ -273,7 +145,7 @@ def evaluate(
         )
         return _Counted(counts, findings, bool(tuned_on) and image_digest(item.image) in tuned_on)
 
-    counted, skipped = measure_images(
+    counted, skipped = score_dataset(
         dataset,
         backend,
         count,
@@ -282,7 +154,6 @@ def evaluate(
         tile=tile,
         progress=progress,
     )
-    sidecar = backend.artifact.sidecar
     return Evaluation(
         dataset=dataset,
         model=backend.artifact.path.name,
@@ -293,38 +164,14 @@ def evaluate(
         versions={"numpy": np.__version__, "opencv": cv2.__version__, **backend.versions},
         threshold=threshold,
         min_area=min_area,
-        images=tuple(one.counts for one in counted),
+        images=tuple(image.counts for image in counted),
         skipped=skipped,
-        findings=tuple(one.findings for one in counted),
-        tuned_on=sum(one.tuned_on for one in counted),
+        findings=tuple(image.findings for image in counted),
+        tuned_on=sum(image.tuned_on for image in counted),
     )
-
-
-def image_digest(path: Path) -> str:
-    """What an image file is known by in the sidecar of a model that was tuned on it."""
-    return digest(read_regular(path))[:16]
 
 
 class _Counted(NamedTuple):
     counts: ImageCounts
     findings: Findings
     tuned_on: bool
-
-
-def _name(dataset: Dataset, path: Path) -> str:
-    return path.relative_to(dataset.root).as_posix()
-
-
-def _image_fields(image: ImageCounts, found: Findings) -> dict[str, Any]:
-    return {
-        "name": image.name,
-        "class": image.class_id,
-        "defective": image.defective,
-        "truth_px": image.truth_px,
-        "max_score": image.max_score,
-        "verdict": image.verdict,
-        "predicted_px": {str(t): pixels.predicted for t, pixels in image.pixels.items()},
-        "intersection_px": {str(t): pixels.intersection for t, pixels in image.pixels.items()},
-        "true_defects": [dataclasses.asdict(defect) for defect in found.truth],
-        "false_defects": [defect.as_fields() for defect in found.false],
-    }

@@ -1,7 +1,8 @@
-"""The metric block: pixel counts of each image, and the ratios computed from them.
+"""Metrics of a labelled set: pixel counts of each image, and the ratios computed from them.
 
-Every figure carries its formula, because the literature's "IoU" has several. Notation, of one
-image at one threshold: A pixels predicted, B in the truth, I in both, U = A + B - I in either.
+Every figure carries its formula, because the literature means several things by "IoU". Notation,
+for one image at one threshold: A pixels predicted, B in the truth, I in both, U = A + B - I in
+either.
 """
 
 from __future__ import annotations
@@ -16,9 +17,26 @@ import numpy as np
 
 from tinyunet_deploy.contract import Mask, Score, score_threshold
 from tinyunet_deploy.inspection.defects import Verdict
+from tinyunet_deploy.quality.confidence import clopper_pearson_upper
+
+__all__ = [
+    "BOUNDS",
+    "FORMULAS",
+    "NOTATION",
+    "REFERENCE_THRESHOLDS",
+    "ImageCounts",
+    "MetricSummary",
+    "Pixels",
+    "Ratios",
+    "auroc",
+    "count_image",
+    "count_pixels",
+    "mean_of",
+    "summarize",
+]
 
 REFERENCE_THRESHOLDS: Final = (0.05, 0.125, 0.25, 0.5, 0.75, 0.85, 0.95, 0.99)
-"""The thresholds at which the reference, U-Net Industrial, reports its figure."""
+"""Thresholds at which NVIDIA reports the figure of U-Net Industrial."""
 
 NOTATION: Final = (
     "of one image at one threshold: A pixels predicted, B in the truth, I in both, U = A + B - I"
@@ -34,15 +52,16 @@ FORMULAS: Final = {
     "auroc": "probability that the max_score of a defective image is above that of a defect-free "
     "image, ties count half (Hanley & McNeil 1982)",
 }
-"""Ratio -> its formula, in the above notation. A ratio of nothing is undefined, NaN."""
+"""Ratio -> its formula, in the notation above. A ratio whose denominator is 0 is NaN."""
 
 BOUNDS: Final = {
     "escape_rate_upper_95": "one-sided 95 % bound of escape_rate (Clopper & Pearson 1934)",
     "overkill_rate_upper_95": "one-sided 95 % bound of overkill_rate (Clopper & Pearson 1934)",
 }
-"""What can be said of all parts of which these are a sample, with its formula."""
+"""Bound on the rate of all parts of which the images are a sample -> its formula."""
 
 _SMOOTH: Final = 1e-5
+"""The constant in the Dice formula of NVIDIA's code."""
 
 
 class Pixels(NamedTuple):
@@ -51,12 +70,12 @@ class Pixels(NamedTuple):
     predicted: int
     """A: pixels above the threshold."""
     intersection: int
-    """I: those of them that are in the truth."""
+    """I: pixels above the threshold that are in the truth."""
 
 
 @dataclass(frozen=True)
 class ImageCounts:
-    """All that is kept of one evaluated image."""
+    """Counts of one evaluated image."""
 
     name: str
     class_id: int | None
@@ -72,47 +91,47 @@ class ImageCounts:
     """Threshold -> counts, for the operating threshold and all of :data:`REFERENCE_THRESHOLDS`."""
 
     def union_px(self, threshold: float) -> int:
-        """U: pixels in the prediction or the truth."""
+        """Return U: pixels in the prediction or the truth."""
         predicted, intersection = self.pixels[threshold]
         return predicted + self.truth_px - intersection
 
     def iou(self, threshold: float) -> float:
-        """I / U; 0 where U = 0, so that a defect whose truth is empty never counts as found."""
+        """Return I / U; 0 where U = 0, so a defect whose truth is empty never counts as found."""
         return self.pixels[threshold].intersection / max(self.union_px(threshold), 1)
 
     def dice(self, threshold: float) -> float:
-        """(2 I + 1e-5) / (A + B + 1e-5), as the reference computes its "IoU"; 1 where A = B = 0."""
+        """Return (2 I + 1e-5) / (A + B + 1e-5), NVIDIA's "IoU"; 1 where A = B = 0."""
         predicted, intersection = self.pixels[threshold]
         return (2 * intersection + _SMOOTH) / (predicted + self.truth_px + _SMOOTH)
 
     def dice_nothing(self) -> float:
-        """What :meth:`dice` gives to a prediction without any pixel."""
+        """Return the :meth:`dice` of a prediction without any pixel."""
         return _SMOOTH / (self.truth_px + _SMOOTH)
 
 
 @dataclass(frozen=True)
 class Ratios:
-    """The figures of a set of images, each in 0..1 and by its entry in :data:`FORMULAS`.
+    """Figures of a set of images, each in 0..1; :data:`FORMULAS` says how each is computed.
 
-    A ratio is NaN where it is undefined: there is no image of the kind that it is about.
+    A ratio is NaN if the set has no image of the kind that it counts.
     """
 
     iou_defective: float
-    """The headline."""
+    """The headline figure."""
     iou_global: float
     dice: float
     dice_nothing: float
     dice_reference: dict[float, float]
-    """Threshold -> figure. The one to hold beside the published "IoU", and never without
-    ``dice_nothing``: most images have no defect, so silence alone scores 0.85 to 0.88."""
+    """Threshold -> figure. Compare this one with the published "IoU", and always beside
+    ``dice_nothing``: most images have no defect, so predicting nothing scores 0.85 to 0.88."""
     escape_rate: float
     overkill_rate: float
     auroc: float
 
 
 @dataclass(frozen=True)
-class Summary(Ratios):
-    """The figures of a set of images and the counts behind them."""
+class MetricSummary(Ratios):
+    """Figures of a set of images and the counts behind them."""
 
     images: int
     defective: int
@@ -127,16 +146,16 @@ class Summary(Ratios):
 
     @property
     def escape_rate_upper_95(self) -> float:
-        """With 95 % confidence the escape rate is at most this: :func:`clopper_pearson_upper`."""
+        """Upper bound of the escape rate with 95 % confidence."""
         return clopper_pearson_upper(self.escapes, self.defective)
 
     @property
     def overkill_rate_upper_95(self) -> float:
-        """With 95 % confidence the overkill rate is at most this."""
+        """Upper bound of the overkill rate with 95 % confidence."""
         return clopper_pearson_upper(self.overkills, self.images - self.defective)
 
     def as_fields(self) -> dict[str, Any]:
-        """Plain values for JSON, the bounds included."""
+        """Return plain values for JSON, including the bounds."""
         return {
             **asdict(self),
             "escape_rate_upper_95": self.escape_rate_upper_95,
@@ -147,7 +166,7 @@ class Summary(Ratios):
 def count_pixels(
     score: Score, truth: Mask, thresholds: Sequence[float]
 ) -> tuple[int, dict[float, Pixels]]:
-    """Exact pixel counts at any number of thresholds, in one pass over the image.
+    """Count pixels exactly at any number of thresholds, in one pass over the image.
 
     Args:
         score: uint8 [H, W].
@@ -156,7 +175,10 @@ def count_pixels(
             ``score > score_threshold(threshold)``.
 
     Returns:
-        Defect pixels in the truth, and threshold -> counts.
+        Number of defect pixels in the truth, and threshold -> counts.
+
+    Raises:
+        ValueError: score and truth differ in shape.
     """
     if score.shape != truth.shape:
         raise ValueError(f"score is {score.shape} but truth is {truth.shape}")
@@ -181,25 +203,26 @@ def count_image(
     verdict: Verdict,
     threshold: float,
 ) -> ImageCounts:
-    """The counts of one image at the operating threshold and the reference thresholds.
+    """Count one image at the operating threshold and at :data:`REFERENCE_THRESHOLDS`.
 
     Args:
-        score, truth: as :func:`count_pixels`.
+        score, truth: as for :func:`count_pixels`.
+        verdict: at the operating threshold and min_area.
         threshold: the operating threshold, probability in [0, 1].
     """
     truth_px, pixels = count_pixels(score, truth, (threshold, *REFERENCE_THRESHOLDS))
     return ImageCounts(name, class_id, defective, truth_px, int(score.max()), verdict, pixels)
 
 
-def summarize(images: Sequence[ImageCounts], threshold: float) -> Summary:
-    """The figures of a set of images at the operating threshold, and their counts."""
+def summarize(images: Sequence[ImageCounts], threshold: float) -> MetricSummary:
+    """Compute the figures of a set of images at the operating threshold."""
     defective = [image for image in images if image.defective]
     good = [image for image in images if not image.defective]
     escapes = sum(image.verdict == "OK" for image in defective)
     overkills = sum(image.verdict == "NG" for image in good)
     intersection_px = sum(image.pixels[threshold].intersection for image in images)
     union_px = sum(image.union_px(threshold) for image in images)
-    return Summary(
+    return MetricSummary(
         images=len(images),
         defective=len(defective),
         escapes=escapes,
@@ -221,7 +244,7 @@ def summarize(images: Sequence[ImageCounts], threshold: float) -> Summary:
 
 
 def mean_of(classes: Sequence[Ratios]) -> Ratios:
-    """The mean of each ratio over the classes in which it is defined."""
+    """Return the mean of each ratio over the classes in which it is defined."""
 
     def mean(ratio: Callable[[Ratios], float]) -> float:
         return _mean([ratio(figures) for figures in classes])
@@ -242,13 +265,14 @@ def mean_of(classes: Sequence[Ratios]) -> Ratios:
 
 
 def auroc(defective: Sequence[int], good: Sequence[int]) -> float:
-    """Area under the ROC curve of image scores, exactly, as the Mann-Whitney statistic.
+    """Compute the exact area under the ROC curve of image scores, as the Mann-Whitney statistic.
 
-    The probability that a defective image scores above a defect-free one, ties counting half:
+    It is the probability that a defective image scores above a defect-free one, ties counting half:
     Hanley & McNeil 1982, "The Meaning and Use of the Area under a ROC Curve".
 
     Args:
-        defective, good: scores 0..255 of the images of either kind.
+        defective: scores of the defective images, 0..255.
+        good: scores of the defect-free images, 0..255.
 
     Returns:
         0..1; NaN if either kind is missing.
@@ -262,50 +286,11 @@ def auroc(defective: Sequence[int], good: Sequence[int]) -> float:
     return float(defective_at @ (2 * good_below + good_at)) / (2 * pairs)
 
 
-def clopper_pearson_upper(events: int, trials: int, confidence: float = 0.95) -> float:
-    """The largest rate with which so few events are still likely: a one-sided exact bound.
-
-    The p at which P(X <= events | trials, p) = 1 - confidence for a binomial X (Clopper & Pearson
-    1934), to the last digits, by bisection. Without events it is
-    ``1 - (1 - confidence) ** (1 / trials)``: 0 of 71 missed is at most 4.1 % at 95 %; the upper
-    end of the two-sided interval, which is confidence 0.975 here, is 5.1 %.
-
-    Args:
-        events: 0..trials.
-        confidence: in (0, 1).
-
-    Returns:
-        0..1; NaN without trials.
-    """
-    if not trials:
-        return math.nan
-    if events == trials:
-        return 1.0
-    ways = [
-        math.lgamma(trials + 1) - math.lgamma(k + 1) - math.lgamma(trials - k + 1)
-        for k in range(events + 1)
-    ]
-
-    def at_most_events(rate: float) -> float:
-        hit, miss = math.log(rate), math.log1p(-rate)
-        return math.fsum(
-            math.exp(way + k * hit + (trials - k) * miss) for k, way in enumerate(ways)
-        )
-
-    low, high = 0.0, 1.0
-    while low < (middle := (low + high) / 2) < high:
-        if at_most_events(middle) > 1 - confidence:
-            low = middle
-        else:
-            high = middle
-    return high
-
-
 def _ratio(part: int, whole: int) -> float:
     return part / whole if whole else math.nan
 
 
 def _mean(values: Sequence[float]) -> float:
-    """The mean of the defined values; NaN if there is none."""
+    """Return the mean of the values that are not NaN; NaN if there are none."""
     defined = [value for value in values if not math.isnan(value)]
     return fmean(defined) if defined else math.nan

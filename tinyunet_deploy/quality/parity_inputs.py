@@ -13,7 +13,7 @@ from tinyunet_deploy.data.layouts import UnknownLayout, read_dataset
 from tinyunet_deploy.data.masks import read_mask
 from tinyunet_deploy.errors import DataError, RefusedError
 from tinyunet_deploy.inspection.pipeline import common_root, walk_images
-from tinyunet_deploy.quality.evaluation import held_out
+from tinyunet_deploy.quality.dataset_scoring import held_out
 
 __all__ = ["ComparedImage", "find_images", "find_models", "find_reference"]
 

@@ -1,7 +1,7 @@
-"""Choosing threshold and min_area: every pair of them is tried on scores that were made once.
+"""Try every pair of threshold and min_area on scores that were made once, and choose one.
 
-A part is rejected (NG) where its largest defect has at least ``min_area`` pixels, so the size of
-that defect at each threshold is all that has to be kept of an image.
+A part is rejected (NG) if its largest defect has at least ``min_area`` pixels, so an image is
+described by the size of that defect at each threshold.
 """
 
 from __future__ import annotations
@@ -15,22 +15,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyunet_deploy.contract import Score, defect_mask, score_threshold
-from tinyunet_deploy.quality.metrics import clopper_pearson_upper
+from tinyunet_deploy.quality.confidence import clopper_pearson_upper
+
+__all__ = [
+    "ESCAPE_COST",
+    "MIN_AREAS",
+    "THRESHOLDS",
+    "Sweep",
+    "SweepPoint",
+    "largest_defects",
+    "sweep",
+]
 
 MIN_AREAS: Final = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+"""Values of min_area that are tried, pixels."""
 THRESHOLDS: Final = (*(round(0.02 * step, 2) for step in range(1, 50)), 0.99)
+"""Thresholds that are tried, probabilities."""
 ESCAPE_COST: Final = 20.0
-"""Overkills that one escape is worth, as in the DAGM 2007 contest."""
+"""Number of overkills that cost as much as one escape, as in the DAGM 2007 contest."""
 
 Counts = NDArray[np.int64]
 
 
 def largest_defects(score: Score, thresholds: Sequence[float]) -> list[int]:
-    """Pixels of the largest defect of one image at each threshold; 0 where there is none.
+    """Measure the largest defect of one image at each threshold.
 
     Args:
         score: uint8 [H, W].
         thresholds: probabilities in [0, 1].
+
+    Returns:
+        Area in pixels at each threshold; 0 where there is no defect.
     """
     highest = int(score.max())
     sizes = []
@@ -45,18 +60,20 @@ def largest_defects(score: Score, thresholds: Sequence[float]) -> list[int]:
 
 
 @dataclass(frozen=True)
-class Choice:
+class SweepPoint:
     """One pair of threshold and min_area, and its mistakes."""
 
     threshold: float
     min_area: int
     escapes: int
+    """Defective parts that would pass."""
     overkills: int
+    """Good parts that would be rejected."""
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """The mistakes of every pair of threshold and min_area on a set of images."""
+    """Mistakes of every pair of threshold and min_area on a set of images."""
 
     thresholds: tuple[float, ...]
     min_areas: tuple[int, ...]
@@ -65,36 +82,41 @@ class Sweep:
     overkills: Counts
     """[thresholds, min_areas]: good parts that would be rejected."""
     defective: int
+    """Number of defective images."""
     good: int
+    """Number of good images."""
 
-    def at(self, threshold: int, min_area: int) -> Choice:
-        """The pair at these indices."""
-        return Choice(
+    def at(self, threshold: int, min_area: int) -> SweepPoint:
+        """Return the pair at these indices of ``thresholds`` and ``min_areas``."""
+        return SweepPoint(
             self.thresholds[threshold],
             self.min_areas[min_area],
             int(self.escapes[threshold, min_area]),
             int(self.overkills[threshold, min_area]),
         )
 
-    def cheapest(self, escape_cost: float = ESCAPE_COST) -> Choice:
-        """The pair of least ``escape_cost x escapes + overkills``, of those with fewest escapes.
+    def cheapest(self, escape_cost: float = ESCAPE_COST) -> SweepPoint:
+        """Choose the pair with the least ``escape_cost x escapes + overkills``.
 
-        Of equals, the one in the middle of them: the furthest, in steps of the sweep, from a pair
-        that does worse; then the smallest min_area, then the median threshold.
+        Of several, the pairs with the fewest escapes remain, and of these the one in the middle is
+        taken: the furthest, in steps of the sweep, from a pair that does worse; then the smallest
+        min_area, then the median threshold.
         """
         cost = escape_cost * self.escapes + self.overkills
         best = cost == cost.min()
         return self._middle(best & (self.escapes == self.escapes[best].min()))
 
-    def within(self, escape_rate: float, confidence: float = 0.95) -> Choice | None:
-        """The pair of fewest overkills among those that keep a target; of equals, the middle.
+    def within(self, escape_rate: float, confidence: float = 0.95) -> SweepPoint | None:
+        """Choose the pair with the fewest overkills among those that keep a target escape rate.
+
+        Of several, the one in the middle is taken, as in :meth:`cheapest`.
 
         Args:
             escape_rate: the target: with ``confidence`` the escape rate is at most this, by
-                :func:`~tinyunet_deploy.quality.metrics.clopper_pearson_upper`.
+                :func:`~tinyunet_deploy.quality.confidence.clopper_pearson_upper`.
 
         Returns:
-            None if no pair keeps it.
+            None if no pair keeps the target.
         """
         allowed = [
             count
@@ -106,17 +128,21 @@ class Sweep:
         keeps = self.escapes <= allowed[-1]
         return self._middle(keeps & (self.overkills == self.overkills[keeps].min()))
 
-    def best_for_each_escape_count(self) -> list[Choice]:
-        """The curve: for each number of escapes the fewest overkills, if fewer than with less."""
-        curve: list[Choice] = []
+    def best_for_each_escape_count(self) -> list[SweepPoint]:
+        """Return the curve of escapes against overkills.
+
+        It has the fewest overkills for each number of escapes, where more escapes save overkills.
+        """
+        curve: list[SweepPoint] = []
         for escapes in np.unique(self.escapes):
-            those = self.escapes == escapes
-            fewest = self.overkills[those].min()
+            same_escapes = self.escapes == escapes
+            fewest = self.overkills[same_escapes].min()
             if not curve or fewest < curve[-1].overkills:
-                curve.append(self._middle(those & (self.overkills == fewest)))
+                curve.append(self._middle(same_escapes & (self.overkills == fewest)))
         return curve
 
-    def _middle(self, equals: NDArray[np.bool_]) -> Choice:
+    def _middle(self, equals: NDArray[np.bool_]) -> SweepPoint:
+        """Return the pair that is furthest from the edge of a region [thresholds, min_areas]."""
         framed = np.pad(equals.astype(np.uint8), 1)
         depth = cv2.distanceTransform(framed, cv2.DIST_C, 3)[1:-1, 1:-1]
         deepest = np.asarray(depth) == np.max(depth)
@@ -131,11 +157,11 @@ def sweep(
     thresholds: Sequence[float] = THRESHOLDS,
     min_areas: Sequence[int] = MIN_AREAS,
 ) -> Sweep:
-    """Count the mistakes of every pair.
+    """Count the mistakes of every pair of threshold and min_area.
 
     Args:
         largest_px: [images, thresholds], from :func:`largest_defects`.
-        defective: [images], whether each is.
+        defective: [images], whether the part is defective.
     """
     sizes = np.asarray(largest_px).reshape(len(defective), len(thresholds))
     is_defective = np.asarray(defective, np.bool_)

@@ -1,0 +1,103 @@
+"""Choose the images of a labelled data set, and score and measure each of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from tinyunet_deploy.artifacts.sidecar import digest
+from tinyunet_deploy.backends.base import Backend
+from tinyunet_deploy.contract import Image, Score
+from tinyunet_deploy.data.dataset import Dataset, Item
+from tinyunet_deploy.errors import DataError, ImageError
+from tinyunet_deploy.files import read_regular
+from tinyunet_deploy.inspection.pipeline import score_images
+
+__all__ = ["held_out", "image_digest", "score_dataset", "training_images"]
+
+T = TypeVar("T")
+
+
+def held_out(dataset: Dataset) -> Dataset:
+    """Return the test images of a data set with splits, or all images of one without.
+
+    Raises:
+        DataError: the data set has splits but no test images.
+    """
+    if all(item.split is None for item in dataset.items):
+        return dataset
+    test = tuple(item for item in dataset.items if item.split == "test")
+    if not test:
+        raise DataError(
+            dataset.root, "has no test images", "choose --split train to use the others"
+        )
+    return dataclasses.replace(dataset, items=test)
+
+
+def training_images(dataset: Dataset) -> Dataset:
+    """Return the training images of a data set, or all images if none are for training."""
+    train = tuple(item for item in dataset.items if item.split == "train")
+    return dataclasses.replace(dataset, items=train) if train else dataset
+
+
+def image_digest(path: Path) -> str:
+    """Return the 16 hex digits by which the sidecar of a tuned model names an image file."""
+    return digest(read_regular(path))[:16]
+
+
+def score_dataset(
+    dataset: Dataset,
+    backend: Backend,
+    measure: Callable[[Item, Image, Score], T],
+    *,
+    batch_size: int,
+    workers: int,
+    tile: bool,
+    progress: Callable[[int], None] | None,
+) -> tuple[list[T], dict[Path, ImageError]]:
+    """Score the images of a data set and measure each score.
+
+    Args:
+        measure: takes the item, its image and its score; called on a pool of ``workers`` threads.
+        workers: threads that decode images, and as many that measure.
+        tile: also take images larger than the network's, in overlapping tiles.
+        progress: takes the number of images that are newly finished.
+
+    Returns:
+        The result of ``measure`` for each usable image, in the data set's order, and the reasons
+        why other images were skipped.
+
+    Raises:
+        DataError: no image is usable.
+    """
+    contract = backend.contract
+    measured: list[T] = []
+    skipped: dict[Path, ImageError] = {}
+    pending: deque[Future[T]] = deque()
+    paths = [item.image for item in dataset.items]
+    with ThreadPoolExecutor(workers) as pool:
+        for scored in score_images(
+            paths, backend, batch_size=batch_size, workers=workers, tile=tile
+        ):
+            if scored.error is not None:
+                skipped[scored.path] = scored.error
+            else:
+                assert scored.image is not None
+                assert scored.score is not None
+                # Each pending image holds memory: wait when they have the pixels of two batches.
+                usual = 2 * batch_size * contract.height * contract.width
+                while len(pending) > usual // scored.score.size:
+                    measured.append(pending.popleft().result())
+                item = dataset.items[scored.index]
+                pending.append(pool.submit(measure, item, scored.image, scored.score))
+            if progress is not None:
+                progress(1)
+        measured.extend(future.result() for future in pending)
+    if not measured:
+        first = next(iter(skipped.values()))
+        raise DataError(dataset.root, "has no usable image", f"the first is skipped: {first}")
+    return measured, skipped
