@@ -29,8 +29,8 @@ from tinyunet_deploy.cli import run
 from tinyunet_deploy.contract import Batch, Image
 from tinyunet_deploy.errors import DataError
 from tinyunet_deploy.host import describe_machine, processor_count
-from tinyunet_deploy.inspection.pipeline import infer
-from tinyunet_deploy.inspection.run_report import Line
+from tinyunet_deploy.inspection.infer import infer
+from tinyunet_deploy.inspection.run_report import ReportLine
 
 
 @click.command(context_settings=HELP)
@@ -145,7 +145,7 @@ def _from_files(
     resident = {"start": _resident_mib()}
     reported = 0
 
-    def after_each_image(_: Line) -> None:
+    def after_each_image(_: ReportLine) -> None:
         nonlocal reported
         reported += 1
         if reported == -(-count // 10):
@@ -160,7 +160,7 @@ def _from_files(
         min_area=backend.artifact.sidecar.min_area,
         batch_size=batch_size,
         workers=processor_count(),
-        each=after_each_image,
+        on_line=after_each_image,
     )
     seconds = time.perf_counter() - started
     resident["end"] = _resident_mib()

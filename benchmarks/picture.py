@@ -33,8 +33,8 @@ from tinyunet_deploy.data.layouts import read_dataset
 from tinyunet_deploy.data.tiles import Mosaic, spans
 from tinyunet_deploy.files import write_atomic
 from tinyunet_deploy.inspection import drift as drifts
+from tinyunet_deploy.inspection.infer import infer
 from tinyunet_deploy.inspection.overlays import overlay
-from tinyunet_deploy.inspection.pipeline import infer
 from tinyunet_deploy.quality.evaluation import evaluate
 from tinyunet_deploy.quality.tuning import tune
 from tinyunet_deploy.quality.tuning_report import draw_curve

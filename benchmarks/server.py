@@ -38,7 +38,7 @@ from tinyunet_deploy.data.encoding import write_png
 from tinyunet_deploy.errors import RuntimeUnavailable
 from tinyunet_deploy.files import write_atomic
 from tinyunet_deploy.host import describe_machine, processor_count
-from tinyunet_deploy.inspection.pipeline import infer
+from tinyunet_deploy.inspection.infer import infer
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PACKAGES = REPOSITORY / ".cache" / "triton"

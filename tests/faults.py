@@ -26,7 +26,7 @@ from tinyunet_deploy.files import write_atomic
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE.parent / "benchmarks" / "results" / "robustness.json"
 COMMANDS = {
-    "infer": ("tinyunet_deploy.cli.infer", "tinyunet_deploy.inspection.pipeline", "onnxruntime"),
+    "infer": ("tinyunet_deploy.cli.infer", "tinyunet_deploy.inspection.infer", "onnxruntime"),
     "training": ("training.__main__", "training.loop"),
     "export": ("export.__main__", "export.exporter", "tinyunet_deploy.backends.torch"),
 }

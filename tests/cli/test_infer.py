@@ -24,8 +24,8 @@ from tinyunet_deploy.cli.infer import infer
 from tinyunet_deploy.contract import Score, defect_mask
 from tinyunet_deploy.data.decoding import read_image
 from tinyunet_deploy.data.encoding import encode_png, write_png
-from tinyunet_deploy.inspection.pipeline import walk_images
 from tinyunet_deploy.inspection.run_report import read_report
+from tinyunet_deploy.inspection.walk import walk_images
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 THRESHOLD = 0.55
@@ -185,11 +185,13 @@ def test_nothing_usable_is_refused(tmp_path: Path, tinyunet_infer: Tinyunet) -> 
     outcome = tinyunet_infer(empty, "-o", tmp_path / "out")
     assert outcome.code == 4
     assert outcome.out == ""
-    assert outcome.err.startswith(f"error: {empty}: holds no image (suffixes are .bmp .jpeg")
+    assert outcome.err.startswith(
+        f"error: {empty}: contains no images (their suffixes are .bmp .jpeg"
+    )
     outcome = tinyunet_infer(broken, "-o", tmp_path / "out2")
     assert outcome.code == 4
     assert outcome.err.splitlines()[-1] == (
-        f"error: {tmp_path}/out2/report.jsonl: no image was usable (each has its reason there)"
+        f"error: {tmp_path}/out2/report.jsonl: no image was usable (the reason of each is there)"
     )
 
 

@@ -21,7 +21,8 @@ from tinyunet_deploy.contract import Batch, Contract, Image
 from tinyunet_deploy.data import synthetic
 from tinyunet_deploy.data.encoding import encode_png, write_png
 from tinyunet_deploy.data.tiles import Mosaic, reach, spans
-from tinyunet_deploy.inspection.pipeline import infer, score_images
+from tinyunet_deploy.inspection.infer import infer
+from tinyunet_deploy.inspection.scoring import score_images
 from tinyunet_deploy.testing.fake_backend import FakeBackend
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
@@ -214,7 +215,8 @@ import numpy as np
 from tinyunet_deploy.artifacts.sidecar import DEFAULT_ONNX
 from tinyunet_deploy.backends import open_backend
 from tinyunet_deploy.testing.fake_backend import FakeBackend
-from tinyunet_deploy.inspection.pipeline import Outputs, infer
+from tinyunet_deploy.inspection.infer import infer
+from tinyunet_deploy.inspection.outputs import Outputs
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

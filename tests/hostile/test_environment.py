@@ -24,8 +24,9 @@ from tinyunet_deploy.cli.infer import infer
 from tinyunet_deploy.contract import Batch, Contract
 from tinyunet_deploy.data.encoding import write_png
 from tinyunet_deploy.errors import OutOfMemory, RuntimeUnavailable
-from tinyunet_deploy.inspection import pipeline
-from tinyunet_deploy.inspection.run_report import Summary, read_report
+from tinyunet_deploy.inspection import scoring
+from tinyunet_deploy.inspection.infer import infer as infer_images
+from tinyunet_deploy.inspection.run_report import RunSummary, read_report
 from tinyunet_deploy.testing.fake_backend import FakeBackend
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
@@ -159,8 +160,8 @@ def test_too_few_descriptors_never_cost_an_image(
     assert codes == {0, 5}
 
 
-def inspect(station: Path, output: Path, backend: FakeBackend, batch_size: int = 4) -> Summary:
-    return pipeline.infer(
+def inspect(station: Path, output: Path, backend: FakeBackend, batch_size: int = 4) -> RunSummary:
+    return infer_images(
         [station], output, backend, threshold=0.5, min_area=4, batch_size=batch_size, workers=2
     )
 
@@ -189,7 +190,7 @@ def test_without_memory_for_a_batch_smaller_ones_give_the_same(
     assert backend.batches[:4] == [16, 8, 4, 2]
     assert set(backend.batches[4:]) == {2}
     assert [record.getMessage() for record in caplog.records] == [
-        f"cuda:0: cuMemAlloc failed: out of memory; going on with batches of {most}"
+        f"cuda:0: cuMemAlloc failed: out of memory; continuing with batches of {most}"
         for most in (8, 4, 2)
     ]
     assert tree(tmp_path / "out") == tree(tmp_path / "whole")
@@ -201,9 +202,7 @@ def test_any_batch_that_memory_does_not_hold_is_halved(
     station: Path, batch_size: int, most: int, broken: list[bool]
 ) -> None:
     paths = [station / "missing.png" if bad else station / "day 0" / "00.png" for bad in broken]
-    results = list(
-        pipeline.score_images(paths, fake(holds(most)), batch_size=batch_size, workers=2)
-    )
+    results = list(scoring.score_images(paths, fake(holds(most)), batch_size=batch_size, workers=2))
     assert [result.path for result in results] == paths
     assert [result.score is None for result in results] == broken
 
@@ -253,7 +252,7 @@ def test_no_memory_to_decode_is_not_the_image_s_fault(
     def fail(*_: object, **__: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(pipeline, "decode_image", fail)
+    monkeypatch.setattr(scoring, "decode_image", fail)
     arguments = [str(station), "-o", str(tmp_path / "out"), "-m", str(tiny_onnx)]
     assert run_command(infer, arguments) == 5
     assert capsys.readouterr().err == "error: out of memory\n"
@@ -314,7 +313,7 @@ import click
 from tinyunet_deploy.testing.fake_backend import FakeBackend
 from tinyunet_deploy.cli import run
 from tinyunet_deploy.contract import Contract
-from tinyunet_deploy.inspection.pipeline import infer
+from tinyunet_deploy.inspection.infer import infer
 
 if sys.argv.pop(1) == "nohup":
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -324,8 +323,9 @@ if sys.argv.pop(1) == "nohup":
 @click.argument("output", type=Path)
 def command(station, output):
     backend = FakeBackend(contract=Contract(64, 64), delay_s=0.05)
-    each = lambda line: click.echo(line["path"])
-    infer([station], output, backend, threshold=0.5, min_area=4, batch_size=4, workers=2, each=each)
+    options = {"threshold": 0.5, "min_area": 4, "batch_size": 4, "workers": 2}
+    on_line = lambda line: click.echo(line["path"])
+    infer([station], output, backend, on_line=on_line, **options)
 
 sys.exit(run(command))
 """

@@ -19,7 +19,7 @@ import pytest
 
 from tests.hostile import corpus
 from tinyunet_deploy.data.decoding import decode_image, read_image
-from tinyunet_deploy.inspection.pipeline import png_name
+from tinyunet_deploy.inspection.outputs import png_name
 from tinyunet_deploy.inspection.run_report import read_report
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent

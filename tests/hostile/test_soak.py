@@ -15,8 +15,8 @@ import pytest
 
 from tests.faults import record
 from tinyunet_deploy.data.encoding import write_png
-from tinyunet_deploy.inspection.pipeline import walk_images
 from tinyunet_deploy.inspection.run_report import Report, read_report
+from tinyunet_deploy.inspection.walk import walk_images
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 IMAGES = int(os.environ.get("SOAK_IMAGES", "100000"))

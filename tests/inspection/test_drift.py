@@ -20,7 +20,7 @@ from tinyunet_deploy.inspection.drift import (
     image_statistics,
     ks_distance,
 )
-from tinyunet_deploy.inspection.pipeline import infer
+from tinyunet_deploy.inspection.infer import infer
 from tinyunet_deploy.testing.fake_backend import FakeBackend
 
 SIDE = 128
@@ -136,10 +136,10 @@ def test_too_few_images_are_refused(tmp_path: Path, parts: list[Image]) -> None:
     few = report(tmp_path / "a", parts[:6])
     with pytest.raises(DataError, match="has too few images: 6 against 6") as refusal:
         compare_reports(few, few)
-    assert refusal.value.hint == "7 in each are the least"
+    assert refusal.value.hint == "each report needs at least 7"
     compare_reports(*[report(tmp_path / "b", parts[:7])] * 2)
     (few / "report.jsonl").write_text("")
-    with pytest.raises(DataError, match="no statistics"):
+    with pytest.raises(DataError, match="statistics of fewer than two images"):
         compare_reports(few, few)
 
 

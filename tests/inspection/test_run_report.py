@@ -20,8 +20,9 @@ from tinyunet_deploy.artifacts.sidecar import Artifact
 from tinyunet_deploy.contract import Contract
 from tinyunet_deploy.data.encoding import write_png
 from tinyunet_deploy.errors import RefusedError, RuntimeUnavailable
-from tinyunet_deploy.inspection.pipeline import Outputs, infer
-from tinyunet_deploy.inspection.run_report import COLUMNS, Report, Summary, read_report
+from tinyunet_deploy.inspection.infer import infer
+from tinyunet_deploy.inspection.outputs import Outputs
+from tinyunet_deploy.inspection.run_report import COLUMNS, Report, RunSummary, read_report
 from tinyunet_deploy.testing.fake_backend import FakeBackend
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
@@ -32,7 +33,9 @@ def fake(delay_s: float = 0.0) -> FakeBackend:
     return FakeBackend(contract=Contract(64, 64), delay_s=delay_s)
 
 
-def run(station: Path, output: Path, backend: FakeBackend | None = None, **changes: Any) -> Summary:
+def run(
+    station: Path, output: Path, backend: FakeBackend | None = None, **changes: Any
+) -> RunSummary:
     options: dict[str, Any] = {"threshold": 0.5, "min_area": 4, "batch_size": 2, "workers": 2}
     return infer([station], output, backend or fake(), **{**options, **changes})
 
@@ -61,7 +64,7 @@ def test_a_finished_report_is_lines_and_a_summary(tmp_path: Path) -> None:
             report.add(line)
         assert read_report(tmp_path / "out" / "report.jsonl") == (lines, None), "not finished"
         report.finish()
-    wanted = Summary(images=5, ok=3, skipped=2, ng=1, reasons={"empty": 2})
+    wanted = RunSummary(images=5, ok=3, skipped=2, ng=1, reasons={"empty": 2})
     assert report.summary == wanted
     assert read_report(tmp_path / "out" / "report.jsonl") == (lines, wanted)
     assert json.loads((tmp_path / "out" / "run.json").read_text()) == {
@@ -101,12 +104,12 @@ def test_what_is_done_is_known_and_what_was_skipped_is_tried_again(tmp_path: Pat
         report.finish()
     with Report(tmp_path / "out", OPTIONS) as report:
         assert ["a.png" in report, "b.png" in report, "c.png" in report] == [True, False, True]
-        assert report.summary == Summary(images=2, ok=2)
+        assert report.summary == RunSummary(images=2, ok=2)
         report.add(ok("b.png", "NG"))
         report.finish()
     lines, summary = read_report(tmp_path / "out" / "report.jsonl")
     assert lines == [ok("a.png"), ok("b.png", "NG"), ok("c.png")]
-    assert summary == Summary(images=3, ok=3, ng=1)
+    assert summary == RunSummary(images=3, ok=3, ng=1)
 
 
 names = st.lists(st.sampled_from(["a", "b", "a.png", "b-1", "z"]), min_size=1, max_size=3)
@@ -199,7 +202,7 @@ def test_a_foreign_folder_is_refused_and_left_alone(tmp_path: Path) -> None:
 def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
     with Report(tmp_path, OPTIONS) as report:
         report.finish()
-    assert read_report(tmp_path / "report.jsonl") == ([], Summary())
+    assert read_report(tmp_path / "report.jsonl") == ([], RunSummary())
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "\xff"])
@@ -342,7 +345,7 @@ from pathlib import Path
 from tinyunet_deploy.testing.fake_backend import FakeBackend
 from tinyunet_deploy.cli import run
 from tinyunet_deploy.contract import Contract
-from tinyunet_deploy.inspection.pipeline import infer
+from tinyunet_deploy.inspection.infer import infer
 import click
 
 @click.command()

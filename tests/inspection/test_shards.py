@@ -20,8 +20,8 @@ from tinyunet_deploy.contract import Batch, Contract
 from tinyunet_deploy.data.encoding import write_png
 from tinyunet_deploy.errors import RefusedError, RuntimeUnavailable
 from tinyunet_deploy.inspection import shards
-from tinyunet_deploy.inspection.pipeline import infer
-from tinyunet_deploy.inspection.run_report import Summary, read_report
+from tinyunet_deploy.inspection.infer import infer
+from tinyunet_deploy.inspection.run_report import RunSummary, read_report
 from tinyunet_deploy.inspection.shards import Shard
 from tinyunet_deploy.testing.fake_backend import FakeBackend
 
@@ -42,7 +42,7 @@ def inspect(
     shard: Shard | None = None,
     backend: FakeBackend | None = None,
     threshold: float = 0.5,
-) -> Summary:
+) -> RunSummary:
     return infer(
         [station],
         output,
@@ -108,7 +108,7 @@ def test_all_shards_leave_the_tree_of_one_process(
 def test_a_shard_without_images_is_done_at_once(station: Path, tmp_path: Path) -> None:
     inspect(station, tmp_path / "one")
     parts = [inspect(station, tmp_path / "out", Shard(index, 40)) for index in range(1, 41)]
-    assert Summary() in parts
+    assert RunSummary() in parts
     assert tree(tmp_path / "out") == tree(tmp_path / "one")
 
 

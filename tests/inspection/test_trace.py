@@ -10,7 +10,8 @@ import pytest
 
 from tests.conftest import SIZE
 from tinyunet_deploy.contract import Contract
-from tinyunet_deploy.inspection.pipeline import Outputs, infer
+from tinyunet_deploy.inspection.infer import infer
+from tinyunet_deploy.inspection.outputs import Outputs
 from tinyunet_deploy.inspection.trace import STAGES, UNACCOUNTED, Trace, chrome_trace
 from tinyunet_deploy.speed.stage_table import pipelined_rows, serial_rows
 from tinyunet_deploy.testing.fake_backend import FakeBackend
@@ -100,15 +101,15 @@ def test_pipelined_rows_add_up_to_the_way_of_an_image(station: Path, tmp_path: P
 
 
 def test_without_a_trace_nothing_is_recorded(station: Path, tmp_path: Path) -> None:
-    before = Trace.span
+    before = Trace.timed
     backend = FakeBackend(contract=Contract(SIZE, SIZE))
     try:
-        Trace.span = None  # type: ignore[assignment,method-assign]
+        Trace.timed = None  # type: ignore[assignment,method-assign]
         summary = infer(
             [station], tmp_path / "o", backend, threshold=0.5, min_area=1, batch_size=2, workers=2
         )
     finally:
-        Trace.span = before  # type: ignore[method-assign]
+        Trace.timed = before  # type: ignore[method-assign]
     assert summary.ok == 7
 
 

@@ -20,8 +20,9 @@ from tinyunet_deploy.contract import Batch, Contract
 from tinyunet_deploy.data.decoding import read_image
 from tinyunet_deploy.data.encoding import encode_png, write_png
 from tinyunet_deploy.errors import RefusedError
-from tinyunet_deploy.inspection.pipeline import Outputs, infer
-from tinyunet_deploy.inspection.run_report import Line, read_report
+from tinyunet_deploy.inspection.infer import infer
+from tinyunet_deploy.inspection.outputs import Outputs
+from tinyunet_deploy.inspection.run_report import ReportLine, read_report
 from tinyunet_deploy.inspection.watch import Watched, watch
 from tinyunet_deploy.testing.fake_backend import FakeBackend
 
@@ -32,7 +33,7 @@ class Watch:
     """A watch in a thread; ``line()`` is the next verdict."""
 
     def __init__(self, folder: Path, output: Path, backend: FakeBackend, **options: Any) -> None:
-        self.lines: queue.Queue[Line | BaseException] = queue.Queue()
+        self.lines: queue.Queue[ReportLine | BaseException] = queue.Queue()
         self.stop = threading.Event()
         self.watched: Watched | None = None
 
@@ -47,7 +48,7 @@ class Watch:
                     batch_size=2,
                     workers=2,
                     stop=self.stop,
-                    each=self.lines.put,
+                    on_line=self.lines.put,
                     **{"outputs": Outputs(), "settle_ms": 40, **options},
                 )
             except BaseException as error:
@@ -56,7 +57,7 @@ class Watch:
         self.thread = threading.Thread(target=work)
         self.thread.start()
 
-    def line(self) -> Line:
+    def line(self) -> ReportLine:
         line = self.lines.get(timeout=60)
         if isinstance(line, BaseException):
             raise line
@@ -93,7 +94,7 @@ def start(tmp_path: Path) -> Iterator[Any]:
         each.thread.join()
 
 
-def bare(lines: list[Line]) -> list[Line]:
+def bare(lines: list[ReportLine]) -> list[ReportLine]:
     """Lines as ``infer`` writes them."""
     return [{key: line[key] for key in line if key not in {"latency_ms", "late"}} for line in lines]
 

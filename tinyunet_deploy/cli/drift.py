@@ -1,4 +1,4 @@
-"""``tinyunet drift``: do the images of a report look like those of an earlier one?"""
+"""``tinyunet drift``: compare the images of a report with those of an earlier one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     "before",
     required=True,
     type=click.Path(path_type=Path, exists=True),
-    help="The report of a time when all was well.",
+    help="Report of a time when all was well.",
 )
 @click.option(
     "--alpha",
@@ -40,46 +40,45 @@ if TYPE_CHECKING:
 def drift(report: Path, before: Path, alpha: float, style: str, output: Path | None) -> None:
     """Say whether camera, light or parts have changed.
 
-    REPORT is a report.jsonl of tinyunet infer, or its folder; no truth is needed. Exit code 6 when
-    a statistic of its images has drifted.
+    REPORT is a report.jsonl that tinyunet infer wrote, or its folder; no truth is needed. Exits
+    with 6 if a statistic of its images has drifted.
     """
     import json
 
     from tinyunet_deploy.errors import GateFailed
     from tinyunet_deploy.files import write_atomic
-    from tinyunet_deploy.inspection.drift import OF_THE_IMAGE, compare_reports, draw_distributions
+    from tinyunet_deploy.inspection.drift import compare_reports, draw_distributions
 
-    found = compare_reports(report, before, alpha)
+    comparison = compare_reports(report, before, alpha)
     if style == "json":
-        fields = {"schema_version": 1, **found.as_fields()}
+        fields = {"schema_version": 1, **comparison.as_fields()}
         click.echo(json.dumps(fields, indent=2, allow_nan=False))
     else:
-        _print_table(found)
+        _print_table(comparison)
     if output is not None:
-        drawing = draw_distributions(report, before, found)
+        drawing = draw_distributions(report, before, comparison)
         if drawing is None:
-            click.echo(f"no {output.name}: matplotlib is not installed", err=True)
+            click.echo(f"{output.name} is not drawn: matplotlib is not installed", err=True)
         else:
             output.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(output, drawing)
-    if found.note:
-        click.echo(f"note: {found.note}", err=True)
-    if found.drifted:
-        camera = any(name in OF_THE_IMAGE for name in found.drifted)
+    if comparison.note:
+        click.echo(f"note: {comparison.note}", err=True)
+    if comparison.drifted:
         raise GateFailed(
             report,
-            f"has drifted from {click.format_filename(before)}: {', '.join(found.drifted)}",
-            "look at camera and light" if camera else "look at the parts, then at the model",
+            f"has drifted from {click.format_filename(before)}: {', '.join(comparison.drifted)}",
+            comparison.hint,
         )
 
 
-def _print_table(found: Drift) -> None:
+def _print_table(comparison: Drift) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
     table = Table(
-        title=f"{found.images} images against {found.images_before}",
+        title=f"{comparison.images} images against {comparison.images_before}",
         title_justify="left",
         box=box.SIMPLE_HEAD,
         padding=(0, 0, 0, 1),
@@ -87,7 +86,7 @@ def _print_table(found: Drift) -> None:
     table.add_column("statistic", no_wrap=True)
     for column in ("before", "now", "shift", "distance", "critical", ""):
         table.add_column(column, justify="right", no_wrap=True)
-    for shift in found.shifts:
+    for shift in comparison.shifts:
         table.add_row(
             shift.statistic,
             f"{shift.mean_before:.4g}",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
 
 import click
 
@@ -20,6 +22,7 @@ from tinyunet_deploy.cli.options import (
 
 if TYPE_CHECKING:
     from tinyunet_deploy.backends.base import Backend
+    from tinyunet_deploy.inspection.run_report import ReportLine, RunSummary
     from tinyunet_deploy.inspection.shards import Shard
 
 
@@ -43,7 +46,7 @@ if TYPE_CHECKING:
 @click.option(
     "--mm-per-px",
     type=click.FloatRange(0.0, min_open=True),
-    help="Side of a pixel on the part, millimetres: areas of defects in mm², too.",
+    help="Side of a pixel on the part, millimetres; adds areas in mm² to the report.",
 )
 @click.option("--contours", is_flag=True, help="Put the outlines of defects into the report.")
 @picture_options
@@ -53,12 +56,12 @@ if TYPE_CHECKING:
 @click.option(
     "--shard",
     type=ShardType(),
-    help="Inspect one of N parts; start all N, anywhere, with the same OUTPUT.",
+    help="Inspect one of N shares of the images; start all N, anywhere, with the same OUTPUT.",
 )
 @click.option(
     "--ray",
     metavar="ADDRESS",
-    help="Let the nodes of a Ray cluster do it: HOST:6379, or auto for the one of this machine.",
+    help="Run on the nodes of a Ray cluster: HOST:6379, or auto for the one on this machine.",
 )
 @format_option
 @debug_option
@@ -87,46 +90,36 @@ def infer(
     """Find defects in IMAGES, files and folders.
 
     Writes a mask for each image, mirroring the input tree, and one report. An image that cannot be
-    used is skipped and reported (exit 3). The same command run again goes on where it stopped.
+    used is skipped and reported (exit 3). The same command run again resumes where it stopped.
     """
     import contextlib
-    import dataclasses
     import functools
-    import json
-    import time
     from collections.abc import Callable
 
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
-
     from tinyunet_deploy.backends.registry import open_backend
-    from tinyunet_deploy.errors import RefusedError, TinyUNetError
+    from tinyunet_deploy.errors import RefusedError
     from tinyunet_deploy.host import processor_count
-    from tinyunet_deploy.inspection.pipeline import Outputs
-    from tinyunet_deploy.inspection.pipeline import infer as infer_images
-    from tinyunet_deploy.inspection.run_report import DEFECTS, REPORT, SHARDS, Line, Summary
+    from tinyunet_deploy.inspection.infer import infer as infer_images
+    from tinyunet_deploy.inspection.outputs import Outputs
+    from tinyunet_deploy.inspection.run_report import REPORT
     from tinyunet_deploy.quality.self_test import self_test as check_answers
 
     if server and (model or backend or device or trust_engine or self_test):
-        raise click.UsageError("--server says itself what it runs, and where")
+        raise click.UsageError("--server decides itself what it runs, and where")
     if ray and (server or shard):
-        raise click.UsageError("--ray goes without --server and --shard")
+        raise click.UsageError("--ray cannot be combined with --server or --shard")
 
-    console = Console(stderr=True)
     with contextlib.ExitStack() as stack:
-        run: Callable[..., Summary]
+        run: Callable[..., RunSummary]
         if ray:
             from tinyunet_deploy.inspection.ray_cluster import Loader, infer_on_ray
 
-            # Ray tells of lost workers on stdout, which is for results.
+            # Ray reports lost workers on stdout, which is for results.
             stack.enter_context(contextlib.redirect_stdout(sys.stderr))
-            loader = Loader(
-                model, backend, device, trust_engine, check_answers if self_test else None
-            )
-            run = functools.partial(
-                infer_on_ray, ray, images, output, loader, threshold=threshold, min_area=min_area
-            )
-            where = f"Ray at {ray}"
+            check = check_answers if self_test else None
+            loader = Loader(model, backend, device, trust_engine, check)
+            run = functools.partial(infer_on_ray, ray, images, output, loader)
+            runner = f"Ray at {ray}"
         else:
             if server:
                 from tinyunet_deploy.backends.server import ServerBackend
@@ -137,60 +130,90 @@ def infer(
             stack.enter_context(loaded)
             if self_test:
                 check_answers(loaded)
-            sidecar = loaded.artifact.sidecar
-            run = functools.partial(
-                infer_images,
-                images,
-                output,
-                loaded,
-                threshold=sidecar.threshold if threshold is None else threshold,
-                min_area=sidecar.min_area if min_area is None else min_area,
-                shard=shard,
-            )
-            where = loaded.name
-        with Progress(
+            run = functools.partial(infer_images, images, output, loaded, shard=shard)
+            runner = loaded.name
+        progress = stack.enter_context(_Progress())
+        summary = run(
+            threshold=threshold,
+            min_area=min_area,
+            batch_size=batch_size,
+            workers=workers or processor_count(),
+            tile=tile,
+            outputs=Outputs(overlays, scores, contours, mm_per_px),
+            on_line=progress.show,
+        )
+    _print_summary(summary, output, shard, style)
+    click.echo(f"{progress.images} images in {progress.seconds:.1f} s on {runner}", err=True)
+    if not summary.ok and not shard:
+        raise RefusedError(output / REPORT, "no image was usable", "the reason of each is there")
+    return 3 if summary.skipped else 0
+
+
+class _Progress:
+    """Progress on stderr: a bar on a terminal, and a line for each skipped image."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+        self.images = 0
+        self._ng = 0
+        self._started_s = time.monotonic()
+        self._bar = Progress(
             TextColumn("inferring"),
             BarColumn(),
             TaskProgressColumn(),
             TextColumn("{task.completed} images"),
             TextColumn("{task.fields[rate]:.1f} images/s  {task.fields[ng]} NG"),
-            console=console,
+            console=Console(stderr=True),
             disable=not sys.stderr.isatty(),
-        ) as progress:
-            bar = progress.add_task("", total=None, rate=0.0, ng=0)
-            started = time.monotonic()
-            done = ng = 0
+        )
+        self._task = self._bar.add_task("", total=None, rate=0.0, ng=0)
 
-            def each(line: Line) -> None:
-                nonlocal done, ng
-                done += 1
-                ng += line.get("verdict") == "NG"
-                rate = done / (time.monotonic() - started)
-                progress.update(bar, completed=done, rate=rate, ng=ng)
-                if line["status"] == "skipped":
-                    click.echo(f"skipped: {TinyUNetError(line['path'], line['what'])}", err=True)
+    @property
+    def seconds(self) -> float:
+        """Time since the start."""
+        return time.monotonic() - self._started_s
 
-            summary = run(
-                batch_size=batch_size,
-                workers=workers or processor_count(),
-                tile=tile,
-                outputs=Outputs(overlays, scores, contours, mm_per_px),
-                each=each,
-            )
-            seconds = time.monotonic() - started
+    def show(self, line: ReportLine) -> None:
+        """Count one image; print it if it was skipped."""
+        from tinyunet_deploy.errors import TinyUNetError
+
+        self.images += 1
+        self._ng += line.get("verdict") == "NG"
+        rate = self.images / self.seconds
+        self._bar.update(self._task, completed=self.images, rate=rate, ng=self._ng)
+        if line["status"] == "skipped":
+            click.echo(f"skipped: {TinyUNetError(line['path'], line['what'])}", err=True)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+
+def _print_summary(summary: RunSummary, output: Path, shard: Shard | None, style: str) -> None:
+    import dataclasses
+    import json
+
+    from tinyunet_deploy.inspection.run_report import DEFECTS, REPORT, SHARDS
+
     if style == "json":
         click.echo(json.dumps({"schema_version": 1, **dataclasses.asdict(summary)}))
-    else:
-        click.echo(
-            f"{summary.images} images: {summary.ok - summary.ng} OK, {summary.ng} NG, "
-            f"{summary.skipped} skipped"
-        )
-        names = {"masks": "masks", "report": REPORT, "defects": DEFECTS}
-        places = {what: click.format_filename(output / name) for what, name in names.items()}
-        if shard and (output / SHARDS).exists():
-            places["report"] = places["defects"] = f"when all {shard.count} shards are done"
-        click.echo("  ".join(f"{what}: {place}" for what, place in places.items()))
-    click.echo(f"{done} images in {seconds:.1f} s on {where}", err=True)
-    if not summary.ok and not shard:
-        raise RefusedError(output / REPORT, "no image was usable", "each has its reason there")
-    return 3 if summary.skipped else 0
+        return
+    click.echo(
+        f"{summary.images} images: {summary.ok - summary.ng} OK, {summary.ng} NG, "
+        f"{summary.skipped} skipped"
+    )
+    names = {"masks": "masks", "report": REPORT, "defects": DEFECTS}
+    files = {kind: click.format_filename(output / name) for kind, name in names.items()}
+    if shard and (output / SHARDS).exists():
+        files["report"] = files["defects"] = f"when all {shard.count} shards are done"
+    click.echo("  ".join(f"{kind}: {file}" for kind, file in files.items()))

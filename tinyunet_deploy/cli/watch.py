@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,6 +14,9 @@ from tinyunet_deploy.cli.options import (
     operating_options,
     picture_options,
 )
+
+if TYPE_CHECKING:
+    from tinyunet_deploy.inspection.run_report import ReportLine
 
 
 @click.command()
@@ -30,14 +34,14 @@ from tinyunet_deploy.cli.options import (
 @click.option(
     "--deadline-ms",
     type=click.FloatRange(min=0, min_open=True),
-    help="Mark verdicts that come later than this after the image, and exit with 6 if there are.",
+    help="Mark verdicts that come later than this after the image; exit with 6 if there are any.",
 )
 @click.option(
     "--settle-ms",
     type=click.FloatRange(min=0),
     default=50.0,
     show_default=True,
-    help="Read a file when its size and time have not changed for so long.",
+    help="Read a file once its size and time have not changed for this long.",
 )
 @format_option
 @debug_option
@@ -61,33 +65,18 @@ def watch(
     """Inspect images as a camera drops them into FOLDER.
 
     Prints one line per part as soon as its mask is written. Half-written files are waited for.
-    SIGTERM or Ctrl-C ends the watch with its report complete; the same command goes on with it.
+    SIGTERM or Ctrl-C ends the watch with its report complete; the same command resumes it.
     """
-    import json
+    import functools
     import signal
     import threading
 
     from tinyunet_deploy.backends.registry import open_backend
-    from tinyunet_deploy.errors import GateFailed, TinyUNetError
+    from tinyunet_deploy.errors import GateFailed
     from tinyunet_deploy.host import processor_count
-    from tinyunet_deploy.inspection.pipeline import Outputs
-    from tinyunet_deploy.inspection.run_report import REPORT, Line
+    from tinyunet_deploy.inspection.outputs import Outputs
+    from tinyunet_deploy.inspection.run_report import REPORT
     from tinyunet_deploy.inspection.watch import watch as watch_folder
-
-    def each(line: Line) -> None:
-        if style == "json":
-            click.echo(json.dumps(line))
-            return
-        defects = line.get("defects", [])
-        what = line.get("what") or "no defect"
-        if defects:
-            plural = "s, the largest" if len(defects) > 1 else ","
-            what = f"{len(defects)} defect{plural} {defects[0]['area_px']} px"
-        latency_ms = line["latency_ms"]
-        since = "" if latency_ms is None else f"{latency_ms:.0f} ms"
-        late = "LATE" if line.get("late") else ""
-        verdict = line.get("verdict", "skipped")
-        click.echo(f"{verdict:7} {since:>8} {late:4}  {TinyUNetError(line['path'], what)}")
 
     stop = threading.Event()
 
@@ -96,7 +85,6 @@ def watch(
         signal.signal(number, signal.SIG_DFL)
 
     with open_backend(model, backend, device, trust_engine=trust_engine) as loaded:
-        sidecar = loaded.artifact.sidecar
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, on_signal)
         click.echo(
@@ -106,15 +94,15 @@ def watch(
             folder,
             output,
             loaded,
-            threshold=sidecar.threshold if threshold is None else threshold,
-            min_area=sidecar.min_area if min_area is None else min_area,
+            threshold=threshold,
+            min_area=min_area,
             batch_size=batch_size,
             workers=workers or processor_count(),
             stop=stop,
             outputs=Outputs(overlays, scores),
             deadline_ms=deadline_ms,
             settle_ms=settle_ms,
-            each=each,
+            on_line=functools.partial(_print_line, style=style),
         )
     summary = watched.summary
     click.echo(
@@ -129,3 +117,23 @@ def watch(
             'they have "late": true there',
         )
     return 3 if summary.skipped else 0
+
+
+def _print_line(line: ReportLine, style: str) -> None:
+    import json
+
+    from tinyunet_deploy.errors import TinyUNetError
+
+    if style == "json":
+        click.echo(json.dumps(line))
+        return
+    defects = line.get("defects", [])
+    finding = line.get("what") or "no defect"
+    if defects:
+        plural = "s, the largest" if len(defects) > 1 else ","
+        finding = f"{len(defects)} defect{plural} {defects[0]['area_px']} px"
+    latency_ms = line["latency_ms"]
+    latency = "" if latency_ms is None else f"{latency_ms:.0f} ms"
+    late = "LATE" if line.get("late") else ""
+    verdict = line.get("verdict", "skipped")
+    click.echo(f"{verdict:7} {latency:>8} {late:4}  {TinyUNetError(line['path'], finding)}")

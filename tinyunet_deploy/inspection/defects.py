@@ -1,7 +1,8 @@
-"""From a score image to defects, and from defects to the verdict on a part."""
+"""Find the defects in a score, match them with the truth, and give the verdict on a part."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal, NamedTuple
@@ -12,11 +13,25 @@ from numpy.typing import NDArray
 
 from tinyunet_deploy.contract import Mask, Score, defect_mask, score_threshold
 
+__all__ = [
+    "MATCHING",
+    "SIZES_PX",
+    "Defect",
+    "Findings",
+    "SizeRecall",
+    "TrueDefect",
+    "Verdict",
+    "compare_with_truth",
+    "find_defects",
+    "recall_by_size",
+    "verdict",
+]
+
 Verdict = Literal["OK", "NG"]
 """OK: the part passes. NG, "not good": it has a defect."""
 
 SIZES_PX: Final = (1, 64, 256, 1024, 4096, 16384)
-"""Lower edges of the sizes by which recall is given, pixels; the last has no upper edge."""
+"""Lower edges of the size classes by which recall is given, pixels; the last is open."""
 
 MATCHING: Final = (
     "defects are 8-connected; one in the truth is hit if it shares a pixel with a defect that was "
@@ -32,16 +47,16 @@ class Defect:
     bbox: tuple[int, int, int, int]
     """x, y, width, height, pixels; x counts columns from the left, y rows from the top."""
     area_px: int
-    """Number of its pixels."""
+    """Area, pixels."""
     max_score: int
-    """Largest score of its pixels, of 255."""
+    """Largest score of its pixels, 0..255."""
     mean_score: float
-    """Mean score of its pixels, of 255."""
+    """Mean score of its pixels, 0..255."""
     contour: tuple[tuple[int, int], ...] | None = None
-    """Corners x, y of its outer boundary, itself pixels of the defect; None if not asked for."""
+    """Corners x, y of its outer boundary, which are pixels of the defect; None if not traced."""
 
     def as_fields(self, mm_per_px: float | None = None) -> dict[str, Any]:
-        """Plain values for JSON; ``area_mm2`` where the size of a pixel is known."""
+        """Return plain values for JSON, with ``area_mm2`` if the size of a pixel is given."""
         fields = asdict(self)
         if self.contour is None:
             del fields["contour"]
@@ -52,34 +67,37 @@ class Defect:
 
 @dataclass(frozen=True)
 class TrueDefect:
-    """One 8-connected region of the truth, and whether it was found."""
+    """One 8-connected region of the truth, and whether it was detected."""
 
     bbox: tuple[int, int, int, int]
     """x, y, width, height, pixels."""
     area_px: int
     max_score: int
-    """Largest score of its pixels, of 255: of a missed one, the threshold that would find it."""
+    """Largest score of its pixels, 0..255. A threshold below it would detect a missed defect."""
     hit: bool
+    """Whether it shares a pixel with a detected defect."""
 
 
 @dataclass(frozen=True)
 class Findings:
-    """The defects of one image beside those of its truth, by the rule :data:`MATCHING`."""
+    """Detected and true defects of one image, matched by the rule :data:`MATCHING`."""
 
     found: list[Defect]
+    """Detected defects, the largest first."""
     false: list[Defect]
-    """Those of them that are not in the truth."""
+    """Detected defects that share no pixel with the truth."""
     truth: list[TrueDefect]
+    """Defects of the truth, the largest first."""
 
     @property
     def missed(self) -> list[TrueDefect]:
-        """Defects in the truth that were not found."""
+        """Defects of the truth that were not detected."""
         return [defect for defect in self.truth if not defect.hit]
 
 
 class _Regions(NamedTuple):
     labels: NDArray[np.int32]
-    """[H, W]: 0 where there is nothing, else which region."""
+    """[H, W]: number of the region of each pixel, 0 for the background."""
     stats: NDArray[np.int32]
     """[region, 5]: x, y, width, height, area; row 0 is the background."""
     max_scores: NDArray[np.uint8]
@@ -87,14 +105,14 @@ class _Regions(NamedTuple):
 
     @classmethod
     def of(cls, mask: Mask, score: Score) -> _Regions:
-        """Only the box around all regions is searched: most parts have few and small ones."""
+        """Label a mask; only the box around all regions is searched, as most are few and small."""
         x, y, width, height = cv2.boundingRect(mask)
         box = slice(y, y + height), slice(x, x + width)
         labels = np.zeros(mask.shape, np.int32)
         stats = np.zeros((1, 5), np.int32)
         if width:
-            _, inner, found, _ = cv2.connectedComponentsWithStats(mask[box], connectivity=8)
-            labels[box], stats = inner, np.asarray(found, np.int32)
+            _, inner, inner_stats, _ = cv2.connectedComponentsWithStats(mask[box], connectivity=8)
+            labels[box], stats = inner, np.asarray(inner_stats, np.int32)
             stats[:, [cv2.CC_STAT_LEFT, cv2.CC_STAT_TOP]] += (x, y)
         count = len(stats)
         inside = mask[box].astype(np.bool_)
@@ -121,8 +139,8 @@ class _Regions(NamedTuple):
         return tuple((int(x), int(y)) for x, y in outlines[0][:, 0])
 
     def defects(self, min_area: int, contours: bool = False) -> dict[int, Defect]:
-        """Label -> defect, the largest first."""
-        found = {
+        """Return label -> defect, the largest first."""
+        defects = {
             label: Defect(
                 bbox=self.bbox(label),
                 area_px=self.area_px(label),
@@ -133,7 +151,7 @@ class _Regions(NamedTuple):
             for label in range(1, len(self.stats))
             if self.area_px(label) >= min_area
         }
-        return dict(sorted(found.items(), key=lambda item: _place(item[1])))
+        return dict(sorted(defects.items(), key=lambda item: _place(item[1])))
 
 
 def _place(defect: Defect | TrueDefect) -> tuple[int, ...]:
@@ -144,17 +162,17 @@ def _place(defect: Defect | TrueDefect) -> tuple[int, ...]:
 def find_defects(
     score: Score, threshold: float, min_area: int, *, contours: bool = False
 ) -> list[Defect]:
-    """The defects of one image, the largest first.
+    """Find the defects of one image, the largest first.
 
     Args:
         score: uint8 [H, W].
         threshold: probability in [0, 1]; a pixel is a defect where
             ``score > score_threshold(threshold)``.
-        min_area: smaller regions are no defects, pixels.
-        contours: also trace their outlines.
+        min_area: smaller regions do not count, pixels.
+        contours: also trace the outlines.
 
     Returns:
-        Sorted by area, then by the top left corner: the same list for the same score, always.
+        Defects sorted by area, then by the top left corner, so that the order is always the same.
     """
     if score.max() <= score_threshold(threshold):
         return []
@@ -163,7 +181,7 @@ def find_defects(
 
 
 def compare_with_truth(score: Score, truth: Mask, threshold: float, min_area: int) -> Findings:
-    """The defects of one image, those of its truth, and which of either the other has.
+    """Find the defects of one image and match them with those of its truth.
 
     Args:
         score: uint8 [H, W].
@@ -171,9 +189,9 @@ def compare_with_truth(score: Score, truth: Mask, threshold: float, min_area: in
         threshold, min_area: as for :func:`find_defects`.
     """
     ours, theirs = _Regions.of(defect_mask(score, threshold), score), _Regions.of(truth, score)
-    found = ours.defects(min_area)
+    detected = ours.defects(min_area)
     counts = np.zeros(len(ours.stats), np.bool_)
-    counts[list(found)] = True
+    counts[list(detected)] = True
     shared = counts[ours.labels] & (truth != 0)
     right, hit = (set(np.unique(regions.labels[shared]).tolist()) for regions in (ours, theirs))
     true_defects = [
@@ -186,31 +204,34 @@ def compare_with_truth(score: Score, truth: Mask, threshold: float, min_area: in
         for label in range(1, len(theirs.stats))
     ]
     return Findings(
-        found=list(found.values()),
-        false=[defect for label, defect in found.items() if label not in right],
+        found=list(detected.values()),
+        false=[defect for label, defect in detected.items() if label not in right],
         truth=sorted(true_defects, key=_place),
     )
 
 
 class SizeRecall(NamedTuple):
-    """How many of the true defects of one size were found."""
+    """Detected and all true defects of one size class."""
 
     from_px: int
+    """Lower edge of the area, pixels."""
     below_px: int | None
-    """None: no upper edge."""
+    """Upper edge of the area, pixels; None for the last class, which has none."""
     truth: int
+    """Number of true defects."""
     hit: int
+    """Number of those that were detected."""
 
 
 def recall_by_size(defects: Sequence[TrueDefect]) -> list[SizeRecall]:
-    """Hits among true defects for each of :data:`SIZES_PX`."""
+    """Count the hits among true defects for each of :data:`SIZES_PX`."""
     rows = []
     for lower, upper in zip(SIZES_PX, (*SIZES_PX[1:], None), strict=True):
-        those = [d for d in defects if lower <= d.area_px and (upper is None or d.area_px < upper)]
-        rows.append(SizeRecall(lower, upper, len(those), sum(d.hit for d in those)))
+        of_size = [d for d in defects if lower <= d.area_px < (upper or math.inf)]
+        rows.append(SizeRecall(lower, upper, len(of_size), sum(d.hit for d in of_size)))
     return rows
 
 
 def verdict(defects: Sequence[Defect]) -> Verdict:
-    """NG if there is any defect, else OK."""
+    """Return NG if there is any defect, else OK."""
     return "NG" if defects else "OK"

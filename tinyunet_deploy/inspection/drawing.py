@@ -1,4 +1,4 @@
-"""Figures of the library: SVG, for people, where matplotlib is installed."""
+"""Draw figures as SVG files, if matplotlib is installed."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ from tinyunet_deploy.telemetry import private_matplotlib
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+__all__ = ["draw_svg"]
+
 
 def draw_svg(width: float, height: float, draw: Callable[[Figure], None]) -> bytes | None:
-    """What ``draw`` puts into an empty figure, as an SVG file on white; the same bytes every time.
+    """Return a figure as an SVG file on white; the same figure gives the same bytes.
 
     Args:
-        width, height: inches.
+        width, height: size of the figure, inches.
+        draw: draws into the empty figure that it is called with.
 
     Returns:
-        None where matplotlib is not installed.
+        None if matplotlib is not installed.
     """
     private_matplotlib()
     try:

@@ -1,7 +1,7 @@
-"""Cheap statistics of every image, and whether two reports differ in them.
+"""Cheap statistics of every image, and a test of whether two reports differ in them.
 
-A camera that moved, a lamp that ages or a new material show here before the first defect escapes,
-and without any truth.
+A moved camera, an ageing lamp or a new material show here before the first defect escapes, and no
+truth is needed.
 """
 
 from __future__ import annotations
@@ -24,11 +24,23 @@ from tinyunet_deploy.inspection.run_report import REPORT, RUN, read_report
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+__all__ = [
+    "FORMULAS",
+    "OF_THE_IMAGE",
+    "STATISTICS",
+    "Drift",
+    "Shift",
+    "compare_reports",
+    "draw_distributions",
+    "image_statistics",
+    "ks_distance",
+]
+
 NEAR_STEPS: Final = 25
-"""Scores at most so far from the threshold are near it, 0.1 in probability; but no further than
-half the way to 0 or 255, where the sure ones are."""
+"""Largest distance of a score from the threshold to count as near it, steps of 255 (0.1 in
+probability); it is cut to half the way to 0 or 255, where the certain scores are."""
 LEAST_DISTANCE: Final = 0.1
-"""Smaller distances are no drift: with enough images every difference is significant."""
+"""Smallest distance that counts as drift: with enough images every difference is significant."""
 
 STATISTICS: Final = {
     "mean_grey": "mean grey value, 0..255: exposure and light",
@@ -37,9 +49,9 @@ STATISTICS: Final = {
     "to 0 or 255 from the threshold / pixels: how unsure the model is",
     "defect_share": "pixels whose score is over the threshold / pixels",
 }
-"""Statistic -> what it is and what it shows."""
+"""Statistic -> its definition and what it shows."""
 OF_THE_IMAGE: Final = ("mean_grey", "contrast_grey")
-"""Those that do not depend on model and threshold."""
+"""Statistics that do not depend on model and threshold."""
 
 FORMULAS: Final = {
     "distance": "largest difference of the two empirical distribution functions: "
@@ -52,7 +64,7 @@ FORMULAS: Final = {
 
 
 def image_statistics(image: Image, score: Score, threshold: float) -> dict[str, float]:
-    """The :data:`STATISTICS` of one image.
+    """Return the :data:`STATISTICS` of one image.
 
     Args:
         image, score: uint8 [H, W].
@@ -72,42 +84,52 @@ def image_statistics(image: Image, score: Score, threshold: float) -> dict[str, 
 
 @dataclass(frozen=True)
 class Shift:
-    """How one statistic differs between two reports; by :data:`FORMULAS`."""
+    """Difference of one statistic between two reports, by :data:`FORMULAS`."""
 
     statistic: str
+    """One of :data:`STATISTICS`."""
     mean: float
     mean_before: float
     shift: float
-    """Standardised; infinite where neither report has any spread."""
+    """Standardised difference of the means; infinite if they differ and neither report has any
+    spread."""
     distance: float
-    """0..1."""
+    """Kolmogorov-Smirnov distance, 0..1."""
     critical: float
+    """Distance that chance alone exceeds with probability alpha."""
 
     @property
     def drift(self) -> bool:
-        """Whether it is more than chance, and more than little."""
+        """Whether the difference is more than chance and large enough to matter."""
         return self.distance > self.critical and self.distance >= LEAST_DISTANCE
 
 
 @dataclass(frozen=True)
 class Drift:
-    """What differs between a report and an earlier one."""
+    """Comparison of a report with an earlier one."""
 
     images: int
     images_before: int
     alpha: float
-    """Probability of a false alarm, all statistics together, at most."""
+    """Upper bound on the probability of a false alarm, all statistics together."""
     shifts: list[Shift]
     note: str | None
-    """What was not compared, and why."""
+    """Statistics that were not compared, and the reason; None if all were."""
 
     @property
     def drifted(self) -> list[str]:
-        """The statistics that did."""
+        """Names of the statistics that have drifted."""
         return [shift.statistic for shift in self.shifts if shift.drift]
 
+    @property
+    def hint(self) -> str:
+        """Advice on where to look for the cause."""
+        if any(name in OF_THE_IMAGE for name in self.drifted):
+            return "look at camera and light"
+        return "look at the parts, then at the model"
+
     def as_fields(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Return plain values for JSON."""
         shifts = [{**asdict(shift), "drift": shift.drift} for shift in self.shifts]
         for fields in shifts:
             if math.isinf(fields["shift"]):
@@ -122,11 +144,11 @@ class Drift:
 
 
 def compare_reports(report: Path, before: Path, alpha: float = 0.01) -> Drift:
-    """Whether the images of one report look like those of an earlier one.
+    """Test whether the images of one report look like those of an earlier one.
 
     Args:
         report, before: ``report.jsonl`` files, or the folders they are in.
-        alpha: probability of a false alarm, all statistics together.
+        alpha: largest probability of a false alarm, all statistics together.
 
     Raises:
         DataError: a report cannot be read, has no statistics, or too few images.
@@ -144,7 +166,7 @@ def compare_reports(report: Path, before: Path, alpha: float = 0.01) -> Drift:
         raise DataError(
             report if n <= m else before,
             f"has too few images: {n} against {m} show nothing at alpha {alpha:g}",
-            f"{math.floor(2 * scale**2) + 1} in each are the least",
+            f"each report needs at least {math.floor(2 * scale**2) + 1}",
         )
     shifts = []
     for name in names:
@@ -169,7 +191,7 @@ def compare_reports(report: Path, before: Path, alpha: float = 0.01) -> Drift:
 
 
 def ks_distance(one: Sequence[float], other: Sequence[float]) -> float:
-    """Largest difference of the empirical distribution functions of two samples, 0..1."""
+    """Return the largest difference of the empirical distribution functions of two samples."""
     a, b = np.sort(np.asarray(one)), np.sort(np.asarray(other))
     both = np.concatenate([a, b])
     below_a = np.searchsorted(a, both, side="right") / len(a)
@@ -177,15 +199,16 @@ def ks_distance(one: Sequence[float], other: Sequence[float]) -> float:
     return float(np.abs(below_a - below_b).max())
 
 
-def draw_distributions(report: Path, before: Path, found: Drift) -> bytes | None:
-    """An SVG: the distribution functions of each statistic that :func:`compare_reports` compared.
+def draw_distributions(report: Path, before: Path, comparison: Drift) -> bytes | None:
+    """Draw the distribution functions of each statistic that :func:`compare_reports` compared.
 
-    None where matplotlib is not installed.
+    Returns:
+        An SVG file; None if matplotlib is not installed.
     """
     runs = (("before", "0.45", _statistics(before)), ("now", "tab:blue", _statistics(report)))
 
     def draw(figure: Figure) -> None:
-        for axes, shift in zip(figure.subplots(rows, 2).flat, found.shifts, strict=True):
+        for axes, shift in zip(figure.subplots(rows, 2).flat, comparison.shifts, strict=True):
             for label, color, images in runs:
                 values = [image[shift.statistic] for image in images]
                 axes.ecdf(values, color=color, label=f"{label}: {len(values)} images")
@@ -200,7 +223,7 @@ def draw_distributions(report: Path, before: Path, found: Drift) -> bytes | None
             axes.grid(alpha=0.3)
         figure.axes[0].legend(fontsize="small")
 
-    rows = len(found.shifts) // 2
+    rows = len(comparison.shifts) // 2
     return draw_svg(9, 3 * rows, draw)
 
 
@@ -214,22 +237,22 @@ def _statistics(path: Path) -> list[dict[str, float]]:
         lines, _ = read_report(where)
     except OSError as error:
         raise DataError(where, f"cannot be read: {error.strerror}") from error
-    found = [line["statistics"] for line in lines if "statistics" in line]
-    if len(found) < 2:
+    statistics = [line["statistics"] for line in lines if "statistics" in line]
+    if len(statistics) < 2:
         raise DataError(
-            where, "has no statistics of two images", "make it again with tinyunet infer"
+            where, "has statistics of fewer than two images", "write it again with tinyunet infer"
         )
-    return found
+    return statistics
 
 
 def _different_run(one: Path, other: Path) -> str | None:
-    """Which of model and threshold is not the same for two reports; None if both are."""
+    """Name what differs between two runs, of model and threshold; None if nothing does."""
     runs = []
     for path in (one, other):
         try:
             runs.append(json.loads((_report_path(path).parent / RUN).read_bytes()))
         except (OSError, ValueError):
-            return "run.json, or none"
+            return "or an unreadable run.json"
     named = {"model_sha256": "model", "threshold": "threshold"}
     changed = [word for key, word in named.items() if runs[0].get(key) != runs[1].get(key)]
     return " and ".join(changed) or None

@@ -1,8 +1,8 @@
-"""One input tree inspected by the nodes of a Ray cluster, into one output folder.
+"""Inspect one input tree with the nodes of a Ray cluster, into one output folder.
 
-Ray Data deals the images to one actor per device and deals them again when an actor or a node is
-lost. The actors read images and write masks themselves, so input, output and model must be on
-storage that all nodes have under the same paths; the report is written by the driver alone.
+Ray Data gives the images to one actor per device, and gives them out again when an actor or a node
+is lost. The actors read images and write masks themselves, so input, output and model must be on
+storage that all nodes see under the same paths. Only the driver writes the report.
 """
 
 from __future__ import annotations
@@ -22,36 +22,31 @@ from tinyunet_deploy.backends.base import Backend
 from tinyunet_deploy.backends.registry import GPU_ONLY, open_backend
 from tinyunet_deploy.errors import RuntimeUnavailable, TinyUNetError
 from tinyunet_deploy.files import sweep_tree
-from tinyunet_deploy.inspection.pipeline import (
-    Inspection,
-    Outputs,
-    common_root,
-    inspect,
-    no_image,
-    walk_images,
-)
-from tinyunet_deploy.inspection.run_report import Line, Report, Summary
+from tinyunet_deploy.inspection.infer import inspect_images
+from tinyunet_deploy.inspection.outputs import Inspection, Outputs
+from tinyunet_deploy.inspection.run_report import Report, ReportLine, RunSummary
 from tinyunet_deploy.inspection.shards import refuse_shards
+from tinyunet_deploy.inspection.walk import common_root, no_images, walk_images
 
 __all__ = ["Loader", "infer_on_ray"]
 
 TASK_IMAGES: Final = 32
-"""Images that an actor is given at a time, and that are scored again if it is lost."""
+"""Images that an actor gets at a time, and that are scored again if it is lost."""
 
 
 @dataclass(frozen=True)
 class Loader:
-    """What every node loads: the arguments of ``open_backend``."""
+    """Arguments of ``open_backend`` with which every node loads the model."""
 
     model: Path | None = None
     backend: str | None = None
     device: str | None = None
     trust_engine: bool = False
     check: Callable[[Backend], object] | None = None
-    """Called with the loaded backend before it is used; it raises to refuse it."""
+    """Called with the loaded backend before its first use; raises to refuse it."""
 
     def open(self) -> Backend:
-        """Load it here."""
+        """Load the model on this node."""
         backend = open_backend(
             self.model, self.backend, self.device, trust_engine=self.trust_engine
         )
@@ -61,10 +56,10 @@ class Loader:
 
     @property
     def on_gpu(self) -> bool:
-        """Whether it runs on a GPU; Ray shows each actor its own one as ``cuda:0``."""
+        """Whether the model runs on a GPU; Ray shows each actor its own as ``cuda:0``."""
         kind: Kind | None = kind_of(self.model) if self.model else None
-        usual = "cuda:0" if kind == "plan" or self.backend in GPU_ONLY else "cpu"
-        return (self.device or usual) != "cpu"
+        default = "cuda:0" if kind == "plan" or self.backend in GPU_ONLY else "cpu"
+        return (self.device or default) != "cpu"
 
 
 def infer_on_ray(
@@ -79,32 +74,34 @@ def infer_on_ray(
     workers: int,
     tile: bool,
     outputs: Outputs,
-    each: Callable[[Line], None] | None = None,
-) -> Summary:
-    """Write the masks and the report that ``infer`` would write.
+    on_line: Callable[[ReportLine], None] | None = None,
+) -> RunSummary:
+    """Write the masks and the report that ``infer`` writes, on a Ray cluster.
 
     Args:
-        address: of the cluster, ``HOST:6379``, or ``auto`` for the one of this machine.
+        address: address of the cluster, ``HOST:6379``, or ``auto`` for the one on this machine.
         sources: image files and folders.
-        output: as for ``infer``; a run that stopped is gone on with, whoever began it.
-        loader: what runs on each node.
-        threshold: probability in [0, 1]; the model's own if None.
-        min_area: pixels that a defect must have to make a part NG; the model's own if None.
+        output: as for ``infer``; a run that stopped is resumed, whichever command began it.
+        loader: loads the model on each node.
+        threshold: probability in [0, 1]; None takes the one in the sidecar.
+        min_area: pixels that a defect must have to make a part NG; None takes the one in the
+            sidecar.
         batch_size: images per call of a backend.
         workers: threads per actor that decode, and as many that write.
-        tile: take images larger than the network's, too, and run them in overlapping tiles.
-        each: called with the report line of each image, as they are done.
+        tile: also inspect images larger than the network's, in overlapping tiles.
+        outputs: what is written beside masks and report.
+        on_line: called with the report line of each image, in the order in which they finish.
 
     Raises:
         RefusedError: the output folder belongs to another run, or there is no image at all.
-        RuntimeUnavailable: there is no Ray, no cluster, or no device for the model in it; the disk
-            is full or read-only.
+        RuntimeUnavailable: Ray is not installed, no cluster answers, or it has no device for the
+            model; the disk is full or read-only.
     """
     loader = replace(loader, model=loader.model and loader.model.resolve())
     ray = _connect(address)
     try:
         actors, resources = _devices(ray, address, loader)
-        inspection, options = _told(
+        inspection, options = _result_of(
             ray,
             ray.remote(**resources)(_describe).remote(
                 loader, common_root(sources), output.resolve(), threshold, min_area, tile, outputs
@@ -118,19 +115,19 @@ def infer_on_ray(
                 if (name := inspection.name(path)) not in report
             ]
             if not rows and not report.summary.images:
-                raise no_image(inspection.root)
-            told: set[str] = set()
+                raise no_images(inspection.root)
+            reported: set[str] = set()
             for line in _lines(
                 ray, rows, actors, resources, (loader, inspection, batch_size, workers)
             ):
-                if line["path"] not in told:
-                    told.add(line["path"])
+                if line["path"] not in reported:
+                    reported.add(line["path"])
                     report.add(line)
-                    if each:
-                        each(line)
-            if len(told) < len(rows):
+                    if on_line:
+                        on_line(line)
+            if len(reported) < len(rows):
                 raise RuntimeUnavailable(
-                    address, f"lost {len(rows) - len(told)} images", "run it again to resume"
+                    address, f"lost {len(rows) - len(reported)} images", "run it again to resume"
                 )
             sweep_tree(output)
             report.finish(sort=True)
@@ -160,15 +157,15 @@ def _connect(address: str) -> Any:
 
 
 def _devices(ray: Any, address: str, loader: Loader) -> tuple[int, dict[str, Any]]:
-    """How many actors, and what each is given: a GPU, or the processors of a node."""
+    """Return the number of actors and the resources of each: a GPU, or the CPUs of a node."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     device = "GPU" if loader.on_gpu else "CPU"
-    having = [int(node[device]) for node in nodes if node.get(device, 0) >= 1]
-    if not having:
+    devices = [int(node[device]) for node in nodes if node.get(device, 0) >= 1]
+    if not devices:
         raise RuntimeUnavailable(address, f"has no node with a {device}")
     if loader.on_gpu:
-        return sum(having), {"num_gpus": 1}
-    return len(having), {"num_cpus": min(having), "scheduling_strategy": "SPREAD"}
+        return sum(devices), {"num_gpus": 1}
+    return len(devices), {"num_cpus": min(devices), "scheduling_strategy": "SPREAD"}
 
 
 def _describe(
@@ -180,22 +177,16 @@ def _describe(
     tile: bool,
     outputs: Outputs,
 ) -> tuple[Inspection, dict[str, Any]]:
-    """What is to be done, and the options of the report, as a node sees them."""
+    """Return the inspection and the options of the report, as a node computes them."""
     with loader.open() as backend:
-        sidecar = backend.artifact.sidecar
-        inspection = Inspection(
-            root,
-            output,
-            sidecar.threshold if threshold is None else threshold,
-            sidecar.min_area if min_area is None else min_area,
-            tile,
-            outputs,
+        inspection = Inspection.for_backend(
+            backend, root, output, threshold, min_area, tile, outputs
         )
         return inspection, inspection.options(backend)
 
 
 class _Inspector:
-    """An actor: a loaded model on its device."""
+    """Actor with a loaded model on its device."""
 
     def __init__(
         self, loader: Loader, inspection: Inspection, batch_size: int, workers: int
@@ -206,7 +197,7 @@ class _Inspector:
         self._workers = workers
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        lines = inspect(
+        lines = inspect_images(
             [self._inspection.root / os.fsdecode(name) for name in batch["name"]],
             self._backend,
             self._inspection,
@@ -222,8 +213,8 @@ def _lines(
     actors: int,
     resources: dict[str, Any],
     arguments: tuple[Any, ...],
-) -> Iterator[Line]:
-    """The report lines of all rows, in any order."""
+) -> Iterator[ReportLine]:
+    """Yield the report lines of all rows, in the order in which they finish."""
     if not rows:
         return
     blocks = -(-len(rows) // TASK_IMAGES)
@@ -241,7 +232,7 @@ def _lines(
         raise _ours(ray, error) from error
 
 
-def _told(ray: Any, reference: Any) -> Any:
+def _result_of(ray: Any, reference: Any) -> Any:
     try:
         return ray.get(reference)
     except ray.exceptions.RayError as error:
@@ -249,7 +240,7 @@ def _told(ray: Any, reference: Any) -> Any:
 
 
 def _ours(ray: Any, error: BaseException) -> BaseException:
-    """The error of this library that lies behind one of Ray's, which poses as it."""
+    """Return the error of this library that Ray wrapped in one of its own."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, TinyUNetError) and not isinstance(seen, ray.exceptions.RayError):

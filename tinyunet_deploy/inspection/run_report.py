@@ -15,12 +15,12 @@ import io
 import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from io import BufferedWriter
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Required, Self, TypedDict, cast
 
 from tinyunet_deploy.errors import RefusedError
 from tinyunet_deploy.files import (
@@ -31,6 +31,7 @@ from tinyunet_deploy.files import (
     write_atomic,
     writing,
 )
+from tinyunet_deploy.inspection.defects import Verdict
 
 SCHEMA_VERSION: Final = 1
 REPORT: Final = "report.jsonl"
@@ -47,11 +48,33 @@ SHARDS: Final = "shards"
 _TAIL: Final = 1 << 16
 """Bytes at the end of a report among which its last line is."""
 
-Line = dict[str, Any]
+
+class ReportLine(TypedDict, total=False):
+    """One line of the report: the verdict on one image, or why it was skipped."""
+
+    path: Required[str]
+    """Name of the image: its path below the input folder, with slashes."""
+    status: Required[Literal["ok", "skipped"]]
+    verdict: Verdict
+    """Present if the status is ok, as are ``max_score``, ``defects`` and ``statistics``."""
+    max_score: int
+    """Largest score in the image, 0..255."""
+    defects: list[dict[str, Any]]
+    """Fields of :class:`~tinyunet_deploy.inspection.defects.Defect`, the largest defect first."""
+    statistics: dict[str, float]
+    """Statistics by which ``tinyunet drift`` compares reports."""
+    reason: str
+    """Stable code of why the image was skipped; present if the status is skipped."""
+    what: str
+    """The reason in words; present if the status is skipped."""
+    latency_ms: float | None
+    """``tinyunet watch`` only: time from the file to its mask, None if the file lay there."""
+    late: bool
+    """``tinyunet watch --deadline-ms`` only."""
 
 
 @dataclass
-class Summary:
+class RunSummary:
     """Counts over all images of a folder."""
 
     images: int = 0
@@ -63,7 +86,7 @@ class Summary:
     reasons: dict[str, int] = field(default_factory=dict)
     """Reason -> images skipped for it."""
 
-    def count(self, line: Line) -> None:
+    def count(self, line: ReportLine) -> None:
         """Take in one image's line."""
         self.images += 1
         if line["status"] == "ok":
@@ -89,7 +112,7 @@ class Report:
 
     def __init__(self, folder: Path, options: dict[str, Any]) -> None:
         self.folder = folder
-        self.summary = Summary()
+        self.summary = RunSummary()
         self._done: set[str] = set()
         self._path = folder / REPORT
         self._lock = lock_folder(folder)
@@ -111,7 +134,7 @@ class Report:
         """Whether the image has its mask already."""
         return name in self._done
 
-    def add(self, line: Line) -> None:
+    def add(self, line: ReportLine) -> None:
         """Append one image's line; its files must be in place already.
 
         Raises:
@@ -166,7 +189,7 @@ class Report:
             file.write(data)
             file.flush()
 
-    def _write_defects(self, lines: Iterable[Line]) -> None:
+    def _write_defects(self, lines: Iterable[ReportLine]) -> None:
         header = ",".join(COLUMNS).encode() + b"\n"
         rows = (_rows([line]) for line in lines)
         write_atomic(self.folder / DEFECTS, itertools.chain([header], rows), durable=True)
@@ -202,28 +225,28 @@ def claim(folder: Path, options: dict[str, Any]) -> None:
         raise RefusedError(folder, f"was made with another {', '.join(changed)}", "give another -o")
 
 
-def read_report(path: Path) -> tuple[list[Line], Summary | None]:
+def read_report(path: Path) -> tuple[list[ReportLine], RunSummary | None]:
     """The lines of a report, and its summary if the run finished."""
     return list(_lines(path)), read_summary(path)
 
 
-def read_summary(path: Path) -> Summary | None:
+def read_summary(path: Path) -> RunSummary | None:
     """The last line of a report, if the run finished."""
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - _TAIL))
         last = file.read().rstrip(b"\n").rpartition(b"\n")[2]
     try:
-        return Summary(**json.loads(last)["summary"])
+        return RunSummary(**json.loads(last)["summary"])
     except (ValueError, KeyError, TypeError):
         return None
 
 
-def _lines(path: Path) -> Iterator[Line]:
+def _lines(path: Path) -> Iterator[ReportLine]:
     """Image lines up to the summary or the first torn line."""
     return (line for _, line in _stretch(path, 0, None))
 
 
-def _stretch(path: Path, start: int, end: int | None) -> Iterator[tuple[int, Line]]:
+def _stretch(path: Path, start: int, end: int | None) -> Iterator[tuple[int, ReportLine]]:
     """Image lines between two places in the file, each with the place where it begins."""
     with path.open("rb") as file:
         file.seek(start)
@@ -234,11 +257,11 @@ def _stretch(path: Path, start: int, end: int | None) -> Iterator[tuple[int, Lin
                 return
             if start == end or not isinstance(line, dict) or not {"path", "status"} <= line.keys():
                 return
-            yield start, line
+            yield start, cast(ReportLine, line)
             start += len(raw)
 
 
-def in_order(*reports: Path) -> Iterator[Line]:
+def in_order(*reports: Path) -> Iterator[ReportLine]:
     """Image lines of reports in the order of the input tree, without holding them.
 
     Each run appends its own in that order, so a file is a few ordered stretches to be merged.
@@ -246,7 +269,7 @@ def in_order(*reports: Path) -> Iterator[Line]:
     return heapq.merge(*itertools.chain.from_iterable(map(_ordered, reports)), key=_order)
 
 
-def _ordered(path: Path) -> list[Iterator[Line]]:
+def _ordered(path: Path) -> list[Iterator[ReportLine]]:
     places = [0]
     previous: list[str] = []
     for place, line in _stretch(path, 0, None):
@@ -259,11 +282,11 @@ def _ordered(path: Path) -> list[Iterator[Line]]:
     ]
 
 
-def _encode(line: Line) -> bytes:
+def _encode(line: Mapping[str, object]) -> bytes:
     return json.dumps(line, separators=(",", ":")).encode() + b"\n"
 
 
-def _rows(lines: Iterable[Line]) -> bytes:
+def _rows(lines: Iterable[ReportLine]) -> bytes:
     """The defects of report lines, a row for each; what is no UTF-8 in a path is escaped."""
     text = io.StringIO()
     rows = csv.DictWriter(text, COLUMNS, restval="", extrasaction="ignore", lineterminator="\n")
@@ -274,6 +297,6 @@ def _rows(lines: Iterable[Line]) -> bytes:
     return text.getvalue().encode("utf-8", "backslashreplace")
 
 
-def _order(line: Line) -> list[str]:
+def _order(line: ReportLine) -> list[str]:
     parts: list[str] = line["path"].split("/")
     return parts

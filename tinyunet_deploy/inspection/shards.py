@@ -1,8 +1,8 @@
-"""One input tree inspected by several processes, on one machine or many, into one output folder.
+"""Inspect one input tree with several processes, on one machine or many, into one output folder.
 
-Which images are a shard's depends on their names alone, so the processes need not know of each
-other. Each has its own report in ``shards/``; the one that finishes last puts them together, and
-what is left is what one process would have left.
+The name of an image alone decides which shard it belongs to, so the processes need not know of each
+other. Each writes its own report in ``shards/``; the one that finishes last merges them, and the
+folder is then the one that a single process would have written.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tinyunet_deploy.inspection.run_report import (
     REPORT,
     SHARDS,
     Report,
-    Summary,
+    RunSummary,
     claim,
     in_order,
     read_summary,
@@ -35,17 +35,17 @@ __all__ = ["Shard", "in_shards", "refuse_shards"]
 
 @dataclass(frozen=True)
 class Shard:
-    """A part of an input tree: the images whose names have the shard's remainder.
+    """A share of an input tree: the images whose names have the shard's remainder.
 
     The remainder is ``int(sha256(name)[:8], big-endian) % count + 1``, where ``name`` is the path
-    below the common input folder, with slashes, as the bytes that the file system has. Shards
-    differ in size as random draws do: by about the square root of their number of images.
+    below the common input folder, with slashes, in the bytes of the file system. The sizes of
+    shards vary as random draws do: by about the square root of their number of images.
     """
 
     index: int
-    """Which one, 1..count."""
+    """Number of this shard, 1..count."""
     count: int
-    """How many there are."""
+    """Number of shards."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.index <= self.count:
@@ -53,18 +53,18 @@ class Shard:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """A shard from ``i/n``, such as ``1/4`` for the first of four.
+        """Return the shard that ``i/n`` names, such as ``1/4`` for the first of four.
 
         Raises:
             ValueError: the text is not of this form, or not 1 <= i <= n.
         """
         match = re.fullmatch("([0-9]{1,6})/([0-9]{1,6})", text)
         if not match:
-            raise ValueError(f"{text!r} is no shard such as 1/4")
+            raise ValueError(f"{text!r} is not a shard such as 1/4")
         return cls(int(match[1]), int(match[2]))
 
     def __contains__(self, name: str) -> bool:
-        """Whether the image of this name is one of the shard's."""
+        """Whether the image of this name belongs to the shard."""
         number = int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8])
         return number % self.count + 1 == self.index
 
@@ -73,24 +73,23 @@ class Shard:
 
 
 def in_shards(
-    output: Path, options: dict[str, Any], shard: Shard, fill: Callable[[Report], Summary]
-) -> Summary:
-    """Fill the report of one shard, and put all together if it was the last one.
+    output: Path, options: dict[str, Any], shard: Shard, fill: Callable[[Report], RunSummary]
+) -> RunSummary:
+    """Fill the report of one shard, and merge all reports if it was the last one.
 
-    A shard that is run again goes on where it stopped. When all are done there is nothing left to
-    do, and nothing is done.
+    A shard that is run again resumes where it stopped. When all are finished, nothing is done.
 
     Args:
         output: the folder that all shards share.
         options: everything on which the masks depend, the same for all shards.
-        fill: inspects the images of the shard that are not in its report yet, and finishes it.
+        fill: inspects the images of the shard that its report lacks, and finishes the report.
 
     Returns:
-        Counts over the shard; over all of them where all were done before.
+        Counts over the shard, or over all shards if all had finished before.
 
     Raises:
-        RefusedError: the folder belongs to another run, to another number of shards, or to one
-            process.
+        RefusedError: the folder belongs to another run, to another number of shards, or to a run
+            without shards.
     """
     with _alone(output):
         claim(output, options)
@@ -109,10 +108,10 @@ def in_shards(
 
 
 def refuse_shards(output: Path) -> None:
-    """Keep a process that inspects all images out of a folder that shards are working on.
+    """Refuse a folder of unfinished shards to a run without shards.
 
     Raises:
-        RefusedError: there are shards that have not all finished.
+        RefusedError: not all shards have finished.
     """
     if (output / SHARDS).exists():
         raise RefusedError(
@@ -128,8 +127,8 @@ def _folders(output: Path) -> list[Path]:
     return [path for path in (output / SHARDS).iterdir() if path.is_dir()]
 
 
-def _finished(output: Path) -> Summary | None:
-    """Counts over all shards if their reports were put together, None if they were not."""
+def _finished(output: Path) -> RunSummary | None:
+    """Return the counts over all shards if their reports were merged, None if they were not."""
     if not (output / REPORT).exists():
         return None
     summary = read_summary(output / REPORT)
@@ -148,7 +147,7 @@ def _remove_shards(output: Path) -> None:
 
 
 def _merge(output: Path, options: dict[str, Any], count: int) -> None:
-    """Put the reports of all shards together, if all are there and finished."""
+    """Merge the reports of all shards, if all have finished."""
     reports = [_folder(output, index, count) / REPORT for index in range(1, count + 1)]
     if not all(report.exists() and read_summary(report) for report in reports):
         return
@@ -163,9 +162,9 @@ def _merge(output: Path, options: dict[str, Any], count: int) -> None:
 
 @contextlib.contextmanager
 def _alone(output: Path) -> Iterator[None]:
-    """Be the only process that begins or ends a shard in this folder, for moments.
+    """Hold the lock that lets one process at a time begin or end a shard in this folder.
 
-    The lock is on a file, not on a folder, because network file systems share only the former.
+    The lock is on a file because network file systems do not share locks on folders.
     """
     folder = output / SHARDS
     try:
@@ -173,7 +172,7 @@ def _alone(output: Path) -> Iterator[None]:
             folder.mkdir(parents=True, exist_ok=True)
             try:
                 lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            except FileNotFoundError:  # another was the last just now
+            except FileNotFoundError:  # another process has just removed the folder
                 continue
             fcntl.flock(lock, fcntl.LOCK_EX)
             if os.fstat(lock).st_nlink:

@@ -1,4 +1,4 @@
-"""What was done when, on which thread, for which images: the pipeline's own record of a run."""
+"""Record when each stage of each image ran, and on which thread."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 from tinyunet_deploy.backends.base import Run
+
+__all__ = ["QUEUEING", "STAGES", "UNACCOUNTED", "StageSpan", "Trace", "chrome_trace", "timed"]
 
 QUEUEING: Final = "queueing"
 UNACCOUNTED: Final = "unaccounted"
@@ -28,35 +30,37 @@ STAGES: Final = (
 """Rows of a stage table, in the order in which an image meets them."""
 
 
-class Span(NamedTuple):
-    """A stretch of time."""
+class StageSpan(NamedTuple):
+    """The time that one stage took for some images."""
 
     stage: str
     """One of :data:`STAGES`."""
     images: tuple[int, ...]
-    """Their places among the paths; empty for what is done once a run."""
+    """Their positions among the paths; empty for work that is done once a run."""
     thread: str
+    """Name of the thread that did it."""
     started_s: float
-    """Of ``time.perf_counter``, as is the end."""
+    """Reading of ``time.perf_counter`` at the start, seconds."""
     ended_s: float
+    """Reading of ``time.perf_counter`` at the end, seconds."""
 
     @property
     def seconds(self) -> float:
-        """How long it took."""
+        """Duration."""
         return self.ended_s - self.started_s
 
 
 class Trace:
-    """Takes spans from any thread."""
+    """Collects the spans of one run, from any thread."""
 
     def __init__(self) -> None:
-        self.spans: list[Span] = []
+        self.spans: list[StageSpan] = []
         self._last: dict[int, float] = {}
-        """Image -> end of its last span."""
+        """Image -> end of its last span, seconds."""
 
     @contextlib.contextmanager
-    def span(self, stage: str, *images: int) -> Iterator[None]:
-        """Time what is done inside ``with``."""
+    def timed(self, stage: str, *images: int) -> Iterator[None]:
+        """Record the time spent inside ``with``."""
         started = time.perf_counter()
         try:
             yield
@@ -64,16 +68,16 @@ class Trace:
             self._add(stage, images, started, time.perf_counter())
 
     def left_queue(self, *images: int) -> None:
-        """Each image has waited since its last span ended, until now."""
+        """Record that each image has waited from the end of its last span until now."""
         now = time.perf_counter()
         for image in images:
             self._add(QUEUEING, (image,), self._last.get(image, now), now)
 
     def ran(self, images: tuple[int, ...], started_s: float, run: Run) -> None:
-        """A batch that was handed to the backend at ``started_s`` has its scores now.
+        """Record a batch that was handed to the backend at ``started_s`` and has its scores now.
 
-        The backend says how long it copied and computed; what is left between copying in and
-        computing is waiting for a batch before it.
+        The backend says how long it copied and computed; the rest of the time between copying in
+        and computing was spent waiting for an earlier batch.
         """
         now = time.perf_counter()
         copied_in = started_s + run.copy_in_ms / 1e3
@@ -85,45 +89,45 @@ class Trace:
         self._add("copy out", images, computed, now)
 
     def _add(self, stage: str, images: tuple[int, ...], started: float, ended: float) -> None:
-        self.spans.append(Span(stage, images, threading.current_thread().name, started, ended))
+        self.spans.append(StageSpan(stage, images, threading.current_thread().name, started, ended))
         for image in images:
             self._last[image] = ended
 
 
-def span(trace: Trace | None, stage: str, *images: int) -> contextlib.AbstractContextManager[None]:
-    """``trace.span``, or nothing where nothing is recorded."""
-    return contextlib.nullcontext() if trace is None else trace.span(stage, *images)
+def timed(trace: Trace | None, stage: str, *images: int) -> contextlib.AbstractContextManager[None]:
+    """Return ``trace.timed(...)``, or a context that does nothing where there is no trace."""
+    return contextlib.nullcontext() if trace is None else trace.timed(stage, *images)
 
 
 def chrome_trace(traces: Sequence[tuple[str, Trace]]) -> str:
-    """JSON that chrome://tracing and Perfetto open: a process for each trace, a row per thread.
+    """Return JSON for chrome://tracing and Perfetto: a process for each trace, a row per thread.
 
-    Waiting is drawn as asynchronous events, as many images wait at once.
+    Waiting becomes asynchronous events because many images wait at once.
     Format: "Trace Event Format", Google, 2016.
     """
     events: list[dict[str, Any]] = []
     for process, (name, trace) in enumerate(traces, start=1):
-        origin = min((each.started_s for each in trace.spans), default=0.0)
-        threads = {each.thread: 0 for each in trace.spans}
+        origin = min((span.started_s for span in trace.spans), default=0.0)
+        threads = {span.thread: 0 for span in trace.spans}
         events.append(_named("process_name", name, process, 0))
         for number, thread in enumerate(threads, start=1):
             threads[thread] = number
             events.append(_named("thread_name", thread, process, number))
-        for number, each in enumerate(trace.spans):
+        for number, span in enumerate(trace.spans):
             event = {
-                "name": each.stage,
+                "name": span.stage,
                 "cat": "tinyunet",
                 "pid": process,
-                "tid": threads[each.thread],
-                "ts": (each.started_s - origin) * 1e6,
-                "args": {"images": list(each.images)},
+                "tid": threads[span.thread],
+                "ts": (span.started_s - origin) * 1e6,
+                "args": {"images": list(span.images)},
             }
-            if each.stage == QUEUEING:
+            if span.stage == QUEUEING:
                 events.append({**event, "ph": "b", "id": number})
-                end = (each.ended_s - origin) * 1e6
+                end = (span.ended_s - origin) * 1e6
                 events.append({**event, "ph": "e", "id": number, "ts": end})
             else:
-                events.append({**event, "ph": "X", "dur": each.seconds * 1e6})
+                events.append({**event, "ph": "X", "dur": span.seconds * 1e6})
     return json.dumps({"traceEvents": events, "displayTimeUnit": "ms"}) + "\n"
 
 

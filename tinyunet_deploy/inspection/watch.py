@@ -19,8 +19,10 @@ from typing import Final
 
 from tinyunet_deploy.backends.base import Backend
 from tinyunet_deploy.errors import RefusedError
-from tinyunet_deploy.inspection.pipeline import Inspection, Outputs, inspect, walk_images
-from tinyunet_deploy.inspection.run_report import Line, Report, Summary
+from tinyunet_deploy.inspection.infer import inspect_images
+from tinyunet_deploy.inspection.outputs import Inspection, Outputs
+from tinyunet_deploy.inspection.run_report import Report, ReportLine, RunSummary
+from tinyunet_deploy.inspection.walk import walk_images
 
 __all__ = ["Watched", "watch"]
 
@@ -32,7 +34,7 @@ _UNFINISHED: Final = frozenset({"corrupt", "empty", "missing", "not-an-image", "
 class Watched:
     """What was seen while a folder was watched."""
 
-    summary: Summary
+    summary: RunSummary
     """Counts over the whole output folder, what earlier watches did included."""
     timed: int
     """Images that came while it was watched."""
@@ -59,8 +61,8 @@ def watch(
     output: Path,
     backend: Backend,
     *,
-    threshold: float,
-    min_area: int,
+    threshold: float | None = None,
+    min_area: int | None = None,
     batch_size: int,
     workers: int,
     stop: threading.Event,
@@ -68,7 +70,7 @@ def watch(
     deadline_ms: float | None = None,
     settle_ms: float = 50.0,
     patience_s: float = 5.0,
-    each: Callable[[Line], None] | None = None,
+    on_line: Callable[[ReportLine], None] | None = None,
 ) -> Watched:
     """Inspect the images of a folder as they come, until told to stop.
 
@@ -89,22 +91,24 @@ def watch(
         deadline_ms: lines of later images have ``"late": true``.
         settle_ms: how long size and time of a file must not have changed.
         patience_s: how long a file that does not decode may stay as it is, and the folder away.
-        each: called with the report line of each image.
+        on_line: called with the report line of each image.
 
     Raises:
         RefusedError: the output folder belongs to another run, or the folder cannot be listed.
         RuntimeUnavailable: the disk is full or read-only; what was written stays valid.
     """
-    inspection = Inspection(folder.resolve(), output, threshold, min_area, outputs=outputs)
+    inspection = Inspection.for_backend(
+        backend, folder.resolve(), output, threshold, min_area, outputs=outputs
+    )
     files: dict[Path, _File] = {}
-    told: set[str] = set()
+    reported: set[str] = set()
     timed = late = 0
     polled: float | None = None
     with Report(output, inspection.options(backend)) as report:
 
         def is_new(path: Path) -> bool:
             name = inspection.name(path)
-            return name not in report and name not in told
+            return name not in report and name not in reported
 
         while not stop.is_set():
             began = time.monotonic()
@@ -124,7 +128,7 @@ def watch(
             polled = began
             ready = [path for path, file in files.items() if _is_ready(file, settle_ms, patience_s)]
             ready.sort(key=lambda path: (files[path].not_before is None, files[path].since))
-            lines = inspect(
+            lines = inspect_images(
                 ready[: 4 * batch_size],
                 backend,
                 inspection,
@@ -148,9 +152,9 @@ def watch(
                         line["late"] = latency_ms is not None and latency_ms > deadline_ms
                         late += line["late"]
                     report.add(line)
-                    told.add(line["path"])
-                    if each:
-                        each(line)
+                    reported.add(line["path"])
+                    if on_line:
+                        on_line(line)
                     if stop.is_set():
                         break
             if not ready:

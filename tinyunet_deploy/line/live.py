@@ -23,7 +23,7 @@ from tinyunet_deploy.data.decoding import read_image
 from tinyunet_deploy.errors import ImageError, RefusedError, RuntimeUnavailable
 from tinyunet_deploy.host import describe_machine
 from tinyunet_deploy.inspection.defects import Verdict, find_defects, verdict
-from tinyunet_deploy.inspection.pipeline import walk_images
+from tinyunet_deploy.inspection.walk import walk_images
 from tinyunet_deploy.line.simulation import Line, Outcome, Recording, Times, outcome, triggers_ms
 
 Judge = Callable[[int], Verdict]

@@ -15,7 +15,7 @@ from tinyunet_deploy.contract import Image, Score
 from tinyunet_deploy.data.dataset import Dataset, Item
 from tinyunet_deploy.errors import DataError, ImageError
 from tinyunet_deploy.files import read_regular
-from tinyunet_deploy.inspection.pipeline import score_images
+from tinyunet_deploy.inspection.scoring import score_images
 
 __all__ = ["held_out", "image_digest", "score_dataset", "training_images"]
 

@@ -27,7 +27,7 @@ from tinyunet_deploy.errors import (
     RuntimeUnavailable,
     TinyUNetError,
 )
-from tinyunet_deploy.inspection.pipeline import score_images
+from tinyunet_deploy.inspection.scoring import score_images
 from tinyunet_deploy.quality.batch_check import BatchCheck, check_batches
 from tinyunet_deploy.quality.comparison import ScoreComparison
 from tinyunet_deploy.quality.parity_inputs import ComparedImage, find_images, find_reference

@@ -12,7 +12,7 @@ from tinyunet_deploy.data.dataset import Item
 from tinyunet_deploy.data.layouts import UnknownLayout, read_dataset
 from tinyunet_deploy.data.masks import read_mask
 from tinyunet_deploy.errors import DataError, RefusedError
-from tinyunet_deploy.inspection.pipeline import common_root, walk_images
+from tinyunet_deploy.inspection.walk import common_root, walk_images
 from tinyunet_deploy.quality.dataset_scoring import held_out
 
 __all__ = ["ComparedImage", "find_images", "find_models", "find_reference"]

@@ -30,8 +30,10 @@ from tinyunet_deploy.data.encoding import write_png
 from tinyunet_deploy.errors import ArtifactError, DataError, RefusedError, TinyUNetError
 from tinyunet_deploy.host import describe_machine
 from tinyunet_deploy.inspection.defects import find_defects, verdict
-from tinyunet_deploy.inspection.pipeline import common_root, infer, score_images, walk_images
+from tinyunet_deploy.inspection.infer import infer
+from tinyunet_deploy.inspection.scoring import score_images
 from tinyunet_deploy.inspection.trace import Trace
+from tinyunet_deploy.inspection.walk import common_root, walk_images
 from tinyunet_deploy.quality.comparison import ScoreComparison
 from tinyunet_deploy.quality.parity import backends_and_devices
 from tinyunet_deploy.quality.parity_inputs import ComparedImage, find_images, find_reference

@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tinyunet_deploy.backends.base import Run
+from tinyunet_deploy.contract import Batch, Contract
+from tinyunet_deploy.data.decoding import read_image
+from tinyunet_deploy.data.encoding import encode_png, write_png
+from tinyunet_deploy.errors import ImageError, OutOfMemory, RefusedError, RuntimeUnavailable
+from tinyunet_deploy.inspection.scoring import score_images
+from tinyunet_deploy.testing.fake_backend import FakeBackend
+
+CONTRACT = Contract(16, 32)
+SHAPE = (CONTRACT.height, CONTRACT.width)
+
+
+def numbered(number: int) -> Batch:
+    """An image that knows its number."""
+    return np.full(SHAPE, number % 256, np.uint8)
+
+
+@pytest.fixture(scope="session")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Thirty images with their number as grey value, and broken ones of the same numbers."""
+    folder = tmp_path_factory.mktemp("shelf")
+    for number in range(30):
+        write_png(folder / f"{number:02}.png", numbered(number))
+        (folder / f"{number:02}.broken.png").write_bytes(encode_png(numbered(number))[:-20])
+    return folder
+
+
+def good(shelf: Path, count: int) -> list[Path]:
+    return [shelf / f"{number:02}.png" for number in range(count)]
+
+
+def decoders_and_runners() -> list[str]:
+    names = [thread.name for thread in threading.enumerate()]
+    return [name for name in names if name.startswith(("decode", "run", "write"))]
+
+
+def test_scores_come_in_the_order_of_the_paths(shelf: Path) -> None:
+    paths = good(shelf, 30)[::-1]
+    results = list(score_images(paths, FakeBackend(contract=CONTRACT), batch_size=4, workers=3))
+    assert [result.path for result in results] == paths
+    assert [result.index for result in results] == list(range(30))
+    for path, result in zip(paths, results, strict=True):
+        assert result.error is None
+        assert result.image is not None
+        assert result.score is not None
+        assert np.array_equal(result.image, read_image(path))
+        assert np.array_equal(result.score, read_image(path))
+
+
+def test_a_broken_image_costs_itself_alone(shelf: Path) -> None:
+    paths = good(shelf, 10)
+    paths[3] = shelf / "03.broken.png"
+    paths[9] = shelf / "missing.png"
+    results = list(score_images(paths, FakeBackend(contract=CONTRACT), batch_size=4, workers=2))
+    assert [result.path for result in results] == paths
+    reasons = [result.error and result.error.reason for result in results]
+    assert reasons == [None] * 3 + ["truncated"] + [None] * 5 + ["missing"]
+    for result in results:
+        assert (result.score is None) == (result.image is None) == (result.error is not None)
+        if result.score is not None:
+            assert result.score[0, 0] == result.index
+
+
+def test_an_image_of_another_size_says_both(tmp_path: Path) -> None:
+    write_png(tmp_path / "a.png", np.zeros((50, 33), np.uint8))
+    write_png(tmp_path / "turned.png", np.zeros(SHAPE[::-1], np.uint8))
+    paths = [tmp_path / "a.png", tmp_path / "turned.png"]
+    results = list(score_images(paths, FakeBackend(contract=CONTRACT), batch_size=1, workers=1))
+    assert isinstance(results[0].error, ImageError)
+    assert results[0].error.reason == "wrong-size"
+    assert results[0].error.what == "has 33x50 pixels, the model takes 32x16: try --tile"
+    assert results[1].error is not None
+
+
+@pytest.mark.parametrize(
+    ("count", "batch_size", "wanted"),
+    [(10, 4, [4, 4, 2]), (8, 4, [4, 4]), (3, 8, [3]), (3, 1, [1, 1, 1]), (0, 4, [])],
+)
+def test_batches_are_full_but_the_last(
+    shelf: Path, count: int, batch_size: int, wanted: list[int]
+) -> None:
+    backend = FakeBackend(contract=CONTRACT)
+    assert (
+        len(list(score_images(good(shelf, count), backend, batch_size=batch_size, workers=2)))
+        == count
+    )
+    assert backend.batches == wanted
+
+
+def test_broken_images_do_not_make_batches_smaller(shelf: Path) -> None:
+    backend = FakeBackend(contract=CONTRACT)
+    paths = [path for image in good(shelf, 8) for path in (image, shelf / "00.broken.png")]
+    list(score_images(paths, backend, batch_size=4, workers=2))
+    assert backend.batches == [4, 4]
+
+
+def test_batches_keep_to_what_the_backend_takes(shelf: Path) -> None:
+    backend = FakeBackend(contract=Contract(*SHAPE, max_batch=3))
+    results = list(score_images(good(shelf, 10), backend, batch_size=8, workers=2))
+    assert len(results) == 10
+    assert backend.batches == [3, 3, 3, 1]
+
+
+@given(data=st.data())
+@settings(max_examples=60)
+def test_every_input_comes_out_once_and_in_its_place(data: st.DataObject, shelf: Path) -> None:
+    broken = data.draw(st.lists(st.booleans(), max_size=30))
+    paths = [
+        shelf / (f"{number:02}.broken.png" if bad else f"{number:02}.png")
+        for number, bad in enumerate(broken)
+    ]
+    contract = Contract(*SHAPE, max_batch=data.draw(st.none() | st.integers(1, 9)))
+    backend = FakeBackend(contract=contract)
+    batch_size, workers = data.draw(st.integers(1, 9)), data.draw(st.integers(1, 5))
+    results = list(score_images(paths, backend, batch_size=batch_size, workers=workers))
+    assert [result.path for result in results] == paths
+    assert [result.error is not None for result in results] == broken
+    for number, result in enumerate(results):
+        assert result.score is None or (result.score == number).all()
+    assert sum(backend.batches) == broken.count(False)
+    assert max(backend.batches, default=0) <= min(batch_size, contract.max_batch or batch_size)
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_paths_are_taken_as_they_are_needed(shelf: Path, broken: bool) -> None:
+    taken = 0
+
+    def many() -> Iterator[Path]:
+        nonlocal taken
+        for _ in range(2000):
+            taken += 1
+            yield shelf / ("00.broken.png" if broken else "00.png")
+
+    batch_size, workers = 4, 2
+    bound = (batch_size + 2 * workers) + 4 * batch_size * (16 if broken else 1)
+    results = score_images(
+        many(), FakeBackend(contract=CONTRACT), batch_size=batch_size, workers=workers
+    )
+    for done in range(1, 300):
+        next(results)
+        assert taken - done <= bound
+    results.close()
+
+
+def test_memory_holds_images_of_a_few_batches_only(shelf: Path) -> None:
+    """While the caller rests, decoding rests too."""
+    backend = FakeBackend(contract=CONTRACT)
+    results = score_images(good(shelf, 30), backend, batch_size=2, workers=1)
+    next(results)
+    time.sleep(0.3)
+    assert sum(backend.batches) <= 6
+    results.close()
+
+
+def test_closing_early_ends_all_threads(shelf: Path) -> None:
+    backend = FakeBackend(contract=CONTRACT, delay_s=0.01)
+    results = score_images(good(shelf, 30), backend, batch_size=2, workers=3)
+    next(results)
+    assert decoders_and_runners()
+    results.close()
+    assert decoders_and_runners() == []
+    run = len(backend.batches)
+    time.sleep(0.1)
+    assert len(backend.batches) == run < 15
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 100])
+def test_an_error_of_the_backend_reaches_the_caller(shelf: Path, batch_size: int) -> None:
+    def fail(batch: Batch) -> Batch:
+        if batch.max() >= 7:
+            raise RuntimeUnavailable("cuda:0", "is gone")
+        return batch
+
+    results = score_images(
+        good(shelf, 30), FakeBackend(fail, contract=CONTRACT), batch_size=batch_size, workers=2
+    )
+    done = []
+    with pytest.raises(RuntimeUnavailable, match="cuda:0: is gone"):
+        done.extend(result.index for result in results)
+    assert done == list(range(len(done)))
+    assert decoders_and_runners() == []
+
+
+def test_an_error_of_the_paths_reaches_the_caller(shelf: Path) -> None:
+    def paths() -> Iterator[Path]:
+        yield shelf / "00.png"
+        raise RefusedError("station", "cannot be listed")
+
+    with pytest.raises(RefusedError, match="station: cannot be listed"):
+        list(score_images(paths(), FakeBackend(contract=CONTRACT), batch_size=1, workers=1))
+    assert decoders_and_runners() == []
+
+
+def test_decoding_and_running_overlap(shelf: Path) -> None:
+    """The backend is called by one thread at a time, and never by the caller's."""
+    callers, inside = set(), []
+
+    def watch(batch: Batch) -> Batch:
+        callers.add(threading.current_thread().name)
+        inside.append(1)
+        assert len(inside) == 1
+        time.sleep(0.002)
+        inside.pop()
+        return batch
+
+    backend = FakeBackend(watch, contract=CONTRACT)
+    assert len(list(score_images(good(shelf, 20), backend, batch_size=2, workers=4))) == 20
+    assert len(callers) == 1
+    assert threading.current_thread().name not in callers
+
+
+class RunsOutOfMemory(FakeBackend):
+    """Takes ``ahead`` batches before it runs the first, and lacks memory for more than ``most``."""
+
+    def __init__(self, ahead: int, most: int) -> None:
+        super().__init__(contract=CONTRACT)
+        self._ahead, self._most = ahead, most
+
+    def run_many(self, images: Iterable[Batch]) -> Iterator[Run]:
+        source, in_flight = iter(images), deque[Batch]()
+        while in_flight.extend(islice(source, self._ahead - len(in_flight))) or in_flight:
+            if len(in_flight[0]) > self._most:
+                raise OutOfMemory("cuda:0", "cuMemAlloc failed: out of memory")
+            yield self.run(in_flight.popleft())
+
+
+@pytest.mark.parametrize("ahead", [1, 2, 3])
+@pytest.mark.parametrize("most", [1, 2])
+def test_batches_in_flight_when_memory_runs_out_are_run_again(
+    shelf: Path, ahead: int, most: int
+) -> None:
+    paths = good(shelf, 12)
+    paths[5:5] = [shelf / "05.broken.png"]
+    results = list(score_images(paths, RunsOutOfMemory(ahead, most), batch_size=4, workers=2))
+    assert [result.path for result in results] == paths
+    for path, result in zip(paths, results, strict=True):
+        assert (result.score is None) == ("broken" in path.name)
+        assert result.score is None or (result.score == int(path.stem)).all()

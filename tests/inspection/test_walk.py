@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import os
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinyunet_deploy.errors import RefusedError
+from tinyunet_deploy.inspection.walk import common_root, walk_images
+
+
+def names(sources: list[Path], output: Path | None = None) -> list[str]:
+    root = common_root(sources)
+    return [path.relative_to(root).as_posix() for path in walk_images(sources, output)]
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def test_a_folder_gives_its_images_in_the_order_of_their_names(tmp_path: Path) -> None:
+    wanted = ["a/2.png", "a/10.png", "a.png", "b.JPG", "c/d/e/f.tiff", "z.Bmp"]
+    touch(tmp_path, *reversed(wanted), "notes.txt", "a/Thumbs.db", "c/empty/readme.md", "png")
+    (tmp_path / "folder.png").mkdir()
+    touch(tmp_path, "folder.png/inside.png")
+    found = names([tmp_path])
+    assert sorted(found) == sorted([*wanted, "folder.png/inside.png"])
+    assert found == sorted(found, key=lambda name: name.split("/"))
+
+
+def test_hidden_files_and_folders_are_passed_over(tmp_path: Path) -> None:
+    touch(tmp_path, ".a.png", ".trash/b.png", "c.png", "d/._e.png")
+    assert names([tmp_path]) == ["c.png"]
+
+
+def test_the_output_folder_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "a.png", "out/masks/a.png", "other/out/b.png")
+    monkeypatch.chdir(tmp_path / "other")
+    for output in (tmp_path / "out", Path("../out"), Path("../other/../out")):
+        assert names([tmp_path], output) == ["a.png", "other/out/b.png"]
+
+
+def test_truth_folders_of_the_released_layout_are_passed_over(tmp_path: Path) -> None:
+    touch(tmp_path, "Class1/Train/0001.PNG", "Class1/Train/Label/0001_label.PNG")
+    touch(tmp_path, "Class1/Train/Label/Labels.txt", "Class1/Train/Truth/0001.PNG")
+    touch(tmp_path, "shop/Label/sticker.png", "shop/Truth/poster.png")
+    assert names([tmp_path]) == [
+        "Class1/Train/0001.PNG",
+        "shop/Label/sticker.png",
+        "shop/Truth/poster.png",
+    ]
+
+
+def test_links_to_folders_are_not_followed_but_links_to_files_are(tmp_path: Path) -> None:
+    touch(tmp_path, "real/a.png")
+    (tmp_path / "again").symlink_to("real")
+    (tmp_path / "real" / "round").symlink_to(tmp_path)
+    (tmp_path / "real" / "b.png").symlink_to("a.png")
+    assert names([tmp_path]) == ["real/a.png", "real/b.png"]
+
+
+def test_what_is_named_is_always_taken(tmp_path: Path) -> None:
+    touch(tmp_path, "a.png", "b.raw", ".c.png", ".d/e.png", "Label/Labels.txt", "Label/f.png")
+    (tmp_path / "link").symlink_to(".d")
+    (tmp_path / "g.png").symlink_to("b.raw")
+    named = ["b.raw", ".c.png", "Label/f.png", "g.png", "missing.png"]
+    sources = [tmp_path / name for name in named]
+    assert names(sources) == sorted(named)
+    assert names([*sources, tmp_path]) == sorted([*named, "a.png"]), "also inside a named folder"
+    assert names([tmp_path, tmp_path / ".d"]) == [".d/e.png", "a.png", "g.png"]
+    assert names([tmp_path, tmp_path / "link"]) == [".d/e.png", "a.png", "g.png"]
+
+
+def test_each_image_is_taken_once_however_often_it_is_named(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.png", "a/b/2.png", "c/3.png")
+    a, b, c = tmp_path / "a", tmp_path / "a" / "b", tmp_path / "c"
+    wanted = ["a/1.png", "a/b/2.png", "c/3.png"]
+    assert names([c, a]) == wanted
+    assert names([c, b, a, a, c / "3.png", b / "2.png", tmp_path / "c" / ".." / "a"]) == wanted
+
+
+@given(sources=st.lists(st.sampled_from(["", "a", "a/b", "c", "a/1.png", "a/b/2.png"]), min_size=1))
+def test_any_sources_give_each_image_once_and_in_order(
+    tmp_path_factory: pytest.TempPathFactory, sources: list[str]
+) -> None:
+    folder = tmp_path_factory.getbasetemp() / "overlapping"
+    if not folder.exists():
+        touch(folder, "0.png", "a/1.png", "a/b/2.png", "a/b.png", "c/3.png", "a-b.png")
+    found = list(walk_images([folder / source for source in sources]))
+    parts = [path.parts for path in found]
+    assert all(one < other for one, other in pairwise(parts))
+    for source in sources:
+        below = list(walk_images([folder / source]))
+        assert set(below) <= set(found)
+
+
+def test_a_folder_is_read_while_it_is_walked(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.png", "b/1.png")
+    walk = walk_images([tmp_path])
+    next(walk)
+    touch(tmp_path, "b/2.png")
+    assert [path.name for path in walk] == ["1.png", "2.png"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may list everything")
+def test_a_folder_that_cannot_be_listed_is_told(tmp_path: Path) -> None:
+    (tmp_path / "locked").mkdir(mode=0)
+    with pytest.raises(RefusedError, match="locked: cannot be listed: Permission denied"):
+        list(walk_images([tmp_path]))
+
+
+def test_the_common_root_is_where_the_sources_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path, "a/b/1.png", "a/c/2.png")
+    a = tmp_path / "a"
+    assert common_root([a]) == a
+    assert common_root([a / "b" / "1.png"]) == a / "b"
+    assert common_root([a / "b", a / "c"]) == a
+    assert common_root([a / "b" / "1.png", a]) == a
+    monkeypatch.chdir(a / "b")
+    assert common_root([Path("../c"), Path()]) == a
+    assert common_root([Path("../c/2.png"), Path("../b/1.png")]) == a
+
+
+def test_mirrored_names_never_leave_the_tree(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path, "here/1.png", "train/2.png")
+    monkeypatch.chdir(tmp_path / "here")
+    assert names([Path("../train"), Path("../here")]) == ["here/1.png", "train/2.png"]
+    assert names([Path("../train"), Path("1.png")]) == ["here/1.png", "train/2.png"]

@@ -1,0 +1,156 @@
+"""Inspect image files and folders into an output folder, resuming where an earlier run stopped."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+
+from tinyunet_deploy.backends.base import Backend
+from tinyunet_deploy.inspection.executors import executor
+from tinyunet_deploy.inspection.outputs import Inspection, Outputs
+from tinyunet_deploy.inspection.run_report import Report, ReportLine, RunSummary
+from tinyunet_deploy.inspection.scoring import score_images
+from tinyunet_deploy.inspection.shards import Shard, in_shards, refuse_shards
+from tinyunet_deploy.inspection.trace import Trace, timed
+from tinyunet_deploy.inspection.walk import common_root, no_images, walk_images
+
+__all__ = ["infer", "inspect_images"]
+
+
+def infer(
+    sources: Sequence[Path],
+    output: Path,
+    backend: Backend,
+    *,
+    threshold: float | None = None,
+    min_area: int | None = None,
+    batch_size: int,
+    workers: int,
+    tile: bool = False,
+    outputs: Outputs | None = None,
+    shard: Shard | None = None,
+    on_line: Callable[[ReportLine], None] | None = None,
+    trace: Trace | None = None,
+) -> RunSummary:
+    """Write masks and a report for image files and folders, or resume a run that stopped.
+
+    Args:
+        sources: image files and folders. The masks mirror the tree below their common folder.
+        output: belongs to one input tree, one model and one set of options; refused if it belongs
+            to others.
+        threshold: probability in [0, 1]; None takes the one in the sidecar.
+        min_area: pixels that a defect must have to make a part NG; None takes the one in the
+            sidecar.
+        batch_size: images per call of the backend.
+        workers: threads that decode, and as many that write; with 0 nothing overlaps.
+        tile: also inspect images larger than the network's, in overlapping tiles.
+        outputs: what is written beside masks and report.
+        shard: inspect these images only; the last shard to finish writes the whole report.
+        on_line: called with the report line of each image, in order.
+        trace: records the stages of each image.
+
+    Returns:
+        Counts over the whole output folder, images of earlier runs included.
+
+    Raises:
+        RefusedError: the output folder belongs to another run, or there is no image at all.
+        RuntimeUnavailable: the disk is full or read-only; what was written stays valid.
+    """
+    inspection = Inspection.for_backend(
+        backend, common_root(sources), output, threshold, min_area, tile, outputs
+    )
+    options = inspection.options(backend)
+
+    def remaining(report: Report) -> Iterator[Path]:
+        for path in walk_images(sources, output):
+            name = inspection.name(path)
+            if (shard is None or name in shard) and name not in report:
+                yield path
+
+    def fill(report: Report) -> RunSummary:
+        lines = inspect_images(
+            remaining(report),
+            backend,
+            inspection,
+            batch_size=batch_size,
+            workers=workers,
+            trace=trace,
+        )
+        with contextlib.closing(lines):
+            for index, line in enumerate(lines):
+                with timed(trace, "write", index):
+                    report.add(line)
+                if on_line:
+                    on_line(line)
+        if not report.summary.images and not shard:
+            raise no_images(inspection.root)
+        with timed(trace, "write"):
+            report.finish()
+        return report.summary
+
+    if shard is not None:
+        return in_shards(output, options, shard, fill)
+    refuse_shards(output)
+    with timed(trace, "write"):
+        opened = Report(output, options)
+    with opened as report:
+        return fill(report)
+
+
+def inspect_images(
+    paths: Iterable[Path],
+    backend: Backend,
+    inspection: Inspection,
+    *,
+    batch_size: int,
+    workers: int,
+    trace: Trace | None = None,
+) -> Generator[ReportLine]:
+    """Score image files and write their files, reading, scoring and writing all overlapped.
+
+    Args:
+        paths: files below the inspection's root; consumed as needed, never listed.
+        batch_size: images per call of the backend.
+        workers: threads that decode, and as many that write; with 0 nothing overlaps.
+        trace: records the stages of each image.
+
+    Yields:
+        The report line of each image, in order, once its files are in place.
+
+    Raises:
+        RuntimeUnavailable: the disk is full or read-only; what was written stays valid.
+    """
+    results = score_images(
+        paths,
+        backend,
+        batch_size=batch_size,
+        workers=workers,
+        tile=inspection.tile,
+        trace=trace,
+    )
+    writers = executor(workers, "write")
+    pending: deque[tuple[int, Future[ReportLine]]] = deque()
+    ahead_px = 2 * (batch_size + workers) * backend.contract.height * backend.contract.width
+
+    def oldest_line() -> ReportLine:
+        index, future = pending.popleft()
+        line = future.result()
+        if trace is not None:
+            trace.left_queue(index)
+        return line
+
+    try:
+        for scored in results:
+            size = 1 if scored.image is None else scored.image.size
+            most = max(ahead_px // size, 1) if workers else 0
+            pending.append((scored.index, writers.submit(inspection.finish, scored, trace)))
+            while pending and (pending[0][1].done() or len(pending) > most):
+                yield oldest_line()
+        while pending:
+            yield oldest_line()
+    finally:
+        writers.shutdown(cancel_futures=True)
+        results.close()

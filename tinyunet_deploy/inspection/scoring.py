@@ -1,0 +1,242 @@
+"""Score image files in their order: decoding and running overlap, and every queue is bounded."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from tinyunet_deploy.backends.base import Backend, Run
+from tinyunet_deploy.contract import Batch, Contract, Image, Score
+from tinyunet_deploy.data.decoding import decode_image, read_bytes
+from tinyunet_deploy.data.tiles import Mosaic
+from tinyunet_deploy.errors import ImageError, OutOfMemory
+from tinyunet_deploy.inspection.executors import executor
+from tinyunet_deploy.inspection.trace import Trace, timed
+
+__all__ = ["Scored", "score_images"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """One image file with its score, or with the error for which it has none."""
+
+    index: int
+    """Position among the given paths, 0 for the first."""
+    path: Path
+    image: Image | None = None
+    """uint8 [H, W]; None if the file cannot be used."""
+    score: Score | None = None
+    """uint8 [H, W]; None if the file cannot be used."""
+    error: ImageError | None = None
+
+
+def score_images(
+    paths: Iterable[Path],
+    backend: Backend,
+    *,
+    batch_size: int,
+    workers: int,
+    tile: bool = False,
+    trace: Trace | None = None,
+) -> Generator[Scored]:
+    """Score image files in their order.
+
+    ``workers`` threads decode ahead while one thread runs the backend, one batch ahead of what the
+    caller has consumed. An image that cannot be used costs only itself.
+
+    Args:
+        paths: consumed as needed, never listed.
+        batch_size: images per call; reduced to what the backend accepts.
+        workers: decoding threads; with 0 nothing overlaps, all is done on the caller's thread.
+        tile: also score images larger than the network's, in overlapping tiles.
+        trace: records the stages of each image.
+
+    Raises:
+        RuntimeUnavailable: the device failed, or its memory cannot hold a single image.
+    """
+    batch_size = min(batch_size, backend.max_batch or batch_size)
+    decoders = executor(workers, "decode")
+    runner = executor(min(workers, 1), "run")
+    contract = backend.contract
+    decode = functools.partial(_decode, contract=contract, tile=tile, trace=trace)
+    ahead = batch_size + 2 * workers
+    decoded = _decode_ahead(
+        paths, decode, decoders, ahead * contract.height * contract.width, 1 if tile else ahead
+    )
+    run_many = backend.run_many if workers else functools.partial(map, backend.run)
+
+    def run(images: Iterator[Scored]) -> Generator[list[Scored]]:
+        return _run_batches(_batches(images, batch_size), run_many, trace)
+
+    scored_batches = _run_tiles(decoded, contract, run) if tile else run(decoded)
+    # Two: one batch is being run while the caller consumes the one before.
+    running = deque(runner.submit(next, scored_batches, None) for _ in range(2))
+    try:
+        while (batch := running.popleft().result()) is not None:
+            running.append(runner.submit(next, scored_batches, None))
+            yield from batch
+    finally:
+        runner.shutdown(cancel_futures=True)
+        scored_batches.close()
+        decoders.shutdown(cancel_futures=True)
+
+
+def _decode_ahead(
+    paths: Iterable[Path],
+    decode: Callable[[int, Path], Scored],
+    decoders: Executor,
+    ahead_px: int,
+    room: int,
+) -> Iterator[Scored]:
+    """Yield decoded images in their order.
+
+    Args:
+        ahead_px: pixels of the images that are decoded ahead; one image is always allowed.
+        room: images to decode ahead while no image size is known yet.
+    """
+    numbered = enumerate(paths)
+    waiting: deque[Future[Scored]] = deque()
+
+    def decode_more() -> None:
+        for index, path in itertools.islice(numbered, max(room - len(waiting), 0)):
+            waiting.append(decoders.submit(decode, index, path))
+
+    decode_more()
+    while waiting:
+        scored = waiting.popleft().result()
+        if scored.image is not None:
+            room = max(ahead_px // scored.image.size, 1)
+        decode_more()
+        yield scored
+
+
+def _decode(index: int, path: Path, contract: Contract, tile: bool, trace: Trace | None) -> Scored:
+    try:
+        size = (contract.height, contract.width)
+        with timed(trace, "read", index):
+            data = read_bytes(path, size=None if tile else size)
+        with timed(trace, "decode", index):
+            image = decode_image(data, path, size=size, larger=tile)
+    except ImageError as error:
+        return Scored(index, path, error=error)
+    return Scored(index, path, image)
+
+
+def _batches(decoded: Iterator[Scored], batch_size: int) -> Iterator[list[Scored]]:
+    """Group images into batches of ``batch_size`` usable ones; errors keep their place among them.
+
+    A batch also ends after 16 times as many files, so that a folder of broken files reports them
+    in good time.
+    """
+    batch: list[Scored] = []
+    usable = 0
+    for scored in decoded:
+        batch.append(scored)
+        usable += scored.error is None
+        if usable == batch_size or len(batch) == 16 * batch_size:
+            yield batch
+            batch, usable = [], 0
+    if batch:
+        yield batch
+
+
+def _run_batches(
+    batches: Iterator[list[Scored]],
+    run_many: Callable[[Iterable[Batch]], Iterator[Run]],
+    trace: Trace | None,
+) -> Generator[list[Scored]]:
+    """Yield batches with their scores; the backend takes as many ahead as it can overlap.
+
+    If memory cannot hold a batch, it and all later ones are run in batches of half its size.
+    """
+    ahead: deque[list[Scored]] = deque()
+    """Batches whose scores have not come yet, those that the backend has in flight included."""
+    started: deque[float] = deque()
+
+    def images() -> Iterator[Batch]:
+        """Yield the pixels of each batch; end at a batch of errors only, which needs no run."""
+        for batch in batches:
+            ahead.append(batch)
+            usable = [scored.image for scored in batch if scored.image is not None]
+            if not usable:
+                return
+            if trace is not None:
+                trace.left_queue(*_usable(batch))
+            with timed(trace, "copy in", *_usable(batch)):
+                stacked = np.stack(usable)[:, None]
+            started.append(time.perf_counter())
+            yield stacked
+
+    while True:
+        try:
+            for run in run_many(images()):
+                handed_over = started.popleft()
+                if trace is not None:
+                    trace.ran(_usable(ahead[0]), handed_over, run)
+                scores = iter(run.score)
+                yield [
+                    scored if scored.image is None else replace(scored, score=next(scores)[0])
+                    for scored in ahead.popleft()
+                ]
+        except OutOfMemory as error:
+            most = max((len(_usable(batch)) for batch in ahead), default=0) // 2
+            if not most:
+                raise
+            log.warning("%s; continuing with batches of %d", error, most)
+            left = itertools.chain(list(ahead), batches)
+            batches = _batches(itertools.chain.from_iterable(left), most)
+            ahead.clear()
+            started.clear()
+            continue
+        if not ahead:
+            return
+        yield ahead.popleft()
+
+
+def _run_tiles(
+    decoded: Iterator[Scored],
+    contract: Contract,
+    run: Callable[[Iterator[Scored]], Generator[list[Scored]]],
+) -> Generator[list[Scored]]:
+    """Yield after each batch of tiles the images that it completed; a batch spans images."""
+    unfinished: deque[tuple[Scored, Mosaic]] = deque()
+
+    def tiles() -> Iterator[Scored]:
+        for scored in decoded:
+            if scored.image is None:
+                yield scored
+                continue
+            mosaic = Mosaic(scored.image, contract)
+            unfinished.append((scored, mosaic))
+            for tile in mosaic.tiles():
+                yield replace(scored, image=tile)
+
+    with contextlib.closing(run(tiles())) as scored_tiles:
+        for batch in scored_tiles:
+            finished = []
+            for tile in batch:
+                if tile.score is None:
+                    finished.append(tile)
+                    continue
+                scored, mosaic = unfinished[0]
+                mosaic.add(tile.score)
+                if mosaic.complete:
+                    unfinished.popleft()
+                    finished.append(replace(scored, score=mosaic.score))
+            yield finished
+
+
+def _usable(batch: list[Scored]) -> tuple[int, ...]:
+    return tuple(scored.index for scored in batch if scored.error is None)
