@@ -1,309 +1,190 @@
-"""A live run: parts pass a real model on real images in real time."""
+"""A live run: parts pass a real model in real time, whether or not it is ready."""
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing
-import os
 import threading
-import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from multiprocessing.connection import Connection
-from pathlib import Path
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Final
 
 import numpy as np
 
-from tinyunet_deploy.backends.base import Backend
-from tinyunet_deploy.backends.registry import open_backend
-from tinyunet_deploy.contract import Contract, Image
-from tinyunet_deploy.data.decoding import read_image
-from tinyunet_deploy.errors import ImageError, RefusedError, RuntimeUnavailable
-from tinyunet_deploy.host import describe_machine
-from tinyunet_deploy.inspection.defects import Verdict, find_defects, verdict
-from tinyunet_deploy.inspection.walk import walk_images
-from tinyunet_deploy.line.simulation import Line, Outcome, Recording, Times, outcome, triggers_ms
+from tinyunet_deploy.clock import SYSTEM_CLOCK, Clock
+from tinyunet_deploy.errors import RefusedError
+from tinyunet_deploy.inspection.defects import Verdict
+from tinyunet_deploy.line.belt import Belt, Times, triggers_ms
+from tinyunet_deploy.line.outcome import BeltOutcome, count_outcome
+from tinyunet_deploy.line.recording import Recording, split_at_stops
 
-Judge = Callable[[int], Verdict]
-"""Takes the number of an image, gives the verdict on it."""
+__all__ = ["Inspector", "LiveRun", "run_live"]
 
-MOST_IMAGES: Final = 64
-"""Kept in memory and shown in turn."""
-WARM_UP: Final = 5
-"""Images that every process judges before the belt starts."""
-_PATIENCE_S: Final = 10.0
-"""How long after the last trigger, besides the deadline, verdicts are waited for."""
+Inspector = Callable[[int], Verdict]
+"""Takes the number of an image and returns the verdict on it."""
+
+PATIENCE_S: Final = 10.0
+"""Time to wait for verdicts after the last trigger, in addition to the deadline, seconds."""
+_START_S: Final = 0.02
+"""Time from the start of the threads to the first trigger, so that they are ready, seconds."""
+_LATE_MS: Final = 5.0
+"""Warn when a trigger fires later than this, milliseconds."""
 
 
 @dataclass(frozen=True)
 class LiveRun:
-    """What was measured."""
+    """Measurements of a live run."""
 
-    outcome: Outcome
+    outcome: BeltOutcome
     service_ms: Times
-    """[parts x cameras]: from when both the image and a process were there to the verdict, waking
-    up included; NaN if dropped, infinite if there never was a verdict."""
+    """[parts x cameras]: time from when both the image and a process were ready until the verdict,
+    including waking up; NaN if the image was dropped, infinite if its verdict never came."""
     largest_lateness_ms: float
-    """By which a trigger came after its instant: more than a few ms, and the machine was too busy
+    """Largest delay of a trigger; more than a few milliseconds mean that the machine was too busy
     to keep the time of the belt."""
 
-    def recording(self, line: Line, source: str) -> Recording:
-        """The service times, to be replayed.
+    def recording(self, belt: Belt, source: str) -> Recording:
+        """Return the service times, to be replayed.
 
         Raises:
-            RefusedError: no image was judged at all.
+            RefusedError: no image has a verdict.
         """
-        stretch = (line.go_parts or self.outcome.parts) * line.cameras
-        pieces = np.split(self.service_ms, range(stretch, len(self.service_ms), stretch))
-        stretches = tuple(piece[np.isfinite(piece)] for piece in pieces)
-        stretches = tuple(piece for piece in stretches if len(piece))
+        stretches = split_at_stops(asdict(belt), self.service_ms)
         if not stretches:
-            raise RefusedError(source, "no image was judged in all the time")
-        return Recording(source, stretches, line.processes, idle=True)
+            raise RefusedError(source, "no image was inspected during the whole run")
+        return Recording(source, stretches, belt.processes, idle=True)
+
+    def warnings(self) -> list[str]:
+        """Return why the run may not be what was asked for."""
+        if self.largest_lateness_ms <= _LATE_MS:
+            return []
+        return [
+            f"a trigger came {self.largest_lateness_ms:.0f} ms late: the machine is too "
+            "busy to keep the time of the belt"
+        ]
 
 
 def run_live(
-    line: Line,
-    judges: Sequence[Judge],
+    belt: Belt,
+    inspectors: Sequence[Inspector],
     *,
     parts: int,
     seed: int,
     progress: Callable[[int], None] | None = None,
+    clock: Clock = SYSTEM_CLOCK,
 ) -> LiveRun:
     """Let parts pass in real time: each triggers at its instant, ready or not.
 
     Args:
-        judges: one for each of the line's processes, called from one thread each, which must give
-            the interpreter lock free while they compute or wait.
+        inspectors: one for each of the belt's processes. Each is called from one thread of its own
+            and must release the interpreter lock while it computes or waits.
+        parts: number of parts that pass.
+        seed: of the positions of the parts.
         progress: called with 1 after each part's trigger.
+        clock: gives the time of triggers and verdicts.
 
     Raises:
-        Whatever a judge raised.
+        Exception: whatever an inspector raised.
     """
-    trigger_ms = triggers_ms(line, parts, seed)
-    images = parts * line.cameras
-    service_ms, judged_ms = np.full(images, np.nan), np.full(images, np.nan)
-    changed = threading.Condition()
-    waiting: deque[int] = deque()
-    present = 0
-    over = False
-    failures: list[BaseException] = []
-    started = time.perf_counter() + 0.02
-
-    def now_ms() -> float:
-        return (time.perf_counter() - started) * 1e3
-
-    def serve(judge: Judge) -> None:
-        nonlocal present
-        free_ms = 0.0
-        while True:
-            with changed:
-                changed.wait_for(lambda: waiting or over)
-                if not waiting:
-                    return
-                image = waiting.popleft()
-            try:
-                judge(image)
-            except BaseException as error:
-                with changed:
-                    failures.append(error)
-                    changed.notify_all()
-                return
-            with changed:
-                end_ms = now_ms()
-                service_ms[image] = end_ms - max(free_ms, trigger_ms[image // line.cameras])
-                judged_ms[image] = free_ms = end_ms
-                present -= 1
-                changed.notify_all()
-
-    for judge in judges:
-        threading.Thread(target=serve, args=(judge,), daemon=True).start()
-    lateness_ms = 0.0
+    run = _Run(belt, triggers_ms(belt, parts, seed), clock)
+    for inspector in inspectors:
+        threading.Thread(target=run.inspect, args=(inspector,), daemon=True).start()
     try:
-        for part, due_ms in enumerate(trigger_ms.tolist()):
-            time.sleep(max(0.0, due_ms - now_ms()) / 1e3)
-            lateness_ms = max(lateness_ms, now_ms() - due_ms)
-            with changed:
-                if failures:
+        lateness_ms = run.trigger_parts(progress)
+        run.wait_for_verdicts()
+    finally:
+        run.stop()
+    service_ms, verdict_ms = run.times()
+    outcome = count_outcome(belt, run.trigger_ms, service_ms, verdict_ms)
+    return LiveRun(outcome, service_ms, lateness_ms)
+
+
+class _Run:
+    """The buffer and the times of one live run, shared by the belt and the inspecting threads."""
+
+    def __init__(self, belt: Belt, trigger_ms: Times, clock: Clock) -> None:
+        self.trigger_ms = trigger_ms
+        self._belt = belt
+        self._clock = clock
+        images = len(trigger_ms) * belt.cameras
+        self._service_ms = np.full(images, np.nan)
+        self._verdict_ms = np.full(images, np.nan)
+        self._changed = clock.condition()
+        """Guards all that follows."""
+        self._waiting: deque[int] = deque()
+        self._present = 0
+        """Images that wait or are being inspected."""
+        self._over = False
+        self._failures: list[BaseException] = []
+        self._started_s = clock.now_s() + _START_S
+
+    def _now_ms(self) -> float:
+        return (self._clock.now_s() - self._started_s) * 1e3
+
+    def trigger_parts(self, progress: Callable[[int], None] | None) -> float:
+        """Put the images of each part into the buffer at its instant; return the largest delay."""
+        cameras, places = self._belt.cameras, self._belt.processes + self._belt.buffer
+        lateness_ms = 0.0
+        for part, due_ms in enumerate(self.trigger_ms.tolist()):
+            with self._changed:
+                wait_s = max(0.0, due_ms - self._now_ms()) / 1e3
+                self._changed.wait_for(lambda: self._failures, timeout=wait_s)
+                if self._failures:
                     break
-                for image in range(part * line.cameras, (part + 1) * line.cameras):
-                    if present < line.processes + line.buffer:
-                        present += 1
-                        judged_ms[image] = service_ms[image] = np.inf
-                        waiting.append(image)
-                changed.notify_all()
+                lateness_ms = max(lateness_ms, self._now_ms() - due_ms)
+                for image in range(part * cameras, (part + 1) * cameras):
+                    if self._present < places:
+                        self._present += 1
+                        self._verdict_ms[image] = self._service_ms[image] = np.inf
+                        self._waiting.append(image)
+                self._changed.notify_all()
             if progress:
                 progress(1)
-        with changed:
-            patience_s = _PATIENCE_S + line.deadline_ms / 1e3
-            changed.wait_for(lambda: not present or failures, timeout=patience_s)
-            judged_ms, service_ms = judged_ms.copy(), service_ms.copy()
-    finally:
-        with changed:
-            over = True
-            waiting.clear()
-            changed.notify_all()
-    if failures:
-        raise failures[0]
-    found = outcome(line, trigger_ms, service_ms, judged_ms)
-    return LiveRun(found, service_ms, lateness_ms)
+        return lateness_ms
 
-
-def read_parts(
-    sources: Sequence[Path], contract: Contract, skipped: Callable[[ImageError], None]
-) -> list[Image]:
-    """The first usable images, at most :data:`MOST_IMAGES`, as a camera would hand them over.
-
-    Args:
-        skipped: called with what is wrong with each that is not usable.
-
-    Returns:
-        uint8 [H, W] each.
-
-    Raises:
-        RefusedError: there is none.
-    """
-    images: list[Image] = []
-    for path in walk_images(sources):
-        try:
-            image = read_image(path)
-            if image.shape != (contract.height, contract.width):
-                size = f"{image.shape[1]}x{image.shape[0]}"
-                takes = f"the model takes {contract.width}x{contract.height}"
-                raise ImageError(path, "wrong-size", f"has {size} pixels, {takes}")
-        except ImageError as error:
-            skipped(error)
-            continue
-        images.append(image)
-        if len(images) == MOST_IMAGES:
-            break
-    if not images:
-        raise RefusedError(sources[0], "holds no usable image")
-    return images
-
-
-def judge_with(backend: Backend, images: Sequence[Image]) -> Judge:
-    """A judge of images in turn, by the backend's own threshold and min_area; warmed up."""
-    sidecar = backend.artifact.sidecar
-
-    def judge(number: int) -> Verdict:
-        score = backend.run(images[number % len(images)][None, None]).score[0, 0]
-        return verdict(find_defects(score, sidecar.threshold, sidecar.min_area))
-
-    for number in range(WARM_UP):
-        judge(number)
-    return judge
-
-
-@dataclass(frozen=True)
-class Station:
-    """A model that is ready to judge."""
-
-    judges: Sequence[Judge]
-    """One for each process."""
-    facts: dict[str, Any]
-    """What a result must say of it."""
-
-
-@contextlib.contextmanager
-def open_station(
-    sources: Sequence[Path],
-    processes: int,
-    *,
-    model: Path | None = None,
-    backend: str | None = None,
-    device: str | None = None,
-    trust_engine: bool = False,
-    skipped: Callable[[ImageError], None],
-) -> Iterator[Station]:
-    """Load images and a model, in this process or in several others, and warm it up.
-
-    Args:
-        sources, skipped: as :func:`read_parts`.
-        model, backend, device, trust_engine: as for ``open_backend``.
-
-    Raises:
-        RefusedError: the model or all images are unusable.
-        RuntimeUnavailable: no runtime, or a process ended.
-    """
-    with open_backend(model, backend, device, trust_engine=trust_engine) as loaded:
-        images = read_parts(sources, loaded.contract, skipped)
-        facts = {
-            "model": loaded.artifact.path.name,
-            "model_sha256": loaded.artifact.sidecar.sha256,
-            "precision": loaded.artifact.sidecar.precision,
-            "backend": loaded.name,
-            "device": loaded.device,
-            "versions": loaded.versions,
-            "images": len(images),
-            "warm_up_images": WARM_UP,
-            "machine": describe_machine(),
-        }
-        if processes == 1:
-            yield Station([judge_with(loaded, images)], facts)
-            return
-        artifact, name, device = loaded.artifact.path, loaded.name, loaded.device
-    load = {"model": artifact, "backend": name, "device": device, "trust_engine": trust_engine}
-    with _judging_processes(processes, images, load) as judges:
-        yield Station(judges, facts)
-
-
-@contextlib.contextmanager
-def _judging_processes(
-    count: int, images: Sequence[Image], load: dict[str, Any]
-) -> Iterator[list[Judge]]:
-    """Processes that judge, each with a backend and an equal share of the processors of its own."""
-    processors = sorted(os.sched_getaffinity(0))
-    context = multiprocessing.get_context("spawn")
-    with contextlib.ExitStack() as stack:
-        pipes: list[Connection] = []
-        for number in range(count):
-            ours, theirs = context.Pipe()
-            process = context.Process(
-                target=_judge_in_process,
-                args=(theirs, images, processors[number::count] or processors, load),
-                daemon=True,
-            )
-            process.start()
-            theirs.close()
-            stack.callback(process.join)
-            stack.callback(process.terminate)
-            pipes.append(ours)
-
-        def ask(pipe: Connection, image: int | None) -> Verdict:
+    def inspect(self, inspector: Inspector) -> None:
+        """Inspect waiting images, first come first served, until the run is over."""
+        free_ms = 0.0
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._over)
+                if not self._waiting:
+                    return
+                image = self._waiting.popleft()
             try:
-                if image is not None:
-                    pipe.send(image)
-                answer: Verdict | Exception = pipe.recv()
-            except (EOFError, OSError) as error:
-                raise RuntimeUnavailable("a judging process", "ended") from error
-            if isinstance(answer, Exception):
-                raise RuntimeUnavailable("a judging process", str(answer)) from answer
-            return answer
+                inspector(image)
+            except BaseException as error:
+                with self._changed:
+                    self._failures.append(error)
+                    self._changed.notify_all()
+                return
+            with self._changed:
+                end_ms = self._now_ms()
+                ready_ms = max(free_ms, self.trigger_ms[image // self._belt.cameras])
+                self._service_ms[image] = end_ms - ready_ms
+                self._verdict_ms[image] = free_ms = end_ms
+                self._present -= 1
+                self._changed.notify_all()
 
-        for pipe in pipes:
-            ask(pipe, None)
-        yield [lambda image, pipe=pipe: ask(pipe, image) for pipe in pipes]  # type: ignore[misc]
+    def wait_for_verdicts(self) -> None:
+        """Wait until every image has its verdict, for a limited time after the deadline."""
+        with self._changed:
+            patience_s = PATIENCE_S + self._belt.deadline_ms / 1e3
+            self._changed.wait_for(lambda: not self._present or self._failures, timeout=patience_s)
 
+    def stop(self) -> None:
+        """Let the inspecting threads end."""
+        with self._changed:
+            self._over = True
+            self._waiting.clear()
+            self._changed.notify_all()
 
-def _judge_in_process(
-    pipe: Connection,
-    images: Sequence[Image],
-    processors: Sequence[int],
-    load: dict[str, Any],
-) -> None:
-    """Answer image numbers with verdicts until the other end goes away; "OK" first, when ready."""
-    with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):
-        try:
-            os.sched_setaffinity(0, processors)
-            with open_backend(**load) as loaded:
-                judge = judge_with(loaded, images)
-                pipe.send("OK")
-                while True:
-                    pipe.send(judge(pipe.recv()))
-        except (EOFError, OSError):
-            raise
-        except Exception as error:
-            pipe.send(RuntimeError(str(error)))
+    def times(self) -> tuple[Times, Times]:
+        """Return copies of service and verdict times: a late inspector may still write.
+
+        Raises:
+            Exception: whatever the first inspector that failed raised.
+        """
+        with self._changed:
+            if self._failures:
+                raise self._failures[0]
+            return self._service_ms.copy(), self._verdict_ms.copy()

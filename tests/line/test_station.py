@@ -1,0 +1,85 @@
+"""A station in this process and in several. Deadlines are out of reach of a busy machine."""
+
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.conftest import SIZE, part
+from tinyunet_deploy.contract import Contract
+from tinyunet_deploy.data.encoding import write_png
+from tinyunet_deploy.errors import ImageError, RefusedError, RuntimeUnavailable
+from tinyunet_deploy.line import station as module
+from tinyunet_deploy.line.belt import Belt
+from tinyunet_deploy.line.live import run_live
+from tinyunet_deploy.line.station import MOST_IMAGES, WARM_UP, open_station
+from tinyunet_deploy.testing.fake_backend import FakeBackend
+
+FAR = Belt(3000, deadline_ms=600_000, cameras=2, processes=2, buffer=1000)
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeBackend:
+    """Scores are the image itself: a bright rectangle is a defect."""
+    backend = FakeBackend(contract=Contract(SIZE, SIZE))
+    monkeypatch.setattr(module, "open_backend", lambda *_, **__: backend)
+    return backend
+
+
+def ignore(_: ImageError) -> None:
+    """Skip an image without a word."""
+
+
+def test_images_are_shown_in_turn_to_a_warm_model(tmp_path: Path, fake: FakeBackend) -> None:
+    for seed in range(3):  # those of odd seeds have defects
+        write_png(tmp_path / f"{seed}.png", part(seed))
+    with open_station([tmp_path], 1, skipped=ignore) as ready:
+        assert fake.batches == [1] * WARM_UP
+        (inspect,) = ready.inspectors
+        verdicts = [inspect(number) for number in range(6)]
+        assert verdicts[:3] == verdicts[3:] == ["OK", "NG", "NG"]
+        assert ready.facts["images"] == 3
+        assert (ready.facts["model"], ready.facts["backend"]) == ("fake.onnx", "fake")
+
+
+def test_unusable_images_are_skipped_and_memory_is_bounded(
+    tmp_path: Path, fake: FakeBackend
+) -> None:
+    write_png(tmp_path / "a large one.png", np.zeros((80, 80), np.uint8))
+    skipped: list[ImageError] = []
+    with (
+        pytest.raises(RefusedError, match="contains no usable image"),
+        open_station([tmp_path], 1, skipped=skipped.append),
+    ):
+        pass
+    for number in range(MOST_IMAGES + 5):
+        write_png(tmp_path / f"{number:03}.png", part(1))
+    (tmp_path / "0 broken.png").write_bytes(b"no image")
+    skipped.clear()
+    with open_station([tmp_path], 1, skipped=skipped.append) as ready:
+        assert ready.facts["images"] == MOST_IMAGES
+    assert [error.reason for error in skipped] == ["not-an-image"]
+
+
+def test_processes_inspect_and_one_that_dies_ends_the_run(station: Path, tiny_onnx: Path) -> None:
+    opened = open_station([station], 2, model=tiny_onnx, backend="onnxruntime", skipped=ignore)
+    with opened as ready:
+        assert len(multiprocessing.active_children()) == len(ready.inspectors) == 2
+        live = run_live(FAR, ready.inspectors, parts=10, seed=0)
+        assert (live.outcome.missed, live.outcome.dropped) == (0, 0)
+        multiprocessing.active_children()[0].kill()
+        with pytest.raises(RuntimeUnavailable, match="an inspecting process: ended"):
+            run_live(FAR, ready.inspectors, parts=100, seed=0)
+    assert multiprocessing.active_children() == []
+
+
+def test_a_process_that_cannot_load_says_why(station: Path, fake: FakeBackend) -> None:
+    """The parent's backend is a fake; the processes look for its file, which does not exist."""
+    with (
+        pytest.raises(RuntimeUnavailable, match=r"an inspecting process: fake\.onnx: "),
+        open_station([station], 2, skipped=ignore),
+    ):
+        pass

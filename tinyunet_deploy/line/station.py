@@ -1,0 +1,195 @@
+"""A station: images and a loaded model, in this process or in several, ready to inspect."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Final
+
+from tinyunet_deploy.backends.base import Backend
+from tinyunet_deploy.backends.registry import open_backend
+from tinyunet_deploy.contract import Contract, Image
+from tinyunet_deploy.data.decoding import read_image
+from tinyunet_deploy.errors import ImageError, RefusedError, RuntimeUnavailable
+from tinyunet_deploy.host import describe_machine, processors
+from tinyunet_deploy.inspection.defects import Verdict, find_defects, verdict
+from tinyunet_deploy.inspection.walk import walk_images
+from tinyunet_deploy.line.live import Inspector
+
+__all__ = ["MOST_IMAGES", "WARM_UP", "Station", "open_station"]
+
+MOST_IMAGES: Final = 64
+"""Largest number of images that are kept in memory and shown in turn."""
+WARM_UP: Final = 5
+"""Images that every process inspects before the belt starts."""
+_READY: Final = "ready"
+"""First message of an inspecting process."""
+
+
+@dataclass(frozen=True)
+class Station:
+    """A model that is ready to inspect."""
+
+    inspectors: Sequence[Inspector]
+    """One for each process."""
+    facts: dict[str, Any]
+    """Model, backend, versions and machine, as a result records them."""
+
+
+@contextlib.contextmanager
+def open_station(
+    sources: Sequence[Path],
+    processes: int,
+    *,
+    model: Path | None = None,
+    backend: str | None = None,
+    device: str | None = None,
+    trust_engine: bool = False,
+    skipped: Callable[[ImageError], None],
+) -> Iterator[Station]:
+    """Load images and a model, in this process or in several others, and warm it up.
+
+    Args:
+        sources: image files and folders; the first :data:`MOST_IMAGES` usable images are taken.
+        processes: number of inspecting processes; 1 is this process.
+        model, backend, device, trust_engine: as for ``open_backend``.
+        skipped: called with the error of each image that cannot be used.
+
+    Raises:
+        RefusedError: the model or all images are unusable.
+        RuntimeUnavailable: there is no runtime, or a process ended.
+    """
+    with open_backend(model, backend, device, trust_engine=trust_engine) as loaded:
+        images = _read_images(sources, loaded.contract, skipped)
+        facts = {
+            "model": loaded.artifact.path.name,
+            "model_sha256": loaded.artifact.sidecar.sha256,
+            "precision": loaded.artifact.sidecar.precision,
+            "backend": loaded.name,
+            "device": loaded.device,
+            "versions": loaded.versions,
+            "images": len(images),
+            "warm_up_images": WARM_UP,
+            "machine": describe_machine(),
+        }
+        if processes == 1:
+            yield Station([_inspector(loaded, images)], facts)
+            return
+        artifact, name, device = loaded.artifact.path, loaded.name, loaded.device
+    load = {"model": artifact, "backend": name, "device": device, "trust_engine": trust_engine}
+    with _inspecting_processes(processes, images, load) as inspectors:
+        yield Station(inspectors, facts)
+
+
+def _read_images(
+    sources: Sequence[Path], contract: Contract, skipped: Callable[[ImageError], None]
+) -> list[Image]:
+    """Decode the first usable images, uint8 [H, W], at most :data:`MOST_IMAGES`.
+
+    Raises:
+        RefusedError: no image is usable.
+    """
+    images: list[Image] = []
+    for path in walk_images(sources):
+        try:
+            image = read_image(path)
+            if image.shape != (contract.height, contract.width):
+                size = f"{image.shape[1]}x{image.shape[0]}"
+                wanted = f"the model takes {contract.width}x{contract.height}"
+                raise ImageError(path, "wrong-size", f"has {size} pixels, {wanted}")
+        except ImageError as error:
+            skipped(error)
+            continue
+        images.append(image)
+        if len(images) == MOST_IMAGES:
+            break
+    if not images:
+        raise RefusedError(sources[0], "contains no usable image")
+    return images
+
+
+def _inspector(backend: Backend, images: Sequence[Image]) -> Inspector:
+    """Make a warmed-up inspector of images in turn, by the sidecar's threshold and min_area."""
+    sidecar = backend.artifact.sidecar
+
+    def inspect(number: int) -> Verdict:
+        score = backend.run(images[number % len(images)][None, None]).score[0, 0]
+        return verdict(find_defects(score, sidecar.threshold, sidecar.min_area))
+
+    for number in range(WARM_UP):
+        inspect(number)
+    return inspect
+
+
+@contextlib.contextmanager
+def _inspecting_processes(
+    count: int, images: Sequence[Image], load: dict[str, Any]
+) -> Iterator[list[Inspector]]:
+    """Start processes, each with a backend of its own and an equal share of the processors."""
+    usable = processors()
+    context = multiprocessing.get_context("spawn")
+    with contextlib.ExitStack() as stack:
+        pipes: list[Connection] = []
+        for number in range(count):
+            ours, theirs = context.Pipe()
+            process = context.Process(
+                target=_serve,
+                args=(theirs, images, usable[number::count] or usable, load),
+                daemon=True,
+            )
+            process.start()
+            theirs.close()
+            stack.callback(process.join)
+            stack.callback(process.terminate)
+            pipes.append(ours)
+        for pipe in pipes:
+            _receive(pipe)
+        yield [partial(_ask, pipe) for pipe in pipes]
+
+
+def _ask(pipe: Connection, image: int) -> Verdict:
+    """Have a process inspect an image."""
+    try:
+        pipe.send(image)
+    except OSError as error:
+        raise RuntimeUnavailable("an inspecting process", "ended") from error
+    answer: Verdict = _receive(pipe)
+    return answer
+
+
+def _receive(pipe: Connection) -> Any:
+    """Return the next message of a process; raise the error that it sends or that ended it."""
+    try:
+        answer = pipe.recv()
+    except (EOFError, OSError) as error:
+        raise RuntimeUnavailable("an inspecting process", "ended") from error
+    if isinstance(answer, Exception):
+        raise RuntimeUnavailable("an inspecting process", str(answer)) from answer
+    return answer
+
+
+def _serve(
+    pipe: Connection,
+    images: Sequence[Image],
+    usable: Sequence[int],
+    load: dict[str, Any],
+) -> None:
+    """Answer image numbers with verdicts, on given processors, until the other end is closed."""
+    with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):
+        try:
+            os.sched_setaffinity(0, usable)
+            with open_backend(**load) as loaded:
+                inspector = _inspector(loaded, images)
+                pipe.send(_READY)
+                while True:
+                    pipe.send(inspector(pipe.recv()))
+        except (EOFError, OSError):
+            raise
+        except Exception as error:
+            pipe.send(RuntimeError(str(error)))

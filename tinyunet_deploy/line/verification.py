@@ -1,0 +1,91 @@
+"""Verification: run the belt live at the predicted speed, and lower a prediction that fails."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from tinyunet_deploy.errors import GateFailed, RefusedError
+from tinyunet_deploy.line.belt import Belt
+from tinyunet_deploy.line.live import LiveRun
+from tinyunet_deploy.line.outcome import parts_to_show
+from tinyunet_deploy.line.recording import Recording
+from tinyunet_deploy.line.speed_search import SearchSettings, SpeedSearch, find_fastest
+from tinyunet_deploy.line.wording import percent
+
+__all__ = ["MOST_TRIES", "LiveTrial", "RunBelt", "run_trial", "verify_prediction"]
+
+MOST_TRIES: Final = 3
+"""Largest number of predicted speeds that are tried live."""
+
+RunBelt = Callable[[Belt, float, int], LiveRun]
+"""Takes a belt, a time in seconds and a seed, and lets parts pass live for that time."""
+
+
+@dataclass(frozen=True)
+class LiveTrial:
+    """A live run at one speed, and what its service times predict for other speeds."""
+
+    belt: Belt
+    run: LiveRun
+    recording: Recording
+    search: SpeedSearch
+
+
+def run_trial(
+    run_belt: RunBelt, belt: Belt, seconds: float, source: str, settings: SearchSettings
+) -> LiveTrial:
+    """Run a belt live and search for the fastest speed by its service times.
+
+    Args:
+        source: where the images come from, for messages.
+
+    Raises:
+        RefusedError: no image has a verdict.
+    """
+    run = run_belt(belt, seconds, settings.seed)
+    recording = run.recording(belt, source)
+    return LiveTrial(belt, run, recording, find_fastest(belt, recording, settings))
+
+
+def verify_prediction(
+    run_belt: RunBelt, first: LiveTrial, seconds: float, settings: SearchSettings
+) -> Iterator[LiveTrial]:
+    """Run the belt at the speed that a trial predicts; if it fails, at what its own times predict.
+
+    Yields:
+        Each trial, until one keeps the miss rate, none predicts a lower speed, or
+        :data:`MOST_TRIES` were run.
+
+    Raises:
+        RefusedError: the first trial has too few parts to predict a speed.
+        GateFailed: the first trial predicts that no speed keeps the miss rate.
+    """
+    speed = _predicted_speed(first, settings.max_miss_rate)
+    settings = dataclasses.replace(settings, seed=settings.seed + 1)
+    for _ in range(MOST_TRIES):
+        trial = run_trial(run_belt, first.belt.at(speed), seconds, first.recording.source, settings)
+        yield trial
+        slower = trial.search.fastest_shown
+        if trial.run.outcome.miss_rate <= settings.max_miss_rate or not slower < speed:
+            return
+        speed = slower
+
+
+def _predicted_speed(trial: LiveTrial, max_miss_rate: float) -> float:
+    recording, search = trial.recording, trial.search
+    if not math.isnan(search.fastest_shown):
+        return search.fastest_shown
+    recorded, wanted = len(recording.service_ms) // trial.belt.cameras, parts_to_show(max_miss_rate)
+    if recorded < wanted:
+        raise RefusedError(
+            recording.source,
+            f"{recorded} recorded parts cannot show a miss rate of {percent(max_miss_rate)}",
+            "--max-miss-rate above 0"
+            if math.isinf(wanted)
+            else f"it takes {wanted:,}: more --seconds, or a larger --max-miss-rate",
+        )
+    raise GateFailed(recording.source, f"no speed keeps a miss rate of {percent(max_miss_rate)}")
