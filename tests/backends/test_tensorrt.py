@@ -27,7 +27,7 @@ from tinyunet_deploy.backends.registry import open_backend
 from tinyunet_deploy.backends.tensorrt import TensorRTBackend
 from tinyunet_deploy.contract import Batch, Contract
 from tinyunet_deploy.errors import ArtifactError, RuntimeUnavailable
-from tinyunet_deploy.testing.fake_nvidia import FakeDevice, FakeTensorRT
+from tinyunet_deploy.testing.fake_nvidia import FakeDevice, FakeTensorRT, interleavings
 
 CONTRACT = Contract(16, 16, max_batch=4)
 PLAN = b"a plan"
@@ -84,6 +84,27 @@ def test_every_batch_gets_its_own_scores(
         np.testing.assert_array_equal(single.score, inverted(image))
         assert run.device_ms > 0
     assert device.closed
+
+
+@pytest.mark.parametrize("graphs", [True, False])
+def test_no_order_that_the_streams_allow_changes_a_score(graphs: bool) -> None:
+    images = batches([2, 1, 2])
+
+    def scores(switches: tuple[int, ...]) -> tuple[int, int]:
+        """Score them in this order of the device's work; return where in its history they are."""
+        device = FakeDevice(switches=switches, graphs=graphs)
+        with backend(device) as loaded:
+            list(loaded.run_many(batches([1, 1])))  # both slots make their programs
+            list(loaded.run_many(batches([2, 2])))
+            first = len(device.history)
+            for image, run in zip(images, loaded.run_many(images), strict=True):
+                np.testing.assert_array_equal(run.score, inverted(image), str(switches))
+            return first, len(device.history)
+
+    first, end = scores(())
+    assert end - first >= 3 * 8, "copies, engine and events of three batches"
+    for switches in interleavings(first, end):
+        scores(switches)
 
 
 def test_copies_overlap_computing_but_computing_does_not_overlap_computing() -> None:

@@ -17,7 +17,7 @@ import random
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from enum import Enum
 from types import SimpleNamespace
 from typing import Any
@@ -70,8 +70,7 @@ class FakeStream:
         self._device.check_current()
         if self.captured is not None:
             raise RuntimeUnavailable("fake", "a stream that is captured cannot be waited for")
-        while self.queue:
-            self._device.step(self)
+        self._device.run_until_empty(self)
 
 
 class FakeEvent:
@@ -126,6 +125,9 @@ class FakeDevice(Device):
     Args:
         gpu: what it calls itself.
         seed: None does work as late as possible; a number does it in a random order, early or late.
+        switches: where the device turns to another stream that is ready, as indices into
+            ``history``; without a seed it otherwise stays with the stream that is waited for.
+            :func:`interleavings` gives the ones worth trying.
         graphs: whether work can be captured.
         memory: bytes of the device; more cannot be allocated.
     """
@@ -135,6 +137,7 @@ class FakeDevice(Device):
         gpu: GPU = GPU("Fake GPU", "8.6"),  # noqa: B008  immutable
         *,
         seed: int | None = None,
+        switches: Collection[int] = (),
         graphs: bool = True,
         memory: int = 1 << 30,
     ) -> None:
@@ -147,6 +150,7 @@ class FakeDevice(Device):
         """Graphs launched."""
         self.closed = False
         self._random = None if seed is None else random.Random(seed)
+        self._switches = frozenset(switches)
         self._capturing = graphs
         self._free = memory
         self._addresses = itertools.count(1 << 20, 1 << 20)
@@ -249,19 +253,38 @@ class FakeDevice(Device):
                 return
             self._do(self._random.choice(ready))
 
-    def step(self, stream: FakeStream) -> None:
-        """Do one piece of work towards emptying a stream."""
-        ready = [s for s in self._streams.values() if s.queue and s.queue[0].after()]
-        if self._random is not None:
-            self._do(self._random.choice(ready))
-        else:
-            self._do(stream if stream in ready else ready[0])
+    def run_until_empty(self, stream: FakeStream) -> None:
+        """Do a stream's work, and of other streams what it waits for or what the order says."""
+        running = stream
+        while stream.queue:
+            ready = [s for s in self._streams.values() if s.queue and s.queue[0].after()]
+            if self._random is not None:
+                running = self._random.choice(ready)
+            elif len(self.history) in self._switches:
+                running = next((s for s in ready if s is not running), running)
+            if running not in ready:
+                running = stream if stream in ready else ready[0]
+            self._do(running)
 
     def _do(self, stream: FakeStream) -> None:
         work = stream.queue.popleft()
         self.history.append(f"{work.name} {stream.handle}")
         self.clock_ms += 1.0
         work.run()
+
+
+def interleavings(first: int, end: int, most: int = 2) -> Iterator[tuple[int, ...]]:
+    """Every choice of up to so many switches between streams, for ``FakeDevice(switches=...)``.
+
+    Two switches are enough to do any part of one stream's work in the middle of another's.
+
+    Args:
+        first: length of the device's ``history`` where the work of interest begins.
+        end: its length afterwards.
+        most: largest number of switches.
+    """
+    for count in range(most + 1):
+        yield from itertools.combinations(range(first, end), count)
 
 
 class _Severity(Enum):
