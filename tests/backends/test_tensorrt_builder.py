@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from tinyunet_deploy.artifacts.sidecar import (
     Sidecar,
     digest,
     read_artifact,
+    read_sidecar,
     sidecar_path,
     write_artifact,
 )
@@ -357,3 +359,49 @@ def test_the_message_names_a_few_convolutions(onnx_files: Path) -> None:
     with pytest.raises(GateFailed) as caught:
         tensorrt_builder.check_precision(found, source, frozenset(), GateFailed, "the plan")
     assert re.search(r"conv_0, conv_1, conv_2, \.\.\.;", str(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("words", "level", "workspace"), [([], 3, None), (["--builder-level", "1"], 1, 64)]
+)
+def test_the_builder_is_configured_as_the_command_says(
+    words: list[str],
+    level: int,
+    workspace: int | None,
+    onnx_files: Path,
+    rtx: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here = nvidia_probe.tensorrt(rtx)
+    configs = []
+
+    class Builder(here.module.Builder):  # type: ignore[misc, name-defined]
+        def create_builder_config(self) -> Any:
+            configs.append(super().create_builder_config())
+            return configs[-1]
+
+    module = SimpleNamespace(**{**vars(here.module), "Builder": Builder})
+    monkeypatch.setattr(nvidia_probe, "tensorrt", lambda flavour: here._replace(module=module))
+    words = [*words, *(["--workspace-mb", str(workspace)] if workspace else [])]
+    words += ["--compute-capability", "8.6", "--batch", "1,2,4", "--flavour", rtx]
+    model = onnx_files / "tinyunet.fp16.onnx"
+    assert run(tinyunet, ["build", str(model), "-o", str(tmp_path), *words]) == 0
+    (config,) = configs
+    assert config.builder_optimization_level == level
+    if workspace is not None:
+        pool = here.module.MemoryPoolType.WORKSPACE
+        assert config.get_memory_pool_limit(pool) == workspace << 20
+    assert (
+        f"--builder-level {level}" in read_sidecar(next(tmp_path.glob("*.plan"))).origin["rebuild"]
+    )
+
+
+def test_a_plan_keeps_the_images_that_chose_its_files_threshold(
+    edited: Callable[..., Path], rtx: str, tmp_path: Path
+) -> None:
+    """Evaluation warns when it meets images that the threshold was tuned on, for a plan too."""
+    tuned = {"images": [digest(b"an image")]}
+    model = edited("fp16", origin={"tuned": tuned})
+    plan = tensorrt_builder.build(model, tmp_path / "plans", TARGET, rtx)
+    assert plan.sidecar.inherited == read_sidecar(model).inherited == {"tuned": tuned}
