@@ -123,6 +123,18 @@ nightly: .venv/.installed
 	$(BIN)/python -m tests.hostile.mutate --output benchmarks/results/robustness.json
 	$(BIN)/python -m pytest -m nightly
 
+# Small changes to the core modules that no test notices; ROOM=decoding for one module. Verdicts are
+# kept in .cache/mutants: an interrupted run is resumed. The tool has an environment of its own.
+.PHONY: mutants
+MUTANTS := .cache/mutants/venv
+$(MUTANTS)/.installed:
+	$(PYTHON) -m venv $(MUTANTS)
+	$(MUTANTS)/bin/pip install --quiet cosmic-ray==8.7.0
+	touch $@
+
+mutants: .venv/.installed $(MUTANTS)/.installed
+	$(MUTANTS)/bin/python -m tests.mutants $(ROOM)
+
 # Tools of their own environment: what is audited does not hold the auditor.
 AUDIT := .cache/audit
 $(AUDIT)/.installed:
