@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: the matrix, two runs side by side, the report."""
+"""``python -m benchmarks``: time a matrix, compare two runs of it, write the report."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from pathlib import Path
 
 import click
 
+from benchmarks.options import HELP
 from tinyunet_deploy.cli import run
 from tinyunet_deploy.cli.options import debug_option
 
-DEFAULT = Path(__file__).with_name("matrix.toml")
-_HELP = {"help_option_names": ["-h", "--help"]}
+_MATRIX = Path(__file__).with_name("matrix.toml")
 
 
-@click.group(context_settings=_HELP)
+@click.group(context_settings=HELP)
 def benchmarks() -> None:
-    """Measure everything against its peers in one run, and write what people read."""
+    """Measure everything against its peers in one run, and write a report."""
 
 
-@benchmarks.command(context_settings=_HELP)
+@benchmarks.command(context_settings=HELP)
 @click.argument(
     "toml",
-    default=DEFAULT,
+    default=_MATRIX,
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
 )
 @click.option(
@@ -31,15 +31,14 @@ def benchmarks() -> None:
     "--output",
     required=True,
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder of the run; one that was interrupted is gone on with.",
+    help="Folder of the run; an interrupted run is resumed.",
 )
 @debug_option
 def matrix(toml: Path, output: Path) -> None:
-    """Run every cell of a matrix, TOML (benchmarks/matrix.toml if not given), in rounds.
+    """Time every cell of a matrix in rounds: a TOML file, benchmarks/matrix.toml if not given.
 
-    The same command again goes on where it stopped. Exit 4 when OUTPUT holds a run of another
-    matrix, artifact, version or machine; exit 6 when a cell's answers are not those of the
-    reference.
+    The same command resumes an interrupted run. Exit 4 when OUTPUT holds a run of another matrix,
+    artifact, version or machine; exit 6 when a cell does not answer as the reference does.
     """
     from benchmarks.matrix_definition import read_matrix
     from benchmarks.matrix_result import read_run
@@ -48,12 +47,12 @@ def matrix(toml: Path, output: Path) -> None:
     from tinyunet_deploy.errors import GateFailed
 
     words = ["python", "-m", "benchmarks", "matrix"]
-    words += [] if toml == DEFAULT else [str(toml)]
+    words += [] if toml == _MATRIX else [str(toml)]
     path = run_matrix(
         read_matrix(toml),
         output,
         command=shlex.join([*words, "-o", str(output)]),
-        progress=lambda x: click.echo(x, err=True),
+        progress=lambda line: click.echo(line, err=True),
     )
     result = read_run(path)
     click.echo(f"against {result['matrix']['reference']}, interval of 99 %")
@@ -76,35 +75,36 @@ def matrix(toml: Path, output: Path) -> None:
             )
 
 
-@benchmarks.command(context_settings=_HELP)
+@benchmarks.command(context_settings=HELP)
 @click.argument("run1", type=click.Path(path_type=Path, exists=True))
 @click.argument("run2", type=click.Path(path_type=Path, exists=True))
 @debug_option
 def compare(run1: Path, run2: Path) -> None:
-    """Say where RUN2 is faster or slower than RUN1, if that can be said.
+    """Say where RUN2 is faster or slower than RUN1, and where the difference is only noise.
 
-    Each cell is taken relative to the reference of its own run. What is inside the noise floor of
-    the A/A runs is not called a difference. Exit 6 when a cell is slower.
+    Each cell is taken relative to the reference of its own run. Nothing inside the noise floor of
+    the A/A pairs is called a difference. Exit 6 when a cell is slower.
     """
     from benchmarks.ratio import STATISTICS
     from benchmarks.run_comparison import compare_runs
     from tinyunet_deploy.errors import GateFailed
 
-    found = compare_runs(run1, run2)
-    click.echo(f"noise floor {found.floor:.3f}: 1/{found.floor:.3f} to {found.floor:.3f}")
-    for cell, ratio, call in found.differences:
+    comparison = compare_runs(run1, run2)
+    floor = comparison.floor
+    click.echo(f"noise floor {floor:.3f}: 1/{floor:.3f} to {floor:.3f}")
+    for cell, ratio, call in comparison.differences:
         click.echo(
             f"{cell:48} {ratio.value:6.3f} x as fast  [{ratio.low:.3f}, {ratio.high:.3f}]  {call}"
         )
-    for name in found.only_in_one:
+    for name in comparison.only_in_one:
         click.echo(f"{name:48} only in one of the runs")
     click.echo(STATISTICS)
-    slower = [each for each in found.differences if each.call == "slower"]
+    slower = [change for change in comparison.differences if change.call == "slower"]
     if slower:
         raise GateFailed(slower[0].cell, f"is slower, {slower[0].ratio.value:.3f} x as fast")
 
 
-@benchmarks.command(context_settings=_HELP)
+@benchmarks.command(context_settings=HELP)
 @click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
 @click.option(
     "-o",
@@ -116,15 +116,15 @@ def compare(run1: Path, run2: Path) -> None:
 @click.option(
     "--data",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Data set that was evaluated: its worst images are put into the page.",
+    help="Data set that was evaluated; the page shows its worst images.",
 )
 @debug_option
 def report(results: tuple[Path, ...], output: Path, data: Path | None) -> None:
     """Make one page of RESULTS, JSON files and folders of them.
 
-    Takes what `tinyunet benchmark`, evaluate, parity and line-sim write with -o, the runs of
-    `python -m benchmarks matrix`, `python -m benchmarks.files_to_masks`, and the sidecars of
-    TensorRT plans. A part without results says which command makes them.
+    It takes the results of `tinyunet benchmark`, evaluate, parity, line-sim and tune, of
+    `python -m benchmarks matrix` and `python -m benchmarks.files_to_masks`, operators and gpu,
+    and the sidecars of TensorRT plans. A section without results says which command makes them.
     """
     from benchmarks.report.page import write_report
     from benchmarks.report.results import read_results

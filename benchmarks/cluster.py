@@ -9,8 +9,8 @@ shards, both from the start of the commands to their end.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -18,71 +18,45 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 
+from benchmarks.options import HELP, REPOSITORY, output_option, rounds_option, write_result
+from benchmarks.synthetic_images import draw_images
 from tinyunet_deploy.cli import run
-from tinyunet_deploy.data import synthetic
 from tinyunet_deploy.data.encoding import write_png
 from tinyunet_deploy.errors import RuntimeUnavailable
-from tinyunet_deploy.files import write_atomic
 from tinyunet_deploy.host import describe_machine
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-RESULTS = Path(__file__).parent / "results"
-DISTINCT = 50
+_DISTINCT = 50
 """Images that are drawn; all others are copies of them."""
+_SIZE = 512
+"""Height and width of the package's model."""
+_OBJECT_STORE_BYTES = 80 * 2**20
+"""Shared memory of a Ray node, near the least that Ray accepts."""
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(context_settings=HELP)
 @click.option("--images", "count", default=2000, show_default=True, type=click.IntRange(min=1))
-@click.option("--rounds", default=3, show_default=True, type=click.IntRange(min=1))
-@click.option(
-    "-o",
-    "--output",
-    default=RESULTS / "cluster.json",
-    show_default=True,
-    type=click.Path(path_type=Path, dir_okay=False),
-)
+@rounds_option
+@output_option("cluster.json")
 def cluster(count: int, rounds: int, output: Path) -> None:
     """Measure `infer --ray` on two nodes against two processes with `--shard`."""
-    try:
-        import ray
-        from ray.cluster_utils import Cluster
-    except ImportError as error:
-        raise RuntimeUnavailable(
-            "ray", f"cannot be imported: {error}", "pip install 'tinyunet-deploy[ray]'"
-        ) from error
+    ray = _import_ray()
     os.environ["PYTHONPATH"] = str(REPOSITORY)
-    with tempfile.TemporaryDirectory() as folder:
+    shard_s, ray_s = [], []
+    with tempfile.TemporaryDirectory() as folder, _two_nodes() as address:
         scratch = Path(folder)
         images = scratch / "images"
-        images.mkdir()
-        for index in range(count):
-            path = images / f"{index:05}.png"
-            if index < DISTINCT:
-                sample = synthetic.sample(1 + index % 10, index, defective=index % 4 == 0)
-                write_png(path, sample.image)
-            else:
-                path.write_bytes((images / f"{index % DISTINCT:05}.png").read_bytes())
-        node = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
-        with _on_processor(0):
-            nodes = Cluster(initialize_head=True, head_node_args=node)
-        try:
-            with _on_processor(1):
-                nodes.add_node(num_cpus=1, object_store_memory=80 * 2**20)
-            nodes.wait_for_nodes()
-            shard_s, ray_s = [], []
-            for number in range(rounds):
-                shards = [["--shard", f"{index}/2"] for index in (1, 2)]
-                shard_s.append(_seconds(images, scratch / f"shards{number}", shards))
-                ray_s.append(_seconds(images, scratch / f"ray{number}", [["--ray", nodes.address]]))
-                click.echo(f"shards {shard_s[-1]:.1f} s  Ray {ray_s[-1]:.1f} s", err=True)
-        finally:
-            nodes.shutdown()
+        _write_images(images, count)
+        for number in range(rounds):
+            shards = [["--shard", f"{index}/2"] for index in (1, 2)]
+            shard_s.append(_seconds(images, scratch / f"shards{number}", shards))
+            ray_s.append(_seconds(images, scratch / f"ray{number}", [["--ray", address]]))
+            click.echo(f"shards {shard_s[-1]:.1f} s  Ray {ray_s[-1]:.1f} s", err=True)
     ratios = [one / other for one, other in zip(ray_s, shard_s, strict=True)]
-    result = {
-        "schema_version": 1,
+    fields = {
         "command": "python -m benchmarks.cluster",
         "formula": "ratio = seconds of infer --ray / seconds of the slower of two infer --shard",
         "machine": describe_machine(),
@@ -93,30 +67,68 @@ def cluster(count: int, rounds: int, output: Path) -> None:
         "ratio": ratios,
         "ratio_median": statistics.median(ratios),
     }
-    write_atomic(output, json.dumps(result, indent=2).encode() + b"\n")
+    write_result(output, fields)
     click.echo(f"median ratio {statistics.median(ratios):.3f}  ({output})")
+
+
+def _import_ray() -> Any:
+    try:
+        import ray
+    except ImportError as error:
+        raise RuntimeUnavailable(
+            "ray", f"cannot be imported: {error}", "pip install 'tinyunet-deploy[ray]'"
+        ) from error
+    return ray
+
+
+def _write_images(folder: Path, count: int) -> None:
+    folder.mkdir()
+    paths = [folder / f"{index:05}.png" for index in range(count)]
+    drawn = draw_images(min(count, _DISTINCT), _SIZE, _SIZE, defective_every=4)
+    for path, image in zip(paths, drawn[:, 0], strict=False):
+        write_png(path, image)
+    for index in range(_DISTINCT, count):
+        shutil.copyfile(paths[index % _DISTINCT], paths[index])
+
+
+@contextlib.contextmanager
+def _two_nodes() -> Iterator[str]:
+    """Start a Ray cluster of two nodes, each with one processor; yield its address."""
+    from ray.cluster_utils import Cluster
+
+    node = {"num_cpus": 1, "object_store_memory": _OBJECT_STORE_BYTES}
+    with _on_processor(0):
+        head = {**node, "include_dashboard": False}
+        nodes = Cluster(initialize_head=True, head_node_args=head)
+    try:
+        with _on_processor(1):
+            nodes.add_node(**node)
+        nodes.wait_for_nodes()
+        yield nodes.address
+    finally:
+        nodes.shutdown()
 
 
 @contextlib.contextmanager
 def _on_processor(index: int) -> Iterator[None]:
-    """What is started inside runs on one processor alone."""
-    all_of_them = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {sorted(all_of_them)[index]})
+    """Run every process that is started inside on one processor alone."""
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {sorted(allowed)[index]})
     try:
         yield
     finally:
-        os.sched_setaffinity(0, all_of_them)
+        os.sched_setaffinity(0, allowed)
 
 
-def _seconds(images: Path, out: Path, commands: list[list[str]]) -> float:
-    """From the start of the commands, all at once, to the end of the last."""
+def _seconds(images: Path, output: Path, commands: list[list[str]]) -> float:
+    """Return the time from the start of the commands, all at once, to the end of the last."""
     program = "import sys; from tinyunet_deploy.cli import infer_main; sys.exit(infer_main())"
-    words = [sys.executable, "-c", program, str(images), "-o", str(out)]
+    words = [sys.executable, "-c", program, str(images), "-o", str(output)]
     started = time.perf_counter()
     processes = []
-    for index, more in enumerate(commands):
+    for index, options in enumerate(commands):
         with _on_processor(index) if len(commands) > 1 else contextlib.nullcontext():
-            processes.append(subprocess.Popen([*words, *more], cwd=REPOSITORY))
+            processes.append(subprocess.Popen([*words, *options], cwd=REPOSITORY))
     codes = [process.wait() for process in processes]
     seconds = time.perf_counter() - started
     if any(codes):

@@ -1,31 +1,33 @@
 """``python -m benchmarks.gpu``: a GPU beside published figures, with CUDA graphs and without.
 
 Every model is loaded twice, with and without graphs, and the two take turns. Batches lie in
-memory; answers are held against each other: a graph that computes something else cannot win.
+memory. The answers of the two are compared, so that a graph that computes something else cannot
+win.
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
 import shlex
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import click
 import numpy as np
 
+from benchmarks.options import HELP, output_option, rounds_option, write_result
+from benchmarks.synthetic_images import draw_images
 from tinyunet_deploy.artifacts.sidecar import read_artifact
 from tinyunet_deploy.backends import nvidia_probe
 from tinyunet_deploy.backends.base import Backend
 from tinyunet_deploy.cli import run
 from tinyunet_deploy.cli.options import NumberList
 from tinyunet_deploy.contract import Batch
-from tinyunet_deploy.data import synthetic
 from tinyunet_deploy.errors import GateFailed
-from tinyunet_deploy.files import write_atomic
 from tinyunet_deploy.host import describe_machine
 
 PUBLISHED: Final = {
@@ -33,11 +35,11 @@ PUBLISHED: Final = {
     "V100 FP16": {1: 158, 8: 438, 16: 469},
 }
 """Images/s at 512x512 by batch, published with NVIDIA's U-Net Industrial for TensorFlow 1."""
-RESULTS = Path(__file__).parent / "results"
-WARM_UP: Final = 10
+_WARM_UP: Final = 10
+"""Calls that are not timed."""
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(context_settings=HELP)
 @click.option(
     "-m",
     "--model",
@@ -49,15 +51,15 @@ WARM_UP: Final = 10
 )
 @click.option("--device", default="cuda:0", show_default=True)
 @click.option("-b", "--batch-size", "sizes", type=NumberList("batch sizes"), default="1,8,16")
-@click.option("--calls", default=100, show_default=True, type=click.IntRange(min=1))
-@click.option("--rounds", default=3, show_default=True, type=click.IntRange(min=1))
 @click.option(
-    "-o",
-    "--output",
-    default=RESULTS / "gpu.json",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="benchmarks/results/gpu.json if not given.",
+    "--calls",
+    default=100,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Timed calls of each batch size in one round.",
 )
+@rounds_option
+@output_option("gpu.json")
 def gpu(
     models: tuple[Path, ...],
     device: str,
@@ -70,63 +72,52 @@ def gpu(
     words = ["python", "-m", "benchmarks.gpu", *(f"--model={path.name}" for path in models)]
     words += ["--device", device, "--batch-size", ",".join(map(str, sizes))]
     words += ["--calls", str(calls), "--rounds", str(rounds)]
-    rows = []
-    for model in models:
-        loaded = {graphs: _load(model, device, graphs) for graphs in (True, False)}
-        for size in sizes:
-            height, width = loaded[True].contract.height, loaded[True].contract.width
-            batch = np.stack(
-                [
-                    synthetic.sample(1 + n % 10, n, defective=n % 2 == 1, size=max(height, width))
-                    .image[:height, :width]
-                    for n in range(size)
-                ]
-            )[:, None]  # fmt: skip
-            scores = [backend.run(batch).score.astype(int) for backend in loaded.values()]
-            apart = int(np.abs(scores[0] - scores[1]).max())
-            if apart > 1:
-                raise GateFailed(model, f"answers {apart} apart of 255 with and without graphs")
-            measured: dict[bool, list[dict[str, float]]] = {True: [], False: []}
-            for _ in range(rounds):
-                for graphs, backend in loaded.items():
-                    measured[graphs].append(_measure(backend, batch, calls))
-            for graphs, found in measured.items():
-                row: dict[str, Any] = {
-                    "model": model.name,
-                    "precision": loaded[graphs].artifact.sidecar.precision,
-                    "backend": loaded[graphs].name,
-                    "versions": loaded[graphs].versions,
-                    "batch_size": size,
-                    "cuda_graphs": graphs,
-                    "rounds": found,
-                    **{key: statistics.median(one[key] for one in found) for key in found[0]},
-                }
-                rows.append(row)
-                click.echo(
-                    f"{model.name:24} batch {size:2} graphs {'on ' if graphs else 'off'} "
-                    f"{row['images_per_s']:8.1f} images/s   device {row['device_ms']:7.3f} ms   "
-                    f"call {row['call_ms']:7.3f} ms   p99 {row['call_p99_ms']:7.3f} ms"
-                )
-        for backend in loaded.values():
-            backend.close()
+    rows = [row for model in models for row in _measure_model(model, device, sizes, calls, rounds)]
     index = nvidia_probe.gpu_index(device)
     clocks = nvidia_probe.clocks(index)
     fields = {
-        "schema_version": 1,
         "kind": "gpu",
         "command": shlex.join(words),
         "machine": describe_machine(),
         "gpu": nvidia_probe.gpu(index)._asdict(),
         "clocks_after": clocks._asdict() if clocks else {},
-        "formula": f"per round {WARM_UP} calls uncounted, then {calls} one at a time (device_ms, "
+        "formula": f"per round {_WARM_UP} calls uncounted, then {calls} one at a time (device_ms, "
         "call_ms: median; call_ms is from uint8 arrays in memory to uint8 arrays in memory), then "
         "as many as the backend overlaps (images_per_s = images / seconds); the row gives the "
         "median of the rounds",
         "published_images_per_s": PUBLISHED,
         "results": rows,
     }
-    write_atomic(output, json.dumps(fields, indent=1).encode() + b"\n", durable=True)
+    write_result(output, fields)
     click.echo(output)
+
+
+def _measure_model(
+    model: Path, device: str, sizes: Sequence[int], calls: int, rounds: int
+) -> list[dict[str, Any]]:
+    """Return one row for each batch size with graphs, and one without; print each."""
+    rows = []
+    with contextlib.ExitStack() as stack:
+        backends = {
+            graphs: stack.enter_context(_load(model, device, graphs)) for graphs in (True, False)
+        }
+        contract = backends[True].contract
+        for size in sizes:
+            batch = draw_images(size, contract.height, contract.width, defective_every=2)
+            _compare_answers(model, backends, batch)
+            measured: dict[bool, list[dict[str, float]]] = {True: [], False: []}
+            for _ in range(rounds):
+                for graphs, backend in backends.items():
+                    measured[graphs].append(_measure(backend, batch, calls))
+            for graphs, backend in backends.items():
+                row = _row(model, backend, size, graphs, measured[graphs])
+                rows.append(row)
+                click.echo(
+                    f"{model.name:24} batch {size:2} graphs {'on ' if graphs else 'off'} "
+                    f"{row['images_per_s']:8.1f} images/s   device {row['device_ms']:7.3f} ms   "
+                    f"call {row['call_ms']:7.3f} ms   p99 {row['call_p99_ms']:7.3f} ms"
+                )
+    return rows
 
 
 def _load(model: Path, device: str, graphs: bool) -> Backend:
@@ -140,8 +131,15 @@ def _load(model: Path, device: str, graphs: bool) -> Backend:
     return ONNXRuntimeBackend(artifact, device, graphs=graphs)
 
 
+def _compare_answers(model: Path, backends: dict[bool, Backend], batch: Batch) -> None:
+    with_graphs, without = (backend.run(batch).score.astype(int) for backend in backends.values())
+    apart = int(np.abs(with_graphs - without).max())
+    if apart > 1:
+        raise GateFailed(model, f"answers {apart} apart of 255 with and without graphs")
+
+
 def _measure(backend: Backend, batch: Batch, calls: int) -> dict[str, float]:
-    for _ in range(WARM_UP):
+    for _ in range(_WARM_UP):
         backend.run(batch)
     device_ms, call_ms = [], []
     for _ in range(calls):
@@ -157,6 +155,21 @@ def _measure(backend: Backend, batch: Batch, calls: int) -> dict[str, float]:
         "call_ms": statistics.median(call_ms),
         "call_p99_ms": sorted(call_ms)[max(0, -(-99 * calls // 100) - 1)],
         "images_per_s": calls * len(batch) / seconds,
+    }
+
+
+def _row(
+    model: Path, backend: Backend, size: int, graphs: bool, rounds: list[dict[str, float]]
+) -> dict[str, Any]:
+    return {
+        "model": model.name,
+        "precision": backend.artifact.sidecar.precision,
+        "backend": backend.name,
+        "versions": backend.versions,
+        "batch_size": size,
+        "cuda_graphs": graphs,
+        "rounds": rounds,
+        **{key: statistics.median(one[key] for one in rounds) for key in rounds[0]},
     }
 
 

@@ -1,14 +1,14 @@
 """``python -m benchmarks.labels``: the best that a network could do on the synthetic weak labels.
 
-The label of a synthetic defect is an ellipse drawn loosely around it, at random. Whoever knows
-every pixel of the defect still has to guess that ellipse, so ``iou_defective`` has a limit below 1.
-The guess is the set of pixels that lie in at least a share of many ellipses drawn around the same
-defect; the share is the one that does best on them, and the limit is its mean IoU with others.
+The label of a synthetic defect is an ellipse drawn loosely around it, at random. Even a network
+that knew every pixel of the defect would have to guess that ellipse, so ``iou_defective`` has a
+limit below 1. The best guess is the set of pixels that lie in at least a share of many ellipses
+drawn around the same defect, for the share that does best on them. The limit is the mean IoU of
+that guess with other ellipses.
 """
 
 from __future__ import annotations
 
-import json
 import shlex
 import statistics
 import sys
@@ -17,73 +17,76 @@ from typing import Final
 
 import click
 import numpy as np
+from numpy.typing import NDArray
 
+from benchmarks.options import HELP, output_option, write_result
 from tinyunet_deploy.cli import run
 from tinyunet_deploy.data.masks import ellipse_mask
 from tinyunet_deploy.data.synthetic import CLASSES, sample, weak_label
-from tinyunet_deploy.files import write_atomic
 
-RESULTS: Final = Path(__file__).parent / "results"
-DRAWN: Final = 40
+__all__ = ["SEED", "labels", "limit"]
+
+_DRAWN: Final = 40
 """Ellipses around each defect that the guess is made from."""
-HELD_OUT: Final = 20
-"""Others that it is held against."""
-SHARES: Final = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55)
+_HELD_OUT: Final = 20
+"""Further ellipses that the guess is compared with."""
+_SHARES: Final = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55)
 SEED: Final = 99
+"""Seed of the defects and of their ellipses."""
 
 
-def limit(class_id: int, index: int) -> float:
-    """Mean IoU of the best guess with ellipses that it has not seen, for one defect."""
-    made = sample(class_id, index, defective=True, seed=SEED)
-    assert made.truth is not None
-    rng = np.random.default_rng((SEED, class_id, index))
-    ellipses = np.stack(
-        [
-            ellipse_mask(*weak_label(class_id, made.truth, rng), made.truth.shape) > 0
-            for _ in range(DRAWN + HELD_OUT)
-        ]
-    )
-    drawn, others = ellipses[:DRAWN], ellipses[DRAWN:]
-    covered = drawn.mean(axis=0)
-    guess = max((covered >= share for share in SHARES), key=lambda guess: _mean_iou(guess, drawn))
-    return _mean_iou(guess, others)
-
-
-def _mean_iou(guess: np.ndarray, ellipses: np.ndarray) -> float:
-    both = (guess & ellipses).sum(axis=(1, 2))
-    return float((both / (guess | ellipses).sum(axis=(1, 2))).mean())
-
-
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--defects", default=20, show_default=True, type=click.IntRange(min=1))
+@click.command(context_settings=HELP)
 @click.option(
-    "-o",
-    "--output",
-    default=RESULTS / "labels.json",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="benchmarks/results/labels.json if not given.",
+    "--defects",
+    default=20,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Defects of each class.",
 )
+@output_option("labels.json")
 def labels(defects: int, output: Path) -> None:
     """Estimate the highest iou_defective that the labels of each synthetic class allow."""
-    found = {
+    limits = {
         class_id: statistics.fmean(limit(class_id, index) for index in range(defects))
         for class_id in CLASSES
     }
+    mean = statistics.fmean(limits.values())
     fields = {
-        "schema_version": 1,
         "kind": "labels",
         "command": shlex.join(["python", "-m", "benchmarks.labels", "--defects", str(defects)]),
-        "formula": f"mean over {defects} defects of the mean IoU of one guess with {HELD_OUT} weak "
-        f"labels of the same defect; the guess is the pixels in a share of {DRAWN} other ones, the "
-        "share that does best on those",
+        "formula": f"mean over {defects} defects of the mean IoU of one guess with {_HELD_OUT} "
+        f"weak labels of the same defect; the guess is the pixels in a share of {_DRAWN} other "
+        "ones, the share that does best on those",
         "seed": SEED,
-        "classes": found,
-        "mean": statistics.fmean(found.values()),
+        "classes": limits,
+        "mean": mean,
     }
-    write_atomic(output, json.dumps(fields, indent=2).encode() + b"\n", durable=True)
-    for class_id, value in found.items():
+    write_result(output, fields)
+    for class_id, value in limits.items():
         click.echo(f"class {class_id:2}  {value:.3f}")
-    click.echo(f"mean      {fields['mean']:.3f}")
+    click.echo(f"mean      {mean:.3f}")
+
+
+def limit(class_id: int, index: int) -> float:
+    """Return the mean IoU of the best guess with unseen ellipses, for one defect."""
+    drawn = sample(class_id, index, defective=True, seed=SEED)
+    assert drawn.truth is not None
+    rng = np.random.default_rng((SEED, class_id, index))
+    ellipses = np.stack(
+        [
+            ellipse_mask(*weak_label(class_id, drawn.truth, rng), drawn.truth.shape) > 0
+            for _ in range(_DRAWN + _HELD_OUT)
+        ]
+    )
+    seen, unseen = ellipses[:_DRAWN], ellipses[_DRAWN:]
+    covered = seen.mean(axis=0)
+    guess = max((covered >= share for share in _SHARES), key=lambda guess: _mean_iou(guess, seen))
+    return _mean_iou(guess, unseen)
+
+
+def _mean_iou(guess: NDArray[np.bool_], ellipses: NDArray[np.bool_]) -> float:
+    both = (guess & ellipses).sum(axis=(1, 2))
+    return float((both / (guess | ellipses).sum(axis=(1, 2))).mean())
 
 
 if __name__ == "__main__":

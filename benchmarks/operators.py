@@ -1,4 +1,4 @@
-"""``python -m benchmarks.operators``: what each operator of a model takes, by OpenVINO's counters.
+"""``python -m benchmarks.operators``: how long each operator of a model takes in OpenVINO.
 
 One image at a time on all processors. With its counters on the runtime is a little slower.
 """
@@ -6,86 +6,84 @@ One image at a time on all processors. With its counters on the runtime is a lit
 from __future__ import annotations
 
 import dataclasses
-import json
 import shlex
 import statistics
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import click
-import numpy as np
 
+from benchmarks.options import HELP, output_option, write_result
+from benchmarks.synthetic_images import draw_images
 from tinyunet_deploy.artifacts.sidecar import read_artifact
 from tinyunet_deploy.backends.openvino import OpenVINOBackend
 from tinyunet_deploy.cli import run
 from tinyunet_deploy.contract import Batch
-from tinyunet_deploy.data import synthetic
-from tinyunet_deploy.files import write_atomic
 from tinyunet_deploy.host import describe_machine
 
-RESULTS = Path(__file__).parent / "results"
+_WARM_UP = 10
+"""Calls that are not timed."""
+_PRINTED = 10
+"""Operators of a model that are printed, the slowest ones; the result has them all."""
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(context_settings=HELP)
 @click.argument(
     "models",
     nargs=-1,
     required=True,
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
 )
-@click.option("--calls", default=100, show_default=True, type=click.IntRange(min=1))
 @click.option(
-    "-o",
-    "--output",
-    default=RESULTS / "operators.json",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="benchmarks/results/operators.json if not given.",
+    "--calls",
+    default=100,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Timed calls of each model.",
 )
+@output_option("operators.json")
 def operators(models: tuple[Path, ...], calls: int, output: Path) -> None:
     """Time the operators of MODELS, ONNX files, on OpenVINO."""
-    results = []
-    for model in models:
-        with OpenVINOBackend(read_artifact(model)) as backend:
-            image = _image(backend.contract.height, backend.contract.width)
-            for _ in range(10):
-                backend.run(image)
-            call_ms = statistics.median(_call_ms(backend, image) for _ in range(calls))
-            found = backend.operators(image, calls)
-            results.append(
-                {
-                    "model": model.name,
-                    "model_sha256": backend.artifact.sidecar.sha256,
-                    "precision": backend.artifact.sidecar.precision,
-                    "backend": backend.name,
-                    "versions": backend.versions,
-                    "threads": backend.threads,
-                    "call_ms": call_ms,
-                    "operators": [dataclasses.asdict(each) for each in found],
-                }
-            )
-        together = sum(each.ms for each in found)
-        click.echo(f"{model.name}: {call_ms:.2f} ms a call, {together:.2f} ms in its operators")
-        for each in sorted(found, key=lambda each: -each.ms)[:10]:
-            click.echo(f"  {each.ms:7.2f} ms  {each.kind:16} {each.kernel:32} {each.name}")
     words = ["python", "-m", "benchmarks.operators", *(model.name for model in models)]
     fields = {
-        "schema_version": 1,
         "kind": "operators",
         "command": shlex.join([*words, "--calls", str(calls)]),
         "machine": describe_machine(),
         "formula": f"medians of {calls} calls on one image; call_ms without the runtime's "
         "counters, the operators' ms by them",
-        "results": results,
+        "results": [_measure(model, calls) for model in models],
     }
-    output.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(output, json.dumps(fields, indent=1).encode() + b"\n", durable=True)
+    write_result(output, fields)
     click.echo(output)
 
 
-def _image(height: int, width: int) -> Batch:
-    made = synthetic.sample(1, 1, defective=True, size=max(height, width)).image
-    return np.ascontiguousarray(made[None, None, :height, :width])
+def _measure(model: Path, calls: int) -> dict[str, Any]:
+    """Time one model and print its slowest operators."""
+    with OpenVINOBackend(read_artifact(model)) as backend:
+        contract = backend.contract
+        image = draw_images(1, contract.height, contract.width, defective_every=1)
+        for _ in range(_WARM_UP):
+            backend.run(image)
+        call_ms = statistics.median(_call_ms(backend, image) for _ in range(calls))
+        timed = backend.operators(image, calls)
+        together = sum(operator.ms for operator in timed)
+        click.echo(f"{model.name}: {call_ms:.2f} ms a call, {together:.2f} ms in its operators")
+        for operator in sorted(timed, key=lambda operator: -operator.ms)[:_PRINTED]:
+            click.echo(
+                f"  {operator.ms:7.2f} ms  {operator.kind:16} {operator.kernel:32} {operator.name}"
+            )
+        return {
+            "model": model.name,
+            "model_sha256": backend.artifact.sidecar.sha256,
+            "precision": backend.artifact.sidecar.precision,
+            "backend": backend.name,
+            "versions": backend.versions,
+            "threads": backend.threads,
+            "call_ms": call_ms,
+            "operators": [dataclasses.asdict(operator) for operator in timed],
+        }
 
 
 def _call_ms(backend: OpenVINOBackend, image: Batch) -> float:

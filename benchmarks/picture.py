@@ -1,8 +1,8 @@
 """``python -m benchmarks.picture``: every picture of the README.
 
-Parts are synthetic, masks and scores are of the model in the package, and what a verb draws is
-drawn by the verb's own function. What has no source here (a result, a browser) is left out, with
-its reason.
+Parts are synthetic, masks and scores come from the model in the package, and pictures that a verb
+draws are drawn by the verb's own function. A picture whose source is missing (a result, a browser)
+is left out, with the reason.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
+from benchmarks.options import HELP, RESULTS
 from benchmarks.report.page import TEMPLATES, write_report
 from benchmarks.report.results import read_results
 from benchmarks.report.sections.line_speed import draw_line_speed
@@ -32,59 +34,61 @@ from tinyunet_deploy.data.encoding import write_png
 from tinyunet_deploy.data.layouts import read_dataset
 from tinyunet_deploy.data.tiles import Mosaic, spans
 from tinyunet_deploy.files import write_atomic
-from tinyunet_deploy.inspection import drift as drifts
+from tinyunet_deploy.inspection import drift
 from tinyunet_deploy.inspection.infer import infer
 from tinyunet_deploy.inspection.overlays import overlay
 from tinyunet_deploy.quality.evaluation import evaluate
 from tinyunet_deploy.quality.tuning import tune
 from tinyunet_deploy.quality.tuning_report import draw_curve
 
-RESULTS: Final = Path(__file__).parent / "results"
 BROWSERS: Final = (
     "chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome",
 )  # fmt: skip
-"""What Chromium may be called."""
+"""Names that Chromium goes by."""
+Picture = NDArray[np.integer[Any] | np.floating[Any]]
+"""Grey values [H, W] or BGR [H, W, 3], as OpenCV returns them."""
 _HAND_OVER: Final = (200, 160, 60)
 """BGR of the lines where one tile hands over to the next."""
 
 
 class SourceMissing(Exception):
-    """What a picture is made from is not here; says what, and where it comes from."""
+    """The source of a picture is missing; says which, and where it comes from."""
 
 
-def prediction(backend: Backend, path: Path) -> None:
-    """Five classes: the input, the label, the score, the prediction."""
+def draw_prediction(backend: Backend, path: Path) -> None:
+    """Draw five classes in columns: the input, the label, the score, the prediction."""
     side, threshold = backend.contract.height, backend.artifact.sidecar.threshold
     columns = []
     for class_id in (1, 2, 4, 7, 9):
-        made = synthetic.sample(class_id, 10_001, defective=True, size=side)
-        assert made.label is not None
-        score = backend.run(made.image[None, None]).score[0, 0]
+        part = synthetic.sample(class_id, 10_001, defective=True, size=side)
+        assert part.label is not None
+        score = backend.run(part.image[None, None]).score[0, 0]
         cells = (
-            cv2.cvtColor(made.image, cv2.COLOR_GRAY2BGR),
-            overlay(made.image, made.label),
+            cv2.cvtColor(part.image, cv2.COLOR_GRAY2BGR),
+            overlay(part.image, part.label),
             cv2.applyColorMap(score, cv2.COLORMAP_INFERNO),
-            overlay(made.image, defect_mask(score, threshold)),
+            overlay(part.image, defect_mask(score, threshold)),
         )
         columns.append(np.vstack([_framed(cell) for cell in cells]))
-    _put_small(path, np.hstack(columns))
+    _write_small(path, np.hstack(columns))
 
 
-def _put_small(path: Path, picture: np.ndarray) -> None:
+def _write_small(path: Path, picture: Picture) -> None:
     """Write a PNG file for the web: small rather than fast."""
     _, data = cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, 9])
     write_atomic(path, data.tobytes())
 
 
-def _framed(cell: np.ndarray) -> np.ndarray:
+def _framed(cell: Picture) -> Picture:
+    """Scale a picture to 240x240 with a white frame of 4 pixels."""
     small = cv2.resize(cell, (240, 240), interpolation=cv2.INTER_AREA)
     return cv2.copyMakeBorder(small, 4, 4, 4, 4, cv2.BORDER_CONSTANT, value=(255, 255, 255))
 
 
-def missed(backend: Backend, path: Path) -> None:
-    """The first miss of ``tinyunet evaluate --misses`` on twelve defective images.
+def draw_missed(backend: Backend, path: Path) -> None:
+    """Draw the first miss of ``tinyunet evaluate --misses`` on twelve defective images.
 
-    Where none is missed at the model's own min_area, at one that no defect has.
+    If none is missed at the model's own min_area, it is raised above every defect's area.
     """
     side, sidecar = backend.contract.height, backend.artifact.sidecar
     with tempfile.TemporaryDirectory() as folder:
@@ -106,12 +110,12 @@ def missed(backend: Backend, path: Path) -> None:
             if first is not None:
                 picture = cv2.imread(str(first))
                 assert picture is not None
-                _put_small(path, picture)
+                _write_small(path, picture)
                 return
 
 
-def tiles(backend: Backend, path: Path) -> None:
-    """A part of two by three tiles as ``--tile`` runs it: hand-overs, outlines, the score."""
+def draw_tiles(backend: Backend, path: Path) -> None:
+    """Draw a part of two by three tiles as ``--tile`` runs it: hand-overs, outlines, score."""
     side = backend.contract.height
     height, width = 2 * side, 3 * side
     lines = [span.first for span in spans(height, side)[1:]]
@@ -131,11 +135,11 @@ def tiles(backend: Backend, path: Path) -> None:
     gap = np.full((8, width, 3), 128, np.uint8)
     both = np.vstack([drawn, gap, cv2.applyColorMap(mosaic.score, cv2.COLORMAP_INFERNO)])
     small = cv2.resize(both, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-    _put_small(path, small)
+    _write_small(path, small)
 
 
 def _large_part(side: int, places: list[tuple[int, int]]) -> Image:
-    """uint8 [2 side, 3 side] of class 5, whose defects add up, with one at each (row, column)."""
+    """Return uint8 [2 side, 3 side] of class 5, whose defects add up, one at each (row, column)."""
     good = synthetic.sample(5, 1, defective=False, size=3 * side).image
     part = good[: 2 * side].astype(np.int64)
     for index, (row, column) in enumerate(places):
@@ -150,8 +154,8 @@ def _large_part(side: int, places: list[tuple[int, int]]) -> Image:
     return np.clip(part, 0, 255).astype(np.uint8)
 
 
-def tuned(backend: Backend, path: Path) -> None:
-    """The curve of ``tinyunet tune``."""
+def draw_tuning(backend: Backend, path: Path) -> None:
+    """Draw the curve of ``tinyunet tune``."""
     side = backend.contract.height
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder)
@@ -164,8 +168,8 @@ def tuned(backend: Backend, path: Path) -> None:
     write_atomic(path, drawing)
 
 
-def drift(backend: Backend, path: Path) -> None:
-    """What ``tinyunet drift -o`` draws after 15 % of the light is gone."""
+def draw_drift(backend: Backend, path: Path) -> None:
+    """Draw the picture of ``tinyunet drift -o`` after 15 % of the light is gone."""
     side, sidecar = backend.contract.height, backend.artifact.sidecar
     with tempfile.TemporaryDirectory() as folder:
         reports = []
@@ -173,8 +177,8 @@ def drift(backend: Backend, path: Path) -> None:
             source, report = Path(folder, f"{light}"), Path(folder, f"{light}.out")
             source.mkdir()
             for index in range(first, first + 24):
-                made = synthetic.sample(3, index, defective=index % 4 == 0, size=side)
-                dark = np.rint(light * made.image).astype(np.uint8)
+                part = synthetic.sample(3, index, defective=index % 4 == 0, size=side)
+                dark = np.rint(light * part.image).astype(np.uint8)
                 write_png(source / f"{index}.png", dark)
             infer(
                 [source],
@@ -187,13 +191,13 @@ def drift(backend: Backend, path: Path) -> None:
             )
             reports.append(report)
         before, now = reports
-        drawing = drifts.draw_distributions(now, before, drifts.compare_reports(now, before))
+        drawing = drift.draw_distributions(now, before, drift.compare_reports(now, before))
     assert drawing is not None
     write_atomic(path, drawing)
 
 
-def line(_: Backend, path: Path) -> None:
-    """The line-speed curve of the report, of the first ``tinyunet line-sim`` result."""
+def draw_line(_: Backend, path: Path) -> None:
+    """Draw the report's line-speed curve of the first ``tinyunet line-sim`` result."""
     results = read_results([RESULTS]).lines
     if not results:
         raise SourceMissing("benchmarks/results has no result of tinyunet line-sim -o")
@@ -207,9 +211,9 @@ def line(_: Backend, path: Path) -> None:
     write_atomic(path, text.encode())
 
 
-def report(_: Backend, path: Path) -> None:
-    """The top of ``python -m benchmarks report benchmarks/results``, as a browser shows it."""
-    browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+def draw_report(_: Backend, path: Path) -> None:
+    """Draw the top of ``python -m benchmarks report benchmarks/results`` as a browser shows it."""
+    browser = next((program for name in BROWSERS if (program := shutil.which(name))), None)
     if browser is None:
         raise SourceMissing("no Chromium is on the PATH (Debian: apt-get install chromium)")
     with tempfile.TemporaryDirectory() as folder:
@@ -228,28 +232,35 @@ def report(_: Backend, path: Path) -> None:
 
 
 PICTURES: Final[dict[str, Callable[[Backend, Path], None]]] = {
-    "prediction.png": prediction,
-    "missed.png": missed,
-    "tiles.png": tiles,
-    "tune.svg": tuned,
-    "drift.svg": drift,
-    "line.svg": line,
-    "report.png": report,
+    "prediction.png": draw_prediction,
+    "missed.png": draw_missed,
+    "tiles.png": draw_tiles,
+    "tune.svg": draw_tuning,
+    "drift.svg": draw_drift,
+    "line.svg": draw_line,
+    "report.png": draw_report,
 }
+"""File name -> a function that draws it with a backend to a path."""
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(context_settings=HELP)
 @click.argument("names", nargs=-1, type=click.Choice(list(PICTURES)))
-@click.option("-m", "--model", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option(
+    "-m",
+    "--model",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="An artifact; the package's model if not given.",
+)
 @click.option(
     "-o",
     "--output",
     default=RESULTS,
     show_default=True,
     type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of the pictures.",
 )
 def picture(names: tuple[str, ...], model: Path | None, output: Path) -> None:
-    """Draw the pictures of the README, or those of them that are named."""
+    """Draw the pictures of the README that are named, or all of them."""
     output.mkdir(parents=True, exist_ok=True)
     with open_backend(model) as backend:
         for name in names or PICTURES:

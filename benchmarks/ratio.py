@@ -18,13 +18,17 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-RESAMPLES: Final = 10_000
-LEVEL: Final = 0.99
+__all__ = ["LEAST_ROUNDS", "STATISTICS", "Ratio", "ratio_in_run", "ratio_of_runs"]
+
+_RESAMPLES: Final = 10_000
+"""Bootstrap samples of an interval."""
+_LEVEL: Final = 0.99
+"""Confidence of an interval."""
 LEAST_ROUNDS: Final = 5
-"""With fewer, an interval of rounds says nothing."""
+"""Fewest rounds whose interval says something."""
 STATISTICS: Final = (
     "A round's figure is the median of its samples; a ratio is of medians over rounds, its "
-    f"interval the {LEVEL:.0%} percentile bootstrap over rounds ({RESAMPLES:,} resamples). "
+    f"interval the {_LEVEL:.0%} percentile bootstrap over rounds ({_RESAMPLES:,} resamples). "
     "The floor is the end of the A/A ratio's interval that is further from 1."
 )
 
@@ -42,7 +46,7 @@ class Ratio(NamedTuple):
 
     @property
     def floor(self) -> float:
-        """The factor, 1 or more, by which the interval reaches away from 1."""
+        """The factor, at least 1, by which the interval reaches away from 1."""
         return float(max(self.high, 1 / self.low, 1.0))
 
     def outside(self, floor: float) -> bool:
@@ -51,7 +55,7 @@ class Ratio(NamedTuple):
 
 
 def ratio_in_run(a: Sequence[float], b: Sequence[float]) -> Ratio:
-    """Of two cells of one run: a / b.
+    """Return the ratio of two cells of one run: a / b.
 
     Args:
         a, b: the figure of each round, in the order of the rounds, as many of both.
@@ -65,12 +69,12 @@ def ratio_in_run(a: Sequence[float], b: Sequence[float]) -> Ratio:
 def ratio_of_runs(
     a: tuple[Sequence[float], Sequence[float]], b: tuple[Sequence[float], Sequence[float]]
 ) -> Ratio:
-    """Of one cell in two runs: (a's cell / a's reference) / (b's cell / b's reference).
+    """Return the ratio of one cell in two runs: (a's cell / reference) / (b's cell / reference).
 
-    The reference takes out what makes a whole run slower than another.
+    Dividing by the reference takes out what makes a whole run slower than another.
 
     Args:
-        a, b: of each run, the figures of the cell's rounds and of the reference's.
+        a, b: for each run, the figures of the cell's rounds and those of the reference's.
     """
     drawn, values = [], []
     for seed, (cell, reference) in enumerate((a, b)):
@@ -81,7 +85,7 @@ def ratio_of_runs(
 
 
 def _draw(rounds: int, seed: int) -> NDArray[np.int64]:
-    return np.random.default_rng(seed).integers(0, rounds, (RESAMPLES, rounds))
+    return np.random.default_rng(seed).integers(0, rounds, (_RESAMPLES, rounds))
 
 
 def _medians(figures: Sequence[float], rounds: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -89,6 +93,6 @@ def _medians(figures: Sequence[float], rounds: NDArray[np.int64]) -> NDArray[np.
 
 
 def _ratio(drawn: NDArray[np.float64], value: float) -> Ratio:
-    tail = (1 - LEVEL) / 2
+    tail = (1 - _LEVEL) / 2
     low, high = np.quantile(drawn, (tail, 1 - tail))
     return Ratio(float(value), float(low), float(high))

@@ -10,34 +10,37 @@ from benchmarks.matrix_result import ms_per_image, read_run
 from benchmarks.ratio import LEAST_ROUNDS, Ratio, ratio_of_runs
 from tinyunet_deploy.errors import DataError
 
+__all__ = ["Difference", "RunComparison", "compare_runs"]
+
 
 class Difference(NamedTuple):
     """One cell that both runs have."""
 
     cell: str
     ratio: Ratio
-    """How many times as fast the second run's is, each measured against its run's reference."""
+    """How many times as fast the cell is in the second run, each against its run's reference."""
     call: str
-    """``faster``, ``slower``, or why neither is said."""
+    """``faster``, ``slower``, or why it is neither."""
 
 
-class Comparison(NamedTuple):
-    """What can be said of two runs."""
+class RunComparison(NamedTuple):
+    """Two runs, cell by cell."""
 
     floor: float
     """The larger of the two runs' noise floors, a factor of at least 1."""
     differences: tuple[Difference, ...]
     only_in_one: tuple[str, ...]
+    """Names of the cells that only one run has."""
 
 
-def compare_runs(first: Path, second: Path) -> Comparison:
+def compare_runs(first: Path, second: Path) -> RunComparison:
     """Compare the cells that two runs share.
 
     A cell is called faster or slower only where the whole interval of its ratio is outside the
     floor and both runs have enough rounds.
 
     Raises:
-        DataError: one is no run, or the runs differ in machine, images or reference.
+        DataError: one is not a run, or the runs differ in machine, images or reference.
     """
     runs = [read_run(first), read_run(second)]
     for what, values in _must_agree(runs).items():
@@ -53,11 +56,11 @@ def compare_runs(first: Path, second: Path) -> Comparison:
     differences = []
     for name in cells[0]:
         if name in cells[1] and name != reference and not name.endswith(AGAIN):
-            figures = [(_figures(each[name]), _figures(each[reference])) for each in cells]
+            figures = [(_figures(run[name]), _figures(run[reference])) for run in cells]
             ratio = ratio_of_runs(figures[0], figures[1])
             differences.append(Difference(name, ratio, _call(ratio, floor, figures)))
-    names = [cell for each, other in (cells, cells[::-1]) for cell in each if cell not in other]
-    return Comparison(floor, tuple(differences), tuple(names))
+    alone = [cell for one, other in (cells, cells[::-1]) for cell in one if cell not in other]
+    return RunComparison(floor, tuple(differences), tuple(alone))
 
 
 def _must_agree(runs: list[dict[str, Any]]) -> dict[str, list[Any]]:

@@ -1,7 +1,7 @@
 """``python -m benchmarks.training_throughput --data DIR``: the trainer against a plain loop.
 
-The plain loop is what one writes first: a Dataset that decodes and augments, a DataLoader with
-workers, eager float32, the same network, batch, crop, optimizer and loss. Both run W and then
+The plain loop is what an engineer writes first: a Dataset that decodes and augments, a DataLoader
+with workers, eager float32, the same network, batch, crop, optimizer and loss. Both run W and then
 W + M steps; the rate is M batches over the difference of the two wall times, so that starting up
 and finishing do not count. They take turns, and the figure is the ratio of the medians.
 """
@@ -25,33 +25,35 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch.utils.data import DataLoader, Dataset
 
+from benchmarks.options import HELP, REPOSITORY, output_option, rounds_option, write_result
 from tinyunet_deploy.artifacts.network import TinyUNet, normalize
 from tinyunet_deploy.cli import run
 from tinyunet_deploy.data.decoding import read_image
 from tinyunet_deploy.data.layouts import read_dataset
 from tinyunet_deploy.data.masks import read_mask
-from tinyunet_deploy.files import write_atomic
 from tinyunet_deploy.host import describe_machine
 
-REPOSITORY = Path(__file__).parent.parent
-RECIPES = REPOSITORY / "training" / "recipes"
-WARM_UP = 2
+_RECIPES = REPOSITORY / "training" / "recipes"
+_WARM_UP = 2
+"""Steps that are not timed, W."""
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--data", required=True, type=click.Path(path_type=Path, exists=True))
-@click.option("--recipe", default="crops", show_default=True, help="Name of one with AdamW.")
-@click.option("--steps", default=10, show_default=True, type=click.IntRange(min=1))
-@click.option("--rounds", default=3, show_default=True, type=click.IntRange(min=1))
+@click.command(context_settings=HELP)
 @click.option(
-    "-o",
-    "--output",
-    default=REPOSITORY / "benchmarks" / "results" / "training_throughput.json",
-    type=click.Path(path_type=Path, dir_okay=False),
+    "--data",
+    required=True,
+    type=click.Path(path_type=Path, exists=True),
+    help="A data set with training images.",
 )
+@click.option("--recipe", default="crops", show_default=True, help="A recipe with AdamW.")
+@click.option(
+    "--steps", default=10, show_default=True, type=click.IntRange(min=1), help="Timed steps, M."
+)
+@rounds_option
+@output_option("training_throughput.json")
 def training_throughput(data: Path, recipe: str, steps: int, rounds: int, output: Path) -> None:
     """Measure images/s of `python -m training` and of a plain PyTorch loop on the CPU."""
-    values = tomllib.loads((RECIPES / f"{recipe}.toml").read_text("utf-8"))
+    values = tomllib.loads((_RECIPES / f"{recipe}.toml").read_text("utf-8"))
     loops: dict[str, Callable[[int], None]] = {
         "plain": lambda count: _plain_loop(data, values, count),
         "ours_fp32": lambda count: _our_loop(data, recipe, count),
@@ -60,12 +62,11 @@ def training_throughput(data: Path, recipe: str, steps: int, rounds: int, output
     rates: dict[str, list[float]] = {name: [] for name in loops}
     for _ in range(rounds):
         for name, loop in loops.items():
-            seconds = _seconds(loop, WARM_UP + steps) - _seconds(loop, WARM_UP)
+            seconds = _seconds(loop, _WARM_UP + steps) - _seconds(loop, _WARM_UP)
             rates[name].append(values["batch"] * steps / seconds)
             click.echo(f"{name}: {rates[name][-1]:.2f} images/s", err=True)
     medians = {name: statistics.median(values) for name, values in rates.items()}
-    result = {
-        "schema_version": 1,
+    fields = {
         "machine": describe_machine(),
         "torch": torch.__version__,
         "recipe": recipe,
@@ -78,9 +79,8 @@ def training_throughput(data: Path, recipe: str, steps: int, rounds: int, output
         "median_images_per_s": medians,
         "ratio_to_plain": {name: rate / medians["plain"] for name, rate in medians.items()},
     }
-    output.parent.mkdir(exist_ok=True)
-    write_atomic(output, json.dumps(result, indent=2).encode(), durable=True)
-    click.echo(json.dumps(result["ratio_to_plain"]))
+    write_result(output, fields)
+    click.echo(json.dumps(fields["ratio_to_plain"]))
 
 
 def _seconds(loop: Callable[[int], None], steps: int) -> float:
@@ -89,19 +89,19 @@ def _seconds(loop: Callable[[int], None], steps: int) -> float:
     return time.perf_counter() - started
 
 
-def _our_loop(data: Path, recipe: str, steps: int, *more: str) -> None:
+def _our_loop(data: Path, recipe: str, steps: int, *options: str) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         subprocess.run(
             [
                 sys.executable, "-m", "training", recipe, "--data", data.resolve(), "--steps",
-                str(steps), "--output", f"{scratch}/run", *more,
+                str(steps), "--output", f"{scratch}/run", *options,
             ],
             cwd=REPOSITORY, check=True, capture_output=True,
         )  # fmt: skip
 
 
 class _Images(Dataset[tuple[torch.Tensor, torch.Tensor]]):
-    """The training images, each decoded, cropped and turned whenever it is asked for."""
+    """The training images, each decoded, cropped and turned whenever it is read."""
 
     def __init__(self, data: Path, values: dict[str, Any], count: int) -> None:
         self.items = read_dataset(data, split="train").items

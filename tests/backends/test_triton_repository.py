@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.server import PACKAGES, Served, serve
+from benchmarks.local_triton import PACKAGES, Served, serve
 from tests.conftest import SIZE, part
 from tinyunet_deploy.artifacts.golden import read_golden, write_golden
 from tinyunet_deploy.artifacts.sidecar import (

@@ -19,7 +19,8 @@ from benchmarks.files_to_masks import files_to_masks
 from benchmarks.matrix_definition import read_matrix
 from benchmarks.matrix_result import KIND, SCHEMA_VERSION, read_run
 from benchmarks.operators import operators
-from benchmarks.peers import RUNNERS, read_benchmark_app, read_trtexec, time_cell, why_not_here
+from benchmarks.peer_programs import read_benchmark_app, read_trtexec
+from benchmarks.peers import RUNNERS, time_cell, why_not_here
 from benchmarks.ratio import STATISTICS, Ratio, ratio_in_run
 from benchmarks.run_comparison import compare_runs
 from tinyunet_deploy.backends.registry import BACKENDS

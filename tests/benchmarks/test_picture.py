@@ -70,7 +70,7 @@ def test_one_command_draws_every_picture(
 def test_a_line_drawn_alone_has_its_colours(results: Path, tmp_path: Path) -> None:
     made_up_line(results / "line.json")
     path = tmp_path / "line.svg"
-    picture.line(FakeBackend(), path)
+    picture.draw_line(FakeBackend(), path)
     text = path.read_text()
     used, defined = set(re.findall(r"var\((--[\w-]+)\)", text)), set(re.findall(r"(--\w+):", text))
     assert "--gate" in used <= defined
@@ -99,7 +99,7 @@ def test_what_has_no_source_is_left_out_with_its_reason(
 def test_a_miss_is_what_the_verb_draws(seen: int, tmp_path: Path) -> None:
     contract = Contract(SIDE, SIDE)
     backend = FakeBackend(lambda image: np.full_like(image, seen), contract=contract)
-    picture.missed(backend, tmp_path / "missed.png")
+    picture.draw_missed(backend, tmp_path / "missed.png")
     made = synthetic.sample(2, 1, defective=True, size=SIDE, seed=1)
     assert made.label is not None
     x, y, width, height = cv2.boundingRect(made.label)
@@ -112,7 +112,7 @@ def test_a_miss_is_what_the_verb_draws(seen: int, tmp_path: Path) -> None:
 def test_tiles_shows_the_defects_on_the_hand_overs_without_a_seam(tmp_path: Path) -> None:
     side = 512
     backend = FakeBackend(lambda image: np.where(image < 30, np.uint8(255), np.uint8(0)))
-    picture.tiles(backend, tmp_path / "tiles.png")
+    picture.draw_tiles(backend, tmp_path / "tiles.png")
     drawn = cv2.imread(str(tmp_path / "tiles.png"))
     assert drawn.shape == (2 * side + 4, 3 * side // 2, 3)
     assert (tmp_path / "tiles.png").stat().st_size < 400_000
