@@ -24,7 +24,8 @@ from benchmarks.options import HELP, output_option, rounds_option, write_result
 from benchmarks.synthetic_images import draw_images
 from tinyunet_deploy.artifacts.sidecar import DEFAULT_ONNX
 from tinyunet_deploy.backends.base import Backend
-from tinyunet_deploy.backends.registry import BACKENDS, open_backend
+from tinyunet_deploy.backends.registry import open_backend
+from tinyunet_deploy.backends.table import backend_names
 from tinyunet_deploy.cli import run
 from tinyunet_deploy.contract import Batch, Image
 from tinyunet_deploy.errors import DataError
@@ -43,7 +44,7 @@ from tinyunet_deploy.inspection.run_report import ReportLine
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="An artifact; may be given again. The package's model if not given.",
 )
-@click.option("--backend", type=click.Choice(list(BACKENDS)))
+@click.option("--backend", type=click.Choice(backend_names()))
 @click.option("--device", help="cpu or cuda:0; the first GPU for what needs one if not given.")
 @click.option("--images", "count", default=200, show_default=True, type=click.IntRange(min=1))
 @rounds_option

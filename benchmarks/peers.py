@@ -23,7 +23,8 @@ import numpy as np
 from benchmarks.options import HELP
 from benchmarks.peer_programs import PROGRAMS, why_no_program
 from tinyunet_deploy.artifacts.sidecar import Kind
-from tinyunet_deploy.backends.registry import BACKENDS, open_backend, why_not
+from tinyunet_deploy.backends.registry import open_backend
+from tinyunet_deploy.backends.table import BACKENDS, why_not
 from tinyunet_deploy.cli import run
 from tinyunet_deploy.contract import INPUT_NAME, OUTPUT_NAME, Batch
 from tinyunet_deploy.files import write_atomic
@@ -42,16 +43,21 @@ class Runner(NamedTuple):
     runs: tuple[Kind, ...]
     packages: tuple[str, ...]
     """Distributions whose versions decide what is measured."""
+    needs: str | None = None
+    """Backend of ours whose runtime it uses; None for a program."""
 
 
 PEERS: Final = {
-    "pytorch-eager": Runner("plain PyTorch, float32", ("checkpoint",), ("torch",)),
-    "pytorch-channels-last": Runner("PyTorch, channels last", ("checkpoint",), ("torch",)),
-    "pytorch-compile": Runner("PyTorch, torch.compile, channels last", ("checkpoint",), ("torch",)),
+    "pytorch-eager": Runner("plain PyTorch, float32", ("checkpoint",), ("torch",), "torch"),
+    "pytorch-channels-last": Runner("PyTorch, channels last", ("checkpoint",), ("torch",), "torch"),
+    "pytorch-compile": Runner(
+        "PyTorch, torch.compile, channels last", ("checkpoint",), ("torch",), "torch"
+    ),
     "onnxruntime-by-hand": Runner(
         "ONNX Runtime, an InferenceSession with its defaults",
         ("onnx",),
         ("onnxruntime", "onnxruntime-gpu"),
+        "onnxruntime",
     ),
     "benchmark_app": Runner(
         "OpenVINO's benchmark_app, latency hint, in the file's precision", ("onnx",), ("openvino",)
@@ -64,21 +70,16 @@ PEERS: Final = {
     "trtexec": Runner("NVIDIA's trtexec on the plan", ("plan",), ("tensorrt",)),
 }
 RUNNERS: Final = {
-    name: Runner(f"tinyunet_deploy, {name}", entry.runs, entry.packages)
-    for name, entry in BACKENDS.items()
+    name: Runner(f"tinyunet_deploy, {name}", row.kinds, row.distributions, name)
+    for name, row in BACKENDS.items()
 } | PEERS
 """Name -> runner: our backends, then the peers."""
 
 
 def why_not_here(runner: str) -> str | None:
     """Return why a runner cannot run on this machine; None if it can."""
-    if runner in BACKENDS:
-        return why_not(runner)
-    if runner.startswith("pytorch"):
-        return why_not("torch")
-    if runner == "onnxruntime-by-hand":
-        return why_not("onnxruntime")
-    return why_no_program(runner)
+    needs = RUNNERS[runner].needs
+    return why_no_program(runner) if needs is None else why_not(needs)
 
 
 def installed_versions(runner: str) -> dict[str, str]:

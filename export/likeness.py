@@ -13,7 +13,8 @@ import numpy as np
 from tinyunet_deploy.artifacts.sidecar import Artifact
 from tinyunet_deploy.backends.base import Backend
 from tinyunet_deploy.backends.onnxruntime import ONNXRuntimeBackend
-from tinyunet_deploy.backends.registry import load, why_not
+from tinyunet_deploy.backends.registry import load
+from tinyunet_deploy.backends.table import rows_for, why_not
 from tinyunet_deploy.contract import Batch, Contract, Image, Mask
 from tinyunet_deploy.data import synthetic
 from tinyunet_deploy.data.decoding import IMAGE_SUFFIXES, read_image
@@ -134,13 +135,9 @@ def worst(rows: Sequence[Likeness]) -> Likeness:
 
 
 def runtimes() -> list[type[Backend]]:
-    """What runs an ONNX file on the CPU here: OpenVINO, which computes in int8, is the fastest."""
-    found: list[type[Backend]] = [ONNXRuntimeBackend]
-    if why_not("openvino") is None:
-        from tinyunet_deploy.backends.openvino import OpenVINOBackend
-
-        found.insert(0, OpenVINOBackend)
-    return found
+    """Return the installed backends that run an ONNX file on the CPU, the fastest first."""
+    rows = rows_for("onnx", "cpu", unasked_only=True)
+    return [row.load_class() for row in rows if why_not(row) is None]
 
 
 def scores(backend: Backend, images: Sequence[Image], size: int = 1) -> Batch:

@@ -28,7 +28,8 @@ CALLS = re.compile(
 )
 ALLOWED = {
     ("tinyunet_deploy/cli/__init__.py", "importlib.import_module"): "a literal table of verbs",
-    ("tinyunet_deploy/backends/registry.py", "importlib.import_module"): "a literal table",
+    ("tinyunet_deploy/backends/table.py", "importlib.import_module"): "classes of its rows",
+    ("tinyunet_deploy/backends/__init__.py", "importlib.import_module"): "a literal table of names",
     (
         "tinyunet_deploy/backends/nvidia_probe.py",
         "importlib.import_module",
@@ -44,7 +45,6 @@ ALLOWED = {
     ("training/__main__.py", "os.execv"): "starts itself again with malloc's tunables",
     ("training/state.py", "socket"): "a socket pair wakes the thread that saves on a signal",
     ("tinyunet_deploy/__init__.py", "importlib.import_module"): "a literal table of names",
-    ("tinyunet_deploy/speed/benchmark.py", "importlib.import_module"): "the table of backends",
     (
         "tinyunet_deploy/inspection/ray_cluster.py",
         "importlib.import_module",

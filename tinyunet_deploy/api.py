@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from tinyunet_deploy.backends.base import Backend
 from tinyunet_deploy.backends.registry import open_backend
+from tinyunet_deploy.backends.table import BackendRow
 from tinyunet_deploy.contract import defect_mask
 from tinyunet_deploy.inspection.defects import Defect, find_defects
 
@@ -22,7 +23,7 @@ __all__ = ["Model", "load"]
 def load(
     model: str | os.PathLike[str] | None = None,
     *,
-    backend: str | None = None,
+    backend: str | BackendRow | type[Backend] | None = None,
     device: str | None = None,
     batch_size: int = 4,
 ) -> Model:
@@ -31,7 +32,8 @@ def load(
     Args:
         model: a ``.onnx``, ``.plan`` or ``.safetensors`` file; None is the model in the package.
         backend: ``openvino``, ``onnxruntime``, ``torch``, ``tensorrt`` or
-            ``onnxruntime-tensorrt``; None takes the first that is installed and fits the file.
+            ``onnxruntime-tensorrt``, or a :class:`~tinyunet_deploy.backends.base.Backend` class or
+            row of your own; None takes the first that is installed and fits the file.
         device: ``cpu`` or ``cuda:N``; None is the first GPU for a TensorRT plan, else the CPU.
         batch_size: images that are run at once; cut to what the model takes.
 
@@ -64,9 +66,8 @@ class Model:
 
     def __init__(self, backend: Backend, batch_size: int = 4) -> None:
         self.backend = backend
-        self.batch_size = min(batch_size, backend.max_batch or batch_size)
-        self.threshold = backend.artifact.sidecar.threshold
-        self.min_area = backend.artifact.sidecar.min_area
+        self.batch_size = backend.batch_size(batch_size)
+        self.threshold, self.min_area = backend.artifact.sidecar.decision()
 
     @property
     def size(self) -> tuple[int, int]:

@@ -17,6 +17,8 @@ import matplotlib.ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from tinyunet_deploy.backends.table import BACKENDS
+
 if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType
 
@@ -31,15 +33,9 @@ _VARIABLES: Final = (
 )  # fmt: skip
 COLORS: Final = {name: f"#0{index:02x}f0a" for index, name in enumerate(_VARIABLES, start=1)}
 """CSS variable -> the colour that stands for it while matplotlib draws."""
-MARKERS: Final = {
-    "openvino": "o",
-    "onnxruntime": "s",
-    "torch": "^",
-    "tensorrt": "D",
-    "onnxruntime-tensorrt": "P",
-}
+MARKERS: Final = {name: row.marker for name, row in BACKENDS.items()}
 """Backend -> marker; a peer has a thin diamond."""
-_DASHES: Final = {"openvino": "-", "onnxruntime": "--", "torch": ":", "tensorrt": "-"}
+_DASHES: Final = {name: row.dashes for name, row in BACKENDS.items()}
 GATE_DASHES: Final = (0, (4, 2))
 """Dashes of the line of a limit: offset, (on, off), in line widths."""
 WIDTH: Final = 5.0

@@ -16,7 +16,8 @@ import pytest
 from tinyunet_deploy.artifacts.sidecar import Artifact, read_artifact
 from tinyunet_deploy.backends import registry
 from tinyunet_deploy.backends.base import Backend
-from tinyunet_deploy.backends.registry import BACKENDS, open_backend, why_not
+from tinyunet_deploy.backends.registry import open_backend
+from tinyunet_deploy.backends.table import why_not
 from tinyunet_deploy.contract import Batch, Contract
 from tinyunet_deploy.errors import ArtifactError, RefusedError, RuntimeUnavailable
 from tinyunet_deploy.testing.fake_backend import FakeBackend
@@ -288,7 +289,7 @@ def test_a_runtime_that_cannot_be_imported_is_named(
 def test_an_unknown_device(tiny_checkpoint: Path, tiny_onnx: Path, device: str) -> None:
     for name in CPU_BACKENDS:
         model = tiny_checkpoint if name == "torch" else tiny_onnx
-        with pytest.raises(RuntimeUnavailable, match=r"is no device \(cpu or cuda:0\)"):
+        with pytest.raises(RuntimeUnavailable, match=r"is not a device \(cpu or cuda:0\)"):
             open_backend(model, name, device)
 
 
@@ -360,9 +361,7 @@ def test_a_changed_model_is_refused_before_it_is_loaded(
 
 
 def load(name: str, artifact: Artifact) -> Backend:
-    module, _, attribute = BACKENDS[name].where.partition(":")
-    backend: Backend = getattr(importlib.import_module(module), attribute)(artifact)
-    return backend
+    return registry.load(artifact, name, "cpu")
 
 
 @pytest.mark.parametrize("name", ONNX_BACKENDS)

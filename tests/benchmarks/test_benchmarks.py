@@ -23,7 +23,7 @@ from benchmarks.peer_programs import read_benchmark_app, read_trtexec
 from benchmarks.peers import RUNNERS, time_cell, why_not_here
 from benchmarks.ratio import STATISTICS, Ratio, ratio_in_run
 from benchmarks.run_comparison import compare_runs
-from tinyunet_deploy.backends.registry import BACKENDS
+from tinyunet_deploy.backends.table import BACKENDS
 from tinyunet_deploy.cli import run
 from tinyunet_deploy.data import synthetic
 from tinyunet_deploy.errors import DataError, RuntimeUnavailable

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from tinyunet_deploy import __version__
-from tinyunet_deploy.backends.registry import BACKENDS
-from tinyunet_deploy.cli import VERBS, infer_main, main, options, run, tinyunet
+from tinyunet_deploy.backends.table import BACKENDS
+from tinyunet_deploy.cli import VERBS, infer_main, main, run, tinyunet
+from tinyunet_deploy.cli.infer import infer
 from tinyunet_deploy.errors import (
     ArtifactError,
     DataError,
@@ -203,7 +205,9 @@ def test_help_answers_at_once_and_loads_no_runtime(words: list[str]) -> None:
 
 
 def test_the_names_of_backends_on_the_command_line_are_those_there_are() -> None:
-    assert list(options.BACKENDS) == list(BACKENDS)
+    help_text = " ".join(CliRunner().invoke(infer, ["--help"]).output.split())
+    assert f"--backend [{'|'.join(BACKENDS)}]" in help_text
+    assert CliRunner().invoke(infer, ["x", "-o", "y", "--backend", "none"]).exit_code == 2
 
 
 def test_a_reader_that_goes_away_is_no_bug(tiny_onnx: Path, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from tinyunet_deploy.backends.registry import BACKENDS
+from tinyunet_deploy.backends.table import BACKENDS
 from tinyunet_deploy.cli import run, tinyunet
 
 
@@ -18,8 +18,8 @@ def test_the_table_keeps_the_brackets_of_an_extra(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(
-        "tinyunet_deploy.backends.registry.why_not",
-        lambda name: f"{name} is not installed: pip install 'tinyunet-deploy[cpu]'",
+        "tinyunet_deploy.backends.table.why_not",
+        lambda row: f"{row.name} is not installed: pip install 'tinyunet-deploy[cpu]'",
     )
     assert run(tinyunet, ["doctor"]) == 5
     assert "[cpu]" in capsys.readouterr().out

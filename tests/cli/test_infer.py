@@ -245,7 +245,7 @@ def test_an_unusable_model_or_device_writes_nothing(
         (["--model", tmp_path / "no.onnx"], 4, f"error: {tmp_path}/no.onnx: is not there ("),
         (["--model", tmp_path / "no.pt"], 4, f"error: {tmp_path}/no.pt: is no model by its suffix"),
         (["--backend", "torch"], 4, f"error: {tiny_onnx}: is of the kind onnx, which torch does"),
-        (["--device", "gpu"], 5, "error: gpu: is no device (cpu or cuda:0)"),
+        (["--device", "gpu"], 5, "error: gpu: is not a device (cpu or cuda:0)"),
     ]:
         outcome = tinyunet_infer(station, "-o", tmp_path / "out", *arguments)
         assert outcome.code == code, outcome
@@ -337,7 +337,7 @@ def test_a_traceback_only_with_debug(
     outcome = tinyunet_infer(*arguments, "--debug")
     assert outcome.code == 5
     assert outcome.err.startswith("Traceback")
-    assert outcome.err.endswith("error: gpu: is no device (cpu or cuda:0)\n")
+    assert outcome.err.endswith("error: gpu: is not a device (cpu or cuda:0)\n")
 
 
 def test_without_a_backend_the_first_that_fits_is_taken(

@@ -35,6 +35,15 @@ DEFAULT_CHECKPOINT: Final = MODELS / "tinyunet.safetensors"
 DEFAULT_ONNX: Final = MODELS / "tinyunet.onnx"
 
 
+class Decision(NamedTuple):
+    """The rule that makes masks and verdicts of scores."""
+
+    threshold: float
+    """Probability over which a pixel is a defect, 0..1."""
+    min_area: int
+    """Pixels that a defect must have to make a part NG."""
+
+
 @dataclass(frozen=True)
 class Sidecar:
     """What is known of one artifact. Stored as ``NAME.json``."""
@@ -57,6 +66,20 @@ class Sidecar:
     verified_batch: int | None = None
     """Largest batch that was seen to score its images as one by one; a larger one is refused.
     None: not tried, not limited."""
+
+    @property
+    def max_batch(self) -> int | None:
+        """Images of the largest batch: what the file takes and what was verified, whichever is
+        smaller; None where only memory limits it."""
+        limits = (self.contract.max_batch, self.verified_batch)
+        return min((limit for limit in limits if limit is not None), default=None)
+
+    def decision(self, threshold: float | None = None, min_area: int | None = None) -> Decision:
+        """Return the rule that decides on defects: the user's values, else the artifact's own."""
+        return Decision(
+            self.threshold if threshold is None else threshold,
+            self.min_area if min_area is None else min_area,
+        )
 
     @property
     def inherited(self) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import abc
 import contextlib
 import importlib.metadata
-import re
 from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import ClassVar, NamedTuple, Self
@@ -13,10 +12,10 @@ from typing import ClassVar, NamedTuple, Self
 import numpy as np
 
 from tinyunet_deploy.artifacts.sidecar import Artifact
+from tinyunet_deploy.backends.table import device_type
 from tinyunet_deploy.contract import Batch, Contract
 from tinyunet_deploy.errors import (
     ArtifactError,
-    RuntimeUnavailable,
     TinyUNetError,
     lacks_memory,
     unavailable,
@@ -59,8 +58,7 @@ class Backend(abc.ABC):
     """What the runtime raises when memory or the device fails it."""
 
     def __init__(self, artifact: Artifact, device: str = "cpu") -> None:
-        if not re.fullmatch("cpu|cuda:[0-9]+", device):
-            raise RuntimeUnavailable(device, "is no device", "cpu or cuda:0")
+        device_type(device)
         self.artifact = artifact
         self.device = device
 
@@ -72,8 +70,11 @@ class Backend(abc.ABC):
     @property
     def max_batch(self) -> int | None:
         """Images of the largest batch, None where only memory limits it."""
-        limits = (self.contract.max_batch, self.artifact.sidecar.verified_batch)
-        return min((limit for limit in limits if limit is not None), default=None)
+        return self.artifact.sidecar.max_batch
+
+    def batch_size(self, wanted: int) -> int:
+        """Return the number of images per call: as many as wanted, or as many as it takes."""
+        return min(wanted, self.max_batch or wanted)
 
     @property
     def min_batch(self) -> int:

@@ -1,13 +1,9 @@
-"""Which backends there are, which one takes an artifact, and opening it there."""
+"""Opening an artifact on a backend of the table, or on one of the caller's own."""
 
 from __future__ import annotations
 
-import importlib
-import importlib.metadata
-import importlib.util
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, NamedTuple
 
 from tinyunet_deploy.artifacts.onnx_guard import check_onnx_file
 from tinyunet_deploy.artifacts.sidecar import (
@@ -20,90 +16,26 @@ from tinyunet_deploy.artifacts.sidecar import (
     sidecar_path,
     trusted,
 )
-from tinyunet_deploy.backends import nvidia_probe
 from tinyunet_deploy.backends.base import Backend
+from tinyunet_deploy.backends.table import (
+    BACKENDS,
+    BackendChoice,
+    BackendRow,
+    default_device,
+    device_type,
+    find_row,
+    rows_for,
+    why_not,
+)
 from tinyunet_deploy.contract import Contract
-from tinyunet_deploy.errors import RefusedError, RuntimeUnavailable
+from tinyunet_deploy.errors import RefusedError, RuntimeUnavailable, TinyUNetError
 
-__all__ = ["BACKENDS", "GPU_ONLY", "load", "open_backend", "why_not"]
-
-
-class _Entry(NamedTuple):
-    where: str
-    runs: tuple[Kind, ...]
-    packages: tuple[str, ...]
-    """Distributions, any one of which brings the runtime."""
-    module: str
-    extra: str
-
-
-BACKENDS: Final = {
-    "openvino": _Entry(
-        "tinyunet_deploy.backends.openvino:OpenVINOBackend",
-        ("onnx",),
-        ("openvino",),
-        "openvino",
-        "cpu",
-    ),
-    "onnxruntime": _Entry(
-        "tinyunet_deploy.backends.onnxruntime:ONNXRuntimeBackend",
-        ("onnx",),
-        ("onnxruntime", "onnxruntime-gpu"),
-        "onnxruntime",
-        "cpu",
-    ),
-    "torch": _Entry(
-        "tinyunet_deploy.backends.torch:TorchBackend",
-        ("checkpoint",),
-        ("torch",),
-        "torch",
-        "train",
-    ),
-    "tensorrt": _Entry(
-        "tinyunet_deploy.backends.tensorrt:TensorRTBackend",
-        ("plan",),
-        ("tensorrt", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12"),
-        "tensorrt",
-        "gpu",
-    ),
-    "onnxruntime-tensorrt": _Entry(
-        "tinyunet_deploy.backends.onnxruntime:ONNXRuntimeTensorRTBackend",
-        ("onnx",),
-        ("onnxruntime-gpu",),
-        "onnxruntime",
-        "gpu",
-    ),
-}
-"""Name -> backend, the preferred one for a kind of artifact first."""
-GPU_ONLY: Final = frozenset({"tensorrt", "onnxruntime-tensorrt"})
-"""Names of the backends that need a GPU."""
-
-
-def why_not(name: str) -> str | None:
-    """Why a backend cannot run on this machine, and what to do; None if it can.
-
-    Nothing is imported.
-    """
-    if name == "tensorrt":
-        return nvidia_probe.why_no_tensorrt()
-    if name == "onnxruntime-tensorrt":
-        return nvidia_probe.why_no_onnxruntime_tensorrt()
-    entry = BACKENDS[name]
-    if importlib.util.find_spec(entry.module) is None:
-        return f"{entry.module} is not installed: pip install 'tinyunet-deploy[{entry.extra}]'"
-    if name == "onnxruntime" and len(_installed(entry.packages)) == 2:
-        return (
-            "onnxruntime and onnxruntime-gpu overwrite each other: "
-            "pip uninstall both, then install one"
-        )
-    if name == "torch" and importlib.util.find_spec("safetensors") is None:
-        return "safetensors is not installed: pip install 'tinyunet-deploy[train]'"
-    return None
+__all__ = ["BACKENDS", "default_model", "load", "open_backend", "why_not"]
 
 
 def open_backend(
     model: Path | None = None,
-    backend: str | None = None,
+    backend: BackendChoice | None = None,
     device: str | None = None,
     *,
     trust_engine: bool = False,
@@ -114,8 +46,8 @@ def open_backend(
 
     Args:
         model: the artifact; None takes the model that comes with the package.
-        backend: a key of :data:`BACKENDS`; None takes the first that runs this kind of artifact,
-            this device and is installed.
+        backend: the name of a backend, or a row or class of the caller's own; None takes the first
+            that runs this kind of artifact on this device and is installed.
         device: ``cpu`` or ``cuda:N``; None is the first GPU for what needs one, else the CPU.
         trust_engine: load a file that has no sidecar. A TensorRT plan is a program: only the user
             can know that it is not hostile. An ONNX file is first tried in a process of its own.
@@ -127,10 +59,10 @@ def open_backend(
         ArtifactError: the artifact is missing, changed or cannot be loaded.
         RefusedError: the backend does not run this kind of artifact, or the artifact does not take
             images of this size.
-        RuntimeUnavailable: no runtime for it is installed, or the device is not here.
+        RuntimeUnavailable: its runtime is not installed, or the device is not available.
     """
-    if model is None:
-        model = DEFAULT_CHECKPOINT if backend == "torch" else DEFAULT_ONNX
+    row = None if backend is None else find_row(backend)
+    model = model or default_model(row)
     kind = kind_of(model)
     foreign = trust_engine and kind in ("plan", "onnx") and not sidecar_path(model).exists()
     artifact = trusted(model) if foreign else read_artifact(model)
@@ -138,27 +70,24 @@ def open_backend(
         contract = check_onnx_file(artifact.data, model)
         if foreign:
             artifact = replace(artifact, sidecar=replace(artifact.sidecar, contract=contract))
-    if device is None:
-        device = "cuda:0" if kind == "plan" or backend in GPU_ONLY else "cpu"
-    if backend is None:
-        backend = _choose(kind, device, model)
-    entry = BACKENDS[backend]
-    if kind not in entry.runs:
-        fitting = ", ".join(name for name, other in BACKENDS.items() if kind in other.runs)
-        raise RefusedError(model, f"is of the kind {kind}, which {backend} does not run", fitting)
-    reason = why_not(backend)
+    device = default_device(kind, row) if device is None else device
+    row = row or _choose(kind, device, model)
+    if kind not in row.kinds:
+        fitting = ", ".join(other.name for other in rows_for(kind))
+        raise RefusedError(model, f"is of the kind {kind}, which {row.name} does not run", fitting)
+    reason = why_not(row)
     if reason:
-        raise RuntimeUnavailable(backend, reason)
+        raise RuntimeUnavailable(row.name, reason)
     if foreign and kind == "onnx":
         from tinyunet_deploy.backends.sandbox import try_model
 
-        try_model(artifact, "openvino" if backend == "openvino" else "onnxruntime")
-    return load(artifact, backend, device, size=size, any_batch=any_batch)
+        try_model(artifact, row.sandbox)
+    return load(artifact, row, device, size=size, any_batch=any_batch)
 
 
 def load(
     artifact: Artifact,
-    backend: str,
+    backend: BackendChoice,
     device: str,
     *,
     size: tuple[int, int] | None = None,
@@ -175,20 +104,33 @@ def load(
         RefusedError: the artifact does not take images of this size.
         RuntimeUnavailable: the runtime or the device is not available.
     """
+    row = find_row(backend)
     sidecar = artifact.sidecar
     if size is not None:
         sidecar = replace(sidecar, contract=_resized(artifact, size))
     if any_batch:
         sidecar = replace(sidecar, verified_batch=None)
-    artifact = replace(artifact, sidecar=sidecar)
-    module, _, name = BACKENDS[backend].where.partition(":")
-    try:
-        backend_class: type[Backend] = getattr(importlib.import_module(module), name)
-    except (ImportError, OSError) as error:
+    if device_type(device) not in row.devices:
         raise RuntimeUnavailable(
-            backend, f"is installed but cannot be imported: {error}"
-        ) from error
-    return backend_class(artifact, device)
+            device,
+            f"{row.name} does not run there",
+            f"use --device {' or '.join('cpu' if d == 'cpu' else 'cuda:0' for d in row.devices)}",
+        )
+    backend_class = row.load_class()
+    try:
+        return backend_class(replace(artifact, sidecar=sidecar), device)
+    except TinyUNetError:
+        raise
+    except Exception as error:
+        if BACKENDS.get(row.name) is row:
+            raise
+        raise RuntimeUnavailable(row.name, f"cannot load {artifact.path}: {error!r}") from error
+
+
+def default_model(backend: BackendRow | None = None) -> Path:
+    """Model of the package that a backend runs: its ONNX file unless it takes checkpoints only."""
+    checkpoint_only = backend is not None and backend.kinds == ("checkpoint",)
+    return DEFAULT_CHECKPOINT if checkpoint_only else DEFAULT_ONNX
 
 
 def _resized(artifact: Artifact, size: tuple[int, int]) -> Contract:
@@ -208,24 +150,16 @@ def _resized(artifact: Artifact, size: tuple[int, int]) -> Contract:
         )
 
 
-def _choose(kind: Kind, device: str, model: Path) -> str:
+def _choose(kind: Kind, device: str, model: Path) -> BackendRow:
+    """Choose the preferred backend that is installed; the preferred one where none takes the
+    device, whose refusal names the right one."""
+    rows = rows_for(kind, device, unasked_only=True)
+    if not rows:
+        return rows_for(kind, unasked_only=True)[0]
     reasons = []
-    for name, entry in BACKENDS.items():
-        if kind not in entry.runs or (name == "openvino" and device != "cpu"):
-            continue
-        reason = why_not(name)
+    for row in rows:
+        reason = why_not(row)
         if reason is None:
-            return name
+            return row
         reasons.append(reason)
     raise RuntimeUnavailable(model, f"no backend here runs the kind {kind}", "; ".join(reasons))
-
-
-def _installed(packages: tuple[str, ...]) -> list[str]:
-    found = []
-    for package in packages:
-        try:
-            importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-        found.append(package)
-    return found

@@ -85,13 +85,6 @@ def write_repository(
     return folder
 
 
-def max_batch(artifact: Artifact) -> int:
-    """The largest batch that Triton may make: what was verified, or what the artifact takes."""
-    sidecar = artifact.sidecar
-    limits = [sidecar.verified_batch, sidecar.contract.max_batch]
-    return min((limit for limit in limits if limit is not None), default=UNVERIFIED_BATCH)
-
-
 def config_text(
     artifact: Artifact, name: str, warmups: list[str], gpu: int | None, instances: int
 ) -> str:
@@ -103,7 +96,7 @@ def config_text(
     """
     sidecar = artifact.sidecar
     dims = f"[1, {sidecar.contract.height}, {sidecar.contract.width}]"
-    most = max_batch(artifact)
+    most = sidecar.max_batch or UNVERIFIED_BATCH
     where = "kind: KIND_CPU" if gpu is None else f"kind: KIND_GPU, gpus: [{gpu}]"
     warmup = "".join(
         f"""

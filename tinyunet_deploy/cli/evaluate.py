@@ -95,13 +95,13 @@ def evaluate(
         open_backend(model, backend, device, trust_engine=trust_engine) as loaded,
         Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar,
     ):
-        sidecar = loaded.artifact.sidecar
+        decision = loaded.artifact.sidecar.decision(threshold, min_area)
         task = bar.add_task("evaluating", total=len(dataset.items))
         result = evaluation.evaluate(
             dataset,
             loaded,
-            threshold=sidecar.threshold if threshold is None else threshold,
-            min_area=sidecar.min_area if min_area is None else min_area,
+            threshold=decision.threshold,
+            min_area=decision.min_area,
             batch_size=batch_size,
             workers=workers or processor_count(),
             tile=tile,

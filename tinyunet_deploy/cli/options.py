@@ -8,9 +8,34 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
-BACKENDS = ("openvino", "onnxruntime", "torch", "tensorrt", "onnxruntime-tensorrt")
-"""The names in ``tinyunet_deploy.backends.registry.BACKENDS``, which is slow to import."""
+
+class BackendName(click.ParamType):  # type: ignore[type-arg]  # not subscriptable before click 8.4
+    """Name of a backend of the table, those of other packages included.
+
+    They are looked up when they are needed: finding those of other packages reads the list of all
+    that is installed.
+    """
+
+    name = "backend"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str | None:
+        return self._choice().get_metavar(param, ctx)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return str(self._choice().convert(value, param, ctx))
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        return self._choice().shell_complete(ctx, param, incomplete)
+
+    @staticmethod
+    def _choice() -> click.Choice[str]:
+        from tinyunet_deploy.backends.table import backend_names
+
+        return click.Choice(backend_names())
 
 
 class NumberList(click.ParamType):  # type: ignore[type-arg]  # not subscriptable before click 8.4
@@ -110,7 +135,7 @@ artifact_options = _together(
     ),
     click.option(
         "--backend",
-        type=click.Choice(BACKENDS),
+        type=BackendName(),
         help="What runs it; the first that is installed and fits if not given.",
     ),
     click.option(
@@ -159,7 +184,7 @@ comparison_options = _together(
         "--backend",
         "backends",
         multiple=True,
-        type=click.Choice(BACKENDS),
+        type=BackendName(),
         help="Only on this one; may be given again.",
     ),
     click.option(

@@ -77,7 +77,8 @@ def verify(
 
 def _examine(model: Path, folders: Sequence[Path], device: str) -> Iterator[_Finding]:
     from tinyunet_deploy.artifacts.sidecar import kind_of, lineage, read_artifact
-    from tinyunet_deploy.backends.registry import BACKENDS, open_backend
+    from tinyunet_deploy.backends.registry import open_backend
+    from tinyunet_deploy.backends.table import rows_for
     from tinyunet_deploy.errors import RefusedError, TinyUNetError
     from tinyunet_deploy.quality.self_test import self_test
 
@@ -103,19 +104,17 @@ def _examine(model: Path, folders: Sequence[Path], device: str) -> Iterator[_Fin
         detail = f"{model}: has no golden images"
         yield _Finding(model.name, "self-test", "missing", detail)
         return
-    for name, entry in BACKENDS.items():
-        if kind_of(model) not in entry.runs:
-            continue
+    for row in rows_for(kind_of(model)):
         try:
-            with open_backend(model, name, device) as backend:
+            with open_backend(model, row, device) as backend:
                 found = self_test(backend)
         except RefusedError as error:
-            yield _Finding(model.name, name, "refused", str(error))
+            yield _Finding(model.name, row.name, "refused", str(error))
         except TinyUNetError as error:
-            yield _Finding(model.name, name, "skipped", str(error))
+            yield _Finding(model.name, row.name, "skipped", str(error))
         else:
             detail = (
                 f"at most {found.largest_steps} steps from the golden scores, "
                 f"{found.mean_steps:.2g} on average, in {found.seconds:.2f} s"
             )
-            yield _Finding(model.name, name, "ok", detail)
+            yield _Finding(model.name, row.name, "ok", detail)

@@ -70,12 +70,10 @@ class Inspection:
         Args:
             threshold, min_area: None takes the value in the sidecar of the backend's artifact.
         """
-        sidecar = backend.artifact.sidecar
         return cls(
             root,
             output,
-            sidecar.threshold if threshold is None else threshold,
-            sidecar.min_area if min_area is None else min_area,
+            *backend.artifact.sidecar.decision(threshold, min_area),
             tile,
             outputs or Outputs(),
         )

@@ -17,9 +17,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from tinyunet_deploy.artifacts.sidecar import Kind, kind_of
+from tinyunet_deploy.artifacts.sidecar import kind_of
 from tinyunet_deploy.backends.base import Backend
-from tinyunet_deploy.backends.registry import GPU_ONLY, open_backend
+from tinyunet_deploy.backends.registry import default_model, open_backend
+from tinyunet_deploy.backends.table import default_device, device_type, find_row
 from tinyunet_deploy.errors import RuntimeUnavailable, TinyUNetError
 from tinyunet_deploy.files import sweep_tree
 from tinyunet_deploy.inspection.infer import inspect_images
@@ -57,9 +58,9 @@ class Loader:
     @property
     def on_gpu(self) -> bool:
         """Whether the model runs on a GPU; Ray shows each actor its own as ``cuda:0``."""
-        kind: Kind | None = kind_of(self.model) if self.model else None
-        default = "cuda:0" if kind == "plan" or self.backend in GPU_ONLY else "cpu"
-        return (self.device or default) != "cpu"
+        row = None if self.backend is None else find_row(self.backend)
+        device = self.device or default_device(kind_of(self.model or default_model(row)), row)
+        return device_type(device) == "cuda"
 
 
 def infer_on_ray(

@@ -66,7 +66,7 @@ def score_images(
     Raises:
         RuntimeUnavailable: the device failed, or its memory cannot hold a single image.
     """
-    batch_size = min(batch_size, backend.max_batch or batch_size)
+    batch_size = backend.batch_size(batch_size)
     decoders = executor(workers, "decode")
     runner = executor(min(workers, 1), "run")
     contract = backend.contract

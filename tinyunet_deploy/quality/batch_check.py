@@ -44,9 +44,8 @@ def check_batches(backend: Backend, images: Sequence[Image], batch_size: int) ->
             batch of a plan's profile are run as well.
     """
     profile: dict[str, int] = backend.artifact.sidecar.origin.get("profile", {})
-    most = backend.max_batch or batch_size
-    least = backend.min_batch
-    sizes = sorted({max(least, min(size, most)) for size in (batch_size, *profile.values())})
+    wanted = (batch_size, *profile.values())
+    sizes = sorted({max(backend.min_batch, backend.batch_size(size)) for size in wanted})
     rows = np.stack([images[row % len(images)] for row in range(sizes[-1])])[:, None]
     distinct = min(len(images), len(rows))
     alone = backend.score_alone(rows[:distinct])[np.arange(len(rows)) % distinct]

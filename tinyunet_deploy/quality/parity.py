@@ -16,7 +16,8 @@ from tinyunet_deploy.artifacts.sidecar import (
     write_sidecar,
 )
 from tinyunet_deploy.backends.base import Backend
-from tinyunet_deploy.backends.registry import BACKENDS, open_backend
+from tinyunet_deploy.backends.registry import open_backend
+from tinyunet_deploy.backends.table import BackendChoice, BackendRow, find_row, rows_for
 from tinyunet_deploy.contract import Image
 from tinyunet_deploy.data.decoding import read_image
 from tinyunet_deploy.errors import (
@@ -119,7 +120,7 @@ def run_parity(
     limits: Limits,
     reference: Path | None = None,
     classes: Sequence[int] | None = None,
-    backends: Sequence[str] | None = None,
+    backends: Sequence[BackendChoice] | None = None,
     devices: Sequence[str] = ("cpu",),
     threshold: float | None = None,
     min_area: int | None = None,
@@ -138,7 +139,7 @@ def run_parity(
         scores: empty; takes the reference's scores.
         reference: a checkpoint, or another artifact to compare with; None takes the checkpoint that
             the first model was made from.
-        backends: keys of ``BACKENDS``; all if None.
+        backends: names of backends, or rows or classes of the caller's own; all if None.
         threshold, min_area: when a pixel is a defect and a part NG; the reference's own if None.
         batch_size: images per call, and the batch that is verified; cut to what a backend takes.
         workers: threads that decode images.
@@ -159,14 +160,15 @@ def run_parity(
     images = find_images(folder, classes)
     with open_backend(reference, size=sizes.pop()) as opened:
         own = opened.artifact.sidecar
+        decision = own.decision(threshold, min_area)
         parity = Parity(
             folder=folder,
             reference=reference,
             reference_sidecar=own,
             reference_backend=opened.name,
             reference_versions=opened.versions,
-            threshold=own.threshold if threshold is None else threshold,
-            min_area=own.min_area if min_area is None else min_area,
+            threshold=decision.threshold,
+            min_area=decision.min_area,
             images=[],
             skipped_images=[],
             scores=scores,
@@ -183,12 +185,12 @@ def run_parity(
         if not parity.images:
             raise DataError(folder, "has no usable image", str(parity.skipped_images[0]))
         for model, sidecar in sidecars.items():
-            for name, device in backends_and_devices(model, backends, devices):
+            for row, device in backends_and_devices(model, backends, devices):
                 comparison = ScoreComparison(parity.threshold, parity.min_area)
-                artifact = ArtifactParity(model, sidecar, name, device, comparison)
+                artifact = ArtifactParity(model, sidecar, row.name, device, comparison)
                 parity.artifacts.append(artifact)
                 try:
-                    with open_backend(model, name, device, any_batch=True) as backend:
+                    with open_backend(model, row, device, any_batch=True) as backend:
                         artifact.versions = backend.versions
                         _compare(parity, artifact, backend, batch_size, workers, report)
                         artifact.batch = check_batches(backend, _examples(parity), batch_size)
@@ -201,22 +203,24 @@ def run_parity(
                 except TinyUNetError as error:
                     artifact.skipped = str(error)
                     continue
-                artifact.checks = limits.check(artifact.figures, sidecar.precision, name)
+                artifact.checks = limits.check(artifact.figures, sidecar.precision, row.name)
     return parity
 
 
 def backends_and_devices(
-    model: Path, backends: Sequence[str] | None, devices: Sequence[str]
-) -> Iterator[tuple[str, str]]:
+    model: Path, backends: Sequence[BackendChoice] | None, devices: Sequence[str]
+) -> Iterator[tuple[BackendRow, str]]:
     """Yield the backends that run this kind of artifact, with each device, installed or not.
 
     Args:
-        backends: keys of ``BACKENDS`` to keep; all if None.
+        backends: those to choose from; None for all of the table.
     """
-    for name, entry in BACKENDS.items():
-        if kind_of(model) in entry.runs and (backends is None or name in backends):
+    kind = kind_of(model)
+    rows = rows_for(kind) if backends is None else list(map(find_row, backends))
+    for row in sorted(rows, key=lambda row: row.preference):
+        if kind in row.kinds:
             for device in devices:
-                yield name, device
+                yield row, device
 
 
 def require_green(parity: Parity) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, get_args
 
 from tinyunet_deploy.artifacts.sidecar import Precision
-from tinyunet_deploy.backends.registry import BACKENDS
+from tinyunet_deploy.backends.table import backend_names
 from tinyunet_deploy.errors import DataError
 from tinyunet_deploy.files import read_regular
 
@@ -48,7 +48,7 @@ class Limit:
     value: float
     reason: str
     backend: str | None = None
-    """A key of ``BACKENDS``; None for every backend without a limit of its own."""
+    """Name of a backend; None for every backend without a limit of its own."""
 
     def holds(self, value: float) -> bool:
         """Return whether a figure keeps the limit; NaN does not."""
@@ -138,7 +138,7 @@ def _limit(table: Any) -> Limit:
     choices = {
         "precision": list(get_args(Precision)),
         "figure": list(FIGURES),
-        "backend": [*BACKENDS, None],
+        "backend": [*backend_names(), None],
     }
     for key, values in choices.items():
         if table.get(key) not in values:

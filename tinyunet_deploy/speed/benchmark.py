@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import datetime
 import hashlib
-import importlib
 import itertools
 import math
 import statistics
@@ -22,12 +21,19 @@ import numpy as np
 
 from tinyunet_deploy.artifacts.sidecar import Artifact, Sidecar, kind_of, lineage, read_artifact
 from tinyunet_deploy.backends.base import Backend
-from tinyunet_deploy.backends.registry import BACKENDS, open_backend
+from tinyunet_deploy.backends.registry import open_backend
+from tinyunet_deploy.backends.table import BackendChoice, BackendRow
 from tinyunet_deploy.contract import Batch
 from tinyunet_deploy.data import synthetic
 from tinyunet_deploy.data.decoding import read_image
 from tinyunet_deploy.data.encoding import write_png
-from tinyunet_deploy.errors import ArtifactError, DataError, RefusedError, TinyUNetError
+from tinyunet_deploy.errors import (
+    ArtifactError,
+    DataError,
+    RefusedError,
+    RuntimeUnavailable,
+    TinyUNetError,
+)
 from tinyunet_deploy.host import describe_machine
 from tinyunet_deploy.inspection.defects import find_defects, verdict
 from tinyunet_deploy.inspection.infer import infer
@@ -143,7 +149,7 @@ def benchmark(
     limits: Limits,
     command: str,
     reference: Path | None = None,
-    backends: Sequence[str] | None = None,
+    backends: Sequence[BackendChoice] | None = None,
     devices: Sequence[str] = ("cpu",),
     batch_sizes: Sequence[int] = (1,),
     effort: Effort = Effort(),
@@ -163,7 +169,7 @@ def benchmark(
             data set the held-out images are taken.
         command: what the result says it was made by.
         reference: as for ``parity``.
-        backends: keys of ``BACKENDS``; all if None.
+        backends: names of backends, or rows or classes of the caller's own; all if None.
         images: at most so many, evenly spaced over those that are found.
         workers: decoding threads of the pipelined stage table, and as many that write.
         ceilings: device -> what it can do at most; :func:`measure_ceilings` if None.
@@ -215,16 +221,18 @@ def benchmark(
             subject, taken = _ask(judge, parts, scores, workers)
             about = _describe(judge)
         for model in artifacts:
-            for name, device in backends_and_devices(model, backends, devices):
+            for row, device in backends_and_devices(model, backends, devices):
                 refused = []
                 for batch_size in batch_sizes:
-                    what = f"{model.name} on {name}, batch {batch_size}"
+                    what = f"{model.name} on {row.name}, batch {batch_size}"
                     tell(what)
                     try:
-                        row = _Row(subject, model, name, device, batch_size, effort)
-                        measured, staged = row.measure(limits, works[model], limit, workers)
+                        cell = _Row(subject, model, row, device, batch_size, effort)
+                        measured, staged = cell.measure(limits, works[model], limit, workers)
                     except TinyUNetError as error:
-                        refused.append(Skipped(model.name, name, device, batch_size, str(error)))
+                        refused.append(
+                            Skipped(model.name, row.name, device, batch_size, str(error))
+                        )
                         continue
                     measurements.append(measured)
                     bound = measured.roofline
@@ -370,10 +378,15 @@ class _Row:
 
     subject: _Subject
     model: Path
-    name: str
+    backend: BackendRow
     device: str
     batch_size: int
     effort: Effort
+
+    @property
+    def name(self) -> str:
+        """Name of the backend."""
+        return self.backend.name
 
     def measure(
         self, limits: Limits, work: Work | None, ceilings: Sequence[Ceiling], workers: int
@@ -383,10 +396,10 @@ class _Row:
         Raises:
             TinyUNetError: it does not run here.
         """
-        with contextlib.suppress(ImportError, OSError):  # open_backend says what is wrong
-            importlib.import_module(BACKENDS[self.name].where.partition(":")[0])
+        with contextlib.suppress(RuntimeUnavailable):  # open_backend says what is wrong
+            self.backend.load_class()
         started = time.perf_counter()
-        with open_backend(self.model, self.name, self.device) as backend:
+        with open_backend(self.model, self.backend, self.device) as backend:
             load_ms = _ms_since(started)
             least, most = backend.min_batch, backend.max_batch or self.batch_size
             if not least <= self.batch_size <= most:

@@ -14,7 +14,8 @@ import numpy as np
 
 from tinyunet_deploy.artifacts.sidecar import Precision, Sidecar, digest, write_artifact
 from tinyunet_deploy.backends import nvidia_probe
-from tinyunet_deploy.backends.registry import open_backend, why_not
+from tinyunet_deploy.backends.registry import open_backend
+from tinyunet_deploy.backends.table import rows_for, why_not
 from tinyunet_deploy.contract import INPUT_NAME, OUTPUT_NAME, Contract
 from tinyunet_deploy.errors import TinyUNetError
 from tinyunet_deploy.host import processor_count
@@ -22,7 +23,6 @@ from tinyunet_deploy.speed.benchmark_result import Ceiling
 
 REPEATS: Final = 5
 """The largest rate of so many counts."""
-_RUNTIMES: Final = ("openvino", "onnxruntime")
 _CHANNELS: Final = 256
 _BLOCK: Final = 16
 """256 channels are 16 x 16 pixels of the image."""
@@ -41,7 +41,7 @@ def cpu_ceilings(
     """
     yield "float32 numpy", _numpy_matrix(2 * size)
     for precision, kind in (("fp32", "float32"), ("int8", "int8")):
-        for runtime in _RUNTIMES:
+        for runtime in [row.name for row in rows_for("onnx", "cpu", unasked_only=True)]:
             try:
                 found = _onnx_matrix(runtime, precision, kind, size, layers)  # type: ignore[arg-type]
             except TinyUNetError as error:

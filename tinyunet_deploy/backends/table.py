@@ -1,0 +1,321 @@
+"""The table of backends: one row says all that the rest of the program knows of one.
+
+Rows of other packages come in through the entry-point group :data:`GROUP`. Importing this module
+imports no runtime and no array library, so that the command line can name the backends at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast
+
+from tinyunet_deploy.errors import RefusedError, RuntimeUnavailable
+
+if TYPE_CHECKING:
+    from tinyunet_deploy.artifacts.sidecar import Kind
+    from tinyunet_deploy.backends.base import Backend
+
+__all__ = [
+    "BACKENDS",
+    "GROUP",
+    "BackendChoice",
+    "BackendRow",
+    "backend_names",
+    "backend_rows",
+    "default_device",
+    "device_type",
+    "find_row",
+    "rows_for",
+    "why_not",
+]
+
+GROUP: Final = "tinyunet_deploy.backends"
+"""Entry-point group in which another package names its rows: ``NAME = "module:ROW"``."""
+
+DeviceType: TypeAlias = Literal["cpu", "cuda"]
+
+
+def missing_package(row: BackendRow) -> str | None:
+    """Return which package a backend lacks and how to install it; None if nothing is missing."""
+    for module in row.modules:
+        if importlib.util.find_spec(module) is None:
+            package = f"'tinyunet-deploy[{row.extra}]'" if row.extra else module
+            return f"{module} is not installed: pip install {package}"
+    return None
+
+
+@dataclass(frozen=True)
+class BackendRow:
+    """One backend, before its runtime is imported."""
+
+    name: str
+    """As in ``--backend``; the class has the same ``name``."""
+    implementation: str | type[Backend]
+    """The class, or where it is: ``module:Class``, which is imported when it is first used."""
+    kinds: tuple[Kind, ...] = ("onnx",)
+    """Kinds of artifact that it runs."""
+    devices: tuple[DeviceType, ...] = ("cpu",)
+    """Types of device that it runs on, the default one first."""
+    modules: tuple[str, ...] = ()
+    """Modules that must be installed, the runtime itself first."""
+    distributions: tuple[str, ...] = ()
+    """Packages any one of which provides the runtime; their versions name what computes."""
+    extra: str | None = None
+    """Extra of this package that installs it; None for a backend of another package."""
+    preference: int = 100
+    """Of several that can run an artifact, the one with the lowest number is chosen."""
+    unasked: bool = False
+    """Whether it may be chosen when the user names no backend."""
+    sandbox: str = "onnxruntime"
+    """Backend that tries an ONNX file of unknown origin, in a process of its own, before this one
+    loads it."""
+    marker: str = "X"
+    """Its marker in charts, as matplotlib names it."""
+    dashes: str = "-."
+    """Its line style in charts, as matplotlib names it."""
+    obstacle: Callable[[BackendRow], str | None] = missing_package
+    """Says why it cannot run on this machine and what to do, or None; imports no runtime."""
+
+    def load_class(self) -> type[Backend]:
+        """Import the class of the backend.
+
+        Raises:
+            RuntimeUnavailable: it cannot be imported.
+        """
+        if not isinstance(self.implementation, str):
+            return self.implementation
+        module, _, attribute = self.implementation.partition(":")
+        try:
+            return cast("type[Backend]", getattr(importlib.import_module(module), attribute))
+        except Exception as error:  # another package's code may raise anything
+            raise RuntimeUnavailable(
+                self.name, f"is installed but cannot be imported: {error}"
+            ) from error
+
+
+BackendChoice: TypeAlias = "str | BackendRow | type[Backend]"
+"""How a caller names a backend: by its name, or with a row or class of the caller's own."""
+
+
+def _two_onnxruntimes(row: BackendRow) -> str | None:
+    if all(map(_has_distribution, row.distributions)):
+        return (
+            f"{' and '.join(row.distributions)} overwrite each other: "
+            "pip uninstall both, then install one"
+        )
+    return missing_package(row)
+
+
+def _no_tensorrt(_: BackendRow) -> str | None:
+    from tinyunet_deploy.backends import nvidia_probe
+
+    return nvidia_probe.why_no_tensorrt()
+
+
+def _no_onnxruntime_tensorrt(_: BackendRow) -> str | None:
+    from tinyunet_deploy.backends import nvidia_probe
+
+    return nvidia_probe.why_no_onnxruntime_tensorrt()
+
+
+_ROWS: Final = (
+    BackendRow(
+        name="openvino",
+        implementation="tinyunet_deploy.backends.openvino:OpenVINOBackend",
+        modules=("openvino",),
+        distributions=("openvino",),
+        extra="cpu",
+        preference=10,
+        unasked=True,
+        sandbox="openvino",
+        marker="o",
+        dashes="-",
+    ),
+    BackendRow(
+        name="onnxruntime",
+        implementation="tinyunet_deploy.backends.onnxruntime:ONNXRuntimeBackend",
+        devices=("cpu", "cuda"),
+        modules=("onnxruntime",),
+        distributions=("onnxruntime", "onnxruntime-gpu"),
+        extra="cpu",
+        preference=20,
+        unasked=True,
+        marker="s",
+        dashes="--",
+        obstacle=_two_onnxruntimes,
+    ),
+    BackendRow(
+        name="torch",
+        implementation="tinyunet_deploy.backends.torch:TorchBackend",
+        kinds=("checkpoint",),
+        devices=("cpu", "cuda"),
+        modules=("torch", "safetensors"),
+        distributions=("torch",),
+        extra="train",
+        preference=30,
+        unasked=True,
+        marker="^",
+        dashes=":",
+    ),
+    BackendRow(
+        name="tensorrt",
+        implementation="tinyunet_deploy.backends.tensorrt:TensorRTBackend",
+        kinds=("plan",),
+        devices=("cuda",),
+        modules=("tensorrt",),
+        distributions=("tensorrt", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12"),
+        extra="gpu",
+        preference=40,
+        unasked=True,
+        marker="D",
+        dashes="-",
+        obstacle=_no_tensorrt,
+    ),
+    BackendRow(
+        name="onnxruntime-tensorrt",
+        implementation="tinyunet_deploy.backends.onnxruntime:ONNXRuntimeTensorRTBackend",
+        devices=("cuda",),
+        modules=("onnxruntime",),
+        distributions=("onnxruntime-gpu",),
+        extra="gpu",
+        preference=50,
+        unasked=False,  # its first call builds an engine, which takes minutes
+        marker="P",
+        obstacle=_no_onnxruntime_tensorrt,
+    ),
+)
+
+BACKENDS: Final = {row.name: row for row in _ROWS}
+"""Name -> row of the backends of this package, the preferred one first."""
+
+
+def backend_names() -> list[str]:
+    """Names of all backends, those of other packages last; nothing of theirs is imported."""
+    return list(dict.fromkeys([*BACKENDS, *(entry.name for entry in _entry_points())]))
+
+
+def backend_rows() -> list[BackendRow]:
+    """Rows of all backends, the preferred one first.
+
+    A row of another package that cannot be loaded is there too, with the reason as its obstacle.
+    """
+    rows = [*BACKENDS.values(), *map(_row_of, _entry_points())]
+    return sorted(rows, key=lambda row: row.preference)
+
+
+def find_row(backend: BackendChoice) -> BackendRow:
+    """Find the row of a backend; a class without a row is given one with the usual values.
+
+    Raises:
+        RefusedError: no backend has this name.
+    """
+    if isinstance(backend, BackendRow):
+        return backend
+    if not isinstance(backend, str):
+        return BackendRow(backend.name, backend)
+    if backend in BACKENDS:
+        return BACKENDS[backend]
+    for entry in _entry_points():
+        if entry.name == backend:
+            return _row_of(entry)
+    raise RefusedError(backend, "is not a backend", f"known are {', '.join(backend_names())}")
+
+
+def rows_for(
+    kind: Kind, device: str | None = None, *, unasked_only: bool = False
+) -> list[BackendRow]:
+    """Rows of the backends that run a kind of artifact, installed or not, the preferred one first.
+
+    Args:
+        device: only those that run on this device, ``cpu`` or ``cuda:N``.
+        unasked_only: only those that may run when the user names no backend.
+
+    Raises:
+        RuntimeUnavailable: ``device`` is not a device.
+    """
+    wanted = None if device is None else device_type(device)
+    return [
+        row
+        for row in backend_rows()
+        if kind in row.kinds
+        and (wanted is None or wanted in row.devices)
+        and (row.unasked or not unasked_only)
+    ]
+
+
+def why_not(backend: BackendChoice) -> str | None:
+    """Say why a backend cannot run on this machine and what to do; None if it can.
+
+    No runtime is imported.
+    """
+    row = find_row(backend)
+    try:
+        return row.obstacle(row)
+    except Exception as error:  # another package's code may raise anything
+        return f"the check of {row.name} fails: {error!r}"
+
+
+def default_device(kind: Kind, backend: BackendChoice | None = None) -> str:
+    """Device on which an artifact is opened when none is named.
+
+    Args:
+        kind: the kind of the artifact.
+        backend: the backend that was named; None for the preferred one of the kind.
+    """
+    row = find_row(backend) if backend is not None else rows_for(kind, unasked_only=True)[0]
+    return "cpu" if row.devices[0] == "cpu" else "cuda:0"
+
+
+def device_type(device: str) -> DeviceType:
+    """Type of a device: ``cuda`` for ``cuda:1``.
+
+    Raises:
+        RuntimeUnavailable: it is neither ``cpu`` nor ``cuda:N``.
+    """
+    kind, _, index = device.partition(":")
+    if device == "cpu":
+        return "cpu"
+    if kind == "cuda" and index.isascii() and index.isdigit():
+        return "cuda"
+    raise RuntimeUnavailable(device, "is not a device", "cpu or cuda:0")
+
+
+def _entry_points() -> list[importlib.metadata.EntryPoint]:
+    """Entry points of other packages; a name that is taken already is left out."""
+    entries: dict[str, importlib.metadata.EntryPoint] = {}
+    for entry in importlib.metadata.entry_points(group=GROUP):
+        if entry.name not in BACKENDS:
+            entries.setdefault(entry.name, entry)
+    return list(entries.values())
+
+
+def _row_of(entry: importlib.metadata.EntryPoint) -> BackendRow:
+    """Load the row of an entry point; if that fails, a row that says why."""
+    try:
+        row = entry.load()
+        if not isinstance(row, BackendRow):
+            row = BackendRow(row.name, row)
+        if row.name != entry.name:
+            raise ValueError(f"its row is called {row.name!r}")
+    except (Exception, SystemExit) as error:
+        reason = f"its entry point {entry.value} cannot be loaded: {error!r}"
+        return BackendRow(
+            entry.name,
+            entry.value,
+            kinds=("checkpoint", "onnx", "plan"),
+            devices=("cpu", "cuda"),
+            obstacle=lambda _: reason,
+        )
+    return row
+
+
+def _has_distribution(name: str) -> bool:
+    try:
+        importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
