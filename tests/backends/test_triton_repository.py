@@ -233,7 +233,7 @@ def test_what_is_wrong_with_a_server_is_told_in_one_line(
     with pytest.raises(RefusedError, match=r"the server says: .*unknown model"):
         ServerBackend(served.http.replace("/tiny", "/other"))
     for url in ("tiny", "http://localhost", "ftp://localhost/tiny", "http://a:b/c", "http://h/a/b"):
-        with pytest.raises(RefusedError, match="is no address of a model"):
+        with pytest.raises(RefusedError, match="is not the address of a model"):
             ServerBackend(url)
     infer = ["infer", str(station), "-o", str(tmp_path / "out"), "--server"]
     assert run(tinyunet, [*infer, f"http://127.0.0.1:{port}/tiny"]) == 5
@@ -256,7 +256,7 @@ def test_a_connection_that_the_server_has_closed_is_made_again(
 def test_a_sidecar_that_was_edited_on_the_server_is_refused(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tinyunet_deploy.backends.server import HTTPTransport
+    from tinyunet_deploy.backends.server_transport import HTTPTransport
 
     original = HTTPTransport.config
 

@@ -15,7 +15,7 @@ from typing import Final
 
 from tinyunet_deploy.artifacts.golden import read_golden
 from tinyunet_deploy.artifacts.sidecar import Artifact, Kind, read_artifact
-from tinyunet_deploy.backends.server import SIDECAR
+from tinyunet_deploy.backends.kserve import SIDECAR
 from tinyunet_deploy.contract import INPUT_NAME, OUTPUT_NAME
 from tinyunet_deploy.errors import RefusedError, RuntimeUnavailable
 
