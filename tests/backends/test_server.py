@@ -26,7 +26,7 @@ from tinyunet_deploy.backends import kserve, server_transport
 from tinyunet_deploy.backends.server import ServerBackend
 from tinyunet_deploy.cli import run, tinyunet
 from tinyunet_deploy.contract import Contract
-from tinyunet_deploy.data.decoding import write_png
+from tinyunet_deploy.data.encoding import write_png
 from tinyunet_deploy.errors import ArtifactError, RefusedError, RuntimeUnavailable, TinyUNetError
 
 SIDECAR = Sidecar("onnx", "fp32", digest(b"model"), None, Contract(32, 64))
