@@ -11,14 +11,14 @@ import pytest
 
 from benchmarks import picture
 from benchmarks.picture import BROWSERS, PICTURES
-from tests.benchmarks.test_report import made_up_line
+from tests.benchmarks.made_up_results import made_up_line
+from tests.conftest import REPOSITORY
 from tinyunet_deploy.cli import run
 from tinyunet_deploy.contract import Contract
 from tinyunet_deploy.data import synthetic
 from tinyunet_deploy.inspection.overlays import draw_miss
 from tinyunet_deploy.testing.fake_backend import FakeBackend
 
-REPOSITORY = Path(__file__).parent.parent.parent
 SIDE = 64
 
 
