@@ -70,4 +70,4 @@ def test_it_needs_neither_torch_nor_a_runtime(wheel: zipfile.ZipFile) -> None:
     name = f"tinyunet_deploy-{__version__}.dist-info/METADATA"
     needed = re.findall(r"^Requires-Dist: ([\w-]+)(.*)$", wheel.read(name).decode(), re.MULTILINE)
     always = {package for package, rest in needed if "extra ==" not in rest}
-    assert always == {"click", "numpy", "opencv-python-headless", "rich"}
+    assert always == {"click", "numpy", "opencv-python-headless", "pillow", "rich"}

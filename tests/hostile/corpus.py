@@ -79,12 +79,11 @@ def same_picture() -> dict[str, bytes]:
         "transparent-palette.png": save(grey, "PNG", "P", transparency=7),
         "turned.png": save(grey, "PNG", exif=turned),
         "turned.tiff": save(grey, "TIFF", tiffinfo={274: 6}),
-        "two-pages.tiff": save(
-            grey, "TIFF", save_all=True, append_images=[PIL.Image.fromarray(255 - grey)]
-        ),
-        "animated.png": save(
-            grey, "PNG", save_all=True, append_images=[PIL.Image.fromarray(255 - grey)]
-        ),
+        "lossless.webp": save(grey, "WEBP", "RGB", lossless=True),
+        "grey.pgm": save(grey, "PPM"),
+        "rgb.ppm": save(grey, "PPM", "RGB"),
+        "plain.pnm": b"P2 64 64 255 " + b" ".join(b"%d" % value for value in grey.flat),
+        "big.tiff": save(grey, "TIFF", big_tiff=True),
         "with-gamma.png": png(
             SIZE, SIZE, zlib.compress(rows), chunk(b"gAMA", struct.pack(">I", 100_000))
         ),
@@ -141,14 +140,22 @@ def broken_pictures() -> dict[str, tuple[bytes, str]]:
     thumbnail = save(grey[:16, :16], "JPEG")
     with_thumbnail = save(grey, "JPEG", exif=b"Exif\0\0" + thumbnail)
     return {
+        "two-pages.tiff": (
+            save(grey, "TIFF", save_all=True, append_images=[PIL.Image.fromarray(255 - grey)]),
+            "several-images",
+        ),
+        "animated.png": (
+            save(grey, "PNG", save_all=True, append_images=[PIL.Image.fromarray(255 - grey)]),
+            "several-images",
+        ),
         "empty.png": (b"", "empty"),
         "one-byte.png": (b"\x89", "not-an-image"),
         "text.png": (b"not an image\n", "not-an-image"),
-        "gif.png": (save(grey, "GIF", "P"), "not-an-image"),
+        "gif.png": (save(grey, "GIF", "P"), "unsupported"),
         "half.png": (half["PNG"], "truncated"),
         "half.jpg": (half["JPEG"], "truncated"),
-        "half.bmp": (half["BMP"], "corrupt"),
-        "half.tiff": (half["TIFF"], "corrupt"),
+        "half.bmp": (half["BMP"], "truncated"),
+        "half.tiff": (half["TIFF"], "truncated"),
         "flipped.png": (bytes(flipped), "corrupt"),
         "half-with-an-end.jpg": (half["JPEG"] + b"\xff\xd9", "truncated"),
         "half-before-another.jpg": (half["JPEG"] + whole["JPEG"], "truncated"),
@@ -160,7 +167,7 @@ def broken_pictures() -> dict[str, tuple[bytes, str]]:
             png(SIZE, SIZE, zlib.compress(rows), png(650, 650, b"")[8:33]),
             "corrupt",
         ),
-        "float.tiff": (save(grey.astype(np.float32), "TIFF"), "corrupt"),
+        "float.tiff": (save(grey.astype(np.float32), "TIFF"), "unsupported"),
         "1x1.png": (save(grey[:1, :1], "PNG"), "wrong-size"),
         "1xN.png": (save(grey[:1], "PNG"), "wrong-size"),
         "Nx1.png": (save(grey[:, :1], "PNG"), "wrong-size"),

@@ -1,74 +1,125 @@
-"""Image files to grey values: the one decoder of training, inference and evaluation."""
+"""Decode image files to grey values: the one decoder of training, inference and evaluation."""
 
 from __future__ import annotations
 
 import errno
+import functools
 import os
-import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, NamedTuple
 
-import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from tinyunet_deploy.contract import Image
+from tinyunet_deploy.data.formats import bmp, jpeg, png, pnm, tiff, webp
+from tinyunet_deploy.data.formats.header import Format, FormatError, Header, Samples
 from tinyunet_deploy.errors import ImageError
 from tinyunet_deploy.files import read_regular
 
-IMAGE_SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "MAX_BYTES",
+    "MAX_PIXELS",
+    "Labels",
+    "OnShallow",
+    "decode_image",
+    "decode_labels",
+    "read_bytes",
+    "read_image",
+]
+
+IMAGE_SUFFIXES: Final = frozenset(
+    {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".pnm", ".pbm"}
+)
 """Lower-case suffixes of the files that count as images in a folder."""
 MAX_PIXELS: Final = 64 * 1024 * 1024
-"""Largest accepted image, height x width: a small file can hold an enormous one."""
+"""Largest accepted image, height x width: a small file can decode to an enormous image."""
 MAX_BYTES: Final = 512 * 1024 * 1024
-MAX_SCANS: Final = 200
-"""Most passes over the pixels that a JPEG may ask for; a progressive one has about ten."""
+"""Largest accepted image file."""
+SHALLOW: Final = 4095
+"""A 16-bit file that has no value above this is likely to come from a 10- or 12-bit camera."""
+OnShallow = Callable[[Path, int], None]
+"""Called with a 16-bit image without any value above :data:`SHALLOW`, and its largest value."""
 
-_PNG: Final = b"\x89PNG\r\n\x1a\n"
-_JPEG_END: Final = 0xD9
-_TIFF: Final = (b"II*\0", b"MM\0*")
-_TIFF_WIDTH: Final = 256
-_TIFF_HEIGHT: Final = 257
-_TIFF_ORIENTATION: Final = 274
-_TIFF_EXTRA_SAMPLES: Final = 338
-_JPEG: Final = b"\xff\xd8\xff"
-_JPEG_FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_JPEG_SEQUENTIAL: Final = frozenset({0xC0, 0xC1})
-_JPEG_SCAN: Final = 0xDA
-_JPEG_MARKER: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-"""The end of a scan: neither a stuffed byte of it nor a restart."""
-_FILLING: Final = b"\x55\x2a\x91\x6c" * 32
-"""What a JPEG decoder reads as pixels only if those that it should have read are missing.
-
-Without it a decoder makes them up, and an end marker behind half a JPEG hides that.
-"""
+_FORMATS: Final[tuple[tuple[bytes, Format], ...]] = (
+    (png.SIGNATURE, png),
+    (jpeg.SIGNATURE, jpeg),
+    (bmp.SIGNATURE, bmp),
+    *((signature, tiff) for signature in tiff.SIGNATURES),
+    (webp.SIGNATURE, webp),
+    *((signature, pnm) for signature in pnm.SIGNATURES),
+)
+_FOREIGN: Final = (
+    (0, b"GIF8", "a GIF image"),
+    (0, b"\0\0\0\x0cjP  \r\n\x87\n", "a JPEG 2000 image"),
+    (0, b"\xff\x4f\xff\x51", "a JPEG 2000 image"),
+    (0, b"\xff\x0a", "a JPEG XL image"),
+    (0, b"\0\0\0\x0cJXL \r\n\x87\n", "a JPEG XL image"),
+    (4, b"ftypavif", "an AVIF image"),
+    (4, b"ftypavis", "an AVIF image"),
+    (4, b"ftyphei", "a HEIC image"),
+    (4, b"ftyphev", "a HEIC image"),
+    (4, b"ftypmif1", "a HEIC image"),
+    (0, b"II\xbc", "a JPEG XR image"),
+    (0, b"\x76\x2f\x31\x01", "an OpenEXR image"),
+    (0, b"#?RADIANCE", "a Radiance HDR image"),
+    (0, b"8BPS", "a Photoshop file"),
+    (128, b"DICM", "a DICOM file"),
+    (0, b"SIMPLE  =", "a FITS file"),
+    (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
+    (0, b"\x93NUMPY", "a NumPy array"),
+    (0, b"P7\n", "a PAM image"),
+    (0, b"Pf\n", "a floating-point PFM image"),
+    (0, b"PF\n", "a floating-point PFM image"),
+    (0, b"qoif", "a QOI image"),
+)
+"""(position, signature, name) of formats that are not read."""
 
 
 def read_image(
-    path: Path, *, max_pixels: int = MAX_PIXELS, size: tuple[int, int] | None = None
+    path: Path,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    size: tuple[int, int] | None = None,
+    bits: int | None = None,
+    on_shallow: OnShallow | None = None,
 ) -> Image:
-    """Grey values of one image file.
+    """Read the grey values of one image file.
 
-    16-bit images are scaled to 8, colour and palette become luminance, and an EXIF rotation is
-    ignored because masks are drawn on stored pixels.
+    Colour and palette become luminance; an EXIF rotation is ignored because masks are drawn on
+    stored pixels. Values of 16-bit files become 8-bit grey values by their depth in bits: ``bits``,
+    else what the file states (PNG sBIT, TIFF MaxSampleValue, the largest value of a PGM). With a
+    depth d < 16, v becomes v * 255 / (2^d - 1), rounded; without one or with 16, v // 256 (RGB
+    TIFF: v / 257, rounded).
 
     Args:
-        size: the (height, width) that the model takes. Another size is an error before it costs
+        path: the image file.
+        max_pixels: largest accepted height x width.
+        size: the (height, width) that the model takes. Another size is refused before it costs
             the memory of decoding it, and so are files far larger than such an image needs.
+        bits: depth of the camera whose values 16-bit files contain, 9..16. Files of up to 8 bits
+            are read as they are.
+        on_shallow: called if a 16-bit file without a depth has no value above 4095.
 
     Returns:
         uint8 [H, W].
 
     Raises:
         ImageError: ``missing``, ``unreadable``, ``not-a-file``, ``empty``, ``not-an-image``,
-            ``truncated``, ``too-large``, ``wrong-size`` or ``corrupt``.
+            ``unsupported``, ``several-images``, ``truncated``, ``too-large``, ``wrong-size``,
+            ``bit-depth`` or ``corrupt``.
     """
-    return decode_image(read_bytes(path, size=size), path, max_pixels=max_pixels, size=size)
+    data = read_bytes(path, size=size)
+    return decode_image(
+        data, path, max_pixels=max_pixels, size=size, bits=bits, on_shallow=on_shallow
+    )
 
 
 def read_bytes(path: Path, *, size: tuple[int, int] | None = None) -> bytes:
-    """The bytes of an image file, which :func:`decode_image` takes.
+    """Read the bytes of an image file, for :func:`decode_image`.
 
     Raises:
         ImageError: ``missing``, ``unreadable``, ``not-a-file`` or ``too-large``.
@@ -99,12 +150,13 @@ def decode_image(
     max_pixels: int = MAX_PIXELS,
     size: tuple[int, int] | None = None,
     larger: bool = False,
+    bits: int | None = None,
+    on_shallow: OnShallow | None = None,
 ) -> Image:
-    """Grey values of the bytes of an image file; ``where`` names them in errors.
+    """Decode the bytes of an image file as :func:`read_image` does; ``where`` names it in errors.
 
     Args:
-        size: as for :func:`read_image`.
-        larger: take what is larger than ``size``, too.
+        larger: accept images larger than ``size``, too.
 
     Returns:
         uint8 [H, W].
@@ -112,161 +164,142 @@ def decode_image(
     Raises:
         ImageError: as :func:`read_image`.
     """
-    if not data:
-        raise ImageError(where, "empty", "is an empty file")
     try:
-        stored = height, width = _size_in_header(data)
-        _require_end(data)
-    except (struct.error, EOFError) as error:
-        raise ImageError(where, "truncated", "ends before the image does") from error
-    except ValueError as error:
-        raise ImageError(where, "not-an-image", "is no PNG, JPEG, BMP or TIFF image") from error
-    except OverflowError as error:
-        raise ImageError(where, "corrupt", str(error)) from error
+        file_format, header = _read_header(data)
+        _require_size(header, max_pixels, size, larger)
+        samples = file_format.decode(data, header)
+        if header.bits < 16:
+            return _luminance(samples.astype(np.uint8, copy=False))
+        depth = _depth(header, samples, bits)
+        if depth is not None and header.colour:
+            _require_depth(file_format.decode_labels(data, header)[..., :3], depth)
+        largest = _require_depth(samples, depth)
+    except (FormatError, struct.error, EOFError) as error:
+        raise _image_error(where, error) from error
+    if depth is None and 0 < largest <= SHALLOW and on_shallow is not None:
+        on_shallow(where, largest)
+    return _scaled(samples, depth)
+
+
+class Labels(NamedTuple):
+    """The stored values of a mask file."""
+
+    values: Samples
+    """Palette indices or grey [H, W], or [H, W, C] of grey and alpha, RGB, or RGB and alpha."""
+    displayed: Samples | None
+    """The shown grey [H, W] or RGB [H, W, 3] where it is not the stored value, as of a palette."""
+    lossy: bool
+    """Whether the compression has changed values."""
+
+
+def decode_labels(data: bytes, where: Path, *, max_pixels: int = MAX_PIXELS) -> Labels:
+    """Decode the bytes of a mask file to what is stored, not to what it looks like.
+
+    Raises:
+        ImageError: as :func:`read_image`.
+    """
+    try:
+        file_format, header = _read_header(data)
+        _require_size(header, max_pixels, None, larger=False)
+        values = file_format.decode_labels(data, header)
+        displayed = file_format.decode(data, header) if header.indirect else None
+    except (FormatError, struct.error, EOFError) as error:
+        raise _image_error(where, error) from error
+    return Labels(values, displayed, header.lossy)
+
+
+def _read_header(data: bytes) -> tuple[Format, Header]:
+    if not data:
+        raise FormatError("empty", "is an empty file")
+    for signature, file_format in _FORMATS:
+        if data.startswith(signature) and (file_format is not webp or data[8:12] == b"WEBP"):
+            return file_format, file_format.read_header(data)
+    for position, signature, name in _FOREIGN:
+        if data.startswith(signature, position):
+            raise FormatError("unsupported", f"is {name}", "convert it to PNG or TIFF")
+    raise FormatError("not-an-image", "is not a PNG, JPEG, BMP, TIFF, WebP or PNM image")
+
+
+def _require_size(
+    header: Header, max_pixels: int, size: tuple[int, int] | None, larger: bool
+) -> None:
+    height, width = header.height, header.width
     if height * width > max_pixels:
-        raise ImageError(
-            where, "too-large", f"has {width}x{height} pixels, more than {max_pixels} in all"
+        raise FormatError(
+            "too-large", f"has {width}x{height} pixels, more than {max_pixels} in all"
         )
-    if size is not None and stored != size:
+    if size is not None and (height, width) != size:
         covers = height >= size[0] and width >= size[1]
         if not (larger and covers):
             least = " at least" if larger else ""
             hint = ": try --tile" if covers else ""
-            raise ImageError(
-                where,
+            raise FormatError(
                 "wrong-size",
                 f"has {width}x{height} pixels, the model takes {size[1]}x{size[0]}{least}{hint}",
             )
-    if data.startswith(_TIFF):
-        data = _plain_tiff(data)
-    image = _decoded(data)
-    if image is None or image.shape != stored:
-        raise ImageError(where, "corrupt", "cannot be decoded")
-    if data.startswith(_JPEG) and _is_filled_up(data, image):
-        raise ImageError(where, "truncated", "ends before the image does")
-    return image.astype(np.uint8, copy=False)
+    if height * width == 0:
+        raise FormatError("corrupt", f"has {width}x{height} pixels")
 
 
-def _decoded(data: bytes) -> Image | None:
-    flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
-    try:
-        return cv2.imdecode(np.frombuffer(data, np.uint8), flags)  # type: ignore[return-value]
-    except cv2.error:
-        return None
+def _depth(header: Header, samples: Samples, bits: int | None) -> int | None:
+    """Return the depth of 16-bit samples in bits, None for all 16."""
+    stated = header.depth
+    if stated is not None and header.left_justified and _is_left_justified(samples, stated):
+        stated = 16
+    if bits is not None and stated not in (None, 16, bits):
+        raise FormatError("bit-depth", f"states {stated}-bit values, {bits} bits were declared")
+    depth = bits or stated
+    return None if depth == 16 else depth
 
 
-def _size_in_header(data: bytes) -> tuple[int, int]:
-    """(height, width) as the header claims, without decoding.
+def _is_left_justified(samples: Samples, depth: int) -> bool:
+    """Return whether values of ``depth`` bits fill the 16 bits from the top, as PNG prescribes.
 
-    Raises:
-        struct.error: the header is cut off.
-        ValueError: this is no image.
+    Some writers state the depth of a camera in sBIT, but store its values as they are. Those have
+    low bits that scaled values cannot have.
     """
-    if data.startswith(_PNG):
-        width, height = struct.unpack_from(">II", data, 16)
-        return height, width
-    if data.startswith(_JPEG):
-        height, width = struct.unpack_from(">HH", data, _jpeg_frame(data) + 5)
-        return height, width
-    if data.startswith(b"BM"):
-        width, height = struct.unpack_from("<ii", data, 18)
-        return abs(height), abs(width)
-    if data.startswith(_TIFF):
-        fields = [(tag, value) for tag, _at, value in _tiff_fields(data)]
-        height, width = (
-            max((value for tag, value in fields if tag == wanted), default=0)
-            for wanted in (_TIFF_HEIGHT, _TIFF_WIDTH)
+    if samples.max(initial=0) >= 1 << depth:
+        return True
+    low = samples & np.uint16((1 << (16 - depth)) - 1)
+    return int(low.max(initial=0)) <= 1  # scaled by 65535 / (2^depth - 1), a dark value ends in 1
+
+
+def _require_depth(samples: Samples, depth: int | None) -> int:
+    """Return the largest value; refuse one that has more bits than ``depth``."""
+    largest = int(samples.max(initial=0))
+    if depth is not None and largest >= 1 << depth:
+        raise FormatError(
+            "bit-depth",
+            f"has the value {largest}, more than {depth} bits can hold",
+            "declare the depth of the camera with --bits",
         )
-        return height, width
-    raise ValueError("no known signature")
+    return largest
 
 
-def _require_end(data: bytes) -> None:
-    """Find the end of a PNG or JPEG, after which other data may follow.
-
-    OpenCV 4 takes half a JPEG without a word, and OpenCV 5 takes up to 2 GiB of memory for a PNG
-    chunk before it finds that the file is shorter.
-
-    Raises:
-        struct.error, EOFError: there is none.
-        OverflowError: a JPEG that is made to be slow.
-    """
-    if data.startswith(_PNG):
-        at, name = len(_PNG), b""
-        while name != b"IEND":
-            length, name = struct.unpack_from(">I4s", data, at)
-            at += 12 + length
-        if at > len(data):
-            raise EOFError
-    if data.startswith(_JPEG):
-        _jpeg_scan_ends(data)
+def _scaled(samples: Samples, depth: int | None) -> Image:
+    """Return 16-bit samples of ``depth`` bits as 8-bit luminance, [H, W]."""
+    if depth is not None:
+        return _luminance(_depth_table(depth)[samples])
+    if samples.ndim == 2:
+        return (samples >> 8).astype(np.uint8)
+    return _luminance(((samples.astype(np.uint32) + 128) // 257).astype(np.uint8))
 
 
-def _is_filled_up(data: bytes, image: Image) -> bool:
-    """Whether a JPEG of one pass lacks data, so that the decoder made up a part of ``image``."""
-    ends = _jpeg_scan_ends(data)
-    if len(ends) != 1 or data[_jpeg_frame(data) + 1] not in _JPEG_SEQUENTIAL:
-        return False
-    other = _decoded(data[: ends[0]] + _FILLING)
-    return other is None or not np.array_equal(image, other)
+@functools.cache
+def _depth_table(depth: int) -> NDArray[np.uint8]:
+    largest = (1 << depth) - 1
+    return ((np.arange(largest + 1) * 510 + largest) // (2 * largest)).astype(np.uint8)
 
 
-def _jpeg_scan_ends(data: bytes) -> list[int]:
-    """Where scans end, found by a walk from the frame to the end of this very JPEG.
-
-    Thumbnails, comments, and another JPEG behind half a one have ends of their own.
-    """
-    at, ends = _jpeg_frame(data), list[int]()
-    while True:
-        marker, code = struct.unpack_from(">BB", data, at)
-        if (marker, code) == (0xFF, _JPEG_END):
-            return ends
-        if marker != 0xFF or code == 0xD8:
-            raise EOFError
-        if code == 0xFF:
-            at += 1
-            continue
-        at += 2 + int.from_bytes(data[at + 2 : at + 4])
-        if code == _JPEG_SCAN:
-            found = _JPEG_MARKER.search(data, at)
-            if found is None:
-                raise EOFError
-            at = found.start()
-            ends.append(at)
-            if len(ends) > MAX_SCANS:
-                raise OverflowError(f"asks for more than {MAX_SCANS} passes over its pixels")
+def _luminance(samples: NDArray[np.uint8]) -> Image:
+    """Return grey [H, W] of grey or RGB, by Rec. 601 in the fixed point of OpenCV's TIFF reader."""
+    if samples.ndim == 2:
+        return samples
+    weighted = samples.astype(np.uint32) @ np.array([4899, 9617, 1868], np.uint32)
+    return ((weighted + (1 << 13)) >> 14).astype(np.uint8)
 
 
-def _jpeg_frame(data: bytes) -> int:
-    """Where the frame header is, which has the size."""
-    at = 2
-    while True:
-        marker, code, length = struct.unpack_from(">BBH", data, at)
-        if marker != 0xFF:
-            raise ValueError("no marker where one must be")
-        if code in _JPEG_FRAMES:
-            return at
-        at += 1 if code == 0xFF else 2 + length
-
-
-def _tiff_fields(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """(tag, place of the value, value) of the one-number fields of the first image."""
-    order: Literal["<", ">"] = "<" if data[:2] == b"II" else ">"
-    (at,) = struct.unpack_from(order + "I", data, 4)
-    (entries,) = struct.unpack_from(order + "H", data, at)
-    for entry in range(at + 2, at + 2 + 12 * entries, 12):
-        tag, kind, _count = struct.unpack_from(order + "HHI", data, entry)
-        (value,) = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, entry + 8)
-        yield tag, entry + 8, value
-
-
-def _plain_tiff(data: bytes) -> bytes:
-    """The same file without its rotation, which OpenCV would follow in spite of its flag.
-
-    Its transparency is said to be multiplied in already, or libtiff would darken the colours.
-    """
-    for tag, at, value in list(_tiff_fields(data)):
-        if tag in (_TIFF_ORIENTATION, _TIFF_EXTRA_SAMPLES) and value != 1:
-            one = struct.pack(("<" if data[:2] == b"II" else ">") + "H", 1)
-            data = data[:at] + one + data[at + 2 :]
-    return data
+def _image_error(where: Path, error: FormatError | struct.error | EOFError) -> ImageError:
+    if isinstance(error, FormatError):
+        return ImageError(where, error.reason, error.what, error.hint)
+    return ImageError(where, "truncated", "ends before the image does")

@@ -1,18 +1,45 @@
-"""Masks: the defect pixels of an image, from a mask file or from an ellipse."""
+"""Masks: the defect pixels of an image, from a mask file or from an ellipse.
+
+A mask file contains labels, not brightness. Its stored values are taken apart: with one value, 0
+means that the part is good and any other that all of it is defect; with two, one is good and the
+other is defect. Good is 0, black, or transparent; if that does not decide, the value along the
+border. Anything else needs a :class:`MaskRule` or is refused.
+"""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from tinyunet_deploy.contract import Image, Mask
+from tinyunet_deploy.contract import Mask
 from tinyunet_deploy.data.dataset import Item
-from tinyunet_deploy.data.decoding import read_image
+from tinyunet_deploy.data.decoding import Labels, decode_labels, read_bytes
 from tinyunet_deploy.errors import DataError, ImageError
 
-__all__ = ["ellipse_mask", "read_mask", "read_mask_file"]
+__all__ = ["MaskRule", "decode_mask", "ellipse_mask", "read_mask", "read_mask_file"]
+
+_BORDER_SHARE: Final = 0.75
+"""Smallest share of the border pixels that a value needs to be taken for good."""
+_SHOWN_VALUES: Final = 6
+
+
+@dataclass(frozen=True, slots=True)
+class MaskRule:
+    """Which stored values of a grey or palette mask mean defect; exactly one field is given."""
+
+    threshold: int | None = None
+    """Defect where the value is above this; the only rule that accepts lossy files."""
+    values: frozenset[int] | None = None
+    """Defect where the value is one of these; all others are good."""
+
+    def __post_init__(self) -> None:
+        if (self.threshold is None) == (self.values is None):
+            raise ValueError("a mask rule has either a threshold or values")
 
 
 def ellipse_mask(
@@ -30,16 +57,14 @@ def ellipse_mask(
     return np.where((u / a) ** 2 + (v / b) ** 2 <= 1, np.uint8(255), np.uint8(0))
 
 
-def read_mask(item: Item, shape: tuple[int, int]) -> Mask:
+def read_mask(item: Item, shape: tuple[int, int], rule: MaskRule | None = None) -> Mask:
     """Return the defect pixels of an image of ``shape`` (height, width).
 
-    A mask file holds 0 and one other value, which may be 1, 255 or any other.
-
     Returns:
-        uint8 [H, W], {0, 255}.
+        uint8 [H, W], {0, 255}; all 0 for a defect-free image.
 
     Raises:
-        DataError: the mask cannot be decoded, has another size or more than two values.
+        DataError: the mask cannot be decoded, has another size, or does not say what is defect.
     """
     if not item.defective:
         return np.zeros(shape, np.uint8)
@@ -47,32 +72,145 @@ def read_mask(item: Item, shape: tuple[int, int]) -> Mask:
         return ellipse_mask(*item.ellipse, shape)
     if item.mask is None:
         raise DataError(item.image, "is defective but has no mask")
-    mask = read_mask_file(item.mask)
+    mask = read_mask_file(item.mask, rule)
     if mask.shape != shape:
         raise DataError(
             item.mask,
             f"is {mask.shape[1]}x{mask.shape[0]} pixels, its image {shape[1]}x{shape[0]}",
             "a mask has the size of its image",
         )
-    defect = mask > 0
-    if (mask[defect] != mask.max()).any():
-        values = np.unique(mask).tolist()
-        shown = ", ".join(map(str, values[:6])) + (", ..." if len(values) > 6 else "")
-        raise DataError(
-            item.mask,
-            f"holds unknown values: {shown}",
-            "a mask is 0 where the part is good and one other value at the defect",
-        )
+    return mask
+
+
+def read_mask_file(path: Path, rule: MaskRule | None = None) -> Mask:
+    """Return the defect pixels of a mask file, uint8 [H, W], {0, 255}.
+
+    Raises:
+        DataError: it cannot be decoded, or does not say what is defect.
+    """
+    try:
+        return decode_mask(read_bytes(path), path, rule)
+    except ImageError as error:
+        raise DataError(path, f"is not a usable mask: it {error.what}", error.hint) from error
+
+
+def decode_mask(data: bytes, where: Path, rule: MaskRule | None = None) -> Mask:
+    """Return the defect pixels of the bytes of a mask file; ``where`` names it in errors.
+
+    Returns:
+        uint8 [H, W], {0, 255}.
+
+    Raises:
+        ImageError: the file cannot be decoded.
+        DataError: its values do not say what is defect.
+    """
+    labels = decode_labels(data, where)
+    defect = _by_values(labels, where) if rule is None else _by_rule(labels, where, rule)
     return np.where(defect, np.uint8(255), np.uint8(0))
 
 
-def read_mask_file(path: Path) -> Image:
-    """Return the values of a mask file, uint8 [H, W].
+def _by_rule(labels: Labels, where: Path, rule: MaskRule) -> NDArray[np.bool_]:
+    values: NDArray[Any] = labels.values
+    if values.ndim == 3:
+        if (values != values[..., :1]).any():
+            raise DataError(where, "has colours or transparency", "a mask rule is for grey masks")
+        values = values[..., 0]
+    if rule.threshold is not None:
+        above: NDArray[np.bool_] = values > rule.threshold
+        return above
+    if labels.lossy:
+        raise _lossy(where)
+    listed: NDArray[np.bool_] = np.isin(values, list(rule.values or ()))
+    return listed
 
-    Raises:
-        DataError: it cannot be decoded.
-    """
-    try:
-        return read_image(path)
-    except ImageError as error:
-        raise DataError(path, f"is not a usable mask: it {error.what}", error.hint) from error
+
+def _by_values(labels: Labels, where: Path) -> NDArray[np.bool_]:
+    if labels.lossy:
+        raise _lossy(where)
+    codes = _codes(labels.values)
+    low, high = codes.min(), codes.max()
+    is_high: NDArray[np.bool_] = codes == high
+    if not ((codes == low) | is_high).all():
+        raise _too_many_values(labels.values, codes, where)
+    pixels = [np.unravel_index(np.argmax(group), codes.shape) for group in (~is_high, is_high)]
+    if low == high:
+        return _one_value(labels, where, is_high)
+    low_signs, high_signs = (_signs_of_good(labels, pixel) for pixel in pixels)
+    good = _good_of_two(low_signs, high_signs)
+    if good is None:
+        border = np.concatenate([is_high[0], is_high[-1], is_high[:, 0], is_high[:, -1]])
+        share = float(border.mean())
+        if max(share, 1 - share) < _BORDER_SHARE:
+            shown = " and ".join(_shown(labels.values[pixel]) for pixel in pixels)
+            raise DataError(
+                where,
+                f"has the values {shown}, neither of them clearly the good part's",
+                "store 0 where the part is good, as 8-bit grey PNG",
+            )
+        good = int(share >= _BORDER_SHARE)
+    return is_high if good == 0 else np.logical_not(is_high)
+
+
+def _one_value(labels: Labels, where: Path, all_of_it: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return no defect for a stored 0, a defect everywhere for another value."""
+    signs = _signs_of_good(labels, (0, 0))
+    if not signs.get("transparent"):
+        signs.pop("transparent", None)  # an opaque mask says nothing by that
+    if len(set(signs.values())) > 1:
+        raise DataError(
+            where,
+            f"has the value {_shown(labels.values[0, 0])} throughout, which may mean either",
+            "store 0 and show black where the part is good, as 8-bit grey PNG",
+        )
+    return np.logical_not(all_of_it) if signs["zero"] else all_of_it
+
+
+def _good_of_two(low: dict[str, bool], high: dict[str, bool]) -> int | None:
+    """Return 0 if the lower value is good, 1 if the higher is; None if the signs do not decide."""
+    answers = {int(high[sign]) for sign in low if low[sign] != high[sign]}
+    return answers.pop() if len(answers) == 1 else None
+
+
+def _signs_of_good(labels: Labels, pixel: Any) -> dict[str, bool]:
+    """Return what the value at a pixel says: whether it is zero, transparent, shown as black."""
+    value = np.atleast_1d(labels.values[pixel])
+    has_alpha = value.size in (2, 4)
+    signs = {"zero": not np.any(value[:-1] if has_alpha else value)}
+    if has_alpha:
+        signs["transparent"] = bool(value[-1] == 0)
+    if labels.displayed is not None:
+        signs["black"] = not np.any(labels.displayed[pixel])
+    return signs
+
+
+def _codes(values: NDArray[Any]) -> NDArray[Any]:
+    """Return one number per pixel, [H, W], that differs where any channel does."""
+    if values.ndim == 2:
+        return values
+    codes = np.zeros(values.shape[:2], np.uint64)
+    for channel in range(values.shape[2]):
+        codes = (codes << np.uint64(16)) | values[..., channel]
+    return codes
+
+
+def _too_many_values(values: NDArray[Any], codes: NDArray[Any], where: Path) -> DataError:
+    unique, first = np.unique(codes, return_index=True)
+    pixels = [np.unravel_index(index, codes.shape) for index in first[:_SHOWN_VALUES]]
+    shown = ", ".join(_shown(values[pixel]) for pixel in pixels)
+    return DataError(
+        where,
+        f"has {len(unique)} values: {shown}" + (", ..." if len(unique) > _SHOWN_VALUES else ""),
+        "a mask is 0 where the part is good and one other value at the defect",
+    )
+
+
+def _shown(value: Any) -> str:
+    return str(tuple(value.tolist()) if np.ndim(value) else int(value))
+
+
+def _lossy(where: Path) -> DataError:
+    return DataError(
+        where,
+        "has lossy compression, which changes the values of a mask",
+        "save masks as PNG",
+    )

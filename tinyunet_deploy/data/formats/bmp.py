@@ -1,0 +1,67 @@
+"""BMP files of Windows and OS/2, by OpenCV; palettes of masks by Pillow."""
+
+from __future__ import annotations
+
+import io
+import struct
+from typing import Final
+
+import numpy as np
+
+from tinyunet_deploy.data.formats.header import FormatError, Header, Samples
+from tinyunet_deploy.data.formats.opencv import decode_grey, decode_unchanged, require_shape
+
+__all__ = ["SIGNATURE", "decode", "decode_labels", "read_header"]
+
+SIGNATURE: Final = b"BM"
+_OS2_HEADER: Final = 12
+_WINDOWS_HEADERS: Final = (40, 52, 56, 64, 108, 124)
+"""Sizes of the known headers, which begin alike; 64 is that of OS/2 2."""
+_PLAIN: Final = (0, 3)
+"""Codes of uncompressed pixels; 3 gives masks of the colours."""
+_RUN_LENGTH: Final = (1, 2)
+_FOREIGN: Final = {4: "JPEG", 5: "PNG", 6: "alpha masks", 11: "CMYK", 12: "CMYK", 13: "CMYK"}
+
+
+def read_header(data: bytes) -> Header:
+    """Read the header, and require the uncompressed pixels to be there."""
+    first, header_size = struct.unpack_from("<II", data, 10)
+    if header_size == _OS2_HEADER:
+        width, height, planes, bits = struct.unpack_from("<HHHH", data, 18)
+        compression = 0
+    elif header_size in _WINDOWS_HEADERS:
+        width, height, planes, bits, compression = struct.unpack_from("<iiHHI", data, 18)
+    else:
+        raise FormatError("not-an-image", "is not a BMP image: its header size is unknown")
+    if width < 0 or planes != 1 or bits not in (1, 4, 8, 16, 24, 32):
+        raise FormatError("corrupt", "has a damaged header")
+    if compression in _FOREIGN or (header_size == 64 and compression not in (0, *_RUN_LENGTH)):
+        name = _FOREIGN.get(compression, "Huffman or 24-bit run-length")
+        raise FormatError("unsupported", f"is a BMP with {name} compression", "convert it to PNG")
+    if compression in _PLAIN:
+        stored = first + (bits * width + 31) // 32 * 4 * abs(height)
+        if stored > len(data) and abs(height) * width <= len(data) * 8:
+            raise EOFError
+    elif compression not in _RUN_LENGTH:
+        raise FormatError("corrupt", "has a damaged header")
+    return Header(abs(height), width, bits=min(bits, 8), indirect=bits <= 8, details=bits)
+
+
+def decode(data: bytes, header: Header) -> Samples:
+    """Decode to luminance, uint8 [H, W]."""
+    return require_shape(decode_grey(data), header)
+
+
+def decode_labels(data: bytes, header: Header) -> Samples:
+    """Decode to the stored values, uint8: palette indices [H, W], else channels [H, W, C]."""
+    samples = require_shape(decode_unchanged(data), header)
+    if header.details > 8:
+        return samples
+    from PIL.BmpImagePlugin import BmpImageFile
+
+    try:
+        with BmpImageFile(io.BytesIO(data)) as picture:
+            indices = np.asarray(picture)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise FormatError("corrupt", "cannot be decoded") from error
+    return require_shape(indices.astype(np.uint8, copy=False), header)

@@ -1,0 +1,79 @@
+"""The interface of an image format: header, samples, and the error of a file that is refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Format", "FormatError", "Header", "Samples", "several_images"]
+
+Samples = NDArray[np.uint8] | NDArray[np.uint16]
+"""Stored sample values, [H, W] or [H, W, C]."""
+
+
+class FormatError(Exception):
+    """A file of this format cannot be used.
+
+    Args:
+        reason: a stable code, as in :class:`tinyunet_deploy.errors.ImageError`.
+        what: what is wrong with the file, one clause.
+        hint: what to do about it.
+    """
+
+    def __init__(self, reason: str, what: str, hint: str | None = None) -> None:
+        super().__init__(reason, what, hint)
+        self.reason = reason
+        self.what = what
+        self.hint = hint
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """Facts about the image of a file, known before its pixels are decoded."""
+
+    height: int
+    """Pixels, > 0."""
+    width: int
+    """Pixels, > 0."""
+    bits: int = 8
+    """Stored bits of a sample, 1..16."""
+    depth: int | None = None
+    """Bits that a sample uses, 9..16, where the file states it; None where it does not."""
+    left_justified: bool = False
+    """Whether ``depth`` counts the highest bits of a sample, as the PNG standard says of sBIT."""
+    colour: bool = False
+    """Whether ``decode`` makes luminance [H, W] of a colour image."""
+    indirect: bool = False
+    """Whether a stored value is not its brightness: a palette, or 0 is white."""
+    lossy: bool = False
+    """Whether the compression changes sample values."""
+    details: Any = None
+    """Facts that the format's own decoder needs again."""
+
+
+class Format(Protocol):
+    """What each module of this folder offers.
+
+    Every function raises :class:`FormatError`; ``struct.error`` and ``EOFError`` mean that the file
+    ends too early.
+    """
+
+    def read_header(self, data: bytes) -> Header:
+        """Read the header without decoding pixels; refuse several images and foreign variants."""
+        ...
+
+    def decode(self, data: bytes, header: Header) -> Samples:
+        """Decode to grey [H, W] or to RGB [H, W, 3]: uint8, or uint16 where ``bits`` is 16."""
+        ...
+
+    def decode_labels(self, data: bytes, header: Header) -> Samples:
+        """Decode to the stored values: palette indices, colours, and transparency if stored."""
+        ...
+
+
+def several_images(count: int | str, hint: str) -> FormatError:
+    """Return the error of a file with more than one image: one verdict cannot cover them all."""
+    return FormatError("several-images", f"contains {count} images, not one", hint)

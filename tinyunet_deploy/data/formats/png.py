@@ -1,0 +1,82 @@
+"""PNG files, by OpenCV; palettes of masks by Pillow."""
+
+from __future__ import annotations
+
+import io
+import struct
+from typing import Final
+
+import numpy as np
+
+from tinyunet_deploy.data.formats.header import FormatError, Header, Samples, several_images
+from tinyunet_deploy.data.formats.opencv import decode_grey, decode_unchanged, require_shape
+
+__all__ = ["SIGNATURE", "decode", "decode_labels", "read_header"]
+
+SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
+_MAX_CHUNKS: Final = 200_000
+"""Most chunks of a file: libpng writes one for each 8 KiB of compressed data."""
+_PALETTE: Final = 3
+"""Colour type of an image of palette indices."""
+_COLOUR: Final = (2, 6)
+"""Colour types with a red, a green and a blue sample, and with transparency."""
+_CHANNELS_OF_SBIT: Final = {0: 1, 2: 3, 3: 3, 4: 1, 6: 3}
+"""Colour type -> entries of sBIT that are not about transparency."""
+
+
+def read_header(data: bytes) -> Header:
+    """Read the header and walk over all chunks to the end of the image.
+
+    OpenCV takes up to 2 GiB of memory for a chunk before it finds that the file is shorter.
+    """
+    name, width, height, bits, colour_type = struct.unpack_from(">4sIIBB", data, 12)
+    if name != b"IHDR":
+        raise FormatError("corrupt", "does not begin with an IHDR chunk")
+    depth, frames, at = None, 1, len(SIGNATURE)
+    for _ in range(_MAX_CHUNKS):
+        length, name = struct.unpack_from(">I4s", data, at)
+        if name == b"acTL":
+            (frames,) = struct.unpack_from(">I", data, at + 8)
+        elif name == b"sBIT" and bits == 16 and length >= _CHANNELS_OF_SBIT.get(colour_type, 9):
+            depth = max(data[at + 8 : at + 8 + _CHANNELS_OF_SBIT[colour_type]], default=None)
+        at += 12 + length
+        if name == b"IEND":
+            break
+    else:
+        raise FormatError("corrupt", f"has more than {_MAX_CHUNKS} chunks")
+    if at > len(data):
+        raise EOFError
+    if frames > 1:
+        raise several_images(frames, "save each frame of the animation as a file of its own")
+    if depth is not None and not 8 < depth <= 16:
+        depth = None
+    return Header(
+        height,
+        width,
+        bits,
+        depth,
+        left_justified=True,
+        colour=colour_type in _COLOUR,
+        indirect=colour_type == _PALETTE,
+        details=colour_type,
+    )
+
+
+def decode(data: bytes, header: Header) -> Samples:
+    """Decode to luminance, [H, W]; a file without loss of detail, so to the value."""
+    return require_shape(decode_grey(data, deep=header.bits == 16), header)
+
+
+def decode_labels(data: bytes, header: Header) -> Samples:
+    """Decode to the stored values: palette indices [H, W], else the channels [H, W(, C)]."""
+    samples = require_shape(decode_unchanged(data), header)
+    if header.details != _PALETTE:
+        return samples
+    from PIL.PngImagePlugin import PngImageFile
+
+    try:
+        with PngImageFile(io.BytesIO(data)) as picture:
+            indices = np.asarray(picture)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise FormatError("corrupt", "cannot be decoded") from error
+    return require_shape(indices.astype(np.uint8, copy=False), header)

@@ -1,0 +1,153 @@
+"""PBM, PGM and PPM files, binary and plain (Netpbm formats P1 to P6)."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyunet_deploy.data.formats.header import FormatError, Header, Samples, several_images
+
+__all__ = ["SIGNATURES", "decode", "decode_labels", "read_header"]
+
+SIGNATURES: Final = tuple(b"P%d" % kind for kind in range(1, 7))
+_NUMBER: Final = re.compile(rb"(?:\s|#[^\r\n]*[\r\n])+([0-9]{1,9})")
+"""A number of the header, after white space and comments."""
+_CUT_OFF: Final = re.compile(rb"(?:\s|#[^\r\n]*[\r\n])*(?:#[^\r\n]*)?")
+_LONGEST_HEADER: Final = 4096
+"""Bytes of a header with its comments."""
+_PLAIN_SAMPLES: Final = re.compile(rb"[0-9\s]*")
+_LONGEST_PLAIN_SAMPLE: Final = 16
+"""Most bytes of text for a sample: five digits, and white space."""
+_MOST_COUNTED: Final = 1000
+"""Images after which counting those of a file stops."""
+
+
+class _Details(NamedTuple):
+    kind: int
+    """The digit of the signature, 1..6."""
+    largest: int
+    """The sample value of white; 1 in a bitmap."""
+    begin: int
+    """Position of the samples."""
+
+    @property
+    def channels(self) -> int:
+        return 3 if self.kind in (3, 6) else 1
+
+
+def read_header(data: bytes) -> Header:
+    """Read the header; samples of more than 8 bits state their depth by their largest value."""
+    header = _header_at(data, 0)
+    largest = header.details.largest
+    if header.bits == 16 and largest & (largest + 1):
+        raise FormatError(
+            "unsupported",
+            f"gives {largest} as its largest sample value",
+            "convert it to PNG, or to a largest value of 255, 1023, 4095, 16383 or 65535",
+        )
+    count, end = 1, _end_of_samples(header)
+    while count < _MOST_COUNTED and end is not None and _begins_at(data, end):
+        count, end = count + 1, _end_of_samples(_header_at(data, end))
+    if count > 1:
+        many = f"{count} or more" if count == _MOST_COUNTED else count
+        raise several_images(many, "save each image as a file of its own, as pamsplit does")
+    return header
+
+
+def decode(data: bytes, header: Header) -> Samples:
+    """Decode to grey [H, W] or RGB [H, W, 3]; values of up to 8 bits are scaled to 0..255."""
+    samples = decode_labels(data, header)
+    if header.bits == 16:
+        return samples
+    largest = header.details.largest
+    table = np.minimum((np.arange(256) * 510 + largest) // (2 * largest), 255).astype(np.uint8)
+    if header.details.kind in (1, 4):
+        table = 255 - table  # in a bitmap, 1 is black
+    scaled: Samples = table[samples]
+    return scaled
+
+
+def decode_labels(data: bytes, header: Header) -> Samples:
+    """Decode to the stored values, uint8 or uint16: [H, W] or [H, W, 3]."""
+    details: _Details = header.details
+    count = header.height * header.width * details.channels
+    samples: NDArray[Any]
+    if details.kind <= 3:
+        samples = _plain_samples(data[details.begin :], count, bitmap=details.kind == 1)
+    elif details.kind == 4:
+        row = (header.width + 7) // 8
+        packed = _binary_samples(data, details.begin, row * header.height, "u1")
+        bits = np.unpackbits(packed.reshape(header.height, row), axis=1)
+        samples = bits[:, : header.width]
+    else:
+        samples = _binary_samples(data, details.begin, count, ">u2" if header.bits == 16 else "u1")
+    if samples.max(initial=0) > details.largest:
+        raise FormatError("corrupt", f"has samples above its largest value {details.largest}")
+    native = samples.astype(np.uint16 if header.bits == 16 else np.uint8, copy=False)
+    shape = (header.height, header.width, details.channels)
+    return native.reshape(shape if details.channels > 1 else shape[:2])
+
+
+def _header_at(data: bytes, begin: int) -> Header:
+    kind = data[begin + 1] - ord("0")
+    head, at, numbers = data[begin : begin + _LONGEST_HEADER], 2, list[int]()
+    while len(numbers) < (2 if kind in (1, 4) else 3):
+        match = _NUMBER.match(head, at)
+        if match is None:
+            if len(head) < _LONGEST_HEADER and _CUT_OFF.fullmatch(head, at):
+                raise EOFError
+            raise FormatError("not-an-image", "is not a PNM image: its header is damaged")
+        numbers.append(int(match[1]))
+        at = match.end()
+    width, height, largest = (*numbers, 1)[:3]
+    if at >= len(head):
+        raise EOFError
+    if not 0 < largest < 1 << 16 or not head[at : at + 1].isspace():
+        raise FormatError("not-an-image", "is not a PNM image: its header is damaged")
+    deep = largest > np.iinfo(np.uint8).max
+    details = _Details(kind, largest, begin + at + 1)
+    depth = largest.bit_length() if deep else None
+    bits = 16 if deep else 8
+    return Header(height, width, bits, depth, indirect=kind in (1, 4), details=details)
+
+
+def _begins_at(data: bytes, at: int) -> bool:
+    return data[at : at + 2] in SIGNATURES and data[at + 2 : at + 3].isspace()
+
+
+def _end_of_samples(header: Header) -> int | None:
+    """Return the position after binary samples; None for a plain file, which has one image."""
+    details: _Details = header.details
+    if details.kind <= 3:
+        return None
+    row = (header.width + 7) // 8 if details.kind == 4 else header.width * details.channels
+    return details.begin + header.height * row * (2 if header.bits == 16 else 1)
+
+
+def _binary_samples(data: bytes, begin: int, count: int, kind: str) -> NDArray[Any]:
+    if begin + count * np.dtype(kind).itemsize > len(data):
+        raise EOFError
+    return np.frombuffer(data, kind, count, begin)
+
+
+def _plain_samples(text: bytes, count: int, *, bitmap: bool) -> NDArray[Any]:
+    """Parse decimal numbers, or the single digits of a bitmap; comments are not accepted."""
+    if _PLAIN_SAMPLES.fullmatch(text) is None:
+        raise FormatError("corrupt", "has samples that are not numbers")
+    if bitmap:
+        digits = np.frombuffer(text, np.uint8)
+        values = digits[digits >= ord("0")] - np.uint8(ord("0"))
+    elif len(text) > _LONGEST_PLAIN_SAMPLE * (count + 1):
+        raise FormatError("corrupt", "has more text than its samples need")
+    else:
+        values = np.array([], np.int64)
+        if text.strip():
+            values = np.fromstring(text.decode("ascii"), np.int64, sep=" ")
+    if values.size < count:
+        raise EOFError
+    if values.size > count:
+        raise FormatError("corrupt", f"has {values.size} samples, not {count}")
+    return values
