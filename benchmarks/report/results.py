@@ -16,7 +16,8 @@ from typing import Any, Final
 from tinyunet_deploy.artifacts.sidecar import KINDS, Sidecar, read_sidecar
 from tinyunet_deploy.errors import ArtifactError, DataError
 from tinyunet_deploy.files import read_regular
-from tinyunet_deploy.speed.benchmark_result import Benchmark, Measurement, read_benchmark
+from tinyunet_deploy.speed.benchmark_file import read_benchmark
+from tinyunet_deploy.speed.benchmark_result import Benchmark, Measurement
 
 __all__ = ["Results", "read_results"]
 

@@ -18,9 +18,11 @@ from tinyunet_deploy.errors import DataError, TinyUNetError
 from tinyunet_deploy.inspection.trace import STAGES, Trace
 from tinyunet_deploy.quality.parity_limits import read_limits
 from tinyunet_deploy.speed import benchmark as module
-from tinyunet_deploy.speed.benchmark import Effort, benchmark
-from tinyunet_deploy.speed.benchmark_result import Benchmark, Ceiling, read_benchmark
+from tinyunet_deploy.speed.benchmark import run_benchmark
+from tinyunet_deploy.speed.benchmark_file import benchmark_json, read_benchmark
+from tinyunet_deploy.speed.benchmark_result import Benchmark, Ceiling
 from tinyunet_deploy.speed.peaks import cpu_ceilings
+from tinyunet_deploy.speed.row import Effort
 
 
 def small_ceilings(_device: str = "cpu") -> Iterator[tuple[str, Ceiling | TinyUNetError]]:
@@ -30,8 +32,8 @@ def small_ceilings(_device: str = "cpu") -> Iterator[tuple[str, Ceiling | TinyUN
 def measure(
     model: Path, *sources: Path, batch_sizes: tuple[int, ...] = (1,), samples: int = 2
 ) -> tuple[Benchmark, list[tuple[str, Trace]]]:
-    """The tiny network in ONNX Runtime, held against itself in OpenVINO."""
-    return benchmark(
+    """Measure the tiny network in ONNX Runtime, checked against itself in OpenVINO."""
+    return run_benchmark(
         [model],
         sources,
         limits=read_limits(),
@@ -78,8 +80,8 @@ def test_the_answers_of_all_images_are_checked(measured: tuple[Benchmark, object
         assert row.check.outcome == "green"
         assert row.check.images == 5
         assert row.check.figures["largest_steps"] <= 1
-        timed = 20 * row.batch_size
-        assert row.check.answers >= timed + row.warmup_n * row.batch_size
+        requests = 1 + row.warmup_n + 20 + 5  # the first, and the last of each throughput window
+        assert row.check.answers == requests * row.batch_size
 
 
 def test_images_are_those_of_the_folder(measured: tuple[Benchmark, object]) -> None:
@@ -112,9 +114,9 @@ def test_the_stage_rows_add_up(measured: tuple[Benchmark, object]) -> None:
 def test_the_result_survives_json(measured: tuple[Benchmark, object], tmp_path: Path) -> None:
     result, _ = measured
     path = tmp_path / "result.json"
-    path.write_text(result.as_json())
-    assert read_benchmark(path).as_json() == result.as_json()
-    row = json.loads(result.as_json())["measurements"][0]
+    path.write_text(benchmark_json(result))
+    assert benchmark_json(read_benchmark(path)) == benchmark_json(result)
+    row = json.loads(benchmark_json(result))["measurements"][0]
     assert row["end_to_end"]["p99_9_ms"] is None  # 20 samples say nothing of it
     assert row["end_to_end"]["p95_ms"] == sorted(row["end_to_end"]["samples_ms"])[18]
 
@@ -138,15 +140,15 @@ def test_a_fast_wrong_engine_is_caught(
     arguments = ["benchmark", str(station), "--model", str(tiny_onnx), "--samples", "2"]
     arguments += ["--reference", str(tiny_onnx), "--images", "2", "--backend", "onnxruntime"]
     assert run(tinyunet, [*arguments, "-o", str(output), "--trace", str(trace)]) == 6
-    said = capsys.readouterr()
-    assert "WRONG" in said.out
-    assert "answers wrongly on onnxruntime: " in said.err
+    output_text = capsys.readouterr()
+    assert "WRONG" in output_text.out
+    assert "answers wrongly on onnxruntime: " in output_text.err
     (row,) = read_benchmark(output).red
     assert row.check.broken[0].figure in ("flips", "agreement", "largest_steps")
     assert json.loads(trace.read_text())["traceEvents"]
 
 
-def test_an_engine_that_is_right_until_it_is_timed_is_caught(
+def test_an_engine_that_is_right_until_it_is_measured_is_caught(
     tiny_onnx: Path, station: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = 0
@@ -163,7 +165,7 @@ def test_an_engine_that_is_right_until_it_is_timed_is_caught(
     assert row.check.outcome == "red"
 
 
-def test_real_images_are_wanted(tiny_onnx: Path, tmp_path: Path) -> None:
+def test_images_of_one_grey_value_are_refused(tiny_onnx: Path, tmp_path: Path) -> None:
     write_png(tmp_path / "black.png", np.zeros((SIZE, SIZE), np.uint8))
     with pytest.raises(DataError, match="one grey value"):
         measure(tiny_onnx, tmp_path)
@@ -188,13 +190,13 @@ def test_without_a_folder_images_are_made_and_are_not_zeros(
     assert all(image.std() > 1 for batch in seen for image in batch)
 
 
-def test_what_cannot_run_is_skipped_with_its_reason(
+def test_a_row_that_cannot_run_is_skipped_with_its_reason(
     tiny_onnx: Path, station: Path, tmp_path: Path
 ) -> None:
     model = tmp_path / tiny_onnx.name
     for suffix in ("", ".json"):
         shutil.copy(f"{tiny_onnx}{suffix}", f"{model}{suffix}")
-    result, _ = benchmark(
+    result, _ = run_benchmark(
         [model],
         [station],
         limits=read_limits(),
@@ -203,10 +205,11 @@ def test_what_cannot_run_is_skipped_with_its_reason(
         backends=["onnxruntime-tensorrt"],
         devices=["cuda:0"],
         batch_sizes=(1, 8),
-        ceilings=lambda device: iter([(device, TinyUNetError(device, "is not here"))]),
+        effort=Effort(samples=2),
+        ceilings=lambda device: iter([(device, TinyUNetError(device, "is missing"))]),
     )
     assert not result.measurements
     (skipped,) = result.skipped  # one line for all batch sizes
     assert (skipped.backend, skipped.batch_size) == ("onnxruntime-tensorrt", None)
     assert "TensorRT" in skipped.reason
-    assert result.notes == ("no ceiling cuda:0: cuda:0: is not here",)
+    assert result.notes == ("no ceiling cuda:0: cuda:0: is missing",)

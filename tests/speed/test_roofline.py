@@ -16,7 +16,7 @@ from tinyunet_deploy.artifacts.sidecar import (
 )
 from tinyunet_deploy.contract import Contract
 from tinyunet_deploy.speed.benchmark_result import Ceiling
-from tinyunet_deploy.speed.peaks import cpu_ceilings, matrix_flop, matrix_graph
+from tinyunet_deploy.speed.peak_graph import matrix_flop, matrix_graph
 from tinyunet_deploy.speed.roofline import Work, count_work, roofline
 
 
@@ -72,18 +72,18 @@ def test_the_bound_is_the_slower_of_computing_and_moving() -> None:
     work = Work({"float32": 1e9, "int8": 3e9}, 1e6, 1e8, 1e6)
     limits = [ceiling("float32", 100), ceiling("float32", 50), ceiling("int8", 300)]
     fast, slow = ([*limits, ceiling("memory", value)] for value in (100.0, 0.05))
-    found = roofline(work, fast, device="cpu", batch_size=2, latency_ms=80, images_per_s=25)
-    assert found is not None
-    assert found.bound_ms == pytest.approx(2 * (1e9 / 100e9 + 3e9 / 300e9) * 1e3)
-    assert found.bound_by == "compute"
-    assert found.ceilings["float32"] == "float32 100"
-    assert found.latency_percent == pytest.approx(50)
-    assert found.throughput_percent == pytest.approx(50)
-    assert found.gflop_per_s == pytest.approx(100)
-    found = roofline(work, slow, device="cpu", batch_size=2, latency_ms=80, images_per_s=25)
-    assert found is not None
-    assert found.bound_by == "memory"
-    assert found.bound_ms == pytest.approx((2 * 1e6 + 1e6) / 0.05e9 * 1e3)
+    bound = roofline(work, fast, device="cpu", batch_size=2, latency_ms=80, images_per_s=25)
+    assert bound is not None
+    assert bound.bound_ms == pytest.approx(2 * (1e9 / 100e9 + 3e9 / 300e9) * 1e3)
+    assert bound.bound_by == "compute"
+    assert bound.ceilings["float32"] == "float32 100"
+    assert bound.latency_percent == pytest.approx(50)
+    assert bound.throughput_percent == pytest.approx(50)
+    assert bound.gflop_per_s == pytest.approx(100)
+    bound = roofline(work, slow, device="cpu", batch_size=2, latency_ms=80, images_per_s=25)
+    assert bound is not None
+    assert bound.bound_by == "memory"
+    assert bound.bound_ms == pytest.approx((2 * 1e6 + 1e6) / 0.05e9 * 1e3)
 
 
 def test_without_a_ceiling_of_that_device_there_is_no_percentage() -> None:
@@ -92,11 +92,19 @@ def test_without_a_ceiling_of_that_device_there_is_no_percentage() -> None:
     assert roofline(work, limits, device="cpu", batch_size=1, latency_ms=1, images_per_s=1) is None
 
 
-def test_the_machine_is_measured_through_the_runtimes_that_run_the_network() -> None:
-    found = dict(cpu_ceilings(size=64, layers=1, megabytes=1))
-    assert all(isinstance(each, Ceiling) for each in found.values()), found
-    kinds = {each.kind for each in found.values() if isinstance(each, Ceiling)}
-    assert kinds == {"float32", "int8", "memory"}
-    for each in found.values():
-        assert isinstance(each, Ceiling)
-        assert each.value == max(each.samples) > 0
+def test_bytes_are_counted_once_for_a_batch_or_once_for_every_layer() -> None:
+    work = Work({"float32": 1e9}, weight_bytes=1e6, activation_bytes=1e8, end_bytes=1e5)
+    assert work.minimum_bytes(4) == 4e5 + 1e6
+    assert work.layer_bytes(4) == 4 * (1e5 + 1e8) + 1e6
+
+
+def test_a_cpu_computes_float16_in_float32_but_a_gpu_does_not() -> None:
+    work = Work({"float16": 1e9}, 1e6, 1e8, 1e6)
+    for device in ("cpu", "cuda:0"):
+        limits = [ceiling("float32", 100, device), ceiling("memory", 100, device)]
+        bound = roofline(work, limits, device=device, batch_size=1, latency_ms=20, images_per_s=50)
+        if device == "cpu":
+            assert bound is not None and bound.bound_ms == pytest.approx(10)
+            assert bound.ceilings["float16"] == "float32 100"
+        else:
+            assert bound is None

@@ -1,4 +1,4 @@
-"""``tinyunet benchmark``."""
+"""``tinyunet benchmark``: how fast models run, while their answers are checked."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     type=click.FloatRange(0.0, min_open=True),
     default=10.0,
     show_default=True,
-    help="Seconds that latency is measured in each row, and then throughput.",
+    help="Seconds to measure latency in each row, and then throughput.",
 )
 @click.option(
     "--samples",
@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     "--trace",
     "trace_file",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="JSON file of every stage of every image, for chrome://tracing or ui.perfetto.dev.",
+    help="JSON file for every stage of every image, for chrome://tracing or ui.perfetto.dev.",
 )
 @format_option
 @debug_option
@@ -87,9 +87,10 @@ def benchmark(
 ) -> int:
     """Measure how fast models run, on IMAGES, files and folders.
 
-    Latency one request at a time, throughput, where the time goes from file to mask, and how near
-    that is to what this machine can do. Answers are checked: a wrong one is exit 6. Synthetic
-    images are made if none are given. What cannot run here is listed as skipped.
+    Measures latency one request at a time, throughput, where the time goes from file to mask, and
+    how near that comes to the limit of this machine. Answers are checked: a wrong one is exit 6.
+    Without IMAGES, synthetic images are generated. Models that cannot run here are listed as
+    skipped.
     """
     import shlex
 
@@ -102,8 +103,9 @@ def benchmark(
     from tinyunet_deploy.inspection.trace import chrome_trace
     from tinyunet_deploy.quality.parity_inputs import find_models
     from tinyunet_deploy.quality.parity_limits import LIMITS, read_limits
-    from tinyunet_deploy.speed.benchmark import Effort
-    from tinyunet_deploy.speed.benchmark import benchmark as measure
+    from tinyunet_deploy.speed.benchmark import run_benchmark
+    from tinyunet_deploy.speed.benchmark_file import benchmark_json
+    from tinyunet_deploy.speed.row import Effort
 
     limits = read_limits(limits_file or LIMITS)
     chosen = find_models(models or (DEFAULT_ONNX,))
@@ -120,7 +122,7 @@ def benchmark(
             path.parent.mkdir(parents=True, exist_ok=True)
     stderr = Console(stderr=True)
     with stderr.status("") as status:
-        result, traces = measure(
+        result, traces = run_benchmark(
             chosen,
             images,
             limits=limits,
@@ -134,18 +136,21 @@ def benchmark(
             workers=workers or processor_count(),
             progress=status.update,
         )
+    text = benchmark_json(result)
     if output is not None:
-        write_atomic(output, result.as_json().encode())
+        write_atomic(output, text.encode())
     if trace_file is not None:
         write_atomic(trace_file, chrome_trace(traces).encode())
     if style == "json":
-        click.echo(result.as_json(), nl=False)
+        click.echo(text, nl=False)
     else:
         _print(result)
     for error in result.images.skipped:
         click.echo(f"skipped: {error}", err=True)
     if not result.measurements:
-        raise RuntimeUnavailable(chosen[0], "runs nowhere here", "each has its reason above")
+        raise RuntimeUnavailable(
+            chosen[0], "runs on no backend here", "the reasons are listed above"
+        )
     if result.red:
         worst = result.red[0]
         broken = worst.check.broken[0]
@@ -153,7 +158,7 @@ def benchmark(
             worst.model,
             f"answers wrongly on {worst.backend}: {broken.figure} is {broken.value:.6g}, "
             f"{broken.limit} wanted",
-            f"{len(result.red)} rows are wrong, their times count for nothing; {broken.reason}",
+            f"{len(result.red)} rows are wrong, and their times count for nothing; {broken.reason}",
         )
     return 3 if result.images.skipped else 0
 
@@ -170,22 +175,22 @@ def _print(result: Benchmark) -> None:
 
     images = result.images
     rows, columns = images.image_px
-    where = f"of {images.folder}" if images.source == "files" else "that were generated"
-    about = result.reference
-    say(f"{images.images} images {where}, {columns}x{rows}; {result.machine['processor']}")
-    say(f"answers held against {about.model} on {about.backend}")
+    origin = f"of {images.folder}" if images.source == "files" else "that were generated"
+    reference = result.reference
+    say(f"{images.images} images {origin}, {columns}x{rows}; {result.machine['processor']}")
+    say(f"answers checked against {reference.model} on {reference.backend}")
     console.print(_latency(result))
-    for found in result.skipped:
-        size = "" if found.batch_size is None else f", batch {found.batch_size}"
-        say(f"skipped: {found.model} on {found.backend}{size}: {found.reason}")
+    for row in result.skipped:
+        size = "" if row.batch_size is None else f", batch {row.batch_size}"
+        say(f"skipped: {row.model} on {row.backend}{size}: {row.reason}")
     for mode, title in (
         ("serial", "where the time goes, one after the other: ms an image, the sum is wall clock"),
-        ("pipelined", "the same overlapped: ms of an image's own way, from reading to report"),
+        ("pipelined", "the same overlapped: ms from the reading of an image to its report line"),
     ):
         if result.stages:
             console.print(_stages(result, mode, title))
     if result.ceilings:
-        say("the most that this machine did in this run")
+        say("the highest rates of this machine in this run")
     for ceiling in result.ceilings:
         say(f"  {ceiling.name:22}{ceiling.value:9.1f} {ceiling.unit:8} {ceiling.what}")
     for note in result.notes:
@@ -196,7 +201,7 @@ def _latency(result: Benchmark) -> Table:
     from rich import box
     from rich.table import Table
 
-    from tinyunet_deploy.speed.benchmark_result import PERCENTILES
+    from tinyunet_deploy.speed.time_samples import PERCENTILES
 
     table = Table(
         box=box.SIMPLE_HEAD,
@@ -241,28 +246,28 @@ def _stages(result: Benchmark, mode: str, title: str) -> Table:
         title_justify="left",
         box=box.SIMPLE_HEAD,
         padding=(0, 0, 0, 1),
-        caption="bare: percentage of the throughput of the backend on images in memory",
+        caption="bare: percentage of the throughput of the backend alone, on images in memory",
         caption_justify="left",
     )
     table.add_column("")
     heads = [stage.replace(" ", "\n").replace("-", "-\n") for stage in STAGES[:-1]]
     for name in (*heads, "unac-\ncounted", "sum", "images\n/s", "bare"):
         table.add_column(name.replace("queueing", "queue-\ning"), justify="right", no_wrap=True)
-    for found in result.stages:
-        if found.mode == mode:
+    for stages in result.stages:
+        if stages.mode == mode:
             table.add_row(
-                f"{found.model}\n{found.backend}, batch {found.batch_size}",
-                *(_ms(row.ms_per_image) for row in found.rows[:-1]),
-                f"{_ms(found.rows[-1].ms_per_image)}\n{100 * found.unaccounted_share:.1f} %",
-                _ms(found.total_ms_per_image),
-                f"{found.images_per_s:.1f}",
-                f"{found.share_of_raw:.0%}",
+                f"{stages.model}\n{stages.backend}, batch {stages.batch_size}",
+                *(_ms(row.ms_per_image) for row in stages.rows[:-1]),
+                f"{_ms(stages.rows[-1].ms_per_image)}\n{100 * stages.unaccounted_share:.1f} %",
+                _ms(stages.total_ms_per_image),
+                f"{stages.images_per_s:.1f}",
+                f"{stages.share_of_raw:.0%}",
             )
     return table
 
 
 def _ms(value: float) -> str:
-    """Three digits or so."""
+    """Return milliseconds with about three digits, ``-`` for NaN."""
     if math.isnan(value):
         return "-"
     return f"{value:.{2 if abs(value) < 10 else 1 if abs(value) < 100 else 0}f}"

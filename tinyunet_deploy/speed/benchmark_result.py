@@ -1,77 +1,31 @@
-"""What a benchmark found, and the JSON it is kept in.
+"""The result of a benchmark, as dataclasses whose field names are those of the JSON.
 
-The JSON is the dataclasses of this page, field by field, beside ``schema_version`` and ``kind``:
-:meth:`Benchmark.as_json` writes it, :func:`read_benchmark` reads it. NaN is null. Of a series of
-times every sample is kept; its percentiles stand beside the samples for whoever reads the file
-without this library.
+:mod:`~tinyunet_deploy.speed.benchmark_file` writes and reads the file.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from types import NoneType
-from typing import Any, Final, cast, get_args, get_origin, get_type_hints
+from dataclasses import dataclass
+from typing import Any
 
-from tinyunet_deploy.errors import DataError
-from tinyunet_deploy.files import json_value, read_regular
 from tinyunet_deploy.inspection.trace import UNACCOUNTED
+from tinyunet_deploy.speed.time_samples import TimeSamples
 
-SCHEMA_VERSION: Final = 1
-KIND: Final = "benchmark"
-PERCENTILES: Final = {"p50": 500, "p90": 900, "p95": 950, "p99": 990, "p99_9": 999}
-"""Name -> share of the samples, in thousandths."""
-PERCENTILE_FORMULA: Final = (
-    "nearest rank: the ceil(p n)-th smallest of all n samples, none left out; null where no sample "
-    "is above that rank (n < 1 / (1 - p)), as it would be the maximum under another name"
-)
-
-
-def percentile(samples: Sequence[float], thousandths: int) -> float:
-    """The sample that so many thousandths of all samples do not exceed, by nearest rank.
-
-    The ceil(p n)-th smallest (Hyndman & Fan 1996, definition 1; NumPy's ``inverted_cdf``).
-
-    Args:
-        samples: any order.
-        thousandths: 1 to 999.
-
-    Returns:
-        NaN where no sample is above that rank: it would be the maximum under another name.
-    """
-    if not 0 < thousandths < 1000:
-        raise ValueError(f"{thousandths} thousandths is no percentile")
-    rank = -(-thousandths * len(samples) // 1000)
-    return sorted(samples)[rank - 1] if rank < len(samples) else math.nan
-
-
-@dataclass(frozen=True)
-class Series:
-    """One kind of time, every sample in the order in which it was taken.
-
-    In JSON also ``n``, ``mean_ms``, ``min_ms``, ``max_ms`` and ``p50_ms`` to ``p99_9_ms``.
-    """
-
-    samples_ms: tuple[float, ...]
-
-    def percentile_ms(self, name: str) -> float:
-        """One of :data:`PERCENTILES`; NaN where there are too few samples for it."""
-        return percentile(self.samples_ms, PERCENTILES[name])
-
-    def summary(self) -> dict[str, float]:
-        """The figures that are beside the samples in JSON."""
-        samples = self.samples_ms
-        return {
-            "n": len(samples),
-            "mean_ms": math.fsum(samples) / len(samples) if samples else math.nan,
-            "min_ms": min(samples, default=math.nan),
-            **{f"{name}_ms": self.percentile_ms(name) for name in PERCENTILES},
-            "max_ms": max(samples, default=math.nan),
-        }
+__all__ = [
+    "Benchmark",
+    "BrokenLimit",
+    "Ceiling",
+    "ClockRates",
+    "MeasuredImages",
+    "Measurement",
+    "OutputCheck",
+    "ReferenceFacts",
+    "Roofline",
+    "SkippedRow",
+    "StageRow",
+    "StageTable",
+    "Throughput",
+]
 
 
 @dataclass(frozen=True)
@@ -81,7 +35,7 @@ class Throughput:
     images: int
     seconds: float
     window_images_per_s: tuple[float, ...]
-    """Of each of a few windows, one after the other; their spread says how steady it was."""
+    """Images per second of a few windows, one after the other; they show how steady it was."""
     images_per_s: float
     """images / seconds."""
 
@@ -99,14 +53,14 @@ class BrokenLimit:
 
 @dataclass(frozen=True)
 class OutputCheck:
-    """Whether the answers that were timed are those of the reference."""
+    """Whether the measured answers agree with those of the reference."""
 
     outcome: str
     """``green``, ``red``, or ``no limits`` for a precision that has none."""
     images: int
-    """Different images whose timed scores were held against the reference's."""
+    """Different images whose scores were compared with the reference's."""
     answers: int
-    """Timed answers; one that is not bit for bit the image's first was held as well."""
+    """All checked answers; one that differs bit for bit from the image's first was compared too."""
     figures: dict[str, float]
     """Named as in ``parity_limits.toml``; steps are 1/255 of probability."""
     broken: tuple[BrokenLimit, ...]
@@ -130,7 +84,7 @@ class ClockRates:
 
 @dataclass(frozen=True)
 class Roofline:
-    """How near a measurement comes to what this machine can do at most.
+    """How near a measurement comes to the limit of this machine.
 
     The least time of a batch is ``max(sum(flop / rate), minimum bytes / bandwidth)`` (Williams,
     Waterman, Patterson 2009), with the rates and the bandwidth of :class:`Ceiling`.
@@ -139,13 +93,15 @@ class Roofline:
     flop_per_image: dict[str, float]
     """Kind of rate -> multiplications and additions of the convolutions, counted in the graph."""
     minimum_bytes: float
-    """Image, score and weights moved once for the batch, all between kept in caches."""
+    """Bytes of image, score and weights, each moved once for the batch; everything between them
+    stays in caches."""
     layer_bytes: float
-    """Every convolution reading its input and weights and writing its output in memory."""
+    """Bytes moved if every convolution reads its input and weights from memory and writes its
+    output there."""
     ceilings: dict[str, str]
-    """Kind of rate -> name of the ceiling it was held against."""
+    """Kind of rate -> name of the ceiling used for it."""
     bound_ms: float
-    """The least time of one batch."""
+    """Least time of one batch."""
     bound_by: str
     """``compute`` or ``memory``."""
     latency_percent: float
@@ -153,7 +109,7 @@ class Roofline:
     throughput_percent: float
     """100 * bound_ms / time of one batch at the measured throughput."""
     gflop_per_s: float
-    """At the measured throughput."""
+    """Rate at the measured throughput."""
 
 
 @dataclass(frozen=True)
@@ -168,56 +124,56 @@ class Measurement:
     device: str
     batch_size: int
     versions: dict[str, str]
-    """Package name -> version of what computes."""
+    """Package name -> version of the packages that compute."""
     threads: int | None
     """CPU threads that compute; None on a GPU."""
     synchronization: str
-    """What the device time is, and how its end is known."""
+    """What the device time measures, and how its end is known."""
     load_ms: float
-    """From the path to a backend that can be called: read, hash, compile. The runtime's package
-    was imported before."""
+    """Time from the path to a backend that can be called: read, hash, compile. The runtime's
+    package was imported before."""
     first_inference_ms: float
-    """The first call after loading, in no series below."""
+    """Time of the first call after loading; it is in no series below."""
     warmup_n: int
     """Calls after the first that are in no series below."""
-    device_time: Series
-    """Inside the runtime, copies to and from a device left out, one batch."""
-    call: Series
-    """Of the backend's whole call: arrays in memory to scores in memory, one batch."""
-    end_to_end: Series
-    """From the files' paths to the parts' verdicts, one batch. The same requests as the above."""
+    device_time: TimeSamples
+    """Time inside the runtime for one batch, without copies to and from a device."""
+    call: TimeSamples
+    """Time of the backend's whole call for one batch: arrays in memory to scores in memory."""
+    end_to_end: TimeSamples
+    """Time from the files' paths to the parts' verdicts for one batch, in the same requests."""
     throughput: Throughput
     check: OutputCheck
     clocks_before: ClockRates
     clocks_after: ClockRates
     roofline: Roofline | None
-    """None where the graph cannot be read, or without ceilings."""
+    """None if the graph cannot be read, or without ceilings."""
 
 
 @dataclass(frozen=True)
-class Skipped:
-    """What could not be measured here."""
+class SkippedRow:
+    """An artifact on a backend that could not be measured here."""
 
     model: str
     backend: str
     device: str
     batch_size: int | None
-    """None: all of them."""
+    """None stands for every batch size."""
     reason: str
 
 
 @dataclass(frozen=True)
 class StageRow:
-    """One stage of the way of an image from file to mask and report."""
+    """One stage between an image file and its mask and report line."""
 
     stage: str
     """One of :data:`tinyunet_deploy.inspection.trace.STAGES`."""
     ms_per_image: float
-    """Its part of ``StageTable.total_ms_per_image``."""
+    """Share of ``StageTable.total_ms_per_image`` in milliseconds."""
     share: float
     """ms_per_image / total_ms_per_image."""
     busy: float
-    """Threads that were in this stage on average: its time over all threads / wall clock."""
+    """Average number of threads in this stage: its time over all threads / wall clock."""
 
 
 @dataclass(frozen=True)
@@ -238,16 +194,16 @@ class StageTable:
     images_per_s: float
     """images / wall_s."""
     share_of_raw: float
-    """images_per_s / throughput of the bare backend on arrays in memory."""
+    """images_per_s / throughput of the backend alone, on arrays in memory."""
     total_ms_per_image: float
-    """What the rows add up to. Serial: the wall clock over the images. Pipelined: the mean wall
-    clock of an image's own way, from the start of its reading to its line in the report; images
-    overlap, so it is longer than 1 / images_per_s."""
+    """Sum of the rows. Serial: the wall clock over the images. Pipelined: the mean time of an image
+    from the start of its reading to its line in the report; images overlap, so it is longer than
+    1 / images_per_s."""
     rows: tuple[StageRow, ...]
 
     @property
     def unaccounted_share(self) -> float:
-        """What of the total no row explains."""
+        """Share of the total that no stage explains."""
         return next(row.share for row in self.rows if row.stage == UNACCOUNTED)
 
 
@@ -263,7 +219,7 @@ class Ceiling:
     device: str
     value: float
     unit: str
-    """``GFLOP/s`` or ``GB/s``, powers of ten. Of int8 a multiplication or an addition is a FLOP."""
+    """``GFLOP/s`` or ``GB/s``, powers of ten. An int8 multiplication or addition is a FLOP too."""
     runtime: str
     what: str
     """Exactly what was run."""
@@ -272,29 +228,29 @@ class Ceiling:
 
 
 @dataclass(frozen=True)
-class Images:
-    """What was measured on."""
+class MeasuredImages:
+    """The images that were measured on."""
 
     source: str
-    """``files``, or ``synthetic`` for those that were generated."""
+    """``files``, or ``synthetic`` if they were generated."""
     folder: str
     """Name of the folder, or empty."""
     images: int
     sha256: str
-    """Of all decoded pixels in their order."""
+    """Hash of all decoded pixels in their order."""
     image_px: tuple[int, int]
     """Rows, columns."""
     mean: float
-    """Of all grey values, 0..255."""
+    """Mean of all grey values, 0..255."""
     standard_deviation: float
-    """Of all grey values; never 0."""
+    """Standard deviation of all grey values; never 0."""
     skipped: tuple[str, ...]
     """Images that could not be used, and why."""
 
 
 @dataclass(frozen=True)
-class Reference:
-    """Whose answers are right."""
+class ReferenceFacts:
+    """The network that answers are checked against."""
 
     model: str
     model_sha256: str
@@ -312,67 +268,20 @@ class Benchmark:
     started_utc: str
     """ISO 8601."""
     machine: dict[str, Any]
-    """As ``describe_machine`` says."""
-    images: Images
-    reference: Reference
+    """As :func:`tinyunet_deploy.host.describe_machine` returns it."""
+    images: MeasuredImages
+    reference: ReferenceFacts
     timing_boundary: str
-    """What is between start and end of each series, in words."""
+    """What lies between start and end of each series, in words."""
     percentile_formula: str
     measurements: tuple[Measurement, ...]
-    skipped: tuple[Skipped, ...] = ()
+    skipped: tuple[SkippedRow, ...] = ()
     stages: tuple[StageTable, ...] = ()
     ceilings: tuple[Ceiling, ...] = ()
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
     """What else a reader of the figures must know."""
 
     @property
     def red(self) -> list[Measurement]:
-        """Measurements whose answers are not those of the reference."""
-        return [found for found in self.measurements if found.check.outcome == "red"]
-
-    def as_json(self) -> str:
-        """The text of the result file."""
-        fields = {"schema_version": SCHEMA_VERSION, "kind": KIND, **_fields(self)}
-        return json.dumps(json_value(fields), indent=1, allow_nan=False) + "\n"
-
-
-def read_benchmark(path: Path) -> Benchmark:
-    """A result that :meth:`Benchmark.as_json` wrote.
-
-    Raises:
-        DataError: it cannot be read, or is no such result.
-    """
-    try:
-        fields = json.loads(read_regular(path))
-        if (fields["schema_version"], fields["kind"]) != (SCHEMA_VERSION, KIND):
-            raise ValueError("of another kind or schema version")
-        return cast(Benchmark, _value(Benchmark, fields))
-    except OSError as error:
-        raise DataError(path, f"cannot be read: {error.strerror}") from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(path, f"is no result of tinyunet benchmark: {error}") from error
-
-
-def _fields(value: Any) -> Any:
-    """Dataclasses as tables; a series with its summary."""
-    if isinstance(value, Series):
-        return {**value.summary(), "samples_ms": value.samples_ms}
-    if dataclasses.is_dataclass(value):
-        return {f.name: _fields(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    return [_fields(part) for part in value] if isinstance(value, tuple) else value
-
-
-def _value(kind: Any, value: Any) -> Any:
-    """A value of a field's type from what JSON made of it."""
-    arguments = get_args(kind)
-    if dataclasses.is_dataclass(kind):
-        hints = get_type_hints(kind)
-        names = [each.name for each in dataclasses.fields(kind)]
-        return cast(Any, kind)(**{name: _value(hints[name], value[name]) for name in names})
-    if NoneType in arguments:
-        return None if value is None else _value(arguments[0], value)
-    if get_origin(kind) is tuple:
-        return tuple(_value(arguments[0], part) for part in value)
-    if get_origin(kind) is dict:
-        return {name: _value(arguments[1], part) for name, part in value.items()}
-    return math.nan if kind is float and value is None else value
+        """Measurements whose answers do not agree with the reference."""
+        return [row for row in self.measurements if row.check.outcome == "red"]

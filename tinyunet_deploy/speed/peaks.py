@@ -1,4 +1,4 @@
-"""What this machine can do at most, measured: matrix rates, memory bandwidth, and a GPU's bus."""
+"""Measure what this machine can do at most: matrix rates, memory bandwidth, and a GPU's bus."""
 
 from __future__ import annotations
 
@@ -16,44 +16,66 @@ from tinyunet_deploy.artifacts.sidecar import Precision, Sidecar, digest, write_
 from tinyunet_deploy.backends import nvidia_probe
 from tinyunet_deploy.backends.registry import open_backend
 from tinyunet_deploy.backends.table import rows_for, why_not
-from tinyunet_deploy.contract import INPUT_NAME, OUTPUT_NAME, Contract
+from tinyunet_deploy.contract import Contract
 from tinyunet_deploy.errors import TinyUNetError
 from tinyunet_deploy.host import processor_count
 from tinyunet_deploy.speed.benchmark_result import Ceiling
+from tinyunet_deploy.speed.peak_graph import BLOCK, CHANNELS, matrix_flop, matrix_graph
+
+__all__ = ["cpu_ceilings", "gpu_ceilings", "measure_ceilings"]
 
 REPEATS: Final = 5
-"""The largest rate of so many counts."""
-_CHANNELS: Final = 256
-_BLOCK: Final = 16
-"""256 channels are 16 x 16 pixels of the image."""
+"""Counted repetitions; the largest rate is the ceiling."""
 _GIGA: Final = 1e9
+
+
+def measure_ceilings(device: str) -> Iterator[tuple[str, Ceiling | TinyUNetError]]:
+    """Measure what a device can do at most.
+
+    Args:
+        device: ``cpu`` or ``cuda:N``.
+
+    Yields:
+        The name of each ceiling with its value, or with the error if it cannot be measured.
+    """
+    if device == "cpu":
+        yield from cpu_ceilings()
+        return
+    try:
+        for ceiling in gpu_ceilings(device):
+            yield ceiling.name, ceiling
+    except TinyUNetError as error:
+        yield device, error
 
 
 def cpu_ceilings(
     size: int = 1024, layers: int = 4, megabytes: int = 128
 ) -> Iterator[tuple[str, Ceiling | TinyUNetError]]:
-    """Measure the CPU, one name after the other; an error is why a ceiling is not to be had.
+    """Measure the CPU.
 
     Args:
-        size: side of the image of :func:`matrix_graph`, pixels, a multiple of 16.
-        layers: its convolutions.
-        megabytes: of each array that the memory is measured with; larger than all caches.
+        size: side of the image of the matrix graph, pixels, a multiple of 16.
+        layers: number of its convolutions.
+        megabytes: size of each array that the memory is measured with; larger than all caches.
+
+    Yields:
+        The name of each ceiling with its value, or with the error if it cannot be measured.
     """
     yield "float32 numpy", _numpy_matrix(2 * size)
     for precision, kind in (("fp32", "float32"), ("int8", "int8")):
         for runtime in [row.name for row in rows_for("onnx", "cpu", unasked_only=True)]:
             try:
-                found = _onnx_matrix(runtime, precision, kind, size, layers)  # type: ignore[arg-type]
+                ceiling = _onnx_matrix(runtime, precision, kind, size, layers)  # type: ignore[arg-type]
             except TinyUNetError as error:
                 yield f"{kind} {runtime}", error
             else:
-                yield found.name, found
-    for found in _memory(megabytes * 2**20):
-        yield found.name, found
+                yield ceiling.name, ceiling
+    for ceiling in _memory(megabytes * 2**20):
+        yield ceiling.name, ceiling
 
 
 def _rate(work: float, call: Callable[[], object]) -> tuple[float, ...]:
-    """Billions a second, of each repetition after one that is not counted."""
+    """Return the rate of each repetition, in 10^9 per second, after one that is not counted."""
     call()
     rates = []
     for _ in range(REPEATS):
@@ -85,9 +107,9 @@ def _onnx_matrix(runtime: str, precision: Precision, kind: str, size: int, layer
         with open_backend(path, runtime, "cpu") as backend:
             rates = _rate(layers * matrix_flop(size), lambda: backend.run(image))
             threads = backend.threads
-    cells = size // _BLOCK
+    cells = size // BLOCK
     what = (
-        f"{layers} 3x3 convolutions {_CHANNELS} -> {_CHANNELS} with ReLU over {cells}x{cells}, "
+        f"{layers} 3x3 convolutions {CHANNELS} -> {CHANNELS} with ReLU over {cells}x{cells}, "
         f"{'int8 by Q/DQ' if precision == 'int8' else 'float32'}, as an ONNX graph on the backend "
         f"{runtime} with {threads} threads, the copies and casts of its ends included"
     )
@@ -95,89 +117,11 @@ def _onnx_matrix(runtime: str, precision: Precision, kind: str, size: int, layer
     return Ceiling(name, kind, "cpu", max(rates), "GFLOP/s", runtime, what, rates)
 
 
-def matrix_flop(size: int) -> float:
-    """Multiplications and additions of one convolution of :func:`matrix_graph`."""
-    return 2.0 * 9 * _CHANNELS**2 * (size // _BLOCK) ** 2
-
-
-def matrix_graph(precision: Precision, size: int, layers: int) -> bytes:
-    """An ONNX graph that keeps the contract and does next to nothing but convolve.
-
-    uint8 [N, 1, size, size] -> 256 channels of every 16 x 16 pixels -> ``layers`` 3x3 convolutions
-    256 -> 256 with ReLU -> back to uint8 [N, 1, size, size].
-
-    Args:
-        precision: ``fp32``, or ``int8`` with symmetric Q/DQ before every convolution.
-        size: pixels, a multiple of 16.
-
-    Raises:
-        TinyUNetError: ``onnx`` is not installed.
-    """
-    try:
-        import onnx
-    except ImportError as error:
-        raise TinyUNetError(
-            "onnx", "is not installed, so no graph can be built", "pip install onnx"
-        ) from error
-    helper, numpy_helper = onnx.helper, onnx.numpy_helper
-    random = np.random.default_rng(0)
-    initializers: list[Any] = []
-
-    def constant(name: str, value: Any) -> str:
-        initializers.append(numpy_helper.from_array(np.asarray(value), name))
-        return name
-
-    zero, scale = constant("zero", np.int8(0)), constant("scale", np.float32(255 / 127))
-    nodes = [
-        helper.make_node("Cast", [INPUT_NAME], ["grey"], to=onnx.TensorProto.FLOAT),
-        helper.make_node("SpaceToDepth", ["grey"], ["x0"], blocksize=_BLOCK),
-    ]
-    spread = np.float32(
-        np.sqrt(2 / (9 * _CHANNELS))
-    )  # keeps the size of the values from layer to layer
-    for layer in range(layers):
-        weight = random.standard_normal((_CHANNELS, _CHANNELS, 3, 3)).astype(np.float32) * spread
-        x, y = f"x{layer}", f"x{layer + 1}"
-        w = f"w{layer}"
-        if precision == "int8":
-            scales = np.abs(weight).max(axis=(1, 2, 3)) / np.float32(127)
-            quantized = np.rint(weight / scales[:, None, None, None]).astype(np.int8)
-            zeros = constant(f"zeros{layer}", np.zeros(_CHANNELS, np.int8))
-            weights = [constant(f"{w} int8", quantized), constant(f"{w} scale", scales), zeros]
-            nodes += [
-                helper.make_node("QuantizeLinear", [x, scale, zero], [f"{x} int8"]),
-                helper.make_node("DequantizeLinear", [f"{x} int8", scale, zero], [f"{x} again"]),
-                helper.make_node("DequantizeLinear", weights, [w], axis=0),
-            ]
-            x = f"{x} again"
-        else:
-            constant(w, weight)
-        nodes += [
-            helper.make_node("Conv", [x, w], [f"{y} signed"], pads=[1, 1, 1, 1]),
-            helper.make_node("Relu", [f"{y} signed"], [y]),
-        ]
-    limits = [constant("black", np.float32(0)), constant("white", np.float32(255))]
-    nodes += [
-        helper.make_node("DepthToSpace", [f"x{layers}"], ["flat"], blocksize=_BLOCK),
-        helper.make_node("Clip", ["flat", *limits], ["clipped"]),
-        helper.make_node("Cast", ["clipped"], [OUTPUT_NAME], to=onnx.TensorProto.UINT8),
-    ]
-    ends = [
-        helper.make_tensor_value_info(name, onnx.TensorProto.UINT8, ["N", 1, size, size])
-        for name in (INPUT_NAME, OUTPUT_NAME)
-    ]
-    graph = helper.make_graph(nodes, "ceiling", ends[:1], ends[1:], initializers)
-    opset = [helper.make_opsetid("", 18)]
-    model = helper.make_model(graph, opset_imports=opset, ir_version=10)
-    data: bytes = model.SerializeToString()
-    return data
-
-
 def _memory(size: int) -> list[Ceiling]:
-    """Bandwidth of main memory over all processors (McCalpin's STREAM: copy and triad).
+    """Measure the bandwidth of main memory over all processors (McCalpin's STREAM: copy, triad).
 
-    Counted are the bytes that the program names: what the processor reads before it overwrites is
-    not. The triad is done in pieces that stay in the cache between its two steps.
+    Only the bytes that the program names are counted, not those that the processor reads before it
+    overwrites them. The triad runs in pieces that stay in the cache between its two steps.
     """
     threads = processor_count()
     arrays = np.ones((3, size // 4), np.float32)
@@ -189,12 +133,12 @@ def _memory(size: int) -> list[Ceiling]:
 
     def triad(part: Any) -> None:
         out, first, second = part
-        for at in range(0, part.shape[1], piece):
-            here = slice(at, at + piece)
-            np.multiply(second[here], np.float32(3), out=out[here])
-            np.add(out[here], first[here], out=out[here])
+        for start in range(0, part.shape[1], piece):
+            values = slice(start, start + piece)
+            np.multiply(second[values], np.float32(3), out=out[values])
+            np.add(out[values], first[values], out=out[values])
 
-    found = []
+    ceilings = []
     with ThreadPoolExecutor(threads) as pool:
         for name, work, moved, what in (
             ("copy", copy, 2, "numpy.copyto"),
@@ -202,10 +146,10 @@ def _memory(size: int) -> list[Ceiling]:
         ):
             rates = _rate(moved * size, functools.partial(_on_all, pool, work, parts))
             text = f"{what}, {threads} threads, float32 arrays of {size / 2**20:g} MiB"
-            found.append(
+            ceilings.append(
                 Ceiling(f"memory {name}", "memory", "cpu", max(rates), "GB/s", "numpy", text, rates)
             )
-    return found
+    return ceilings
 
 
 def _on_all(pool: ThreadPoolExecutor, work: Callable[[Any], None], parts: Sequence[Any]) -> None:
@@ -216,7 +160,7 @@ def gpu_ceilings(device: str) -> list[Ceiling]:
     """Measure a GPU through PyTorch: float32, TF32, float16 and int8 matrices, memory, its bus.
 
     Raises:
-        TinyUNetError: PyTorch is not here, or sees no such GPU.
+        TinyUNetError: PyTorch is not installed, or sees no such GPU.
     """
     index = nvidia_probe.gpu_index(device)
     try:
@@ -234,14 +178,14 @@ def _gpu_ceilings(torch: Any, device: str, side: int = 8192) -> list[Ceiling]:
     def measure(
         kind: str, work: float, unit: str, what: str, call: Callable[[], object]
     ) -> Ceiling:
-        def and_wait() -> None:
+        def call_and_wait() -> None:
             call()
             torch.cuda.synchronize(device)
 
-        rates = _rate(work, and_wait)
+        rates = _rate(work, call_and_wait)
         return Ceiling(f"{kind} torch", kind, device, max(rates), unit, runtime, what, rates)
 
-    found = []
+    ceilings = []
     before = torch.backends.cuda.matmul.allow_tf32
     try:
         for kind, dtype, tf32 in (
@@ -254,25 +198,25 @@ def _gpu_ceilings(torch: Any, device: str, side: int = 8192) -> list[Ceiling]:
             out = torch.empty_like(one)
             what = f"torch.matmul of two {side}x{side} matrices in {kind}"
             call = functools.partial(torch.matmul, one, two, out=out)
-            found.append(measure(kind, 2.0 * side**3, "GFLOP/s", what, call))
+            ceilings.append(measure(kind, 2.0 * side**3, "GFLOP/s", what, call))
     finally:
         torch.backends.cuda.matmul.allow_tf32 = before
     ints = [torch.randint(-127, 128, (side, side), device=device, dtype=torch.int8) for _ in "ab"]
     columns = ints[1].t().contiguous().t()
     what = f"torch._int_mm of two {side}x{side} int8 matrices"
     product = functools.partial(torch._int_mm, ints[0], columns)
-    found.append(measure("int8", 2.0 * side**3, "GFLOP/s", what, product))
+    ceilings.append(measure("int8", 2.0 * side**3, "GFLOP/s", what, product))
     size = 2**30
-    there = torch.ones(size, dtype=torch.uint8, device=device)
-    other = torch.empty_like(there)
+    on_device = torch.ones(size, dtype=torch.uint8, device=device)
+    copy = torch.empty_like(on_device)
     what = "copy of 1 GiB on the GPU, read and write counted"
-    found.append(measure("memory", 2.0 * size, "GB/s", what, lambda: other.copy_(there)))
-    here = torch.ones(size // 4, dtype=torch.uint8).pin_memory()
-    there = there[: size // 4]
+    ceilings.append(measure("memory", 2.0 * size, "GB/s", what, lambda: copy.copy_(on_device)))
+    on_host = torch.ones(size // 4, dtype=torch.uint8).pin_memory()
+    on_device = on_device[: size // 4]
     for kind, transfer in (
-        ("to device", lambda: there.copy_(here, non_blocking=True)),
-        ("from device", lambda: here.copy_(there, non_blocking=True)),
+        ("to device", lambda: on_device.copy_(on_host, non_blocking=True)),
+        ("from device", lambda: on_host.copy_(on_device, non_blocking=True)),
     ):
         what = f"copy of 256 MiB {kind}, page-locked"
-        found.append(measure(kind, size / 4, "GB/s", what, transfer))
-    return found
+        ceilings.append(measure(kind, size / 4, "GB/s", what, transfer))
+    return ceilings

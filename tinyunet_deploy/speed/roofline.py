@@ -1,4 +1,4 @@
-"""How much a network has to compute and to move, and the least time that this can take.
+"""Count what a network must compute and move, and bound the time that this takes from below.
 
 Williams, Waterman, Patterson, "Roofline", 2009.
 """
@@ -9,53 +9,57 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, Final
 
 from tinyunet_deploy.artifacts.sidecar import Artifact
 from tinyunet_deploy.errors import RuntimeUnavailable
 from tinyunet_deploy.speed.benchmark_result import Ceiling, Roofline
 
+__all__ = ["Work", "count_work", "roofline"]
+
 
 @dataclass(frozen=True)
 class Work:
-    """What the convolutions of a network do for one image."""
+    """Operations and bytes of the convolutions of a network for one image."""
 
     flop: dict[str, float]
     """``float32``, ``float16`` or ``int8`` -> multiplications and additions."""
     weight_bytes: float
-    """Of all weights, as they are computed with."""
+    """Bytes of all weights, in the type they are computed with."""
     activation_bytes: float
-    """Inputs and outputs of every convolution, as they are computed with."""
+    """Bytes of inputs and outputs of every convolution, in the type they are computed with."""
     end_bytes: float
-    """Image and score."""
+    """Bytes of image and score."""
 
     def minimum_bytes(self, batch_size: int) -> float:
-        """What has to be moved even if all between stays in caches."""
+        """Return the bytes that are moved even if all values in between stay in caches."""
         return batch_size * self.end_bytes + self.weight_bytes
 
     def layer_bytes(self, batch_size: int) -> float:
-        """What is moved if every convolution reads and writes memory."""
+        """Return the bytes that are moved if every convolution reads and writes memory."""
         return batch_size * (self.end_bytes + self.activation_bytes) + self.weight_bytes
 
 
-_BYTES = {"float32": 4, "float16": 2, "int8": 1}
+_BYTES: Final = {"float32": 4, "float16": 2, "int8": 1}
+"""Kind of a layer -> bytes per value."""
 
 
 def count_work(artifact: Artifact) -> Work:
     """Count the convolutions of a checkpoint or an ONNX file.
 
-    A convolution is int8 where what it reads is dequantised, and then its activations are counted
-    as int8 too. Other operators are left out: they are few and no matrix unit runs them.
+    A convolution is int8 if its image and weights come from DequantizeLinear; its activations are
+    then counted as int8 too. Other operators are left out: they are few and no matrix unit runs
+    them.
 
     Raises:
         RuntimeUnavailable: ``onnx`` is not installed.
     """
-    of_checkpoint = artifact.sidecar.kind == "checkpoint"
-    counted = _of_checkpoint(artifact) if of_checkpoint else _of_onnx(artifact)
+    is_checkpoint = artifact.sidecar.kind == "checkpoint"
+    layers = _checkpoint_layers(artifact) if is_checkpoint else _onnx_layers(artifact)
     contract = artifact.sidecar.contract
     flop: dict[str, float] = defaultdict(float)
     weights = activations = 0.0
-    for layer in counted:
+    for layer in layers:
         flop[layer.kind] += 2.0 * layer.multiplications
         weights += layer.weights * _BYTES[layer.kind]
         activations += layer.activations * _BYTES[layer.kind]
@@ -64,13 +68,18 @@ def count_work(artifact: Artifact) -> Work:
 
 @dataclass(frozen=True)
 class _Layer:
+    """One convolution on one image."""
+
     kind: str
+    """A key of :data:`_BYTES`."""
     multiplications: int
     weights: int
+    """Number of weights."""
     activations: int
+    """Number of values that it reads and writes."""
 
 
-def _of_checkpoint(artifact: Artifact) -> list[_Layer]:
+def _checkpoint_layers(artifact: Artifact) -> list[_Layer]:
     import torch
     from torch import nn
 
@@ -94,7 +103,7 @@ def _of_checkpoint(artifact: Artifact) -> list[_Layer]:
     return layers
 
 
-def _of_onnx(artifact: Artifact) -> list[_Layer]:
+def _onnx_layers(artifact: Artifact) -> list[_Layer]:
     try:
         import onnx
     except ImportError as error:
@@ -118,7 +127,7 @@ def _of_onnx(artifact: Artifact) -> list[_Layer]:
         if node.op_type not in ("Conv", "ConvTranspose"):
             continue
         x, w, y = (shapes[name] for name in (*node.input[:2], node.output[0]))
-        # every weight meets every pixel of the output, or of the input if that is spread out
+        # Every weight meets every pixel of the output; in a transposed convolution, of the input.
         pixels = prod((y if node.op_type == "Conv" else x)[2:])
         kind = "float16" if types.get(node.input[0]) == half else "float32"
         if node.input[0] in dequantized and node.input[1] in dequantized:
@@ -136,18 +145,22 @@ def roofline(
     latency_ms: float,
     images_per_s: float,
 ) -> Roofline | None:
-    """Hold a measurement against the limit; None where a ceiling is missing.
+    """Compare a measurement with the limit of the machine.
 
     Args:
+        ceilings: of any devices; the largest of each kind counts.
         latency_ms: median device time of a batch.
         images_per_s: throughput.
+
+    Returns:
+        None if the device has no ceiling of a kind that the network needs.
     """
     highest: dict[str, Ceiling] = {}
     for ceiling in ceilings:
         known = highest.get(ceiling.kind)
         if ceiling.device == device and (known is None or ceiling.value > known.value):
             highest[ceiling.kind] = ceiling
-    if device == "cpu" and "float32" in highest:  # the CPU backends compute float16 in float32
+    if device == "cpu" and "float32" in highest:  # CPU backends compute float16 in float32
         highest.setdefault("float16", highest["float32"])
     if not highest.keys() >= {*work.flop, "memory"}:
         return None

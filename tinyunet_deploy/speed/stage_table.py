@@ -11,16 +11,16 @@ __all__ = ["pipelined_rows", "serial_rows"]
 
 
 def serial_rows(trace: Trace, wall_s: float, images: int) -> tuple[StageRow, ...]:
-    """Rows that add up to the wall clock of a run on one thread.
+    """Return rows that add up to the wall clock of a run on one thread.
 
     Args:
-        wall_s: of the whole run.
-        images: over how many it is spread.
+        wall_s: length of the whole run, seconds.
+        images: number of images that the run is divided by.
     """
     total: dict[str, float] = defaultdict(float)
-    for each in trace.spans:
-        if each.stage != QUEUEING:  # one thread: while an image waits, others are worked on
-            total[each.stage] += each.seconds
+    for span in trace.spans:
+        if span.stage != QUEUEING:  # one thread: while an image waits, others are worked on
+            total[span.stage] += span.seconds
     total[UNACCOUNTED] = wall_s - sum(total.values())
     return tuple(
         StageRow(stage, total[stage] / images * 1e3, total[stage] / wall_s, total[stage] / wall_s)
@@ -29,23 +29,25 @@ def serial_rows(trace: Trace, wall_s: float, images: int) -> tuple[StageRow, ...
 
 
 def pipelined_rows(trace: Trace, wall_s: float) -> tuple[StageRow, ...]:
-    """Rows that add up to the mean wall clock of an image's own way through the threads.
+    """Return rows that add up to the mean time from an image's first stage to its last.
 
-    That way is from the start of its first span to the end of its last; a batch takes each of its
-    images the whole time.
+    A batch occupies each of its images for its whole time.
+
+    Args:
+        wall_s: length of the whole run, seconds.
     """
     busy: dict[str, float] = defaultdict(float)
     total: dict[str, float] = defaultdict(float)
-    way: dict[int, tuple[float, float]] = {}
-    for each in trace.spans:
-        busy[each.stage] += each.seconds
-        total[each.stage] += each.seconds * len(each.images)
-        for image in each.images:
-            first, last = way.get(image, (each.started_s, each.ended_s))
-            way[image] = min(first, each.started_s), max(last, each.ended_s)
-    whole = sum(last - first for first, last in way.values())
+    ends: dict[int, tuple[float, float]] = {}
+    for span in trace.spans:
+        busy[span.stage] += span.seconds
+        total[span.stage] += span.seconds * len(span.images)
+        for image in span.images:
+            first, last = ends.get(image, (span.started_s, span.ended_s))
+            ends[image] = min(first, span.started_s), max(last, span.ended_s)
+    whole = sum(last - first for first, last in ends.values())
     total[UNACCOUNTED] = whole - sum(total.values())
     return tuple(
-        StageRow(stage, total[stage] / len(way) * 1e3, total[stage] / whole, busy[stage] / wall_s)
+        StageRow(stage, total[stage] / len(ends) * 1e3, total[stage] / whole, busy[stage] / wall_s)
         for stage in STAGES
     )

@@ -1,0 +1,74 @@
+"""The result of a benchmark as a JSON file.
+
+The JSON is the dataclasses of :mod:`~tinyunet_deploy.speed.benchmark_result`, field by field,
+beside ``schema_version`` and ``kind``. NaN is null. Of every series of times all samples are kept;
+their percentiles stand beside them for readers without this library.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from types import NoneType
+from typing import Any, Final, cast, get_args, get_origin, get_type_hints
+
+from tinyunet_deploy.errors import DataError
+from tinyunet_deploy.files import json_value, read_regular
+from tinyunet_deploy.speed.benchmark_result import Benchmark
+from tinyunet_deploy.speed.time_samples import TimeSamples
+
+__all__ = ["KIND", "SCHEMA_VERSION", "benchmark_json", "read_benchmark"]
+
+SCHEMA_VERSION: Final = 1
+KIND: Final = "benchmark"
+
+
+def benchmark_json(result: Benchmark) -> str:
+    """Return the text of a result file."""
+    fields = {"schema_version": SCHEMA_VERSION, "kind": KIND, **_to_json(result)}
+    return json.dumps(json_value(fields), indent=1, allow_nan=False) + "\n"
+
+
+def read_benchmark(path: Path) -> Benchmark:
+    """Read a file whose text :func:`benchmark_json` returned.
+
+    Raises:
+        DataError: the file cannot be read or is not such a result.
+    """
+    try:
+        fields = json.loads(read_regular(path))
+        if (fields["schema_version"], fields["kind"]) != (SCHEMA_VERSION, KIND):
+            raise ValueError("it has another kind or schema version")
+        return cast(Benchmark, _from_json(Benchmark, fields))
+    except OSError as error:
+        raise DataError(path, f"cannot be read: {error.strerror}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(path, f"is not a result of tinyunet benchmark: {error}") from error
+
+
+def _to_json(value: Any) -> Any:
+    """Return dataclasses as objects; times with their figures."""
+    if isinstance(value, TimeSamples):
+        return {**value.figures(), "samples_ms": value.samples_ms}
+    if dataclasses.is_dataclass(value):
+        names = [field.name for field in dataclasses.fields(value)]
+        return {name: _to_json(getattr(value, name)) for name in names}
+    return [_to_json(item) for item in value] if isinstance(value, tuple) else value
+
+
+def _from_json(kind: Any, value: Any) -> Any:
+    """Return a value of a field's type for its value in JSON."""
+    arguments = get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        hints = get_type_hints(kind)
+        names = [field.name for field in dataclasses.fields(kind)]
+        return cast(Any, kind)(**{name: _from_json(hints[name], value[name]) for name in names})
+    if NoneType in arguments:
+        return None if value is None else _from_json(arguments[0], value)
+    if get_origin(kind) is tuple:
+        return tuple(_from_json(arguments[0], item) for item in value)
+    if get_origin(kind) is dict:
+        return {name: _from_json(arguments[1], item) for name, item in value.items()}
+    return math.nan if kind is float and value is None else value

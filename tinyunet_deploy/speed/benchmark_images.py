@@ -1,0 +1,143 @@
+"""The images of a benchmark, and the scores that the reference gives them."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import statistics
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from tinyunet_deploy.backends.base import Backend
+from tinyunet_deploy.contract import Batch
+from tinyunet_deploy.data import synthetic
+from tinyunet_deploy.data.decoding import read_image
+from tinyunet_deploy.data.encoding import write_png
+from tinyunet_deploy.errors import DataError
+from tinyunet_deploy.inspection.scoring import score_images
+from tinyunet_deploy.inspection.walk import common_root, walk_images
+from tinyunet_deploy.quality.parity_inputs import ComparedImage, find_images
+from tinyunet_deploy.quality.stored_scores import StoredScores
+from tinyunet_deploy.speed.benchmark_result import MeasuredImages
+
+__all__ = ["BenchmarkImages", "open_benchmark_images"]
+
+
+@dataclass(frozen=True)
+class BenchmarkImages:
+    """Images to measure on, and the answers of the reference."""
+
+    images: list[ComparedImage]
+    scores: StoredScores
+    """The reference's scores, in the order of the images."""
+    threshold: float
+    """The reference's own, as is the next."""
+    min_area: int
+    facts: MeasuredImages
+
+    def batch(self, indices: Iterable[int]) -> Batch:
+        """Read and decode images, uint8 [N, 1, H, W]."""
+        return np.stack([read_image(self.images[index].path) for index in indices])[:, None]
+
+
+@contextmanager
+def open_benchmark_images(
+    sources: Sequence[Path], reference: Backend, *, count: int, workers: int
+) -> Iterator[BenchmarkImages]:
+    """Find or generate images and have the reference score them.
+
+    Args:
+        sources: image files and folders; empty generates synthetic images. From a labelled data set
+            the held-out images are taken.
+        reference: also says of which size the images are.
+        count: largest number of images; if there are more, they are taken evenly spaced.
+        workers: decoding threads.
+
+    Raises:
+        DataError: there is no usable image, or one has a single grey value throughout.
+    """
+    with TemporaryDirectory() as scratch, StoredScores() as scores:
+        if sources:
+            images, folder = _find_images(sources), common_root(sources).name
+        else:
+            contract = reference.contract
+            images, folder = _synthesize(Path(scratch), contract.height, contract.width, count), ""
+        count = min(count, len(images))
+        images = [images[number * len(images) // count] for number in range(count)]
+        source = "files" if sources else "synthetic"
+        yield _score(images, reference, scores, source, folder, workers)
+
+
+def _find_images(sources: Sequence[Path]) -> list[ComparedImage]:
+    if len(sources) == 1 and sources[0].is_dir():
+        return find_images(sources[0])
+    root = common_root(sources)
+    images = [
+        ComparedImage(path, path.relative_to(root).as_posix(), None)
+        for path in walk_images(sources)
+    ]
+    if not images:
+        raise DataError(root, "contains no images")
+    return images
+
+
+def _synthesize(folder: Path, height: int, width: int, count: int) -> list[ComparedImage]:
+    """Write images of all classes in turn, every other one defective."""
+    images = []
+    for index in range(count):
+        class_id = synthetic.CLASSES[index % len(synthetic.CLASSES)]
+        sample = synthetic.sample(
+            class_id, index, defective=index % 2 == 1, size=max(height, width)
+        )
+        path = folder / f"{index:04}.png"
+        write_png(path, np.ascontiguousarray(sample.image[:height, :width]))
+        images.append(ComparedImage(path, path.name, None))
+    return images
+
+
+def _score(
+    images: Sequence[ComparedImage],
+    reference: Backend,
+    scores: StoredScores,
+    source: str,
+    folder: str,
+    workers: int,
+) -> BenchmarkImages:
+    """Score the images, leave out those that cannot be used, and describe the others."""
+    usable, errors = [], []
+    checksum = hashlib.sha256()
+    means, squares = [], []
+    paths = [image.path for image in images]
+    for scored in score_images(paths, reference, batch_size=1, workers=workers):
+        if scored.image is None or scored.score is None:
+            errors.append(str(scored.error))
+            continue
+        if scored.image.min() == scored.image.max():
+            raise DataError(
+                scored.path, "has one grey value throughout", "a benchmark needs real images"
+            )
+        usable.append(images[scored.index])
+        scores.append(scored.score)
+        checksum.update(scored.image.tobytes())
+        means.append(float(scored.image.mean()))
+        squares.append(float(np.square(scored.image, dtype=np.float64).mean()))
+    if not usable:
+        raise DataError(images[0].path, "and the others cannot be used", errors[0])
+    mean = statistics.fmean(means)
+    facts = MeasuredImages(
+        source=source,
+        folder=folder,
+        images=len(usable),
+        sha256=checksum.hexdigest(),
+        image_px=(reference.contract.height, reference.contract.width),
+        mean=mean,
+        standard_deviation=math.sqrt(max(statistics.fmean(squares) - mean**2, 0.0)),
+        skipped=tuple(errors),
+    )
+    sidecar = reference.artifact.sidecar
+    return BenchmarkImages(usable, scores, sidecar.threshold, sidecar.min_area, facts)

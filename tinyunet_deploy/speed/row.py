@@ -1,0 +1,259 @@
+"""Measure one row of a benchmark: one artifact on one backend with one batch size."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+import statistics
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from tinyunet_deploy.backends.base import Backend
+from tinyunet_deploy.backends.registry import open_backend
+from tinyunet_deploy.backends.table import BackendRow
+from tinyunet_deploy.clock import SYSTEM_CLOCK, Clock
+from tinyunet_deploy.errors import RefusedError, RuntimeUnavailable
+from tinyunet_deploy.inspection.defects import find_defects, verdict
+from tinyunet_deploy.inspection.infer import infer
+from tinyunet_deploy.inspection.trace import Trace
+from tinyunet_deploy.quality.parity_limits import Limits
+from tinyunet_deploy.speed.answer_check import AnswerCheck
+from tinyunet_deploy.speed.benchmark_images import BenchmarkImages
+from tinyunet_deploy.speed.benchmark_result import Ceiling, Measurement, StageTable, Throughput
+from tinyunet_deploy.speed.clock_rates import read_clock_rates
+from tinyunet_deploy.speed.roofline import Work, roofline
+from tinyunet_deploy.speed.stage_table import pipelined_rows, serial_rows
+from tinyunet_deploy.speed.time_samples import TimeSamples
+
+__all__ = ["BOUNDARY", "Effort", "Row"]
+
+LEAST_WARMUP: Final = 5
+"""Least number of requests that are not counted; every image is in one of them."""
+LEAST_REQUESTS: Final = 10
+"""Least number of counted requests, however long they take, unless their number is given."""
+WINDOWS: Final = 5
+"""Windows in which throughput is measured."""
+IN_MEMORY: Final = 64
+"""Largest number of images that are kept in memory for the throughput."""
+BOUNDARY: Final = (
+    "Closed loop: one request of one batch at a time, on one thread. The next begins when the "
+    "answer of the last was compared with the reference's, which is not measured. end_to_end: "
+    "reading the files (in the system's cache since the warm-up), decoding, stacking, call, "
+    "threshold, connected regions, verdict; nothing is written. call: from uint8 images in memory "
+    "to uint8 scores in memory. device_time: see synchronization. throughput: batches that lie in "
+    "memory, as many in flight as the backend overlaps, from the start of the first to the end of "
+    "the last. stages: the pipeline of infer, from files to mask files and report in a new folder."
+)
+"""What each series measures, in words."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long each row is measured."""
+
+    duration_s: float = 10.0
+    """Seconds of the closed loop, and then of the throughput."""
+    samples: int | None = None
+    """Requests of the closed loop, and batches of the throughput, instead of a duration."""
+
+
+class _RequestTimes(NamedTuple):
+    """Milliseconds of one request."""
+
+    device_ms: float
+    call_ms: float
+    end_to_end_ms: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """One artifact on one backend with one batch size, and how it is measured."""
+
+    images: BenchmarkImages
+    model: Path
+    backend: BackendRow
+    device: str
+    batch_size: int
+    effort: Effort
+    clock: Clock = SYSTEM_CLOCK
+
+    def measure(
+        self, limits: Limits, work: Work | None, ceilings: Sequence[Ceiling], workers: int
+    ) -> tuple[Measurement, list[tuple[StageTable, Trace]]]:
+        """Load, warm up, measure, and run the pipeline twice, all with the same loaded artifact.
+
+        Args:
+            limits: for the answers.
+            work: what the network computes; None leaves the roofline out.
+            ceilings: what the machine can do at most.
+            workers: threads of the pipelined stage table.
+
+        Raises:
+            TinyUNetError: the artifact does not run here.
+        """
+        with contextlib.suppress(RuntimeUnavailable):  # open_backend says what is wrong
+            self.backend.load_class()
+        started_s = self.clock.now_s()
+        with open_backend(self.model, self.backend, self.device) as backend:
+            load_ms = self._ms_since(started_s)
+            self._require_batch_size(backend)
+            answers = AnswerCheck(self.images)
+            first_inference_ms = self._first_call(backend, answers)
+            warmup = max(LEAST_WARMUP, -(-len(self.images.images) // self.batch_size))
+            for number in range(warmup):
+                self._request(backend, answers, number)
+            before = read_clock_rates(self.device)
+            times = list(self._closed_loop(backend, answers))
+            device_ms, call_ms, end_to_end_ms = zip(*times, strict=True)
+            throughput = self._throughput(backend, answers, statistics.median(call_ms))
+            after = read_clock_rates(self.device)
+            bound = None
+            if work is not None:
+                bound = roofline(
+                    work,
+                    ceilings,
+                    device=self.device,
+                    batch_size=self.batch_size,
+                    latency_ms=statistics.median(device_ms),
+                    images_per_s=throughput.images_per_s,
+                )
+            sidecar = backend.artifact.sidecar
+            measurement = Measurement(
+                model=self.model.name,
+                model_sha256=sidecar.sha256,
+                precision=sidecar.precision,
+                backend=self.backend.name,
+                device=self.device,
+                batch_size=self.batch_size,
+                versions=backend.versions,
+                threads=backend.threads,
+                synchronization=backend.synchronization,
+                load_ms=load_ms,
+                first_inference_ms=first_inference_ms,
+                warmup_n=warmup,
+                device_time=TimeSamples(device_ms),
+                call=TimeSamples(call_ms),
+                end_to_end=TimeSamples(end_to_end_ms),
+                throughput=throughput,
+                check=answers.result(limits, sidecar, self.backend.name),
+                clocks_before=before,
+                clocks_after=after,
+                roofline=bound,
+            )
+            stages = [self._stages(backend, throughput, count) for count in (0, workers)]
+        return measurement, stages
+
+    def _require_batch_size(self, backend: Backend) -> None:
+        least, most = backend.min_batch, backend.max_batch or self.batch_size
+        if not least <= self.batch_size <= most:
+            raise RefusedError(
+                self.model,
+                f"takes batches of {least} to {most} here",
+                "tinyunet parity -b N --record verifies larger ones",
+            )
+
+    def _indices(self, number: int) -> list[int]:
+        """Return which images a request takes: the next ones, round and round."""
+        count = len(self.images.images)
+        return [(number * self.batch_size + row) % count for row in range(self.batch_size)]
+
+    def _first_call(self, backend: Backend, answers: AnswerCheck) -> float:
+        batch = self.images.batch(self._indices(0))
+        started_s = self.clock.now_s()
+        score = backend.run(batch).score
+        first_ms = self._ms_since(started_s)
+        answers.add(self._indices(0), score)
+        return first_ms
+
+    def _request(self, backend: Backend, answers: AnswerCheck, number: int) -> _RequestTimes:
+        """Run one request from files to verdicts."""
+        indices = self._indices(number)
+        images = self.images
+        started_s = self.clock.now_s()
+        batch = images.batch(indices)
+        called_s = self.clock.now_s()
+        run = backend.run(batch)
+        call_ms = self._ms_since(called_s)
+        for score in run.score[:, 0]:
+            verdict(find_defects(score, images.threshold, images.min_area))
+        end_to_end_ms = self._ms_since(started_s)
+        answers.add(indices, run.score)
+        return _RequestTimes(run.device_ms, call_ms, end_to_end_ms)
+
+    def _closed_loop(self, backend: Backend, answers: AnswerCheck) -> Iterator[_RequestTimes]:
+        """Run one request after the other."""
+        end_s = self.clock.now_s() + self.effort.duration_s
+        for number in itertools.count():
+            if self.effort.samples is not None:
+                if number == self.effort.samples:
+                    return
+            elif number >= LEAST_REQUESTS and self.clock.now_s() > end_s:
+                return
+            yield self._request(backend, answers, number)
+
+    def _throughput(self, backend: Backend, answers: AnswerCheck, call_ms: float) -> Throughput:
+        """Run batches back to back; the last answer of every window is checked too.
+
+        Args:
+            call_ms: median time of a call, by which batches are counted for a duration.
+        """
+        known = max(1, min(IN_MEMORY, len(self.images.images)) // self.batch_size)
+        requests = [self._indices(number) for number in range(known)]
+        batches = [self.images.batch(request) for request in requests]
+        wanted = self.effort.samples or self.effort.duration_s * 1e3 / call_ms
+        count = max(2, round(wanted / WINDOWS))
+        windows, seconds = [], 0.0
+        for _ in range(WINDOWS):
+            started_s = self.clock.now_s()
+            for run in backend.run_many(itertools.islice(itertools.cycle(batches), count)):
+                last = run
+            window_s = self.clock.now_s() - started_s
+            seconds += window_s
+            windows.append(count * self.batch_size / window_s)
+            answers.add(requests[(count - 1) % known], last.score)
+        images = WINDOWS * count * self.batch_size
+        return Throughput(images, seconds, tuple(windows), images / seconds)
+
+    def _stages(
+        self, backend: Backend, throughput: Throughput, workers: int
+    ) -> tuple[StageTable, Trace]:
+        """Run the pipeline of ``infer``; with 0 workers one image after the other."""
+        trace = Trace()
+        with tempfile.TemporaryDirectory() as scratch:
+            started_s = self.clock.now_s()
+            summary = infer(
+                [image.path for image in self.images.images],
+                Path(scratch) / "out",
+                backend,
+                threshold=self.images.threshold,
+                min_area=self.images.min_area,
+                batch_size=self.batch_size,
+                workers=workers,
+                trace=trace,
+            )
+            wall_s = self.clock.now_s() - started_s
+        rows = pipelined_rows(trace, wall_s) if workers else serial_rows(trace, wall_s, summary.ok)
+        images_per_s = summary.ok / wall_s
+        table = StageTable(
+            model=self.model.name,
+            model_sha256=backend.artifact.sidecar.sha256,
+            backend=self.backend.name,
+            device=self.device,
+            batch_size=self.batch_size,
+            mode="pipelined" if workers else "serial",
+            workers=workers,
+            images=summary.ok,
+            wall_s=wall_s,
+            images_per_s=images_per_s,
+            share_of_raw=images_per_s / throughput.images_per_s,
+            total_ms_per_image=math.fsum(row.ms_per_image for row in rows),
+            rows=rows,
+        )
+        return table, trace
+
+    def _ms_since(self, started_s: float) -> float:
+        return (self.clock.now_s() - started_s) * 1e3
