@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections import deque
@@ -18,6 +19,7 @@ from tinyunet_deploy.data.decoding import read_image
 from tinyunet_deploy.data.encoding import encode_png, write_png
 from tinyunet_deploy.errors import ImageError, OutOfMemory, RefusedError, RuntimeUnavailable
 from tinyunet_deploy.inspection.scoring import score_images
+from tinyunet_deploy.inspection.trace import Trace
 from tinyunet_deploy.testing.fake_backend import FakeBackend
 
 CONTRACT = Contract(16, 32)
@@ -250,3 +252,175 @@ def test_batches_in_flight_when_memory_runs_out_are_run_again(
     for path, result in zip(paths, results, strict=True):
         assert (result.score is None) == ("broken" in path.name)
         assert result.score is None or (result.score == int(path.stem)).all()
+
+
+def test_half_the_batch_is_tried_when_memory_runs_out(shelf: Path) -> None:
+    backend = RunsOutOfMemory(ahead=1, most=3)
+    results = list(score_images(good(shelf, 10), backend, batch_size=7, workers=1))
+    assert len(results) == 10
+    assert backend.batches == [3, 3, 3, 1]
+
+
+def test_memory_that_does_not_hold_one_image_or_none_is_an_error(shelf: Path) -> None:
+    class Full(FakeBackend):
+        def run_many(self, images: Iterable[Batch]) -> Iterator[Run]:
+            raise OutOfMemory("cuda:0", "out of memory")
+
+    for backend in (RunsOutOfMemory(ahead=2, most=0), Full(contract=CONTRACT)):
+        with pytest.raises(OutOfMemory, match="out of memory"):
+            list(score_images(good(shelf, 3), backend, batch_size=4, workers=1))
+
+
+class Counting:
+    """Paths that know how many of them were taken when each batch was run."""
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        self._paths = paths
+        self.taken = 0
+        self.at_each_batch: list[int] = []
+        self.backend = FakeBackend(self._run, contract=CONTRACT)
+
+    def __iter__(self) -> Iterator[Path]:
+        for path in self._paths:
+            self.taken += 1
+            yield path
+
+    def _run(self, images: Batch) -> Batch:
+        self.at_each_batch.append(self.taken)
+        return images
+
+
+@pytest.mark.parametrize(("batch_size", "workers"), [(1, 0), (4, 0), (4, 1), (2, 5)])
+@pytest.mark.parametrize("tile", [False, True])
+def test_images_are_decoded_ahead_by_a_batch_and_two_for_each_worker(
+    shelf: Path, batch_size: int, workers: int, tile: bool
+) -> None:
+    paths = Counting(good(shelf, 30))
+    options = {"batch_size": batch_size, "workers": workers, "tile": tile}
+    list(score_images(paths, paths.backend, **options))
+    ahead = batch_size + 2 * workers
+    run = [min(end, 30) for end in range(batch_size, 30 + batch_size, batch_size)]
+    assert paths.at_each_batch == [min(images + ahead, 30) for images in run]
+
+
+def wide(folder: Path, factors: list[int]) -> list[Path]:
+    """Images that are so many times as wide as the network's."""
+    paths = []
+    for number, factor in enumerate(factors):
+        paths.append(folder / f"{number:02}.png")
+        columns = np.arange(factor * SHAPE[1]) + 3 * number
+        write_png(paths[-1], np.tile(columns.astype(np.uint8), (SHAPE[0], 1)))
+    return paths
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("batch_size", [1, 3, 64])
+@pytest.mark.parametrize(
+    "factors", [[1], [3], [1, 1, 8, 1], [8, 1, 1, 1, 1, 1, 8], [20, 20, 20], [2, 3, 5, 7, 11]]
+)
+def test_a_batch_of_tiles_spans_images_and_each_gets_its_own_scores(
+    tmp_path: Path, factors: list[int], batch_size: int, workers: int
+) -> None:
+    paths = wide(tmp_path, factors)
+    (tmp_path / "broken.png").write_bytes(b"")
+    paths[1:1] = [tmp_path / "broken.png"]
+    backend = FakeBackend(contract=CONTRACT)
+    results = list(score_images(paths, backend, batch_size=batch_size, workers=workers, tile=True))
+    assert sorted(result.index for result in results) == list(range(len(paths)))
+    for result in results:
+        assert result.path == paths[result.index]
+        if result.index == 1:
+            assert result.error is not None and result.error.reason == "empty"
+        else:
+            assert result.image is not None and result.score is not None
+            np.testing.assert_array_equal(result.image, read_image(result.path))
+            np.testing.assert_array_equal(result.score, result.image)
+    good_ones = [result.index for result in results if result.error is None]
+    assert good_ones == sorted(good_ones)
+    assert all(size == batch_size for size in backend.batches[:-1])
+
+
+@pytest.mark.parametrize(
+    ("factors", "wanted"),
+    [
+        # 1 + 2 * 2 images of the network's size fit: two of twice that size, one of any larger
+        ([2] * 12, [3, 4, 5, 6]),
+        ([8] * 12, [2, 3, 4, 5]),
+    ],
+)
+def test_large_images_are_decoded_ahead_by_their_pixels(
+    tmp_path: Path, factors: list[int], wanted: list[int]
+) -> None:
+    paths = Counting(wide(tmp_path, factors))
+    list(score_images(paths, paths.backend, batch_size=1, workers=2, tile=True))
+    first_batches = [taken for taken, _ in itertools.groupby(paths.at_each_batch)]
+    assert first_batches[: len(wanted)] == wanted
+
+
+def test_no_image_is_decoded_ahead_while_a_large_one_is_scored(tmp_path: Path) -> None:
+    paths = Counting(wide(tmp_path, [1, 1, 1, 8, 1, 1, 1, 1, 1, 1, 1, 1]))
+    list(score_images(paths, paths.backend, batch_size=1, workers=2, tile=True))
+    assert paths.at_each_batch[:6] == [6, 7, 8, 8, 8, 8]
+
+
+def test_an_image_file_of_many_bytes_is_read_for_tiles_only(tmp_path: Path) -> None:
+    (path,) = wide(tmp_path, [2])
+    with path.open("ab") as file:
+        file.truncate(17 << 20)  # more than a file of the network's size can need
+    for tile, reason in ((False, "too-large"), (True, None)):
+        (result,) = score_images(
+            [path], FakeBackend(contract=CONTRACT), batch_size=1, workers=0, tile=tile
+        )
+        assert (result.error and result.error.reason) == reason
+
+
+def test_errors_alone_are_reported_after_16_times_a_batch(shelf: Path) -> None:
+    paths = Counting([shelf / "00.broken.png"] * 1000)
+    for batch_size in (1, 3):
+        paths.taken = 0
+        results = score_images(paths, paths.backend, batch_size=batch_size, workers=0)
+        next(results)
+        assert paths.taken == 16 * batch_size + batch_size
+        results.close()
+
+
+def test_a_backend_overlaps_batches_only_where_there_is_a_thread_for_it(shelf: Path) -> None:
+    overlapped = []
+
+    class Overlapping(FakeBackend):
+        def run_many(self, images: Iterable[Batch]) -> Iterator[Run]:
+            overlapped.append(True)
+            return super().run_many(images)
+
+    for workers in (0, 1):
+        backend = Overlapping(contract=CONTRACT)
+        assert len(list(score_images(good(shelf, 5), backend, batch_size=2, workers=workers))) == 5
+        assert overlapped == [True] * workers
+
+
+def test_two_more_batches_are_run_while_the_caller_has_the_first(shelf: Path) -> None:
+    third = threading.Event()
+
+    def run(images: Batch) -> Batch:
+        if images.max() == 2:
+            third.set()
+        return images
+
+    backend = FakeBackend(run, contract=CONTRACT)
+    results = score_images(good(shelf, 30), backend, batch_size=1, workers=1)
+    next(results)
+    assert third.wait(60)
+    results.close()
+
+
+@pytest.mark.parametrize("ahead", [1, 2, 3])
+def test_the_trace_has_each_image_in_the_batch_that_ran_it(shelf: Path, ahead: int) -> None:
+    trace = Trace()
+    backend = RunsOutOfMemory(ahead, most=9)
+    list(score_images(good(shelf, 7), backend, batch_size=3, workers=1, trace=trace))
+    for stage in ("run", "copy out"):
+        batches = [span.images for span in trace.spans if span.stage == stage]
+        assert batches == [(0, 1, 2), (3, 4, 5), (6,)]
+    for stage in ("read", "decode"):
+        images = [span.images for span in trace.spans if span.stage == stage]
+        assert sorted(images) == [(index,) for index in range(7)]

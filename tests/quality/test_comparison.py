@@ -11,7 +11,6 @@ from hypothesis.extra.numpy import arrays
 
 from tinyunet_deploy.contract import Score
 from tinyunet_deploy.quality.comparison import (
-    NEAR_STEPS,
     WORST,
     ScoreComparison,
     VerdictFlip,
@@ -38,10 +37,10 @@ def scores(*values: int) -> Score:
     ("expected", "score", "near", "far"),
     [
         (LIMIT, LIMIT + 1, 1, 0),
-        (LIMIT - NEAR_STEPS, 255, 1, 0),
-        (LIMIT - NEAR_STEPS - 1, 255, 0, 1),
-        (LIMIT + NEAR_STEPS, 0, 1, 0),
-        (LIMIT + NEAR_STEPS + 1, 0, 0, 1),
+        (LIMIT - 8, 255, 1, 0),
+        (LIMIT - 9, 255, 0, 1),
+        (LIMIT + 8, 0, 1, 0),
+        (LIMIT + 9, 0, 0, 1),
         (0, 255, 0, 1),
         (255, 0, 0, 1),
         (0, LIMIT, 0, 0),
@@ -84,6 +83,13 @@ def test_the_same_scores_agree_in_every_figure() -> None:
     assert result.least_agreement == 1.0
 
 
+def test_without_an_image_nothing_differs() -> None:
+    figures = comparison().figures
+    assert math.isnan(figures.pop("iou_drop"))
+    assert figures.pop("agreement") == 1.0
+    assert set(figures.values()) == {0}
+
+
 def test_images_without_a_defect_in_either_agree() -> None:
     result = comparison()
     result.add(scores(0), scores(1), "a")
@@ -99,17 +105,20 @@ def test_the_least_agreement_is_of_one_image_and_agreement_of_all() -> None:
     assert result.figures["agreement"] == 5 / 8
 
 
-@pytest.mark.parametrize(("differing", "p999"), [(0, 0), (1, 0), (10, 0), (11, 40), (10_000, 40)])
+@pytest.mark.parametrize("steps", [1, 40, 255])
+@pytest.mark.parametrize(
+    ("differing", "seen"), [(0, False), (1, False), (10, False), (11, True), (10_000, True)]
+)
 def test_p999_leaves_out_one_pixel_in_a_thousand_and_not_one_in_a_hundred(
-    differing: int, p999: int
+    differing: int, seen: bool, steps: int
 ) -> None:
     score = np.zeros((100, 100), np.uint8)
-    score.ravel()[:differing] = 40
+    score.ravel()[:differing] = steps
     result = comparison()
     result.add(score, np.zeros_like(score), "a")
     figures = result.figures
-    assert figures["p999_steps"] == p999
-    assert figures["largest_steps"] == (40 if differing else 0)
+    assert figures["p999_steps"] == steps * seen
+    assert figures["largest_steps"] == (steps if differing else 0)
 
 
 @pytest.mark.parametrize(

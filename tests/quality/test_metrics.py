@@ -16,6 +16,7 @@ from tinyunet_deploy.contract import score_threshold
 from tinyunet_deploy.inspection.defects import Verdict
 from tinyunet_deploy.quality.confidence import clopper_pearson_upper
 from tinyunet_deploy.quality.metrics import (
+    BOUNDS,
     FORMULAS,
     REFERENCE_THRESHOLDS,
     ImageCounts,
@@ -74,6 +75,12 @@ def test_iou_and_dice_of_cases_computed_by_hand(
     image = counts(score, truth)
     assert image.iou(OPERATING) == iou
     assert image.dice(OPERATING) == pytest.approx(dice, abs=1e-6)
+
+
+def test_a_union_of_one_pixel_is_divided_by_one() -> None:
+    pixel = NOTHING.copy()
+    pixel[3, 4] = 255
+    assert counts(pixel, pixel).iou(OPERATING) == 1.0
 
 
 def test_one_false_pixel_on_a_clean_image_costs_the_whole_reference_dice() -> None:
@@ -189,6 +196,10 @@ def test_summary_of_a_set_computed_by_hand() -> None:
     assert summary.dice_nothing == pytest.approx(2 / 5, abs=1e-6)
     assert summary.escape_rate == 1 / 3
     assert summary.overkill_rate == 1 / 2
+    assert summary.escape_rate_upper_95 == clopper_pearson_upper(1, 3)
+    assert summary.overkill_rate_upper_95 == clopper_pearson_upper(1, 2)
+    bounds = {name: getattr(summary, name) for name in BOUNDS}
+    assert summary.as_fields() == {**dataclasses.asdict(summary), **bounds}
     # max_score 250 is above 0 and 200, 150 above 0 only, and 0 ties with 0
     assert summary.auroc == pytest.approx((2 + 1 + 0.5) / 6)
     assert tuple(summary.dice_reference) == REFERENCE_THRESHOLDS
