@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import get_args
 
 import click
 
-from tinyunet_deploy.artifacts.sidecar import Artifact, Precision
+from tinyunet_deploy.artifacts.precision import PRECISIONS, Precision, precision_facts
+from tinyunet_deploy.artifacts.sidecar import Artifact
 from tinyunet_deploy.backends.base import Backend
 from tinyunet_deploy.cli import run
 from tinyunet_deploy.cli.options import debug_option
@@ -24,11 +24,10 @@ class PrecisionList(click.ParamType):  # type: ignore[type-arg]  # not subscript
     ) -> list[Precision]:
         """The precisions of a comma-separated list, in the order in which they are made."""
         given = str(value).split(",")
-        known = [name for name in get_args(Precision) if name != "unknown"]
         for name in given:
-            if name not in known:
-                self.fail(f"{name!r} is none of {', '.join(known)}", param, ctx)
-        return [name for name in known if name in given]
+            if name not in PRECISIONS:
+                self.fail(f"{name!r} is none of {', '.join(PRECISIONS)}", param, ctx)
+        return [name for name in PRECISIONS if name in given]
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -47,7 +46,7 @@ class PrecisionList(click.ParamType):  # type: ignore[type-arg]  # not subscript
     type=PrecisionList(),
     default="fp32",
     show_default=True,
-    help="One or more of fp32,fp16,int8.",
+    help=f"One or more of {','.join(PRECISIONS)}.",
 )
 @click.option(
     "--data",
@@ -92,7 +91,8 @@ def export(
         raise click.UsageError(f"--output {output} must end in .onnx")
     if size is not None and size % 16:
         raise click.UsageError(f"--size {size} is not a multiple of 16")
-    if "int8" not in precisions and (folders or iou_budget is not None):
+    quantized = any(precision_facts(precision).quantized for precision in precisions)
+    if not quantized and (folders or iou_budget is not None):
         raise click.UsageError("--data and --iou-budget are for --precision int8")
     from export.exporter import export_files, output_paths
     from tinyunet_deploy.artifacts.golden import write_golden

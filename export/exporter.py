@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, assert_never
 
 import onnx
 
@@ -30,7 +30,8 @@ from export.likeness import (
 from export.quantize import RECIPE, quantize, weight_counts
 from tinyunet_deploy import __version__
 from tinyunet_deploy.artifacts.checkpoint import network_of
-from tinyunet_deploy.artifacts.sidecar import Artifact, Precision, Sidecar, digest
+from tinyunet_deploy.artifacts.precision import Precision, precision_facts
+from tinyunet_deploy.artifacts.sidecar import Artifact, Sidecar, digest
 from tinyunet_deploy.artifacts.tensorrt_preflight import check_onnx
 from tinyunet_deploy.backends.base import Backend
 from tinyunet_deploy.contract import Batch, Contract, Image
@@ -104,29 +105,32 @@ def export_files(
         )
 
     for precision, path in paths.items():
-        if precision == "fp32":
-            add(precision, float32, {})
-        elif precision == "fp16":
-            reach = _largest_activation(float32, pictures, path)
-            add(precision, onnx_graph(network, contract, "fp16"), {"largest_activation": reach})
-        else:
-            reference = _artifact(checkpoint, contract, path, "fp32", float32, {})
-            int8 = Calibrated(reference, folders, log)
-            choice = int8.choose(iou_budget)
-            kept = () if choice is None else choice.kept
-            data = int8.file(int8.calibration, kept)
-            if len(data) > MAX_BYTES:
-                log(f"int8: {len(data)} bytes are more than the {MAX_BYTES} wanted")
-            add(precision, data, {"quantization": int8.origin(choice)})
-            if choice is not None and choice.alone:
-                table = {
-                    "schema_version": SCHEMA_VERSION,
-                    "sha256": digest(data),
-                    **choice.as_dict(),
-                }
-                text = json.dumps(json_value(table), indent=2, allow_nan=False) + "\n"
-                exported.reports[path.with_suffix(".sensitivity.json")] = text.encode()
-                exported.reports[path.with_suffix(".sensitivity.svg")] = chart(choice)
+        match precision:
+            case "fp32":
+                add(precision, float32, {})
+            case "fp16":
+                reach = _largest_activation(float32, pictures, path)
+                add(precision, onnx_graph(network, contract, "fp16"), {"largest_activation": reach})
+            case "int8":
+                reference = _artifact(checkpoint, contract, path, "fp32", float32, {})
+                int8 = Calibrated(reference, folders, log)
+                choice = int8.choose(iou_budget)
+                kept = () if choice is None else choice.kept
+                data = int8.file(int8.calibration, kept)
+                if len(data) > MAX_BYTES:
+                    log(f"int8: {len(data)} bytes are more than the {MAX_BYTES} wanted")
+                add(precision, data, {"quantization": int8.origin(choice)})
+                if choice is not None and choice.alone:
+                    table = {
+                        "schema_version": SCHEMA_VERSION,
+                        "sha256": digest(data),
+                        **choice.as_dict(),
+                    }
+                    text = json.dumps(json_value(table), indent=2, allow_nan=False) + "\n"
+                    exported.reports[path.with_suffix(".sensitivity.json")] = text.encode()
+                    exported.reports[path.with_suffix(".sensitivity.svg")] = chart(choice)
+            case _:
+                assert_never(precision)
     return exported
 
 
@@ -271,7 +275,9 @@ def _artifact(
     data: bytes,
     origin: Mapping[str, Any],
 ) -> Artifact:
-    packages = ["torch", "onnx", "onnxscript"] + ["onnxruntime"] * (precision == "int8")
+    packages = ["torch", "onnx", "onnxscript"] + ["onnxruntime"] * precision_facts(
+        precision
+    ).quantized
     sidecar = Sidecar(
         kind="onnx",
         precision=precision,

@@ -6,13 +6,13 @@ import copy
 import io
 import logging
 import warnings
-from typing import Any, Final
+from typing import Any, Final, assert_never
 
 import onnx
 import torch
 
 from tinyunet_deploy.artifacts.network import DeployableGraph, TinyUNet
-from tinyunet_deploy.artifacts.sidecar import Precision
+from tinyunet_deploy.artifacts.precision import Precision
 from tinyunet_deploy.artifacts.tensorrt_preflight import MAX_IR
 from tinyunet_deploy.contract import INPUT_NAME, OUTPUT_NAME, Contract
 
@@ -28,10 +28,15 @@ def onnx_graph(network: TinyUNet, contract: Contract, precision: Precision = "fp
         precision: ``fp32``, or ``fp16`` for weights and activations in half precision from the
             normalisation to the logit; the sigmoid is in float32 in both.
     """
-    if precision == "fp16":
-        network = copy.deepcopy(network).half()
-    elif precision != "fp32":
-        raise ValueError(f"{precision} is not a floating-point precision")
+    match precision:
+        case "fp32":
+            pass
+        case "fp16":
+            network = copy.deepcopy(network).half()
+        case "int8":
+            raise ValueError("an int8 graph is quantised from a float32 one")
+        case _:
+            assert_never(precision)
     example = torch.zeros(2, 1, contract.height, contract.width, dtype=torch.uint8)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():

@@ -17,6 +17,7 @@ import matplotlib.ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from tinyunet_deploy.artifacts.precision import PRECISIONS, precision_facts
 from tinyunet_deploy.backends.table import BACKENDS
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ __all__ = [
 ]  # fmt: skip
 
 _VARIABLES: Final = (
-    "ink", "muted", "rule", "paper", "gate", "pass", "int8", "fp16", "fp32", "peer",
+    "ink", "muted", "rule", "paper", "gate", "pass",
+    *(precision_facts(name).color for name in reversed(PRECISIONS)), "peer",
     *(f"stage-{index}" for index in range(9)),
 )  # fmt: skip
 COLORS: Final = {name: f"#0{index:02x}f0a" for index, name in enumerate(_VARIABLES, start=1)}

@@ -9,7 +9,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from tinyunet_deploy import backends
-from tinyunet_deploy.artifacts.sidecar import Artifact, Precision, Sidecar, digest, write_artifact
+from tinyunet_deploy.artifacts.precision import Precision
+from tinyunet_deploy.artifacts.sidecar import Artifact, Sidecar, digest, write_artifact
 from tinyunet_deploy.backends import nvidia_probe
 from tinyunet_deploy.backends.onnxruntime import (
     DeviceBinding,

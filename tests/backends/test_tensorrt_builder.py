@@ -20,10 +20,10 @@ from export.equalize import in_steps
 from export.graph import onnx_graph
 from export.quantize import quantize
 from tinyunet_deploy.artifacts.network import TinyUNet
+from tinyunet_deploy.artifacts.precision import Precision
 from tinyunet_deploy.artifacts.sidecar import (
     DEFAULT_CHECKPOINT,
     DEFAULT_ONNX,
-    Precision,
     Sidecar,
     digest,
     read_artifact,

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, get_args
 
+from tinyunet_deploy.artifacts.precision import PRECISIONS, AnyPrecision
 from tinyunet_deploy.contract import Contract
 from tinyunet_deploy.errors import ArtifactError
 from tinyunet_deploy.files import read_regular, write_atomic
@@ -24,8 +25,6 @@ from tinyunet_deploy.files import read_regular, write_atomic
 SCHEMA_VERSION: Final = 1
 
 Kind = Literal["checkpoint", "onnx", "plan"]
-Precision = Literal["fp32", "fp16", "int8", "unknown"]
-"""``unknown`` is a file without a sidecar that the user trusts."""
 
 KINDS: Final[dict[str, Kind]] = {".safetensors": "checkpoint", ".onnx": "onnx", ".plan": "plan"}
 """File suffix -> kind of artifact."""
@@ -49,7 +48,7 @@ class Sidecar:
     """What is known of one artifact. Stored as ``NAME.json``."""
 
     kind: Kind
-    precision: Precision
+    precision: AnyPrecision
     sha256: str
     """Of the artifact's bytes, 64 hex digits."""
     parent: str | None
@@ -281,7 +280,7 @@ def _unusable(path: Path, where: Path, what: str) -> ArtifactError:
 
 
 def _check_values(sidecar: Sidecar) -> None:
-    if sidecar.kind not in get_args(Kind) or sidecar.precision not in get_args(Precision):
+    if sidecar.kind not in get_args(Kind) or sidecar.precision not in (*PRECISIONS, "unknown"):
         raise ValueError(f"unknown kind or precision {sidecar.kind!r} {sidecar.precision!r}")
     for name, value in (("parent", sidecar.parent), ("golden", sidecar.golden)):
         if value is not None and not re.fullmatch("[0-9a-f]{64}", value):

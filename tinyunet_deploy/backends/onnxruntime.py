@@ -6,12 +6,13 @@ import importlib.metadata
 import os
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, assert_never
 
 import numpy as np
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
+from tinyunet_deploy.artifacts.precision import PRECISIONS, AnyPrecision, precision_facts
 from tinyunet_deploy.artifacts.sidecar import Artifact
 from tinyunet_deploy.backends import nvidia_probe
 from tinyunet_deploy.backends.base import Backend, Run
@@ -178,10 +179,21 @@ class DeviceBinding(NamedTuple):
 def cuda_options(artifact: Artifact, index: int, graphs: bool) -> dict[str, Any]:
     """Options of ONNX Runtime's CUDA provider.
 
-    ONNX Runtime 1.31 leaves some nodes of an int8 file outside CUDA and then refuses graphs.
+    Args:
+        graphs: replay CUDA graphs where the precision allows it.
     """
-    graphs = graphs and artifact.sidecar.precision != "int8"
+    graphs = graphs and _allows_graphs(artifact.sidecar.precision)
     return {"device_id": index, "use_tf32": 0, "enable_cuda_graph": int(graphs)}
+
+
+def _allows_graphs(precision: AnyPrecision) -> bool:
+    match precision:
+        case "fp32" | "fp16" | "unknown":
+            return True
+        case "int8":  # ONNX Runtime 1.31 leaves some nodes outside CUDA and then refuses graphs
+            return False
+        case _:
+            assert_never(precision)
 
 
 def cache_folder(artifact: Artifact) -> Path:
@@ -207,6 +219,9 @@ def tensorrt_options(artifact: Artifact, folder: Path) -> dict[str, Any]:
         "trt_profile_min_shapes": f"{INPUT_NAME}:1x{size}",
         "trt_profile_opt_shapes": f"{INPUT_NAME}:{min(_USUAL_BATCH, most)}x{size}",
         "trt_profile_max_shapes": f"{INPUT_NAME}:{most}x{size}",
-        "trt_fp16_enable": artifact.sidecar.precision == "fp16",
-        "trt_int8_enable": artifact.sidecar.precision == "int8",
+        **{
+            row.provider_flag: row.name == artifact.sidecar.precision
+            for row in map(precision_facts, PRECISIONS)
+            if row.provider_flag is not None
+        },
     }

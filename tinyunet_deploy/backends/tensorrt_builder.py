@@ -20,9 +20,9 @@ from google.protobuf.message import DecodeError
 
 from tinyunet_deploy import __version__
 from tinyunet_deploy.artifacts.onnx_guard import check_onnx_file
+from tinyunet_deploy.artifacts.precision import AnyPrecision, precision_facts
 from tinyunet_deploy.artifacts.sidecar import (
     Artifact,
-    Precision,
     Sidecar,
     digest,
     read_artifact,
@@ -35,12 +35,6 @@ from tinyunet_deploy.contract import INPUT_NAME, Contract
 from tinyunet_deploy.errors import ArtifactError, GateFailed, RefusedError, RuntimeUnavailable
 from tinyunet_deploy.files import read_regular, write_atomic
 
-_TYPES: Final[dict[Precision, frozenset[str]]] = {
-    "fp32": frozenset({"Float"}),
-    "fp16": frozenset({"Half"}),
-    "int8": frozenset({"Int8"}),
-}
-"""Precision of a file -> what its convolutions may compute in."""
 _FLOATS: Final = frozenset({"Float", "Half"})
 """What a convolution that an int8 file did not quantise may compute in."""
 
@@ -69,7 +63,7 @@ class Options:
     """The GPU to build for, such as ``8.6``; TensorRT-RTX only, None is the GPU that is here."""
 
 
-def plan_name(model: Path, precision: Precision) -> str:
+def plan_name(model: Path, precision: AnyPrecision) -> str:
     """``tinyunet.onnx`` in fp16 -> ``tinyunet.fp16.plan``."""
     stem = model.name.removesuffix(".onnx")
     return f"{stem}.plan" if precision in stem.split(".") else f"{stem}.{precision}.plan"
@@ -139,10 +133,13 @@ def check_precision(
         ArtifactError, GateFailed: as ``error`` says, naming the mix.
     """
     precision = source.sidecar.precision
+    if precision == "unknown":
+        raise ArtifactError(source.path, "has a sidecar that does not name its precision")
+    wanted = precision_facts(precision).tensorrt_types
     wrong = [
         name
         for name, type_ in convolutions.items()
-        if type_ not in (_FLOATS if name in kept else _TYPES[precision])
+        if type_ not in (_FLOATS if name in kept else wanted)
     ]
     if wrong:
         mix = ", ".join(f"{count} {type_}" for type_, count in mixture(convolutions).items())

@@ -7,9 +7,9 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple, get_args
+from typing import Any, Final, Literal, NamedTuple
 
-from tinyunet_deploy.artifacts.sidecar import Precision
+from tinyunet_deploy.artifacts.precision import PRECISIONS, AnyPrecision, Precision
 from tinyunet_deploy.backends.table import backend_names
 from tinyunet_deploy.errors import DataError
 from tinyunet_deploy.files import read_regular
@@ -72,7 +72,7 @@ class Limits:
 
     limits: tuple[Limit, ...]
 
-    def of(self, precision: Precision, backend: str | None = None) -> list[Limit]:
+    def of(self, precision: AnyPrecision, backend: str | None = None) -> list[Limit]:
         """List the limits of a precision on a backend, the gravest figure first.
 
         Args:
@@ -86,7 +86,7 @@ class Limits:
         return [chosen[figure] for figure in FIGURES if figure in chosen]
 
     def check(
-        self, figures: Mapping[str, float], precision: Precision, backend: str | None = None
+        self, figures: Mapping[str, float], precision: AnyPrecision, backend: str | None = None
     ) -> list[LimitCheck]:
         """Check every limited figure, the gravest first; missing figures and NaN are left out."""
         return [
@@ -135,8 +135,8 @@ def _limit(table: Any) -> Limit:
     known = {"precision", "figure", "backend", "most", "least", "reason"}
     if not isinstance(table, dict) or table.keys() - known:
         raise ValueError(f"unknown key in {table}; known are {', '.join(sorted(known))}")
-    choices = {
-        "precision": list(get_args(Precision)),
+    choices: dict[str, list[str | None]] = {
+        "precision": list(PRECISIONS),
         "figure": list(FIGURES),
         "backend": [*backend_names(), None],
     }

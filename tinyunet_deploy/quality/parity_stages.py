@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tinyunet_deploy.artifacts.precision import AnyPrecision
 from tinyunet_deploy.artifacts.sidecar import Artifact
 from tinyunet_deploy.backends.base import Backend
 from tinyunet_deploy.contract import INT8_GREY, OUTPUT_NAME, Batch, defect_mask
@@ -150,9 +151,20 @@ def _of_onnx(backend: Backend, image: Batch) -> dict[str, NDArray[np.float32]]:
         with type(backend)(artifact, backend.device) as cut:
             # Not run(): that would refuse an output that is not a score.
             values[stage] = cut._run(image).score.astype(np.float32)
-        if stage == "graph input" and artifact.sidecar.precision == "int8":
-            values[stage] = (values[stage] + INT8_GREY) / 127.5 - 1.0
+        if stage == "graph input":
+            values[stage] = _normalized(values[stage], artifact.sidecar.precision)
     return values
+
+
+def _normalized(graph_input: NDArray[np.float32], precision: AnyPrecision) -> NDArray[np.float32]:
+    """Return what the first convolution of a file reads, as the normalised grey values it means."""
+    match precision:
+        case "fp32" | "fp16" | "unknown":
+            return graph_input
+        case "int8":
+            return (graph_input + np.float32(INT8_GREY)) / np.float32(127.5) - np.float32(1)
+        case _:
+            assert_never(precision)
 
 
 def _ending_at(model: Any, tensor: str) -> bytes:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, assert_never
 
 import numpy as np
 
-from tinyunet_deploy.artifacts.sidecar import Precision
+from tinyunet_deploy.artifacts.precision import Precision
 from tinyunet_deploy.contract import INPUT_NAME, OUTPUT_NAME
 from tinyunet_deploy.errors import TinyUNetError
 
@@ -62,19 +62,26 @@ def matrix_graph(precision: Precision, size: int, layers: int) -> bytes:
         weight = random.standard_normal((CHANNELS, CHANNELS, 3, 3)).astype(np.float32) * spread
         x, y = f"x{layer}", f"x{layer + 1}"
         w = f"w{layer}"
-        if precision == "int8":
-            scales = np.abs(weight).max(axis=(1, 2, 3)) / np.float32(127)
-            quantized = np.rint(weight / scales[:, None, None, None]).astype(np.int8)
-            zeros = constant(f"zeros{layer}", np.zeros(CHANNELS, np.int8))
-            weights = [constant(f"{w} int8", quantized), constant(f"{w} scale", scales), zeros]
-            nodes += [
-                helper.make_node("QuantizeLinear", [x, scale, zero], [f"{x} int8"]),
-                helper.make_node("DequantizeLinear", [f"{x} int8", scale, zero], [f"{x} again"]),
-                helper.make_node("DequantizeLinear", weights, [w], axis=0),
-            ]
-            x = f"{x} again"
-        else:
-            constant(w, weight)
+        match precision:
+            case "fp32":
+                constant(w, weight)
+            case "fp16":
+                raise ValueError("CPUs compute fp16 files in float32")
+            case "int8":
+                scales = np.abs(weight).max(axis=(1, 2, 3)) / np.float32(127)
+                quantized = np.rint(weight / scales[:, None, None, None]).astype(np.int8)
+                zeros = constant(f"zeros{layer}", np.zeros(CHANNELS, np.int8))
+                weights = [constant(f"{w} int8", quantized), constant(f"{w} scale", scales), zeros]
+                nodes += [
+                    helper.make_node("QuantizeLinear", [x, scale, zero], [f"{x} int8"]),
+                    helper.make_node(
+                        "DequantizeLinear", [f"{x} int8", scale, zero], [f"{x} again"]
+                    ),
+                    helper.make_node("DequantizeLinear", weights, [w], axis=0),
+                ]
+                x = f"{x} again"
+            case _:
+                assert_never(precision)
         nodes += [
             helper.make_node("Conv", [x, w], [f"{y} signed"], pads=[1, 1, 1, 1]),
             helper.make_node("Relu", [f"{y} signed"], [y]),

@@ -12,7 +12,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from tinyunet_deploy.artifacts.sidecar import Precision, Sidecar, digest, write_artifact
+from tinyunet_deploy.artifacts.precision import Precision, precision_facts
+from tinyunet_deploy.artifacts.sidecar import Sidecar, digest, write_artifact
 from tinyunet_deploy.backends import nvidia_probe
 from tinyunet_deploy.backends.registry import open_backend
 from tinyunet_deploy.backends.table import rows_for, why_not
@@ -27,6 +28,8 @@ __all__ = ["cpu_ceilings", "gpu_ceilings", "measure_ceilings"]
 REPEATS: Final = 5
 """Counted repetitions; the largest rate is the ceiling."""
 _GIGA: Final = 1e9
+_CPU_PRECISIONS: Final[tuple[Precision, ...]] = ("fp32", "int8")
+"""Precisions that have a ceiling of their own on a CPU, which computes fp16 files in float32."""
 
 
 def measure_ceilings(device: str) -> Iterator[tuple[str, Ceiling | TinyUNetError]]:
@@ -62,10 +65,11 @@ def cpu_ceilings(
         The name of each ceiling with its value, or with the error if it cannot be measured.
     """
     yield "float32 numpy", _numpy_matrix(2 * size)
-    for precision, kind in (("fp32", "float32"), ("int8", "int8")):
+    for precision in _CPU_PRECISIONS:
+        kind = precision_facts(precision).number_type
         for runtime in [row.name for row in rows_for("onnx", "cpu", unasked_only=True)]:
             try:
-                ceiling = _onnx_matrix(runtime, precision, kind, size, layers)  # type: ignore[arg-type]
+                ceiling = _onnx_matrix(runtime, precision, size, layers)
             except TinyUNetError as error:
                 yield f"{kind} {runtime}", error
             else:
@@ -94,7 +98,8 @@ def _numpy_matrix(side: int) -> Ceiling:
     return Ceiling("float32 numpy", "float32", "cpu", max(rates), "GFLOP/s", "numpy", what, rates)
 
 
-def _onnx_matrix(runtime: str, precision: Precision, kind: str, size: int, layers: int) -> Ceiling:
+def _onnx_matrix(runtime: str, precision: Precision, size: int, layers: int) -> Ceiling:
+    kind = precision_facts(precision).number_type
     reason = why_not(runtime)
     if reason is not None:
         raise TinyUNetError(runtime, reason)
@@ -110,8 +115,8 @@ def _onnx_matrix(runtime: str, precision: Precision, kind: str, size: int, layer
     cells = size // BLOCK
     what = (
         f"{layers} 3x3 convolutions {CHANNELS} -> {CHANNELS} with ReLU over {cells}x{cells}, "
-        f"{'int8 by Q/DQ' if precision == 'int8' else 'float32'}, as an ONNX graph on the backend "
-        f"{runtime} with {threads} threads, the copies and casts of its ends included"
+        f"{kind}{' by Q/DQ' if precision_facts(precision).quantized else ''}, as an ONNX graph on "
+        f"the backend {runtime} with {threads} threads, the copies and casts of its ends included"
     )
     name = f"{kind} {runtime}"
     return Ceiling(name, kind, "cpu", max(rates), "GFLOP/s", runtime, what, rates)

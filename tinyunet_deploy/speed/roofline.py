@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any, Final
 
+from tinyunet_deploy.artifacts.precision import PRECISIONS, precision_facts
 from tinyunet_deploy.artifacts.sidecar import Artifact
-from tinyunet_deploy.errors import RuntimeUnavailable
+from tinyunet_deploy.errors import ArtifactError, RuntimeUnavailable
 from tinyunet_deploy.speed.benchmark_result import Ceiling, Roofline
 
 __all__ = ["Work", "count_work", "roofline"]
@@ -40,8 +41,8 @@ class Work:
         return batch_size * (self.end_bytes + self.activation_bytes) + self.weight_bytes
 
 
-_BYTES: Final = {"float32": 4, "float16": 2, "int8": 1}
-"""Kind of a layer -> bytes per value."""
+_BYTES: Final = {row.number_type: row.value_bytes for row in map(precision_facts, PRECISIONS)}
+"""Kind of a ceiling -> bytes of one value."""
 
 
 def count_work(artifact: Artifact) -> Work:
@@ -121,7 +122,10 @@ def _onnx_layers(artifact: Artifact) -> list[_Layer]:
         shapes[value.name] = tuple(d.dim_value for d in value.type.tensor_type.shape.dim)
         types[value.name] = value.type.tensor_type.elem_type
     dequantized = {n.output[0] for n in graph.node if n.op_type == "DequantizeLinear"}
-    half = onnx.TensorProto.FLOAT16
+    kinds = {
+        getattr(onnx.TensorProto, row.onnx_type): row.number_type
+        for row in map(precision_facts, PRECISIONS)
+    }
     layers = []
     for node in graph.node:
         if node.op_type not in ("Conv", "ConvTranspose"):
@@ -129,9 +133,13 @@ def _onnx_layers(artifact: Artifact) -> list[_Layer]:
         x, w, y = (shapes[name] for name in (*node.input[:2], node.output[0]))
         # Every weight meets every pixel of the output; in a transposed convolution, of the input.
         pixels = prod((y if node.op_type == "Conv" else x)[2:])
-        kind = "float16" if types.get(node.input[0]) == half else "float32"
+        type_ = types.get(node.input[0], onnx.TensorProto.UNDEFINED)
         if node.input[0] in dequantized and node.input[1] in dequantized:
-            kind = "int8"
+            type_ = onnx.TensorProto.INT8
+        kind = kinds.get(type_)
+        if kind is None:
+            name = onnx.TensorProto.DataType.Name(type_)
+            raise ArtifactError(artifact.path, f"has a convolution of {name}, which has no ceiling")
         layers.append(_Layer(kind, prod(w) * pixels, prod(w), prod(x) + prod(y)))
     return layers
 

@@ -20,10 +20,14 @@ from benchmarks.report.drawing import (
 from benchmarks.report.joins import series_of
 from benchmarks.report.results import Results
 from benchmarks.report.wording import number
+from tinyunet_deploy.artifacts.precision import PRECISIONS, precision_facts
 from tinyunet_deploy.speed.benchmark_result import Ceiling, Roofline
 
-_CEILING_COLORS = {"float32": "fp32", "tf32": "fp32", "float16": "fp16"}
-"""Kind of a ceiling -> colour; int8's for every other."""
+_CEILING_COLORS = {
+    **{row.number_type: row.color for row in map(precision_facts, PRECISIONS)},
+    "tf32": precision_facts("fp32").color,
+}
+"""Kind of a ceiling -> colour; grey for any other kind."""
 
 
 class _Point(NamedTuple):
@@ -124,7 +128,7 @@ def _draw_memory(axes: Axes, low: float, bandwidth: float, top: float) -> None:
 
 
 def _draw_ceiling(axes: Axes, ceiling: Ceiling, start: float, high: float) -> None:
-    color = COLORS[_CEILING_COLORS.get(ceiling.kind, "int8")]
+    color = COLORS[_CEILING_COLORS.get(ceiling.kind, "muted")]
     axes.plot(
         [start, high], [ceiling.value] * 2, color=color, linewidth=1, linestyle=(0, (6, 2))
     )  # fmt: skip
