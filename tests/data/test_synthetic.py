@@ -1,3 +1,4 @@
+import hashlib
 from pathlib import Path
 
 import cv2
@@ -6,10 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinyunet_deploy.data import synthetic
 from tinyunet_deploy.data.layouts import read_dataset
 from tinyunet_deploy.data.masks import ellipse_mask
-from tinyunet_deploy.data.synthetic import CLASSES, sample, write_dataset
+from tinyunet_deploy.data.synthetic import CLASSES, dataset_writer, sample, write_dataset
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -33,6 +33,33 @@ def test_image_label_and_truth(class_id: int, size: int) -> None:
     assert np.array_equal(label, ellipse_mask(*ellipse, (size, size)))
     assert np.count_nonzero(label) < size * size / 2
     assert image.std() > 10
+
+
+DIGESTS = {
+    1: "eb3b4aed1ba1b8a8",
+    2: "fdfebd7ca21f1fcb",
+    3: "3f21eea8e2a5e26e",
+    4: "56a03e1d649da173",
+    5: "a72f44806cebb8b8",
+    6: "bc128dccf1a0c4ed",
+    7: "e6691fb6c8bb3f66",
+    8: "da9a3eefde727692",
+    9: "3120a31079e17bf5",
+    10: "89abc1278f22356a",
+}
+"""Class -> start of the sha256 over images, labels and exact masks of two sizes."""
+
+
+@pytest.mark.parametrize("class_id", CLASSES)
+def test_no_byte_of_a_class_ever_changes(class_id: int) -> None:
+    """Figures in the repository, golden images and trained models rest on these images."""
+    checksum = hashlib.sha256()
+    for size in (64, 512):
+        for defective in (True, False):
+            image, label, truth, _ = sample(class_id, 3, defective=defective, seed=1, size=size)
+            for array in (image, label, truth):
+                checksum.update(b"" if array is None else array.tobytes())
+    assert checksum.hexdigest()[:16] == DIGESTS[class_id]
 
 
 @pytest.mark.parametrize("class_id", CLASSES)
@@ -124,7 +151,7 @@ def test_thread_count_does_not_change_a_byte(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for threads in (1, 5):
-        monkeypatch.setattr(synthetic, "_THREADS", threads)
+        monkeypatch.setattr(dataset_writer, "processor_count", lambda count=threads: count)
         write_dataset(tmp_path / str(threads), train=2, test=1, defective=0.5, size=64)
     assert contents(tmp_path / "1") == contents(tmp_path / "5")
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import click
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tinyunet_deploy.data.dataset import Dataset
 
 _SHOWN = 10
-"""Oddities of one kind in the table; JSON holds them all."""
+"""Largest number of oddities of one kind that the table shows; JSON lists all."""
 
 
 @click.group()
@@ -33,9 +33,9 @@ def data() -> None:
 @format_option
 @debug_option
 def check(folder: Path, classes: tuple[int, ...] | None, style: str) -> None:
-    """Count the images of DIR, compare with DAGM2007 as published, and list what is odd.
+    """Count the images of DIR, compare with DAGM2007 as published, and list oddities.
 
-    Exit code 4 when training or evaluation would stop at a file.
+    Exit code 4 if training or evaluation would stop at a file.
     """
     from tinyunet_deploy.data.check import find_oddities
     from tinyunet_deploy.data.layouts import read_dataset
@@ -103,7 +103,7 @@ def synthesize(
 
 @contextmanager
 def _progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar on a terminal; what it gives takes the number of finished images."""
+    """Show a bar on a terminal; yield a function that takes the number of newly finished images."""
     from rich.console import Console
     from rich.progress import Progress
 
@@ -112,39 +112,9 @@ def _progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
         yield lambda count: bar.advance(task, count)
 
 
-class _Count(NamedTuple):
-    """Images of one class and split beside what the release holds."""
-
-    class_id: int | None
-    split: str | None
-    images: int
-    defective: int
-    published: tuple[int, int] | None
-
-    @property
-    def against_published(self) -> str:
-        if self.published is None:
-            return ""
-        if (self.images, self.defective) == self.published:
-            return "complete"
-        subset = self.images <= self.published[0] and self.defective <= self.published[1]
-        return "subset" if subset else "not the release"
-
-
-def _counts(dataset: Dataset) -> list[_Count]:
-    from tinyunet_deploy.data.layouts.released import PUBLISHED_COUNTS
-
-    published: Mapping[Any, tuple[int, int]] = (
-        PUBLISHED_COUNTS if dataset.layout == "released" else {}
-    )
-    images = Counter((item.class_id, item.split) for item in dataset.items)
-    defective = Counter((item.class_id, item.split) for item in dataset.items if item.defective)
-    return [
-        _Count(*key, count, defective[key], published.get(key)) for key, count in images.items()
-    ]
-
-
 def _result(dataset: Dataset, oddities: list[Oddity]) -> dict[str, object]:
+    from tinyunet_deploy.data.counts import count_splits
+
     return {
         "schema_version": 1,
         "folder": str(dataset.root),
@@ -159,7 +129,7 @@ def _result(dataset: Dataset, oddities: list[Oddity]) -> dict[str, object]:
                 "published_images": row.published and row.published[0],
                 "published_defective": row.published and row.published[1],
             }
-            for row in _counts(dataset)
+            for row in count_splits(dataset)
         ],
         "oddities": [
             {"kind": oddity.kind, "path": str(oddity.path), "what": oddity.what}
@@ -172,20 +142,22 @@ def _print_table(dataset: Dataset, oddities: list[Oddity]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from tinyunet_deploy.data.counts import count_splits
+
     table = Table()
     table.add_column("class", justify="right")
     table.add_column("split")
     for name in ("images", "published", "defective", "published"):
         table.add_column(name, justify="right")
     table.add_column("")
-    for row in _counts(dataset):
-        here, published = (row.images, row.defective), row.published or ("-", "-")
+    for row in count_splits(dataset):
+        published = row.published or ("-", "-")
         cells = (
             row.class_id or "-",
             row.split or "-",
-            here[0],
+            row.images,
             published[0],
-            here[1],
+            row.defective,
             published[1],
         )
         table.add_row(*map(str, cells), row.against_published)

@@ -1,4 +1,4 @@
-"""What deserves a look before a data set is trusted: unusable, doubtful and stray files."""
+"""Find files of a data set that are unusable, doubtful or stray, before it is trusted."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ from tinyunet_deploy.data.masks import read_mask
 from tinyunet_deploy.errors import DataError, ImageError
 from tinyunet_deploy.files import read_regular
 
+__all__ = ["Oddity", "OddityKind", "find_oddities"]
+
 _TINY_MASK: Final = 20
+"""Masks with fewer pixels are listed."""
 
 OddityKind = Literal[
     "unusable-image",
@@ -33,15 +36,17 @@ OddityKind = Literal[
     "fragmented-mask",
     "stray-file",
 ]
+"""In the order in which oddities are listed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Oddity:
-    """Something about a file that deserves a look before the data set is trusted."""
+    """A reason to look at a file before the data set is trusted."""
 
     kind: OddityKind
     path: Path
     what: str
+    """What is odd, to be read after the path."""
 
     @property
     def fatal(self) -> bool:
@@ -49,24 +54,29 @@ class Oddity:
         return self.kind in ("unusable-image", "unusable-mask")
 
 
-class _Look(NamedTuple):
-    """What one pass over the bytes of an image and its mask shows."""
+class _Inspection(NamedTuple):
+    """Findings from one pass over the bytes of an image and its mask."""
 
     digest: str
+    """SHA-256 of the image file; empty if it cannot be read."""
     shape: tuple[int, int] | None
+    """Rows, columns; None if the image cannot be decoded."""
     oddities: list[Oddity]
 
 
 def find_oddities(dataset: Dataset, progress: Callable[[int], None] | None = None) -> list[Oddity]:
-    """Decode every image and mask and list what is odd, by kind and in the order of the items.
+    """Decode every image and mask and list the oddities.
 
-    Images and masks that cannot be used; sizes other than 512x512 (for a user's own images:
+    Odd are images and masks that cannot be used; sizes other than 512x512 (for a user's own images:
     other than the most frequent); masks of fewer than 20 pixels; masks of more than one piece,
-    except in a user's own images, where these are usual; images with the bytes of another; files
-    that belong to nothing.
+    except in a user's own images, where these are usual; images with the same bytes as another;
+    files that belong to no image.
 
     Args:
         progress: called with 1 after each image.
+
+    Returns:
+        Oddities sorted by kind, and within a kind in the order of the items.
     """
     digests: dict[str, Item] = {}
     shapes: Counter[tuple[int, int]] = Counter()
@@ -74,9 +84,10 @@ def find_oddities(dataset: Dataset, progress: Callable[[int], None] | None = Non
     oddities: list[Oddity] = []
     own = dataset.layout == "folders"
     with ThreadPoolExecutor() as pool:
-        looks = pool.map(partial(_look, pieces=not own), dataset.items)
-        for item, (digest, shape, found) in zip(dataset.items, looks, strict=True):
-            oddities += found
+        inspections = pool.map(partial(_inspect, pieces=not own), dataset.items)
+        for item, inspection in zip(dataset.items, inspections, strict=True):
+            digest, shape, item_oddities = inspection
+            oddities += item_oddities
             twin = digests.setdefault(digest, item)
             if digest and twin is not item:
                 leak = ", in another split" if twin.split != item.split else ""
@@ -102,37 +113,38 @@ def find_oddities(dataset: Dataset, progress: Callable[[int], None] | None = Non
     return sorted(oddities, key=lambda oddity: kinds.index(oddity.kind))
 
 
-def _look(item: Item, *, pieces: bool) -> _Look:
+def _inspect(item: Item, *, pieces: bool) -> _Inspection:
+    """Read one image and its mask; ``pieces`` also lists masks of several pieces."""
     try:
         data = read_regular(item.image)
         digest = hashlib.sha256(data).hexdigest()
     except OSError as error:
         problem = Oddity("unusable-image", item.image, str(error.strerror or error))
-        return _Look("", None, [problem])
+        return _Inspection("", None, [problem])
     try:
         shape = decode_image(data, item.image).shape
     except ImageError as error:
-        return _Look(digest, None, [Oddity("unusable-image", item.image, error.what)])
+        return _Inspection(digest, None, [Oddity("unusable-image", item.image, error.what)])
     height, width = shape
     if not item.defective:
-        return _Look(digest, (height, width), [])
-    where = item.mask or item.image
+        return _Inspection(digest, (height, width), [])
+    label = item.mask or item.image
     try:
         mask = read_mask(item, (height, width))
     except DataError as error:
-        return _Look(digest, (height, width), [Oddity("unusable-mask", where, error.what)])
+        return _Inspection(digest, (height, width), [Oddity("unusable-mask", label, error.what)])
     oddities = []
     area = np.count_nonzero(mask)
     if area < _TINY_MASK:
-        oddities.append(Oddity("tiny-mask", where, f"marks {area} px"))
+        oddities.append(Oddity("tiny-mask", label, f"marks {area} px"))
     count = cv2.connectedComponents(mask, connectivity=8)[0] - 1
     if pieces and count > 1:
-        oddities.append(Oddity("fragmented-mask", where, f"is in {count} pieces"))
-    return _Look(digest, (height, width), oddities)
+        oddities.append(Oddity("fragmented-mask", label, f"is in {count} pieces"))
+    return _Inspection(digest, (height, width), oddities)
 
 
 def _strays(dataset: Dataset) -> Iterator[Path]:
-    """Files beside the images and masks of a data set that are neither nor a label list."""
+    """Yield files beside images and masks that are not an image, a mask or a label list."""
     used = {path for item in dataset.items for path in (item.image, item.mask) if path}
     for folder in sorted({path.parent for path in used}):
         with os.scandir(folder) as entries:
