@@ -247,7 +247,7 @@ def test_without_a_driver_the_target_is_to_be_named(
 def test_a_file_that_is_no_graph_is_refused(
     edited: Callable[..., Path], rtx: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(ArtifactError, match="is no ONNX file"):
+    with pytest.raises(ArtifactError, match="is not a usable ONNX file"):
         tensorrt_builder.build(edited("fp16", b"no graph"), tmp_path, TARGET, rtx)
 
 

@@ -5,17 +5,26 @@ from __future__ import annotations
 import importlib
 import os
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.hostile.mutate import small_graph
-from tinyunet_deploy.artifacts.onnx_guard import check_onnx_file
-from tinyunet_deploy.artifacts.sidecar import Artifact, Sidecar, digest, write_artifact
+from tinyunet_deploy.artifacts.onnx_guard import check_onnx_file, is_plain
+from tinyunet_deploy.artifacts.sidecar import (
+    DEFAULT_ONNX,
+    Artifact,
+    Sidecar,
+    digest,
+    write_artifact,
+)
 from tinyunet_deploy.backends import sandbox, sandbox_process
 from tinyunet_deploy.backends.registry import open_backend
 from tinyunet_deploy.backends.tensorrt import TensorRTBackend
@@ -204,7 +213,7 @@ def test_weights_in_another_file_are_refused_wherever_it_lies(
     ids=["empty", "text", "openvino-ir", "ort-format", "pickle", "zip", "cut", "twice"],
 )
 def test_other_formats_that_a_runtime_would_take_are_refused(data: bytes) -> None:
-    with pytest.raises(ArtifactError, match="is no ONNX file that can be used"):
+    with pytest.raises(ArtifactError, match="is not a usable ONNX file"):
         check_onnx_file(data, WHERE)
 
 
@@ -356,6 +365,121 @@ def test_a_trial_ends_what_does_not_end() -> None:
     sandbox.try_model(foreign(small_graph()), "onnxruntime")
     with pytest.raises(ArtifactError, match="took more than 4 s"):
         sandbox.try_model(foreign(endless()), "onnxruntime", seconds=4)
+
+
+@pytest.mark.parametrize("nested", [False, True], ids=["main graph", "in a branch"])
+def test_a_loop_is_tried_whoever_wrote_its_sidecar(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nested: bool
+) -> None:
+    """It would run for ever in this process; the sidecar fits the file to the letter."""
+    monkeypatch.setattr(sandbox.try_model, "__kwdefaults__", {"seconds": 4, "memory_mib": 4096})
+    model = endless()
+    if nested:
+        loop = model.graph.node[1]
+        branch = helper.make_graph(
+            [loop], "branch", [], [helper.make_tensor_value_info("sum", TensorProto.FLOAT, [])]
+        )
+        chosen = helper.make_node(
+            "If", ["true"], ["sum"], "if", then_branch=branch, else_branch=branch
+        )
+        model.graph.node[1].CopyFrom(chosen)
+    path = described(tmp_path / "net.onnx", model)
+    for backend in ("onnxruntime", "openvino"):
+        with pytest.raises(ArtifactError, match=r"was tried and"):
+            open_backend(path, backend)
+
+
+def test_a_plain_graph_with_a_sidecar_is_not_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sandbox, "try_model", lambda *_: pytest.fail("two seconds for nothing"))
+    open_backend(described(tmp_path / "net.onnx", small_graph()), "onnxruntime").close()
+    assert is_plain(DEFAULT_ONNX.read_bytes())
+
+
+def test_operators_of_other_domains_functions_and_nested_graphs_are_not_plain() -> None:
+    model = small_graph()
+    assert is_plain(model.SerializeToString())
+    model.graph.node[2].domain = "com.example"
+    assert not is_plain(model.SerializeToString())
+    model.graph.node[2].domain = "ai.onnx"
+    assert is_plain(model.SerializeToString())
+    model.functions.add(name="f", domain="")
+    assert not is_plain(model.SerializeToString())
+    assert not is_plain(endless().SerializeToString())
+
+
+def field(number: int, data: bytes) -> bytes:
+    """A length-delimited field of a protobuf message."""
+    size, length = len(data), b""
+    while size > 0x7F:
+        length += bytes([size & 0x7F | 0x80])
+        size >>= 7
+    return bytes([number << 3 | 2]) + length + bytes([size]) + data
+
+
+NAN32 = np.float32(np.nan).tobytes()
+FLOAT_NAN = b"\x10\x01" + field(9, NAN32)
+SPLIT_TENSORS = {
+    "type first, then bytes": [b"\x10\x01", field(9, NAN32)],
+    "bytes first, then type": [field(9, NAN32), b"\x10\x01"],
+    "another type first": [b"\x10\x07" + field(9, NAN32), b"\x10\x01"],
+    "good, then bad": [b"\x10\x01" + field(9, bytes(4)), field(9, NAN32)],
+    "whole": [FLOAT_NAN],
+    "E4M3FN": [b"\x10\x11" + field(9, b"\x7f")],
+    "E4M3FNUZ": [b"\x10\x12" + field(9, b"\x80")],
+    "E5M2 infinity": [b"\x10\x13" + field(9, b"\x7c")],
+    "E5M2 NaN": [b"\x10\x13" + field(9, b"\xff")],
+    "E5M2FNUZ": [b"\x10\x14" + field(9, b"\x80")],
+    "E8M0": [b"\x10\x18" + field(9, b"\xff")],
+    "E4M3FN as a number": [b"\x10\x11\x28\x7f"],
+    "E5M2 as packed numbers": [b"\x10\x13" + field(5, b"\x01\xfc\x01")],
+    "float16 as a number": [b"\x10\x0a\x28\x80\xf8\x01"],
+    "bfloat16 as packed numbers": [b"\x10\x10" + field(5, b"\x01\x80\xff\x01")],
+}
+
+
+@pytest.mark.parametrize("parts", SPLIT_TENSORS.values(), ids=SPLIT_TENSORS.keys())
+def test_what_is_not_finite_is_found_however_its_field_is_written(parts: list[bytes]) -> None:
+    """A message that is given several times is one message to a runtime, its parts joined."""
+    attribute = field(1, b"value") + b"".join(field(5, part) for part in parts)
+    node = field(4, b"Constant") + field(2, b"c") + field(5, attribute)
+    graph = small_graph().graph.SerializeToString()
+    broken = field(7, graph + field(1, node)) + field(8, b"\x10\x12")
+    with pytest.raises(ArtifactError, match="values that are not finite"):
+        check_onnx_file(broken, WHERE)
+
+
+@settings(max_examples=200)
+@given(values=st.lists(st.integers(0, 0xFFFF), max_size=20))
+def test_halves_written_as_numbers_are_judged_as_numpy_judges_them(values: list[int]) -> None:
+    tensor = onnx.TensorProto(data_type=10, dims=[len(values)], int32_data=values, name="t")
+    model = small_graph()
+    model.graph.initializer.append(tensor)
+    finite = bool(np.isfinite(np.array(values, np.uint16).view(np.float16)).all())
+    if finite:
+        check_onnx_file(model.SerializeToString(), WHERE)
+    else:
+        with pytest.raises(ArtifactError, match="the tensor t holds values that are not finite"):
+            check_onnx_file(model.SerializeToString(), WHERE)
+
+
+def test_the_check_of_a_large_file_takes_little_memory() -> None:
+    """20 MB of half floats, written as numbers, took 800 MB and 18 s."""
+    count = 7_000_000
+    tensor = b"\x10\x0a" + field(5, b"\x80\x80\x01" * count) + field(8, b"t")
+    graph = small_graph().graph.SerializeToString()
+    data = field(7, graph + field(5, tensor)) + field(8, b"\x10\x12")
+    tracemalloc.start()
+    try:
+        check_onnx_file(data, WHERE)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 20 * count, "bytes"
+    many = field(5, b"".join(b"\x28\x01" for _ in range(400_000)))
+    with pytest.raises(ArtifactError, match="more than 300000 fields"):
+        check_onnx_file(field(7, graph + many), WHERE)
 
 
 def test_a_trial_bears_what_takes_all_memory() -> None:

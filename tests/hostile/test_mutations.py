@@ -64,7 +64,7 @@ SMALL = small_graph().SerializeToString(deterministic=True)
 
 @given(st.binary(max_size=100))
 def test_junk_is_no_onnx_file(junk: bytes) -> None:
-    with pytest.raises(ArtifactError, match=r"^x\.onnx: is no ONNX file that can be used: "):
+    with pytest.raises(ArtifactError, match=r"^x\.onnx: is not a usable ONNX file: "):
         check_onnx_file(junk, Path("x.onnx"))
 
 

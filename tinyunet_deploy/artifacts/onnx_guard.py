@@ -1,37 +1,54 @@
-"""What an ONNX file is, found out by reading its protobuf fields before a runtime parses it.
+"""Checks of an ONNX file by its protobuf fields, before a runtime parses it.
 
-No package is needed for it, nothing in the file is followed or executed, and the work is bounded by
-the file's length. Field numbers are those of onnx.proto3, wire types those of protobuf's encoding.
+No package is needed, nothing in the file is followed or executed, and the work is bounded: the
+fields of all messages are counted, and values are looked at in pieces. A field that may occur once
+and occurs more often is merged as protobuf's parsers merge it ("Encoding": the last scalar wins,
+messages are concatenated), so that what is judged is what the runtime will see. Field numbers are
+those of onnx.proto3.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
+from tinyunet_deploy.artifacts.protobuf_wire import Reader, Value, as_varint, joined, varint_bits
 from tinyunet_deploy.contract import INPUT_NAME, OUTPUT_NAME, Contract
 from tinyunet_deploy.data.decoding import MAX_PIXELS
 from tinyunet_deploy.errors import ArtifactError
 
-__all__ = ["check_onnx_file"]
+__all__ = ["check_onnx_file", "is_plain"]
 
-MAX_FIELDS: Final = 300_000
-"""Most fields that are looked at; TinyUNet has some thousands, its weights being one field each."""
+MAX_DEPTH: Final = 50
+"""Deepest nesting of messages; a plain network has six levels."""
+PLAIN_OPERATORS: Final = frozenset(
+    {"Add", "AveragePool", "BatchNormalization", "Cast", "Clip", "Concat", "Constant", "Conv",
+     "ConvTranspose", "DepthToSpace", "DequantizeLinear", "Div", "Identity", "LeakyRelu",
+     "MaxPool", "Mul", "Pad", "QuantizeLinear", "Relu", "Resize", "Round", "Sigmoid",
+     "SpaceToDepth", "Sub"}
+)  # fmt: skip
+"""Operators of convolutional networks, whose time is bounded by the shapes in the file."""
+
 _PARTS: Final = {
     "model": {7: "main", 25: "function"},
     "main": {1: "node", 5: "tensor", 11: "input", 12: "output", 15: "sparse"},
     "graph": {1: "node", 5: "tensor", 15: "sparse"},
     "function": {7: "node", 11: "attribute"},
-    "node": {5: "attribute"},
+    "node": {4: "operator", 5: "attribute", 7: "domain"},
     "attribute": {2: "f", 5: "tensor", 6: "graph", 7: "floats", 10: "tensor", 11: "graph",
                   22: "sparse", 23: "sparse"},
     "sparse": {1: "tensor", 2: "tensor"},
 }  # fmt: skip
-"""Message -> field number -> what is in it, of all that can hold weights or say what goes in."""
+"""Message -> field number -> its content, for all that can hold weights, operators or ends."""
+_ONCE: Final = {("attribute", 5), ("attribute", 6), ("attribute", 22), ("sparse", 1), ("sparse", 2)}
+"""(message, field number) of the messages that are merged if they occur more than once."""
+
 _UINT8: Final = 2
 _FLOAT16, _BFLOAT16 = 10, 16
 _RAW: Final[dict[int, type[np.floating]]] = {
@@ -42,21 +59,29 @@ _RAW: Final[dict[int, type[np.floating]]] = {
     15: np.float64,
 }
 """Data type of a tensor -> how its raw bytes are read; a complex number is two floats."""
-
-Value = int | memoryview
+_FLOAT8: Final[dict[int, Callable[[NDArray[Any]], NDArray[np.bool_]]]] = {
+    17: lambda bits: (bits & 0x7F) == 0x7F,  # E4M3FN: NaN only
+    18: lambda bits: bits == 0x80,  # E4M3FNUZ
+    19: lambda bits: (bits & 0x7C) == 0x7C,  # E5M2: infinities and NaN
+    20: lambda bits: bits == 0x80,  # E5M2FNUZ
+    24: lambda bits: bits == 0xFF,  # E8M0
+}
+"""Data type of a float8 tensor -> which bytes are not finite (OCP 8-bit floating point, 2023)."""
+_PIECE: Final = 1 << 22
+"""Bytes of a tensor that are looked at together."""
 
 
 class _End(NamedTuple):
     """One input or output of the graph."""
 
     name: str
-    kind: int
+    element_type: int
     dims: list[int | None]
-    """None for a dimension that is free."""
+    """None for a free dimension."""
 
 
 def check_onnx_file(data: bytes, where: Path) -> Contract:
-    """Refuse what is no ONNX file of our contract, lacks weights or holds some that are not finite.
+    """Refuse a file that is not an ONNX graph of our contract with all its weights, all finite.
 
     A file with external data is refused even if that lies beside it: the sha256 in the sidecar
     would not cover it.
@@ -68,56 +93,95 @@ def check_onnx_file(data: bytes, where: Path) -> Contract:
         The height and width that the graph takes.
 
     Raises:
-        ArtifactError: what is wrong.
+        ArtifactError: with the reason.
     """
     try:
         return _check(memoryview(data))
     except (ValueError, struct.error) as error:
-        raise ArtifactError(where, f"is no ONNX file that can be used: {error}") from error
+        raise ArtifactError(where, f"is not a usable ONNX file: {error}") from error
+
+
+def is_plain(data: bytes) -> bool:
+    """Return whether a checked file has only :data:`PLAIN_OPERATORS`, in one graph.
+
+    Anything else, such as a Loop, may run without an end on some image.
+    """
+    return all(operator in PLAIN_OPERATORS for operator in _operators(memoryview(data)))
 
 
 def _check(data: memoryview) -> Contract:
+    reader = Reader()
     ends: dict[str, list[_End]] = {"input": [], "output": []}
     initializers: set[str] = set()
-    waiting, looked_at, graphs = [("model", data)], 0, 0
-    while waiting:
-        message, view = waiting.pop()
-        for number, value in _fields(view):
-            looked_at += 1
-            if looked_at > MAX_FIELDS:
-                raise ValueError(f"it has more than {MAX_FIELDS} fields")
-            part = _PARTS[message].get(number)
-            if part is None:
-                continue
-            if part == "f":
-                _require_finite(struct.pack("<I", value), np.float32, "an attribute")
-                continue
-            if isinstance(value, int) and part == "floats":
-                value = memoryview(struct.pack("<I", value))
-            if isinstance(value, int):
-                raise ValueError("a number is where a message must be")
-            graphs += part == "main"
-            if part == "floats":
-                _require_finite(value, np.float32, "an attribute")
-            elif part == "tensor":
-                name = _check_tensor(value)
-                if message == "main":
-                    initializers.add(name)
-            elif part in ends:
-                ends[part].append(_end(value))
-            else:
-                waiting.append((part, value))
+    graphs = 0
+    for message, part, value in _walk(data, reader):
+        if part == "f":
+            if not isinstance(value, int):
+                raise ValueError("bytes stand where a number must be")
+            _require_finite(struct.pack("<I", value & 0xFFFFFFFF), np.float32, "an attribute")
+        elif part == "floats":
+            packed = struct.pack("<I", value & 0xFFFFFFFF) if isinstance(value, int) else value
+            _require_finite(packed, np.float32, "an attribute")
+        elif part == "tensor":
+            name = _check_tensor(value, reader)
+            if message == "main":
+                initializers.add(name)
+        elif part in ends:
+            ends[part].append(_end(value, reader))
+        graphs += part == "main"
     if graphs != 1:
-        raise ValueError("it holds no graph" if not graphs else "it holds more than one graph")
+        raise ValueError("it has no graph" if not graphs else "it has more than one graph")
     inputs = [end for end in ends["input"] if end.name not in initializers]
     return _contract(inputs, ends["output"])
 
 
+def _operators(data: memoryview) -> Iterator[str]:
+    """Yield the type of every node; ``domain.type`` outside ONNX's own, "" for a nested graph."""
+    reader = Reader()
+    for _, part, value in _walk(data, reader):
+        if part in ("graph", "function"):
+            yield ""
+        if part == "node":
+            names = {at: bytes(v) for at, v in reader.fields(value) if not isinstance(v, int)}
+            domain = names.get(7, b"").decode("utf-8", "replace")
+            operator = names.get(4, b"").decode("utf-8", "replace")
+            yield operator if domain in ("", "ai.onnx") else f"{domain}.{operator}"
+
+
+def _walk(data: memoryview, reader: Reader) -> Iterator[tuple[str, str, Value]]:
+    """Yield (message, part, value) of :data:`_PARTS` in all messages of a model.
+
+    A message that may occur once is given once, merged.
+    """
+    waiting = [("model", data, 0)]
+    while waiting:
+        message, view, depth = waiting.pop()
+        if depth > MAX_DEPTH:
+            raise ValueError(f"its messages are nested more than {MAX_DEPTH} deep")
+        once: dict[int, list[Value]] = defaultdict(list)
+        parts: list[tuple[str, Value]] = []
+        for number, value in reader.fields(view):
+            part = _PARTS[message].get(number)
+            if part is None:
+                continue
+            if (message, number) in _ONCE:
+                once[number].append(value)
+            else:
+                parts.append((part, value))
+        parts += [(_PARTS[message][number], joined(values)) for number, values in once.items()]
+        for part, value in parts:
+            yield message, part, value
+            if part in _PARTS:
+                if isinstance(value, int):
+                    raise ValueError("a number stands where a message must be")
+                waiting.append((part, value, depth + 1))
+
+
 def _contract(inputs: list[_End], outputs: list[_End]) -> Contract:
-    for what, found, wanted in (("input", inputs, INPUT_NAME), ("output", outputs, OUTPUT_NAME)):
-        if [end.name for end in found] != [wanted]:
+    for what, given, wanted in (("input", inputs, INPUT_NAME), ("output", outputs, OUTPUT_NAME)):
+        if [end.name for end in given] != [wanted]:
             raise ValueError(f"its {what}s are not {wanted} alone")
-        if found[0].kind != _UINT8:
+        if given[0].element_type != _UINT8:
             raise ValueError(f"its {what} {wanted} is not uint8")
     (image,) = inputs
     if len(image.dims) != 4 or image.dims[0] is not None or image.dims[1] != 1:
@@ -130,121 +194,106 @@ def _contract(inputs: list[_End], outputs: list[_End]) -> Contract:
     return Contract(height, width)
 
 
-def _check_tensor(view: memoryview) -> str:
-    """The name of a tensor whose values are all here and finite."""
-    fields = list(_fields(view))
-    name = next((bytes(v) for n, v in fields if n == 8 and not isinstance(v, int)), b"")
-    text = name.decode("utf-8", "backslashreplace")
-    what = f"the tensor {text}"
+def _check_tensor(tensor: Value, reader: Reader) -> str:
+    """Return the name of a tensor whose values are all in the file and finite."""
+    fields = list(reader.fields(tensor))
+    name = b""
     kind = 0
     for number, value in fields:
+        if number == 8 and not isinstance(value, int):
+            name = bytes(value)
         if number == 2 and isinstance(value, int):
             kind = value
+    text = name.decode("utf-8", "backslashreplace")
+    what = f"the tensor {text}"
+    for number, value in fields:
         if number == 13 or (number == 14 and value != 0):
             raise ValueError(f"{what} lies in another file: export with external_data=False")
-    for number, value in fields:
-        if number in (4, 10):  # one by one, or all in one field
+        if number in (4, 10):  # float_data, double_data: one by one, or all in one field
             width = 4 if number == 4 else 8
-            packed = value.to_bytes(width, "little") if isinstance(value, int) else value
+            packed = value.to_bytes(8, "little")[:width] if isinstance(value, int) else value
             _require_finite(packed, np.float32 if number == 4 else np.float64, what)
-        elif number == 9 and not isinstance(value, int):
-            if kind == _BFLOAT16:
-                _require_finite_halves(np.frombuffer(value, "<u2"), 0x7F80, what)
-            elif kind in _RAW:
-                _require_finite(value, _RAW[kind], what)
-        elif number == 5 and kind in (_FLOAT16, _BFLOAT16):
-            bits = [value] if isinstance(value, int) else list(_varints(value))
-            halves = np.array([bit & 0xFFFF for bit in bits], np.uint16)
-            _require_finite_halves(halves, 0x7C00 if kind == _FLOAT16 else 0x7F80, what)
+        elif number == 9 and not isinstance(value, int):  # raw_data
+            _require_finite_raw(value, kind, what)
+        elif number == 5:  # int32_data, which holds the bits of 8- and 16-bit types
+            packed = as_varint(value) if isinstance(value, int) else value
+            _require_finite_bits(packed, kind, what)
     return text
 
 
-def _require_finite(data: bytes | memoryview, kind: type[np.floating], what: str) -> None:
-    if not np.isfinite(np.frombuffer(data, np.dtype(kind).newbyteorder("<"))).all():
-        raise ValueError(f"{what} holds values that are not finite")
+def _require_finite_raw(data: memoryview, kind: int, what: str) -> None:
+    if kind == _BFLOAT16:
+        for piece in _pieces(data):
+            _require(not _not_finite(np.frombuffer(piece, "<u2"), kind).any(), what)
+    elif kind in _FLOAT8:
+        for piece in _pieces(data):
+            _require(not _FLOAT8[kind](np.frombuffer(piece, np.uint8)).any(), what)
+    elif kind in _RAW:
+        _require_finite(data, _RAW[kind], what)
 
 
-def _require_finite_halves(bits: np.ndarray, exponent: int, what: str) -> None:
-    if ((bits & exponent) == exponent).any():
-        raise ValueError(f"{what} holds values that are not finite")
-
-
-def _end(view: memoryview) -> _End:
-    """A ValueInfoProto."""
-    name, kind, dims = "", 0, list[int | None]()
-    for number, value in _fields(view):
-        if number == 1 and not isinstance(value, int):
-            name = bytes(value).decode()
-        for tensor in _messages(number, value, 2):
-            for inner, about in ((n, v) for _, t in tensor for n, v in _submessage(t)):
-                if inner == 1 and isinstance(about, int):
-                    kind = about
-                for shape in _messages(inner, about, 2):
-                    dims += [_dim(dim) for n, dim in shape if n == 1]
-    return _End(name, kind, dims)
-
-
-def _dim(value: Value) -> int | None:
-    fields = dict(_submessage(value))
-    given, name = fields.get(1), fields.get(2, b"")
-    if not isinstance(name, int):
-        bytes(name).decode()  # ONNX Runtime does not give the shape otherwise
-    return given if isinstance(given, int) and 0 < given < 2**63 else None
-
-
-def _messages(number: int, value: Value, wanted: int) -> Iterator[list[tuple[int, Value]]]:
-    if number == wanted:
-        yield list(_submessage(value))
-
-
-def _submessage(value: Value) -> Iterator[tuple[int, Value]]:
-    if isinstance(value, int):
-        raise ValueError("a number is where a message must be")
-    return _fields(value)
-
-
-def _fields(view: memoryview) -> Iterator[tuple[int, Value]]:
-    """(number, value) of the fields of a message; a value is a number or the bytes it spans."""
-    at = 0
-    while at < len(view):
-        key, at = _varint(view, at)
-        number, wire = key >> 3, key & 7
-        value: Value
-        if wire == 0:
-            value, at = _varint(view, at)
-        elif wire == 1:
-            (value,) = struct.unpack_from("<Q", view, at)
-            at += 8
-        elif wire == 2:
-            length, at = _varint(view, at)
-            value = view[at : at + length]
-            at += length
-        elif wire == 5:
-            (value,) = struct.unpack_from("<I", view, at)
-            at += 4
+def _require_finite_bits(packed: memoryview | bytes, kind: int, what: str) -> None:
+    """Check 8- or 16-bit floats that are written as varints."""
+    if kind not in (_FLOAT16, _BFLOAT16, *_FLOAT8):
+        return
+    for values in varint_bits(packed):
+        if kind in _FLOAT8:
+            _require(not _FLOAT8[kind](values & 0xFF).any(), what)
         else:
-            raise ValueError(f"field {number} is of an unknown type")
-        if at > len(view) or not number:
-            raise ValueError("a field reaches over its end")
-        yield number, value
+            _require(not _not_finite(values, kind).any(), what)
 
 
-def _varints(view: memoryview) -> Iterator[int]:
-    at = 0
-    while at < len(view):
-        value, at = _varint(view, at)
-        yield value
+def _not_finite(halves: NDArray[Any], kind: int) -> NDArray[np.bool_]:
+    """Return which 16-bit patterns are infinite or NaN: those whose exponent is all ones."""
+    exponent = 0x7C00 if kind == _FLOAT16 else 0x7F80
+    not_finite: NDArray[np.bool_] = (halves & exponent) == exponent
+    return not_finite
 
 
-def _varint(view: memoryview, at: int) -> tuple[int, int]:
-    """A number in groups of 7 bits, the lowest first, and where it ends."""
-    value = 0
-    for shift in range(0, 70, 7):
-        if at >= len(view):
-            raise ValueError("a number reaches over its end")
-        byte = view[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-    raise ValueError("a number is longer than 10 bytes")
+def _require_finite(data: bytes | memoryview, kind: type[np.floating], what: str) -> None:
+    dtype = np.dtype(kind).newbyteorder("<")
+    if len(data) % dtype.itemsize:
+        raise ValueError(f"{what} has {len(data)} bytes, which is not a number of values")
+    for piece in _pieces(data):
+        _require(bool(np.isfinite(np.frombuffer(piece, dtype)).all()), what)
+
+
+def _require(finite: bool, what: str) -> None:
+    if not finite:
+        raise ValueError(f"{what} holds values that are not finite")
+
+
+def _pieces(data: bytes | memoryview) -> Iterator[bytes | memoryview]:
+    for start in range(0, len(data), _PIECE):
+        yield data[start : start + _PIECE]
+
+
+def _end(info: Value, reader: Reader) -> _End:
+    """Read a ValueInfoProto."""
+    name = b""
+    for number, value in reader.fields(info):
+        if number == 1 and not isinstance(value, int):
+            name = bytes(value)
+    type_ = reader.merged(info, 2)
+    if any(number not in (1, 6) for number, _ in reader.fields(type_)):
+        raise ValueError(f"its {name.decode()} is not a tensor")
+    tensor = reader.merged(type_, 1)
+    element_type = 0
+    for number, value in reader.fields(tensor):
+        if number == 1 and isinstance(value, int):
+            element_type = value
+    shape = reader.merged(tensor, 2)
+    dims = [_dim(dim, reader) for number, dim in reader.fields(shape) if number == 1]
+    return _End(name.decode(), element_type, dims)
+
+
+def _dim(value: Value, reader: Reader) -> int | None:
+    """Return a dimension; its number and its name exclude each other, the last one counts."""
+    size: int | None = None
+    for number, given in reader.fields(value):
+        if number == 1 and isinstance(given, int):
+            size = given if 0 < given < 2**63 else None
+        if number == 2 and not isinstance(given, int):
+            bytes(given).decode()  # ONNX Runtime does not give the shape otherwise
+            size = None
+    return size

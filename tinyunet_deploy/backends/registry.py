@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from tinyunet_deploy.artifacts.onnx_guard import check_onnx_file
+from tinyunet_deploy.artifacts.onnx_guard import check_onnx_file, is_plain
 from tinyunet_deploy.artifacts.sidecar import (
     DEFAULT_CHECKPOINT,
     DEFAULT_ONNX,
@@ -78,7 +78,7 @@ def open_backend(
     reason = why_not(row)
     if reason:
         raise RuntimeUnavailable(row.name, reason)
-    if foreign and kind == "onnx":
+    if kind == "onnx" and (foreign or not is_plain(artifact.data)):
         from tinyunet_deploy.backends.sandbox import try_model
 
         try_model(artifact, row.sandbox)

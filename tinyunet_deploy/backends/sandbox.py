@@ -1,4 +1,7 @@
-"""An ONNX file of unknown origin, tried once in a process of its own before it is loaded here.
+"""Trial of an ONNX file in a process of its own, before it is loaded in this one.
+
+A file of unknown origin is tried, and so is one whose operators may run without an end, whoever
+wrote its sidecar.
 
 The process may not write a file, and has limits of memory and time; should the file crash or hang
 the runtime, it is that process that ends.

@@ -40,14 +40,16 @@ def main(backend: str, height: str, width: str, memory_mib: str, seconds: str) -
 
 
 def run_once(artifact: Artifact, backend: str) -> None:
-    """Load a model and run one image on the CPU, in this process.
+    """Load a model and run a black and a noisy image on the CPU, in this process.
 
     Raises:
         ArtifactError: the runtime refuses it or it does not keep its contract.
     """
     contract = artifact.sidecar.contract
     with load(artifact, backend, "cpu") as loaded:
-        loaded.run(np.zeros((1, 1, contract.height, contract.width), np.uint8))
+        black = np.zeros((1, 1, contract.height, contract.width), np.uint8)
+        loaded.run(black)
+        loaded.run(np.random.default_rng(0).integers(0, 256, black.shape, np.uint8))
 
 
 if __name__ == "__main__":
