@@ -4,12 +4,13 @@ A case is named by its family and its seed alone. Cases run in a worker process 
 and is started again when it dies, so that a crash or a hang is found and has a name::
 
     python -m tests.hostile.mutate                     # every family, 10,000 each
-    python -m tests.hostile.mutate images --seeds 17   # one case, in this process
+    python -m tests.hostile.mutate png --seeds 17      # one case, in this process
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import random
@@ -27,14 +28,15 @@ from typing import Any, Final
 import click
 import numpy as np
 
-from tests.hostile import corpus
+from tests.hostile import judged_images
+from tests.hostile.judged_images import Images
 from tinyunet_deploy.errors import TinyUNetError
 
 HANG_S: Final = 10
 REPOSITORY: Final = Path(__file__).resolve().parent.parent.parent
 
 PAST: Final[dict[str, tuple[int, ...]]] = {
-    "images": (),
+    **dict.fromkeys(judged_images.FAMILIES, ()),
     "safetensors": (),
     "onnx": (1976, 9024),  # a dimension's name that is no UTF-8; a bias of a wrong length
     "sidecars": (1370,),  # half a surrogate pair, which could not be written again
@@ -91,26 +93,6 @@ def mutated_text(text: str, rng: random.Random) -> bytes:
                 del lines[at]
         lines = lines or [""]
     return "\n".join(lines).encode()
-
-
-class Images:
-    """Files of all formats, decoded."""
-
-    def __init__(self) -> None:
-        pictures = {**corpus.same_picture(), **corpus.close_picture()}
-        self.parents = [pictures[name] for name in sorted(pictures)]
-
-    def data(self, seed: int) -> bytes:
-        rng = random.Random(seed)
-        return mutated(rng.choice(self.parents), rng)
-
-    def run(self, seed: int) -> str:
-        from tinyunet_deploy.data.decoding import decode_image
-
-        image = decode_image(self.data(seed), Path("x.png"), size=(corpus.SIZE, corpus.SIZE))
-        assert image.shape == (corpus.SIZE, corpus.SIZE)
-        assert image.dtype == np.uint8
-        return "decoded"
 
 
 class Models:
@@ -326,7 +308,7 @@ class Recipes:
 
 
 FAMILIES: Final[dict[str, Callable[[], Any]]] = {
-    "images": Images,
+    **{name: functools.partial(Images, name, mutated) for name in judged_images.FAMILIES},
     "safetensors": Safetensors,
     "onnx": ONNX,
     "sidecars": Sidecars,

@@ -261,7 +261,8 @@ def _is_left_justified(samples: Samples, depth: int) -> bool:
     if samples.max(initial=0) >= 1 << depth:
         return True
     low = samples & np.uint16((1 << (16 - depth)) - 1)
-    return int(low.max(initial=0)) <= 1  # scaled by 65535 / (2^depth - 1), a dark value ends in 1
+    rounding = 1 if depth < 15 else 0  # of v * 65535 / (2^depth - 1), where v is so small
+    return int(low.max(initial=0)) <= rounding
 
 
 def _require_depth(samples: Samples, depth: int | None) -> int:

@@ -38,6 +38,8 @@ def read_header(data: bytes) -> Header:
     if compression in _FOREIGN or (header_size == 64 and compression not in (0, *_RUN_LENGTH)):
         name = _FOREIGN.get(compression, "Huffman or 24-bit run-length")
         raise FormatError("unsupported", f"is a BMP with {name} compression", "convert it to PNG")
+    if first < 14 + header_size + _table_size(data, header_size, bits, compression):
+        raise FormatError("corrupt", "has pixels in the place of its palette")
     if compression in _PLAIN:
         stored = first + (bits * width + 31) // 32 * 4 * abs(height)
         if stored > len(data) and abs(height) * width <= len(data) * 8:
@@ -45,6 +47,18 @@ def read_header(data: bytes) -> Header:
     elif compression not in _RUN_LENGTH:
         raise FormatError("corrupt", "has a damaged header")
     return Header(abs(height), width, bits=min(bits, 8), indirect=bits <= 8, details=bits)
+
+
+def _table_size(data: bytes, header_size: int, bits: int, compression: int) -> int:
+    """Return the bytes between header and pixels that the file needs: a palette, or masks."""
+    if bits > 8:
+        return 12 if header_size == 40 and compression == 3 else 0
+    if header_size == _OS2_HEADER:
+        return 3 << bits
+    (colours,) = struct.unpack_from("<I", data, 46)
+    if colours > 1 << bits:
+        raise FormatError("corrupt", f"has a palette of {colours} colours")
+    return 4 * (colours or 1 << bits)
 
 
 def decode(data: bytes, header: Header) -> Samples:

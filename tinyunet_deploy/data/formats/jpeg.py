@@ -6,19 +6,27 @@ import re
 import struct
 from typing import Final, NamedTuple
 
-import numpy as np
-
 from tinyunet_deploy.data.formats.header import FormatError, Header, Samples, several_images
+from tinyunet_deploy.data.formats.jpeg_scans import (
+    Frame,
+    Scan,
+    read_frame,
+    read_scan,
+    require_all_pixels,
+    require_all_scans,
+    require_restarts,
+)
 from tinyunet_deploy.data.formats.opencv import decode_colour, decode_grey, require_shape
 
-__all__ = ["SIGNATURE", "decode", "decode_labels", "decode_rgb", "read_header"]
+__all__ = ["SIGNATURE", "Structure", "decode", "decode_labels", "decode_rgb", "read_header"]
 
 SIGNATURE: Final = b"\xff\xd8\xff"
 _END: Final = 0xD9
 _SCAN: Final = 0xDA
+_RESTART_INTERVAL: Final = 0xDD
 _APP2: Final = 0xE2
+_WITHOUT_LENGTH: Final = frozenset({0x01, *range(0xD0, 0xDA)})
 _FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_SEQUENTIAL: Final = frozenset({0xC0, 0xC1})
 _FOREIGN_FRAMES: Final = {
     0xC3: "lossless", 0xC5: "hierarchical", 0xC6: "hierarchical", 0xC7: "hierarchical lossless",
     0xCB: "lossless arithmetic", 0xCD: "hierarchical", 0xCE: "hierarchical",
@@ -27,27 +35,19 @@ _FOREIGN_FRAMES: Final = {
 """Frame types that libjpeg-turbo does not decode."""
 _PADDING: Final = re.compile(rb"\xff+")
 """Any number of these may precede a marker's code."""
-_SCAN_END: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-"""The next marker after a scan, which is neither a stuffed byte of it nor a restart."""
 _MAX_SEGMENTS: Final = 10_000
 """Most segments of a file; an ICC profile or EXIF data take a few hundred at most."""
 _MAX_SCANS: Final = 200
 """Most passes over the pixels that a JPEG may ask for; a progressive one has about ten."""
 _MAX_SCANNED: Final = 32 * 64 * 1024 * 1024
 """Most pixels over all passes: seconds of work for the largest accepted image."""
-_FILLING: Final = b"\x55\x2a\x91\x6c" * 32
-"""Scan data that a decoder only reads as pixels if the file lacks some.
-
-Without it a decoder makes the missing pixels up, and an end marker behind half a JPEG hides that.
-"""
 
 
-class _Structure(NamedTuple):
-    frame: int
-    """Type of the frame header, 0xC0 to 0xCF."""
-    components: int
-    scan_ends: tuple[int, ...]
-    """Positions after each scan."""
+class Structure(NamedTuple):
+    """The frame header of a file, and its scans in their order."""
+
+    frame: Frame
+    scans: tuple[Scan, ...]
 
 
 def read_header(data: bytes) -> Header:
@@ -55,50 +55,55 @@ def read_header(data: bytes) -> Header:
 
     Thumbnails, comments, and another JPEG behind half a one have ends of their own.
     """
-    at, size, frame, components = 2, None, 0, 0
-    scan_ends: list[int] = []
+    at, restart_interval = 2, 0
+    frame: Frame | None = None
+    scans: list[Scan] = []
     for _ in range(_MAX_SEGMENTS):
         padding = _PADDING.match(data, at)
         if padding is None or padding.end() == len(data):
-            if size is None and at < len(data):
+            if frame is None and at < len(data):
                 raise FormatError("not-an-image", "is not a JPEG image: it has no frame header")
             raise EOFError
         code, at = data[padding.end()], padding.end() + 1
-        if code == _END and size is not None:
-            structure = _Structure(frame, components, tuple(scan_ends))
-            return Header(*size, lossy=True, details=structure)
-        if code == 0xD8 or 0xD0 <= code <= _END:
+        if code == _END and frame is not None:
+            structure = Structure(frame, tuple(scans))
+            return Header(frame.height, frame.width, lossy=True, details=structure)
+        if code in _WITHOUT_LENGTH:
             raise EOFError
         (length,) = struct.unpack_from(">H", data, at)
+        if at + length > len(data):
+            raise EOFError
+        segment = data[at + 2 : at + length]
         if code in _FRAMES or code in _FOREIGN_FRAMES:
-            precision, *size_found, components = struct.unpack_from(">BHHB", data, at + 2)
-            if size is not None:
+            if frame is not None:
                 raise FormatError("corrupt", "has two frame headers")
-            _require_readable(code, precision)
-            size, frame = (size_found[0], size_found[1]), code
-        elif code == _APP2 and data.startswith(b"MPF\0", at + 2) and size is None:
-            _require_one_picture(data[at + 6 : at + length])
-        at += length
+            _require_readable(code, *segment[:1])
+            frame = read_frame(code, segment)
+        elif code == _RESTART_INTERVAL:
+            (restart_interval,) = struct.unpack_from(">H", segment)
+        elif code == _APP2 and segment.startswith(b"MPF\0") and frame is None:
+            _require_one_picture(segment[4:])
         if code == _SCAN:
-            if size is None:
+            if frame is None:
                 raise EOFError
-            scan_end = _SCAN_END.search(data, at)
-            if scan_end is None:
-                raise EOFError
-            at = scan_end.start()
-            scan_ends.append(at)
-            if len(scan_ends) > _MAX_SCANS or len(scan_ends) * size[0] * size[1] > _MAX_SCANNED:
-                raise FormatError(
-                    "corrupt", f"asks for {len(scan_ends)} or more passes over its pixels"
-                )
+            scans.append(read_scan(data, at, length, frame, restart_interval))
+            at = scans[-1].end
+            if len(scans) > _MAX_SCANS or len(scans) * frame.height * frame.width > _MAX_SCANNED:
+                raise FormatError("corrupt", f"asks for {len(scans)} passes over its pixels")
+        else:
+            at += length
     raise FormatError("corrupt", f"has more than {_MAX_SEGMENTS} segments")
 
 
 def decode(data: bytes, header: Header) -> Samples:
     """Decode to luminance, uint8 [H, W]; a file that lacks pixels is refused."""
-    samples = require_shape(decode_grey(data), header)
-    _require_all_pixels(data, header, samples)
-    return samples
+    frame, scans = header.details
+    require_all_scans(frame, scans)
+    for scan in scans:
+        require_restarts(data, frame, scan)
+    grey = require_shape(decode_grey(data), header)
+    require_all_pixels(data, frame, scans, grey)
+    return grey
 
 
 def decode_labels(data: bytes, header: Header) -> Samples:
@@ -108,12 +113,11 @@ def decode_labels(data: bytes, header: Header) -> Samples:
 
 def decode_rgb(data: bytes, header: Header) -> Samples:
     """Decode to RGB, uint8 [H, W, 3]; a file that lacks pixels is refused."""
-    samples = decode_colour(data)
-    _require_all_pixels(data, header, require_shape(decode_grey(data), header))
-    return require_shape(samples, header)
+    decode(data, header)
+    return require_shape(decode_colour(data), header)
 
 
-def _require_readable(frame: int, precision: int) -> None:
+def _require_readable(frame: int, precision: int = 0) -> None:
     variant = _FOREIGN_FRAMES.get(frame)
     if variant is None and precision != 8:
         variant = f"{precision}-bit"
@@ -121,16 +125,6 @@ def _require_readable(frame: int, precision: int) -> None:
         raise FormatError(
             "unsupported", f"is a {variant} JPEG", "convert it to PNG, or to 8-bit baseline JPEG"
         )
-
-
-def _require_all_pixels(data: bytes, header: Header, samples: Samples) -> None:
-    """Refuse a JPEG of one pass that lacks data, so that the decoder made up some of its pixels."""
-    structure: _Structure = header.details
-    if len(structure.scan_ends) != 1 or structure.frame not in _SEQUENTIAL:
-        return
-    filled = decode_grey(data[: structure.scan_ends[0]] + _FILLING)
-    if filled is None or not np.array_equal(samples, filled):
-        raise EOFError
 
 
 def _require_one_picture(index: bytes) -> None:

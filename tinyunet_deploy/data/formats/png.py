@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 from typing import Final
 
 import numpy as np
@@ -39,6 +40,8 @@ def read_header(data: bytes) -> Header:
             (frames,) = struct.unpack_from(">I", data, at + 8)
         elif name == b"sBIT" and bits == 16 and length >= _CHANNELS_OF_SBIT.get(colour_type, 9):
             depth = max(data[at + 8 : at + 8 + _CHANNELS_OF_SBIT[colour_type]], default=None)
+        if name != b"IDAT":  # libpng does that for the pixels, and lets others pass
+            _require_checksum(data, at, length)
         at += 12 + length
         if name == b"IEND":
             break
@@ -60,6 +63,12 @@ def read_header(data: bytes) -> Header:
         indirect=colour_type == _PALETTE,
         details=colour_type,
     )
+
+
+def _require_checksum(data: bytes, at: int, length: int) -> None:
+    (checksum,) = struct.unpack_from(">I", data, at + 8 + length)
+    if zlib.crc32(data[at + 4 : at + 8 + length]) != checksum:
+        raise FormatError("corrupt", "has a chunk that is damaged")
 
 
 def decode(data: bytes, header: Header) -> Samples:

@@ -233,7 +233,10 @@ def _blocks(layout: _Layout, header: Header) -> Blocks:
         width = header.width
         height = min(directory.number(_ROWS_PER_STRIP, header.height), header.height)
         offsets, sizes = directory.array(_STRIP_OFFSETS), directory.array(_STRIP_SIZES)
-    planar = directory.number(_PLANAR, 1) == 2 and layout.channels > 1
+    planes = directory.number(_PLANAR, 1)
+    if planes not in (1, 2):
+        raise FormatError("corrupt", f"has {planes} as its planar configuration")
+    planar = planes == 2 and layout.channels > 1
     if min(height, width) < 1:
         raise FormatError("corrupt", "has strips or tiles without pixels")
     down, across = -(-header.height // height), -(-header.width // width)

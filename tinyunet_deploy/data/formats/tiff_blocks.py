@@ -147,7 +147,7 @@ def _decode_jpeg(block: bytes, blocks: Blocks, index: int) -> NDArray[Any]:
     header = jpeg.read_header(whole)
     rows = blocks.rows(index)
     fits = header.width == blocks.width and rows <= header.height <= blocks.height
-    if not fits or header.details.components != blocks.channels:
+    if not fits or len(header.details.frame.components) != blocks.channels:
         raise FormatError("corrupt", f"has a strip or tile {index} of another size")
     decode = jpeg.decode_rgb if blocks.channels == 3 else jpeg.decode
     try:
@@ -167,6 +167,9 @@ def _decode_by_libtiff(
     """
     from PIL.TiffImagePlugin import TiffImageFile
 
+    if compression == _PACKBITS:
+        for index, block in enumerate(stored):
+            _require_packbits(block, blocks, index)
     for first in range(0, len(stored), blocks.per_plane):
         plane = stored[first : first + blocks.per_plane]
         rows = (len(plane) - 1) * blocks.height + blocks.rows_in_last
@@ -179,8 +182,24 @@ def _decode_by_libtiff(
                 "corrupt", "has a strip or tile that does not decode in full"
             ) from error
         for index in range(len(plane)):
-            block = values[index * blocks.height : (index + 1) * blocks.height]
-            yield _samples(block.tobytes(), blocks, first + index, compression)
+            strip = values[index * blocks.height : (index + 1) * blocks.height]
+            yield _samples(strip.tobytes(), blocks, first + index, compression)
+
+
+def _require_packbits(block: bytes, blocks: Blocks, index: int) -> None:
+    """Require that the runs of a block fill its pixels exactly; libtiff ignores what is left."""
+    at = decoded = 0
+    needed = blocks.rows(index) * blocks.row_bytes
+    while at < len(block) and decoded <= needed:
+        control = block[at]
+        if control < 128:  # that many bytes and one more follow
+            at, decoded = at + control + 2, decoded + control + 1
+        elif control > 128:  # the next byte is repeated
+            at, decoded = at + 2, decoded + 257 - control
+        else:  # no operation
+            at += 1
+    if at != len(block) or decoded != needed:
+        raise _incomplete(index, decoded, needed)
 
 
 def _grey_tiff(

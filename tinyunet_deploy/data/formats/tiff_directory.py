@@ -70,7 +70,9 @@ class Directory:
         if kind is None:
             raise FormatError("corrupt", f"has a value of a wrong type in tag {tag}")
         values = np.frombuffer(self.raw(tag), (">" if self.big_endian else "<") + kind)
-        if values.size and values.max() > np.iinfo(np.int64).max:
+        if not values.size:
+            raise FormatError("corrupt", f"has no value in tag {tag}")
+        if values.max() > np.iinfo(np.int64).max:
             raise FormatError("corrupt", f"has a value out of range in tag {tag}")
         return values.astype(np.int64)
 

@@ -27,7 +27,7 @@ def read_header(data: bytes) -> Header:
     size: tuple[int, int] | None = None
     animated, lossy, frames, at = False, False, 0, 12
     for _ in range(_MAX_CHUNKS):
-        if at + 8 > end:
+        if at >= end:
             break
         name, length = struct.unpack_from("<4sI", data, at)
         if at + 8 + length > end:
@@ -51,18 +51,20 @@ def read_header(data: bytes) -> Header:
         at += 8 + length + length % 2
     else:
         raise FormatError("corrupt", f"has more than {_MAX_CHUNKS} chunks")
+    if at != end:
+        raise FormatError("corrupt", "has chunks that do not fill it")
     if animated or frames:
         raise several_images(frames, "save each frame of the animation as a file of its own")
     if size is None:
         raise EOFError
-    return Header(*size, lossy=lossy)
+    return Header(*size, lossy=lossy, details=end)
 
 
 def decode(data: bytes, header: Header) -> Samples:
     """Decode to luminance, uint8 [H, W]."""
-    return require_shape(decode_grey(data), header)
+    return require_shape(decode_grey(data[: header.details]), header)
 
 
 def decode_labels(data: bytes, header: Header) -> Samples:
     """Decode to the stored channels, uint8 [H, W, C]."""
-    return require_shape(decode_unchanged(data), header)
+    return require_shape(decode_unchanged(data[: header.details]), header)

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import io
+import re
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+from numpy.typing import NDArray
+
+from tinyunet_deploy.data.decoding import decode_image
+from tinyunet_deploy.errors import ImageError
+
+HERE = Path("part.jpg")
+
+
+def noise() -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (80, 72), np.uint8)
+
+
+def jpeg(mode: str = "L", **options: Any) -> bytes:
+    file = io.BytesIO()
+    PIL.Image.fromarray(noise()).convert(mode).save(file, "JPEG", quality=90, **options)
+    return file.getvalue()
+
+
+def refusal(data: bytes) -> ImageError:
+    with pytest.raises(ImageError) as caught:
+        decode_image(data, HERE)
+    return caught.value
+
+
+def scans(data: bytes) -> list[tuple[int, int]]:
+    """(begin, end) of each scan with its header."""
+    begins = [match.start() for match in re.finditer(rb"\xff\xda", data)]
+    return list(zip(begins, [*begins[1:], len(data) - 2], strict=True))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_a_progressive_jpeg_without_its_last_scans_is_refused(count: int) -> None:
+    data = jpeg(progressive=True)
+    decode_image(data, HERE)
+    begin = scans(data)[-count][0]
+    assert refusal(data[:begin] + b"\xff\xd9").reason == "truncated"
+
+
+@pytest.mark.parametrize("options", [{"progressive": True}, {"restart_marker_blocks": 6}])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_data_lost_at_the_end_of_a_scan_or_interval_is_noticed(
+    mode: str, options: dict[str, Any]
+) -> None:
+    data = jpeg(mode, **options)
+    decode_image(data, HERE)
+    ends = [end for _, end in scans(data)]
+    ends += [match.start() for match in re.finditer(rb"\xff[\xd0-\xd7]", data)][::4]
+    for end in ends:
+        assert refusal(data[: end - 12] + data[end:]).reason in ("truncated", "corrupt"), end
+
+
+def test_a_lost_interval_between_restarts_is_noticed() -> None:
+    data = jpeg(restart_marker_blocks=4)
+    decode_image(data, HERE)
+    markers = [match.start() for match in re.finditer(rb"\xff[\xd0-\xd7]", data)]
+    assert len(markers) > 16
+    for first, count in ((0, 1), (3, 8), (len(markers) - 9, 8)):  # 8 keep the numbers in order
+        shorter = data[: markers[first]] + data[markers[first + count] :]
+        assert refusal(shorter).reason in ("truncated", "corrupt")
+    doubled = data[: markers[0]] + data[markers[0] : markers[8]] * 2 + data[markers[8] :]
+    assert refusal(doubled).reason == "corrupt"
+
+
+def test_a_restart_marker_where_none_can_be_is_noticed() -> None:
+    data = jpeg()
+    middle = (scans(data)[0][0] + len(data)) // 2
+    assert refusal(data[:middle] + b"\xff\xd0" + data[middle:]).reason == "corrupt"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda data, at: data[: at + 4] + b"\x0c" + data[at + 5 :], "12-bit JPEG"),
+        (lambda data, at: data[: at + 1] + b"\xc3" + data[at + 2 :], "lossless JPEG"),
+        (lambda data, at: data[: at + 1] + b"\xf7" + data[at + 2 :], "JPEG-LS"),
+    ],
+)
+def test_a_variant_that_is_not_read_is_named(
+    change: Callable[[bytes, int], bytes], words: str
+) -> None:
+    data = jpeg()
+    error = refusal(change(data, data.index(b"\xff\xc0")))
+    assert error.reason == "unsupported"
+    assert words in str(error)
+
+
+def picture_index(*kinds: int) -> bytes:
+    """The APP2 segment of a multi-picture file with pictures of these types."""
+    entries = b"".join(struct.pack("<IIIHH", kind, 1000, 0, 0, 0) for kind in kinds)
+    fields = struct.pack("<HHII", 0xB001, 4, 1, len(kinds))
+    fields += struct.pack("<HHII", 0xB002, 7, len(entries), 8 + 2 + 24 + 4)
+    index = b"II*\0" + struct.pack("<IH", 8, 2) + fields + bytes(4) + entries
+    return b"\xff\xe2" + struct.pack(">H", 2 + 4 + len(index)) + b"MPF\0" + index
+
+
+def test_several_pictures_in_one_file_are_refused_with_their_count() -> None:
+    data = jpeg()
+    error = refusal(data[:2] + picture_index(0x20030000, 0x20002, 0x20002) + data[2:])
+    assert error.reason == "several-images"
+    assert "contains 3 images" in str(error)
+
+
+def test_previews_of_the_picture_are_not_further_images() -> None:
+    data = jpeg()
+    index = picture_index(0x20030000, 0x10001, 0x10002)
+    assert np.array_equal(decode_image(data[:2] + index + data[2:], HERE), decode_image(data, HERE))
+
+
+def test_megabytes_of_padding_are_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sixteen of them once took twelve seconds in a loop over each byte."""
+    data = jpeg()
+    padded = data[:2] + b"\xff" * (16 << 20) + data[2:-2] + b"\xff" * 100_000 + data[-2:]
+    steps = 0
+    pattern = re.compile(rb"\xff+")
+
+    class Counted:
+        def match(self, *args: Any) -> re.Match[bytes] | None:
+            nonlocal steps
+            steps += 1
+            return pattern.match(*args)
+
+    monkeypatch.setattr("tinyunet_deploy.data.formats.jpeg._PADDING", Counted())
+    assert np.array_equal(decode_image(padded, HERE), decode_image(data, HERE))
+    assert steps < 100
+
+
+def test_millions_of_segments_are_not_walked_over() -> None:
+    data = jpeg()
+    error = refusal(data[:2] + b"\xff\xe3\0\2" * 1_000_000 + data[2:])
+    assert "more than 10000 segments" in str(error)
+
+
+def test_the_passes_over_a_large_image_are_bounded() -> None:
+    data = jpeg(progressive=True)
+    begin, end = scans(data)[-1]
+    assert refusal(data[:end] + data[begin:end] * 300 + data[-2:]).reason == "corrupt"
+    at = data.index(b"\xff\xc2")
+    large = data[: at + 5] + struct.pack(">HH", 16_000, 16_000) + data[at + 9 :]
+    error = refusal(large[:end] + large[begin:end] * 9 + large[-2:])
+    assert error.reason in ("too-large", "corrupt")

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import PIL.Image
+import pytest
+from numpy.typing import NDArray
+
+from tinyunet_deploy.data.decoding import decode_image, decode_labels
+from tinyunet_deploy.errors import ImageError
+
+HERE = Path("part.png")
+
+
+def chunk(name: bytes, content: bytes) -> bytes:
+    checksum = struct.pack(">I", zlib.crc32(name + content))
+    return struct.pack(">I", len(content)) + name + content + checksum
+
+
+def png(array: NDArray[Any], *more: bytes) -> bytes:
+    """Grey or RGB, 8 or 16 bits, with more chunks before the pixels."""
+    height, width = array.shape[:2]
+    colour = 2 if array.ndim == 3 else 0
+    header = struct.pack(">IIBBBBB", width, height, 8 * array.itemsize, colour, 0, 0, 0)
+    big = array.astype(array.dtype.newbyteorder(">"))
+    rows = b"".join(b"\0" + row.tobytes() for row in big)
+    parts = [
+        chunk(b"IHDR", header),
+        *more,
+        chunk(b"IDAT", zlib.compress(rows)),
+        chunk(b"IEND", b""),
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def refusal(data: bytes, **options: Any) -> ImageError:
+    with pytest.raises(ImageError) as caught:
+        decode_image(data, HERE, **options)
+    return caught.value
+
+
+def ramp(largest: int) -> NDArray[np.uint16]:
+    return np.linspace(0, largest, 4096).round().astype(np.uint16).reshape(64, 64)
+
+
+@pytest.mark.parametrize("depth", range(9, 16))
+def test_camera_values_with_their_depth_in_sbit_are_scaled_by_it(depth: int) -> None:
+    values = ramp((1 << depth) - 1)
+    image = decode_image(png(values, chunk(b"sBIT", bytes([depth]))), HERE)
+    assert np.array_equal(image, np.rint(values * (255 / ((1 << depth) - 1))).astype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    "fill",
+    [
+        lambda v, d: v << (16 - d),
+        lambda v, d: (v << (16 - d)) | (v >> (2 * d - 16)),
+        lambda v, d: np.rint(v * (65535 / ((1 << d) - 1))).astype(np.uint16),
+    ],
+)
+@pytest.mark.parametrize("depth", [10, 12, 14])
+@pytest.mark.parametrize("share", [1.0, 0.05])
+def test_values_scaled_to_16_bits_as_the_standard_says_stay(
+    fill: Callable[[NDArray[np.uint16], int], NDArray[np.uint16]], depth: int, share: float
+) -> None:
+    """Also in an image so dark that its values would fit ``depth`` bits."""
+    values = fill(ramp(int(((1 << depth) - 1) * share)), depth).astype(np.uint16)
+    image = decode_image(png(values, chunk(b"sBIT", bytes([depth]))), HERE)
+    assert np.array_equal(image, values >> 8)
+
+
+def test_a_stated_depth_of_16_bits_changes_nothing() -> None:
+    values = ramp(65535)
+    assert np.array_equal(decode_image(png(values, chunk(b"sBIT", b"\x10")), HERE), values >> 8)
+    assert np.array_equal(
+        decode_image(png(ramp(4095), chunk(b"sBIT", b"\x10")), HERE, bits=12),
+        decode_image(png(ramp(4095)), HERE, bits=12),
+    )
+
+
+def test_a_declared_depth_that_the_file_contradicts_is_refused() -> None:
+    data = png(ramp(1023), chunk(b"sBIT", b"\x0a"))
+    error = refusal(data, bits=12)
+    assert error.reason == "bit-depth"
+    assert "states 10-bit values, 12 bits were declared" in str(error)
+    assert np.array_equal(decode_image(data, HERE, bits=10), decode_image(data, HERE))
+
+
+def test_colour_of_16_bits_is_checked_and_scaled_by_channel() -> None:
+    colours = np.dstack([ramp(4095), ramp(4095)[::-1], ramp(4095).T])
+    image = decode_image(png(colours), HERE, bits=12)
+    wanted = colours * (255 / 4095) @ np.array([0.299, 0.587, 0.114])
+    assert np.abs(image - wanted).max() <= 1
+    colours[0, 0] = 0, 0, 20_000  # its luminance is below 4096
+    assert refusal(png(colours), bits=12).reason == "bit-depth"
+
+
+def test_an_animation_is_refused_with_its_count() -> None:
+    frames = [PIL.Image.fromarray(np.full((8, 8), value, np.uint8)) for value in (0, 90, 200)]
+    file = io.BytesIO()
+    frames[0].save(file, "PNG", save_all=True, append_images=frames[1:])
+    error = refusal(file.getvalue())
+    assert error.reason == "several-images"
+    assert "contains 3 images" in str(error)
+
+
+@pytest.mark.parametrize("name", [b"tEXt", b"gAMA", b"tRNS"])
+def test_a_chunk_with_a_wrong_checksum_is_refused(name: bytes) -> None:
+    good = chunk(name, b"\0\1")
+    array = np.zeros((8, 8), np.uint8)
+    assert refusal(png(array, good[:-1] + bytes([good[-1] ^ 1]))).reason == "corrupt"
+
+
+def test_millions_of_chunks_are_not_walked_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    walked = 0
+    real = struct.unpack_from
+
+    def count(*args: Any) -> Any:
+        nonlocal walked
+        walked += 1
+        return real(*args)
+
+    data = png(np.zeros((8, 8), np.uint8), chunk(b"teSt", b"") * 300_000)
+    monkeypatch.setattr("tinyunet_deploy.data.formats.png.struct.unpack_from", count)
+    assert "more than 200000 chunks" in str(refusal(data))
+    assert walked < 500_000
+
+
+def test_labels_are_palette_indices_not_colours() -> None:
+    indices = (np.arange(64) % 3).reshape(8, 8).astype(np.uint8)
+    picture = PIL.Image.fromarray(indices, "P")
+    picture.putpalette([0, 0, 0, 0, 0, 0, 9, 9, 9])
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    labels = decode_labels(file.getvalue(), HERE)
+    assert np.array_equal(labels.values, indices)
+    assert labels.displayed is not None
+    assert set(np.unique(labels.displayed)) == {0, 9}
+
+
+def test_labels_keep_16_bits_and_channels_in_rgb_order() -> None:
+    deep = ramp(65535)
+    assert np.array_equal(decode_labels(png(deep), HERE).values, deep)
+    colours = np.dstack([deep, deep // 3, deep // 7]).astype(np.uint16)
+    assert np.array_equal(decode_labels(png(colours), HERE).values, colours)
+    ok, data = cv2.imencode(".png", np.dstack([(deep >> 8).astype(np.uint8)] * 4))
+    assert ok
+    assert decode_labels(data.tobytes(), HERE).values.shape == (64, 64, 4)
