@@ -1,5 +1,6 @@
 import re
 
+import cv2
 import numpy as np
 
 from tests.data.test_layouts import SPOT, grey, put, released
@@ -54,3 +55,33 @@ def test_own_images_may_have_any_one_size_and_several_defects(tmp_path):
         ("image-size", "d.png"),
         ("stray-file", "z.png"),
     ]
+
+
+def test_masks_that_look_inverted_or_cover_most_of_the_image(tmp_path):
+    large = grey(0)
+    large[2:-2, 2:-2] = 255
+    for name, mask in (("a", 255 - SPOT), ("b", large), ("c", grey(255)), ("d", SPOT)):
+        put(tmp_path / "images" / f"{name}.png", grey(ord(name)))
+        put(tmp_path / "masks" / f"{name}.png", mask)
+    oddities = find_oddities(read_dataset(tmp_path))
+    assert [(o.kind, o.path.name) for o in oddities] == [
+        ("inverted-mask", "a.png"),
+        ("large-mask", "b.png"),
+        ("large-mask", "c.png"),
+    ]
+    assert "100 % of the border" in oddities[0].what
+    assert "62 % of the image" in oddities[1].what
+
+
+def test_values_of_a_camera_of_fewer_bits_in_a_16_bit_file(tmp_path):
+    values = np.linspace(0, 4000, SPOT.size).astype(np.uint16).reshape(SPOT.shape)
+    (tmp_path / "images").mkdir()
+    for name, image in (("a", values), ("b", values * 16), ("c", np.zeros_like(values))):
+        assert cv2.imwrite(str(tmp_path / "images" / f"{name}.png"), image)
+        put(tmp_path / "masks" / f"{name}.png", SPOT)
+    (oddity,) = find_oddities(read_dataset(tmp_path))
+    assert (oddity.kind, oddity.path.name, oddity.fatal) == ("bit-depth", "a.png", False)
+    assert "up to 4000" in oddity.what
+    assert "--bits" in oddity.what
+    oddities = find_oddities(read_dataset(tmp_path), bits=12)
+    assert [(o.kind, o.path.name) for o in oddities] == [("unusable-image", "b.png")]

@@ -26,12 +26,19 @@ __all__ = ["Oddity", "OddityKind", "find_oddities"]
 
 _TINY_MASK: Final = 20
 """Masks with fewer pixels are listed."""
+_LARGE_MASK: Final = 0.5
+"""Masks that cover more than this share of the image are listed."""
+_INVERTED_BORDER: Final = 0.75
+"""Masks with good pixels that mark more than this share of the border are listed as inverted."""
 
 OddityKind = Literal[
     "unusable-image",
     "unusable-mask",
     "duplicate",
     "image-size",
+    "bit-depth",
+    "inverted-mask",
+    "large-mask",
     "tiny-mask",
     "fragmented-mask",
     "stray-file",
@@ -64,16 +71,23 @@ class _Inspection(NamedTuple):
     oddities: list[Oddity]
 
 
-def find_oddities(dataset: Dataset, progress: Callable[[int], None] | None = None) -> list[Oddity]:
+def find_oddities(
+    dataset: Dataset,
+    progress: Callable[[int], None] | None = None,
+    *,
+    bits: int | None = None,
+) -> list[Oddity]:
     """Decode every image and mask and list the oddities.
 
     Odd are images and masks that cannot be used; sizes other than 512x512 (for a user's own images:
-    other than the most frequent); masks of fewer than 20 pixels; masks of more than one piece,
-    except in a user's own images, where these are usual; images with the same bytes as another;
-    files that belong to no image.
+    other than the most frequent); 16-bit images without any value above 4095; masks that look
+    inverted, that cover more than half of their image, or fewer than 20 pixels of it; masks of more
+    than one piece, except in a user's own images, where these are usual; images with the same bytes
+    as another; files that belong to no image.
 
     Args:
         progress: called with 1 after each image.
+        bits: depth of the camera whose values 16-bit files contain, as for ``read_image``.
 
     Returns:
         Oddities sorted by kind, and within a kind in the order of the items.
@@ -84,7 +98,7 @@ def find_oddities(dataset: Dataset, progress: Callable[[int], None] | None = Non
     oddities: list[Oddity] = []
     own = dataset.layout == "folders"
     with ThreadPoolExecutor() as pool:
-        inspections = pool.map(partial(_inspect, pieces=not own), dataset.items)
+        inspections = pool.map(partial(_inspect, pieces=not own, bits=bits), dataset.items)
         for item, inspection in zip(dataset.items, inspections, strict=True):
             digest, shape, item_oddities = inspection
             oddities += item_oddities
@@ -113,7 +127,7 @@ def find_oddities(dataset: Dataset, progress: Callable[[int], None] | None = Non
     return sorted(oddities, key=lambda oddity: kinds.index(oddity.kind))
 
 
-def _inspect(item: Item, *, pieces: bool) -> _Inspection:
+def _inspect(item: Item, *, pieces: bool, bits: int | None) -> _Inspection:
     """Read one image and its mask; ``pieces`` also lists masks of several pieces."""
     try:
         data = read_regular(item.image)
@@ -121,20 +135,34 @@ def _inspect(item: Item, *, pieces: bool) -> _Inspection:
     except OSError as error:
         problem = Oddity("unusable-image", item.image, str(error.strerror or error))
         return _Inspection("", None, [problem])
+    oddities: list[Oddity] = []
+
+    def note_shallow(path: Path, largest: int) -> None:
+        what = f"has 16-bit values up to {largest} only (declare the camera's depth with --bits)"
+        oddities.append(Oddity("bit-depth", path, what))
+
     try:
-        shape = decode_image(data, item.image).shape
+        shape = decode_image(data, item.image, bits=bits, on_shallow=note_shallow).shape
     except ImageError as error:
         return _Inspection(digest, None, [Oddity("unusable-image", item.image, error.what)])
     height, width = shape
     if not item.defective:
-        return _Inspection(digest, (height, width), [])
+        return _Inspection(digest, (height, width), oddities)
     label = item.mask or item.image
     try:
         mask = read_mask(item, (height, width))
     except DataError as error:
-        return _Inspection(digest, (height, width), [Oddity("unusable-mask", label, error.what)])
-    oddities = []
+        unusable = Oddity("unusable-mask", label, error.what)
+        return _Inspection(digest, (height, width), [*oddities, unusable])
     area = np.count_nonzero(mask)
+    border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
+    along_border = np.count_nonzero(border) / border.size
+    if along_border > _INVERTED_BORDER and area < mask.size:
+        what = f"marks {100 * along_border:.0f} % of the border, so it looks inverted"
+        oddities.append(Oddity("inverted-mask", label, what))
+    elif area > _LARGE_MASK * mask.size:
+        what = f"marks {100 * area / mask.size:.0f} % of the image"
+        oddities.append(Oddity("large-mask", label, what))
     if area < _TINY_MASK:
         oddities.append(Oddity("tiny-mask", label, f"marks {area} px"))
     count = cv2.connectedComponents(mask, connectivity=8)[0] - 1
