@@ -1,7 +1,7 @@
-"""Which calibration, and which convolutions must stay in float32, for an int8 file to be trusted.
+"""Choose the calibration of an int8 file and the convolutions that must stay in float32.
 
-All is measured, against the float32 file, on images that did not calibrate and on every runtime
-that is here, of which the worst counts: the choice is made on one lot of images and judged on
+Everything is measured against the float32 file, on images that did not calibrate and on every
+installed runtime, of which the worst counts. The choice is made on one set of images and judged on
 another.
 """
 
@@ -9,25 +9,33 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from export.likeness import Likeness
 from tinyunet_deploy.quality.parity_limits import Limit, read_limits
 from tinyunet_deploy.telemetry import private_matplotlib
 
-Calibration = TypeVar("Calibration")
+__all__ = [
+    "Measure",
+    "MixedPrecision",
+    "badness",
+    "chart",
+    "choose",
+    "limits",
+    "meets",
+    "rank_calibrations",
+]
 
-MAX_BYTES: Final = 2_200_000
-"""What an int8 file should be at most: a little more than one byte for each weight of ``tiny``."""
+Candidate = TypeVar("Candidate")
 
-Measure = Callable[[frozenset[str]], Likeness]
+Measure = Callable[[Sequence[str]], Likeness]
 """Convolutions in float32 -> figures of the int8 file."""
 
 
 def limits(iou_budget: float) -> list[Limit]:
-    """What ``parity_limits.toml`` says of int8, with the budget as the limit of the IoU's drop."""
+    """Return the limits of int8 in ``parity_limits.toml``, with the budget as that of iou_drop."""
     return [
         replace(limit, value=iou_budget) if limit.figure == "iou_drop" else limit
         for limit in read_limits().of("int8")
@@ -35,7 +43,7 @@ def limits(iou_budget: float) -> list[Limit]:
 
 
 def meets(likeness: Likeness, iou_budget: float) -> bool:
-    """Within all the limits that labelled images can be held against."""
+    """Return whether a file keeps all limits that labelled images can check; NaN breaks them."""
     figures = likeness.figures
     return all(
         limit.holds(figures[limit.figure])
@@ -45,48 +53,49 @@ def meets(likeness: Likeness, iou_budget: float) -> bool:
 
 
 def badness(likeness: Likeness) -> tuple[float, float]:
-    """Sort key, the best first: fewest flipped verdicts, then the masks most like float32's.
+    """Return a sort key, smaller is better: flipped verdicts, then overlap with float32's masks.
 
-    The overlap with float32's masks, not the IoU with the truth, decides: it counts what int8
-    changed, where the other also rewards a mistake that happens to fit the drawn ellipse.
+    The overlap with float32's masks decides, not the IoU with the truth: it counts what int8
+    changed, while the IoU also rewards a mistake that happens to fit the drawn ellipse.
     """
     return likeness.figures["flips"], -likeness.figures["agreement"]
 
 
-def best_of(
-    quick: Mapping[Calibration, Likeness], measure: Callable[[Calibration], Likeness]
-) -> dict[Calibration, Likeness]:
-    """The calibrations worth a full measurement, the one to take first.
+def rank_calibrations(
+    quick: Mapping[Candidate, Likeness], measure: Callable[[Candidate], Likeness]
+) -> dict[Candidate, Likeness]:
+    """Measure the most promising calibrations on all runtimes, and return the best first.
 
     Args:
         quick: figures on one runtime.
-        measure: figures on all, the worst of each: none can be better than the quick ones, so
-            what follows the best is left out.
+        measure: returns the worst figures of all runtimes. They cannot be better than the quick
+            ones, so measuring stops at the first calibration that cannot win any more.
     """
-    full: dict[Calibration, Likeness] = {}
-    for calibration in sorted(quick, key=lambda one: badness(quick[one])):
-        if full and badness(quick[calibration]) >= min(map(badness, full.values())):
+    full: dict[Candidate, Likeness] = {}
+    for candidate in sorted(quick, key=lambda one: badness(quick[one])):
+        if full and badness(quick[candidate]) >= min(map(badness, full.values())):
             break
-        full[calibration] = measure(calibration)
+        full[candidate] = measure(candidate)
     return dict(sorted(full.items(), key=lambda item: badness(item[1])))
 
 
 @dataclass(frozen=True)
-class Choice:
-    """Which convolutions stay in float32, and why."""
+class MixedPrecision:
+    """Choice of the convolutions that stay in float32, and the figures behind it."""
 
     iou_budget: float
+    """iou_defective that int8 may lose."""
     plain: Likeness
-    """All convolutions in int8."""
+    """Figures with all convolutions in int8."""
     alone: dict[str, Likeness]
-    """Convolution -> figures when it alone is in float32; empty where plain meets the budget."""
+    """Convolution -> figures with it alone in float32; empty if ``plain`` meets the budget."""
     kept: tuple[str, ...]
-    """Those that stay in float32, those that gain the most per weight first."""
+    """Convolutions that stay in float32, those that gain the most per weight first."""
     chosen: Likeness
-    """With these in float32."""
+    """Figures with ``kept`` in float32."""
 
     def as_dict(self) -> dict[str, Any]:
-        """The sensitivity table, plain values for JSON."""
+        """Return the sensitivity table as plain values for JSON."""
         return {
             "iou_budget": self.iou_budget,
             "limits": {limit.figure: str(limit) for limit in limits(self.iou_budget)},
@@ -99,24 +108,25 @@ class Choice:
 
 def choose(
     weights: Mapping[str, int], measure: Measure, plain: Likeness, iou_budget: float
-) -> Choice:
-    """A small set of convolutions in float32 that meets the budget.
+) -> MixedPrecision:
+    """Choose a small set of convolutions in float32 that meets the budget.
 
-    Leave-one-out ranks them by what each gains per weight: a weight in float32 is three bytes
-    more, and most weights lie where they gain little. The set grows in that order until it meets
-    the budget; then each member, the last first, is put back to int8 if the budget still holds.
-    So no member can be spared, though another, smaller set may exist that only trying all 2^23
-    would find.
+    Keeping each convolution alone ranks them by gain per weight: a weight in float32 takes three
+    bytes more, and most weights are where they gain little. The set grows in that order until it
+    meets the budget; then each member, the last first, goes back to int8 if the budget still
+    holds. So every member is needed, but a smaller set may exist that only trying all 2^23 would
+    find.
 
     Args:
         weights: convolution -> number of its weights.
-        measure: costs one quantisation and one pass over the selection images; called once for
-            each convolution and at most twice for each one kept.
-        plain: figures of nothing kept.
+        measure: takes one quantisation and one pass over the selection images; called once for
+            each convolution and at most twice for each one that is kept.
+        plain: figures with all convolutions in int8.
+        iou_budget: iou_defective that int8 may lose.
     """
     if meets(plain, iou_budget):
-        return Choice(iou_budget, plain, {}, (), plain)
-    alone = {name: measure(frozenset([name])) for name in weights}
+        return MixedPrecision(iou_budget, plain, {}, (), plain)
+    alone = {name: measure([name]) for name in weights}
 
     def gain_per_weight(name: str) -> tuple[float, float]:
         flips, agreement = (
@@ -130,17 +140,17 @@ def choose(
     figures = alone[kept[0]]
     while not meets(figures, iou_budget) and len(kept) < len(ranked):
         kept.append(ranked[len(kept)])
-        figures = measure(frozenset(kept))
-    for name in reversed(kept[:-1]):  # without the last it was not met
+        figures = measure(kept)
+    for name in reversed(kept[:-1]):  # without the last the budget was not met
         fewer = [other for other in kept if other != name]
-        trial = measure(frozenset(fewer))
+        trial = measure(fewer)
         if meets(trial, iou_budget):
             kept, figures = fewer, trial
-    return Choice(iou_budget, plain, alone, tuple(kept), figures)
+    return MixedPrecision(iou_budget, plain, alone, tuple(kept), figures)
 
 
-def chart(choice: Choice) -> bytes:
-    """The sensitivity table as an SVG bar chart, the same bytes for the same table."""
+def chart(choice: MixedPrecision) -> bytes:
+    """Draw the sensitivity table as an SVG bar chart, the same bytes for the same table."""
     private_matplotlib()
     import matplotlib
     from matplotlib.figure import Figure

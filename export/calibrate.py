@@ -1,4 +1,4 @@
-"""How large the activations get, and six ways to make an int8 range of that."""
+"""Measure how large the activations get, and derive the int8 ranges in one of six ways."""
 
 from __future__ import annotations
 
@@ -13,25 +13,39 @@ from numpy.typing import NDArray
 from tinyunet_deploy.contract import INPUT_NAME, Image
 from tinyunet_deploy.host import processor_count
 
+__all__ = [
+    "METHODS",
+    "MIN_SHARE",
+    "Histogram",
+    "activations",
+    "entropy",
+    "histogram",
+    "histogram_percentile",
+    "histograms",
+    "largest",
+    "ranges",
+    "watch",
+]
+
 Histogram = NDArray[np.int64]
 """int64 [32640]: count of |x| by the upper 15 bits of its float32 pattern.
 
-A bin is 1/128 of its own lower edge wide over the whole range of float32, so one pass is enough
-and nothing about the range has to be known before.
+The width of a bin is 1/128 of its lower edge over the whole range of float32, so one pass is enough
+and the range need not be known before.
 """
 _BINS: Final = 0x7F80
-"""Where infinity begins."""
+"""First bin of infinity, by the bit pattern of float32."""
 _EDGES: Final = (np.arange(_BINS + 1, dtype=np.uint32) << 16).view(np.float32).astype(np.float64)
 _EDGES[-1] = np.finfo(np.float32).max
 
 
 def activations(model: onnx.ModelProto) -> list[str]:
-    """Names of what the ReLUs give: all that int8 has to hold but the image."""
+    """Return the names of the ReLUs' outputs: all tensors that become int8 except the image."""
     return [node.output[0] for node in model.graph.node if node.op_type == "Relu"]
 
 
 def histograms(model: onnx.ModelProto, images: Iterable[Image]) -> dict[str, Histogram]:
-    """Distribution of each activation of a float32 graph.
+    """Measure the distribution of each activation of a float32 graph.
 
     Args:
         images: uint8 [H, W] each.
@@ -50,7 +64,7 @@ def histograms(model: onnx.ModelProto, images: Iterable[Image]) -> dict[str, His
 def watch(
     model: onnx.ModelProto, names: Sequence[str], images: Iterable[Image]
 ) -> Iterator[dict[str, NDArray[np.float32]]]:
-    """What tensors inside a float32 graph hold, one image at a time.
+    """Run a float32 graph image by image and yield the values of tensors inside it.
 
     Args:
         images: uint8 [H, W] each.
@@ -75,27 +89,32 @@ def watch(
 
 
 def histogram(values: NDArray[np.float32]) -> Histogram:
-    """Histogram of absolute values."""
+    """Return the histogram of the absolute values of an array of any shape."""
     upper = np.ascontiguousarray(values).reshape(-1).view(np.uint32) >> 16 & 0x7FFF
     return np.bincount(upper, minlength=_BINS)[:_BINS]
 
 
 def largest(counts: Histogram) -> float:
-    """Upper edge of the last bin in use; 0.0 where all values are 0."""
+    """Return the upper edge of the last bin in use; 0.0 if all values are 0."""
     return float(_EDGES[np.flatnonzero(counts)[-1] + 1]) if counts[1:].any() else 0.0
 
 
-def percentile(counts: Histogram, percent: float) -> float:
-    """Smallest bin edge that is above ``percent`` of the values."""
+def histogram_percentile(counts: Histogram, percent: float) -> float:
+    """Return the smallest bin edge that is above ``percent`` of the values.
+
+    Args:
+        percent: 0..100.
+    """
     below = np.cumsum(counts)
     return float(_EDGES[np.searchsorted(below, percent / 100.0 * below[-1]) + 1])
 
 
 def entropy(counts: Histogram) -> float:
-    """Range that loses the least information, by Kullback-Leibler divergence.
+    """Return the range that loses the least information, by Kullback-Leibler divergence.
 
-    Migacz 2017, "8-bit Inference with TensorRT": 2048 even bins, 128 levels. Zeros, of which ReLU
-    leaves many and which int8 holds exactly, are counted like their neighbours.
+    Migacz 2017, "8-bit Inference with TensorRT": 2048 even bins, 128 levels, here every fourth
+    range from 128 bins up. ReLU leaves many zeros, which int8 represents exactly, so the first bin
+    is counted like its neighbour.
     """
     top = largest(counts)
     if top == 0.0:
@@ -121,21 +140,26 @@ def entropy(counts: Histogram) -> float:
 
 
 MIN_SHARE: Final = 1e-3
-"""Share of the largest value that is held at least, where nearly all are 0."""
+"""Smallest range as a share of the largest value, for activations that are nearly all 0."""
 
 METHODS: Final[dict[str, Callable[[Histogram], float]]] = {
     "minmax": largest,
     "entropy": entropy,
-    "percentile-99.9": lambda counts: percentile(counts, 99.9),
-    "percentile-99.99": lambda counts: percentile(counts, 99.99),
-    "percentile-99.999": lambda counts: percentile(counts, 99.999),
-    "percentile-99.9999": lambda counts: percentile(counts, 99.9999),
+    "percentile-99.9": lambda counts: histogram_percentile(counts, 99.9),
+    "percentile-99.99": lambda counts: histogram_percentile(counts, 99.99),
+    "percentile-99.999": lambda counts: histogram_percentile(counts, 99.999),
+    "percentile-99.9999": lambda counts: histogram_percentile(counts, 99.9999),
 }
-"""Name in a sidecar -> histogram to the largest absolute value that int8 is to hold."""
+"""Name in a sidecar -> function from a histogram to the largest value that int8 represents."""
 
 
 def ranges(counts: dict[str, Histogram], method: str) -> dict[str, float]:
-    """Activation -> largest absolute value that int8 is to hold, positive even of a dead one."""
+    """Return activation -> largest value that int8 represents; positive even if all are 0.
+
+    Args:
+        counts: activation -> histogram, from :func:`histograms`.
+        method: a key of :data:`METHODS`.
+    """
     return {
         name: max(METHODS[method](one), MIN_SHARE * top) if (top := largest(one)) else 1.0
         for name, one in counts.items()

@@ -1,4 +1,4 @@
-"""The images that decide about an int8 file: three lots of training images that never overlap."""
+"""Choose the images that decide about an int8 file: three sets that never overlap."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tinyunet_deploy.artifacts.sidecar import digest
 from tinyunet_deploy.contract import Contract, Image, Mask
@@ -19,12 +20,18 @@ from tinyunet_deploy.data.layouts import read_dataset
 from tinyunet_deploy.data.masks import read_mask
 from tinyunet_deploy.errors import DataError, ImageError
 
+__all__ = ["ImageSets", "Labelled", "images_digest", "read_image_sets", "synthetic_image"]
+
 SEED: Final = 0
+"""Seed of the order in which training images are drawn."""
 CALIBRATION_IMAGES: Final = 32
+"""Largest number of images that calibrate."""
 MEASURE_IMAGES: Final = 40
-"""Largest selection and gate lot."""
+"""Largest number of images that select, and of images that gate."""
 SYNTHETIC_IMAGES: Final = 20
-"""Each lot, where there is no data: one defective and one defect-free image of each class."""
+"""Images in each set without data: one defective and one defect-free image of each class."""
+SMALLEST_SYNTHETIC: Final = 64
+"""Smallest side that the synthetic generator draws, pixels."""
 
 
 @dataclass(frozen=True)
@@ -33,27 +40,29 @@ class Labelled:
 
     name: str
     image: Image
+    """uint8 [H, W]."""
     truth: Mask
+    """uint8 [H, W], a defect where it is not 0."""
     class_id: int | None
     defective: bool
 
 
 @dataclass(frozen=True)
-class Lots:
-    """Images for three purposes; none is in two of them."""
+class ImageSets:
+    """Images for three purposes; no image is in two sets."""
 
     source: str
     """``training images`` or ``synthetic images``."""
     calibration: tuple[Labelled, ...]
-    """Ranges of the activations come from these."""
+    """Images on which the ranges of the activations are measured."""
     selection: tuple[Labelled, ...]
-    """The calibration method, and the convolutions that stay in float, are chosen on these."""
+    """Images on which the calibration, and the convolutions to keep in float32, are chosen."""
     gate: tuple[Labelled, ...]
-    """What was chosen is judged on these."""
+    """Images on which the choice is judged."""
 
     def as_dict(self) -> dict[str, Any]:
-        """What a sidecar says about them."""
-        lots = {
+        """Return the fields of a sidecar."""
+        sets = {
             "calibration": self.calibration,
             "selection": self.selection,
             "gate": self.gate,
@@ -62,33 +71,38 @@ class Lots:
             "source": self.source,
             "seed": SEED,
             **{
-                name: {"images": len(lot), "sha256": images_digest(lot)}
-                for name, lot in lots.items()
+                name: {"images": len(images), "sha256": images_digest(images)}
+                for name, images in sets.items()
             },
         }
 
 
 def images_digest(images: Iterable[Labelled]) -> str:
-    """sha256 over the pixels of images and masks, in order."""
+    """Return the sha256 over the pixels of images and masks, in order."""
     parts = [digest(image.image.tobytes() + image.truth.tobytes()) for image in images]
     return digest("".join(parts).encode())
 
 
-def read_lots(folders: Sequence[Path], contract: Contract) -> Lots:
-    """Draw three lots from the training images of data folders, or make synthetic ones.
+def read_image_sets(folders: Sequence[Path], contract: Contract) -> ImageSets:
+    """Draw three sets from the training images of data folders, or make synthetic images.
 
-    Classes, and defective and defect-free images, are in each lot in turns. A quarter of the
-    images calibrates, the rest is halved between selection and gate.
+    Each set takes the classes, and defective and defect-free images, in turns. A quarter of the
+    images calibrates; the others are halved between selection and gate.
+
+    Args:
+        folders: labelled data sets; synthetic images are drawn if there are none.
 
     Raises:
-        DataError: too few images, none with a defect, or of another size than the contract's.
+        DataError: there are too few images, none with a defect, or one has another size than the
+            contract's.
     """
     if not folders:
-        lots = [
-            tuple(_synthetic(contract, index) for index in range(k * per, (k + 1) * per))
-            for k, per in enumerate([SYNTHETIC_IMAGES] * 3)
+        starts = (0, SYNTHETIC_IMAGES, 2 * SYNTHETIC_IMAGES)
+        sets = [
+            tuple(_synthetic(contract, start + index) for index in range(SYNTHETIC_IMAGES))
+            for start in starts
         ]
-        return Lots("synthetic images", *lots)
+        return ImageSets("synthetic images", *sets)
     items = _shuffled(
         item for folder in folders for item in read_dataset(folder).items if item.split != "test"
     )
@@ -104,14 +118,39 @@ def read_lots(folders: Sequence[Path], contract: Contract) -> Lots:
                 "and measure on",
                 "at least 12 images, 6 of them with a defect",
             )
-    return Lots(
+    return ImageSets(
         "training images",
         *(tuple(_read(item, contract) for item in part) for part in parts),
     )
 
 
+def synthetic_image(contract: Contract, class_id: int, index: int, *, defective: bool) -> Labelled:
+    """Draw a synthetic image of the contract's size, cut around its defect if it is not square."""
+    height, width = contract.height, contract.width
+    side = max(SMALLEST_SYNTHETIC, height, width)
+    sample = synthetic.sample(class_id, index, defective=defective, size=side)
+    truth = np.zeros((side, side), np.uint8) if sample.label is None else sample.label
+    rows, columns = np.nonzero(truth)
+    top = _start(rows, height, side)
+    left = _start(columns, width, side)
+    cut = np.s_[top : top + height, left : left + width]
+    return Labelled(
+        f"class{class_id}-{index}",
+        np.ascontiguousarray(sample.image[cut]),
+        np.ascontiguousarray(truth[cut]),
+        class_id,
+        bool(truth[cut].any()),
+    )
+
+
+def _start(places: NDArray[np.intp], length: int, side: int) -> int:
+    """Return where a cut begins that has the middle of the defect in its middle, if possible."""
+    middle = int(places.mean()) if len(places) else 0
+    return min(max(middle - length // 2, 0), side - length)
+
+
 def _shuffled(items: Iterable[Item]) -> list[Item]:
-    """All items in an order that takes one of each class and kind in turns."""
+    """Return all items in an order that takes one of each class and kind in turns."""
     kinds: dict[tuple[int, bool], list[Item]] = defaultdict(list)
     for item in items:
         kinds[item.class_id or 0, not item.defective].append(item)
@@ -131,19 +170,16 @@ def _read(item: Item, contract: Contract) -> Labelled:
     if image.shape != (contract.height, contract.width):
         raise DataError(
             item.image,
-            f"has {image.shape[1]}x{image.shape[0]} pixels, "
-            f"the model takes {contract.width}x{contract.height}",
+            f"has {image.shape[0]}x{image.shape[1]} pixels, "
+            f"the model takes {contract.height}x{contract.width} (HxW)",
+            "calibrate on images of this size, or leave --data out",
         )
     truth = read_mask(item, (contract.height, contract.width))
     return Labelled(item.image.name, image, truth, item.class_id, item.defective)
 
 
 def _synthetic(contract: Contract, number: int) -> Labelled:
+    """Draw one of the synthetic images: all classes in turn, then all again defect-free."""
     classes = len(synthetic.CLASSES)
     class_id, turn = synthetic.CLASSES[number % classes], number // classes
-    height, width, side = contract.height, contract.width, max(64, contract.height, contract.width)
-    sample = synthetic.sample(class_id, turn, defective=turn % 2 == 0, size=side)
-    empty = np.zeros((side, side), np.uint8)
-    truth = (empty if sample.label is None else sample.label)[:height, :width]
-    image = np.ascontiguousarray(sample.image[:height, :width])
-    return Labelled(f"class{class_id}-{turn}", image, truth, class_id, bool(truth.any()))
+    return synthetic_image(contract, class_id, turn, defective=turn % 2 == 0)

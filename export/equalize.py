@@ -1,15 +1,15 @@
-"""Scaling activations so that int8 suits them, in a network that computes the same.
+"""Scale activations for int8 without changing the function that the network computes.
 
 ReLU, max pooling, nearest resizing, zero padding and concatenation all commute with a positive
-factor per channel. So what a convolution gives can be divided by it and what the next ones take
-multiplied, and the network computes the same: Nagel et al. 2019, "Data-Free Quantization Through
-Weight Equalization and Bias Correction".
+factor per channel. So the output of a convolution can be divided by a factor and the weights that
+read it multiplied: Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias
+Correction".
 
 ``equalize`` moves a share ``alpha`` of the spread between the channels of an activation, which
-have one range, to the weights, which have one per output channel: Xiao et al. 2023, "SmoothQuant",
-eq. 4, with the channel's own peak instead of the weights'. ``in_steps`` then counts each activation
-in its own int8 steps, so that what a concatenation joins has one scale however unlike its parts
-are.
+share one range, to the weights, which have one range per output channel: Xiao et al. 2023,
+"SmoothQuant", eq. 4, with the channel's own peak instead of the weights'. ``in_steps`` then counts
+each activation in its own int8 steps, so that the inputs of a concatenation have the same scale
+even if their ranges differ.
 """
 
 from __future__ import annotations
@@ -23,30 +23,32 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from export.calibrate import watch
+from export.calibrate import activations, watch
 from tinyunet_deploy.contract import INT8_GREY, Image
 
+__all__ = ["ALPHAS", "LEVELS", "MOVES", "Peaks", "channel_peaks", "equalize", "in_steps"]
+
 Peaks = dict[str, NDArray[np.float32]]
-"""Output of a ReLU -> float32 [C], the largest value of each channel."""
+"""Output of a ReLU -> float32 [C], largest value of each channel."""
 
 ALPHAS: Final = (0.0, 0.35, 0.5)
-"""What an int8 file is tried with; 0 leaves the network as it is."""
+"""Values of alpha that an int8 file is tried with; 0 changes nothing."""
 
 MIN_RATIO: Final = 1e-3
-"""A channel whose peak is a smaller share of the largest is taken to have this share."""
+"""Smallest ratio between a channel's peak and the largest one that is equalised."""
 MOVES: Final = ("MaxPool", "Resize", "Pad", "Concat")
-"""Operators that compute no number that was not there."""
+"""Operators that only move numbers, or add zeros."""
 LEVELS: Final = 127
-"""Symmetric int8: -127..127."""
+"""Largest level of symmetric int8, -127..127."""
 
 
 def channel_peaks(model: onnx.ModelProto, images: Iterable[Image]) -> Peaks:
-    """How large each channel of each ReLU's output gets.
+    """Measure the largest value of each channel of each ReLU's output.
 
     Args:
         images: uint8 [H, W] each, at least one.
     """
-    names = [node.output[0] for node in model.graph.node if node.op_type == "Relu"]
+    names = activations(model)
     peaks: Peaks = {}
     for values in watch(model, names, images):
         for name, value in values.items():
@@ -58,10 +60,10 @@ def channel_peaks(model: onnx.ModelProto, images: Iterable[Image]) -> Peaks:
 def equalize(
     model: onnx.ModelProto, peaks: Mapping[str, NDArray[np.float32]], alpha: float
 ) -> onnx.ModelProto:
-    """The same network with its channels equalised.
+    """Return the same network with its channels equalised.
 
-    Channel c of an activation is divided by ``(peak[c] / max(peak)) ** alpha``; a dead one is
-    left as it is.
+    Channel c of an activation is divided by ``(peak[c] / max(peak)) ** alpha``; a channel that is
+    always 0 is left as it is.
 
     Args:
         alpha: 0 changes nothing, 1 makes all peaks of an activation equal.
@@ -70,22 +72,22 @@ def equalize(
 
 
 def in_steps(model: onnx.ModelProto, reaches: Mapping[str, float]) -> onnx.ModelProto:
-    """The same network with its activations in int8 steps: 127 of them reach as far as is given.
+    """Return the same network with its activations counted in int8 steps.
 
-    OpenVINO up to 2026.4 needs a step of 1 at a concatenation: it moves the quantisation to the
-    inputs, and there loses the scale.
+    127 steps of an activation are its range. OpenVINO up to 2026.4 needs a step of 1 at a
+    concatenation: it moves the quantisation to the inputs and loses the scale there.
 
-    The grey image is in steps as well, and exactly, as its 256 values less 128, not the odd
-    (x / 127.5 - 1) * 127. Padding is then grey 128 instead of 127.5.
+    The grey image is counted in steps, too, and exactly: x - 128 instead of (x / 127.5 - 1) * 127.
+    Padding is then grey 128 instead of 127.5.
 
     Args:
-        reaches: output of a ReLU -> largest value that int8 is to hold, positive.
+        reaches: output of a ReLU -> largest value that int8 represents, positive.
     """
     scaled = _divided(model, {name: np.full(1, x / LEVELS) for name, x in reaches.items()})
     tensors = {tensor.name: tensor for tensor in scaled.graph.initializer}
     producers = {node.output[0]: node for node in scaled.graph.node}
     first = next(node for node in scaled.graph.node if node.op_type == "Conv")
-    if len(first.input) < 3:  # an exporter leaves out a bias that is all zero
+    if len(first.input) < 3:  # torch leaves out a bias that is all zero
         zero = np.zeros(tensors[first.input[1]].dims[0], np.float32)
         first.input.append(f"{first.input[1]}.bias")
         scaled.graph.initializer.append(numpy_helper.from_array(zero, first.input[2]))
@@ -105,7 +107,7 @@ def in_steps(model: onnx.ModelProto, reaches: Mapping[str, float]) -> onnx.Model
 
 
 def _divided(model: onnx.ModelProto, factors: Mapping[str, NDArray[np.float64]]) -> onnx.ModelProto:
-    """The same network with the outputs of its ReLUs divided by factors [C] or [1]."""
+    """Return the same network with the outputs of its ReLUs divided by factors [C] or [1]."""
     divided = onnx.ModelProto()
     divided.CopyFrom(model)
     tensors = {tensor.name: tensor for tensor in divided.graph.initializer}
@@ -122,7 +124,7 @@ def _divided(model: onnx.ModelProto, factors: Mapping[str, NDArray[np.float64]])
         channels = len(values[weight])
         factor = np.broadcast_to(factors[node.output[0]], channels)
         values[weight] /= factor[:, None, None, None]
-        for name in bias:  # an exporter leaves out one that is all zero
+        for name in bias:  # torch leaves out one that is all zero
             values[name] /= factor
         changed |= {weight, *bias}
         for reader, start in readers[node.output[0]]:
@@ -142,10 +144,10 @@ def _factors(peak: NDArray[np.float32], alpha: float) -> NDArray[np.float64]:
 
 
 def _readers(model: onnx.ModelProto) -> dict[str, list[tuple[str, int]]]:
-    """Activation -> weight of each convolution that reads it, and its first channel there.
+    """Return activation -> weight of each convolution that reads it, and its first channel there.
 
-    Walks the graph once, in its topological order: a tensor is a row of parts, each an output of a
-    ReLU and its number of channels.
+    Walks the graph once, in its topological order. ``parts`` describes a tensor by the outputs of
+    ReLUs that are joined in it and their numbers of channels.
     """
     shapes = {tensor.name: tensor.dims for tensor in model.graph.initializer}
     parts: dict[str, list[tuple[str, int]]] = {}

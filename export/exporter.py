@@ -1,58 +1,63 @@
-"""The files of one checkpoint, each with the sidecar that says how it was made and answers."""
+"""Export a checkpoint: load it, make and judge the file of each precision, write them all."""
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, assert_never
 
+import numpy as np
 import onnx
 
-from export.budget import MAX_BYTES, Choice, best_of, chart, choose, meets
-from export.calibrate import METHODS, histograms, largest, ranges
-from export.calibration_images import Labelled, read_lots
-from export.equalize import ALPHAS, channel_peaks, equalize, in_steps
+from export.calibrate import histograms, largest
+from export.checkpoint_comparison import compare_with_checkpoint, comparison_images
 from export.graph import OPSET, onnx_graph
-from export.likeness import (
-    MAX_ACTIVATION,
-    Likeness,
-    checkpoint_scores,
-    compare,
-    comparison_images,
-    likeness,
-    runtimes,
-    scores,
-    worst,
-)
-from export.quantize import RECIPE, quantize, weight_counts
+from export.int8 import make_int8, sensitivity_reports
 from tinyunet_deploy import __version__
 from tinyunet_deploy.artifacts.checkpoint import network_of
+from tinyunet_deploy.artifacts.golden import write_golden
 from tinyunet_deploy.artifacts.precision import Precision, precision_facts
-from tinyunet_deploy.artifacts.sidecar import Artifact, Sidecar, digest
+from tinyunet_deploy.artifacts.sidecar import (
+    Artifact,
+    Sidecar,
+    digest,
+    read_artifact,
+    write_artifact,
+)
 from tinyunet_deploy.artifacts.tensorrt_preflight import check_onnx
 from tinyunet_deploy.backends.base import Backend
+from tinyunet_deploy.backends.onnxruntime import ONNXRuntimeBackend
+from tinyunet_deploy.backends.registry import load
 from tinyunet_deploy.contract import Batch, Contract, Image
 from tinyunet_deploy.errors import GateFailed
-from tinyunet_deploy.files import json_value
+from tinyunet_deploy.files import json_value, write_atomic
 
-SCHEMA_VERSION: Final = 1
-"""Of the sensitivity table."""
+__all__ = ["export_checkpoint", "largest_activation", "output_paths"]
+
+MAX_ACTIVATION: Final = 65504.0 / 2
+"""Largest accepted activation of an fp16 file: half of half precision's largest number, to leave
+room for images that were not seen here. A CPU runs these files in float32 and shows no overflow."""
+
+Log = Callable[[str], None]
+"""Takes one line on a finding."""
 
 
-@dataclass
-class Exported:
-    """All that is to be written."""
+@dataclass(frozen=True)
+class _Made:
+    """The graph of one precision."""
 
-    artifacts: list[Artifact] = field(default_factory=list)
-    reports: dict[Path, bytes] = field(default_factory=dict)
-    """The sensitivity table and its chart."""
+    data: bytes
+    origin: dict[str, Any] = field(default_factory=dict)
+    """How it was made, for the sidecar."""
+    reports: Mapping[Path, bytes] = field(default_factory=dict)
+    """Path -> content of the files that explain the choice."""
 
 
 def output_paths(output: Path, precisions: Sequence[Precision]) -> dict[Precision, Path]:
-    """Where each precision goes: a single one, or fp32 of several, to ``output`` itself."""
+    """Return precision -> path: ``output`` for fp32 or a single one, else ``NAME.int8.onnx``."""
     return {
         precision: output
         if precision == "fp32" or len(precisions) == 1
@@ -61,261 +66,82 @@ def output_paths(output: Path, precisions: Sequence[Precision]) -> dict[Precisio
     }
 
 
-def export_files(
-    checkpoint: Artifact,
-    contract: Contract,
+def export_checkpoint(
+    checkpoint: Path,
     paths: Mapping[Precision, Path],
     *,
+    size: tuple[int, int] | None = None,
     folders: Sequence[Path] = (),
     images: Path | None = None,
     iou_budget: float | None = None,
-    log: Callable[[str], None],
-) -> Exported:
-    """Make the files of a checkpoint, compared with it, and write none.
+    log: Log,
+) -> Iterator[Path]:
+    """Make the files of a checkpoint, judge all beside it, then write them.
 
     Args:
-        paths: precision -> file that it will be.
-        folders: data sets whose training images calibrate int8; synthetic images when empty.
-        images: folder of images to compare on; synthetic ones when None.
+        checkpoint: a ``.safetensors`` file with its sidecar.
+        paths: precision -> file to write.
+        size: height and width of the images, pixels; the checkpoint's own if None.
+        folders: labelled data sets whose training images calibrate int8; synthetic images if empty.
+        images: folder of images to judge on; synthetic images if None.
         iou_budget: iou_defective that int8 may lose; None reports the loss without a limit.
-        log: takes one line on what was found.
+
+    Yields:
+        Path of each file as soon as it is written with its sidecar; the first after all were made
+        and judged.
 
     Raises:
-        ArtifactError: no checkpoint, or a graph that NVIDIA's parser would refuse.
-        DataError: unusable data.
+        ArtifactError: the file is not a checkpoint, or NVIDIA's parser would refuse a graph.
+        DataError: the images are unusable.
         GateFailed: a file does not answer as the checkpoint does.
+        RefusedError: the network does not take images of this size.
     """
-    network = network_of(checkpoint)
-    pictures = comparison_images(contract, images)
-    wanted = checkpoint_scores(checkpoint, pictures)
-    float32 = onnx_graph(network, contract)
-    exported = Exported()
-
-    def add(precision: Precision, data: bytes, origin: Mapping[str, Any]) -> None:
-        artifact = _artifact(checkpoint, contract, paths[precision], precision, data, origin)
-        check_onnx(onnx.load_from_string(data), artifact.path)
-        figures = compare(wanted, artifact, pictures)
-        artifact.sidecar.origin["parity_with_checkpoint"] = figures
-        exported.artifacts.append(artifact)
-        log(
-            f"{artifact.path.name}: scores differ from the checkpoint's by up to "
-            f"{figures['largest_steps']} of 255, masks overlap by "
-            f"{figures['agreement']:.4f}, {figures['flips']} verdicts flipped "
-            f"on {figures['images']} images"
-        )
-
-    for precision, path in paths.items():
-        match precision:
-            case "fp32":
-                add(precision, float32, {})
-            case "fp16":
-                reach = _largest_activation(float32, pictures, path)
-                add(precision, onnx_graph(network, contract, "fp16"), {"largest_activation": reach})
-            case "int8":
-                reference = _artifact(checkpoint, contract, path, "fp32", float32, {})
-                int8 = Calibrated(reference, folders, log)
-                choice = int8.choose(iou_budget)
-                kept = () if choice is None else choice.kept
-                data = int8.file(int8.calibration, kept)
-                if len(data) > MAX_BYTES:
-                    log(f"int8: {len(data)} bytes are more than the {MAX_BYTES} wanted")
-                add(precision, data, {"quantization": int8.origin(choice)})
-                if choice is not None and choice.alone:
-                    table = {
-                        "schema_version": SCHEMA_VERSION,
-                        "sha256": digest(data),
-                        **choice.as_dict(),
-                    }
-                    text = json.dumps(json_value(table), indent=2, allow_nan=False) + "\n"
-                    exported.reports[path.with_suffix(".sensitivity.json")] = text.encode()
-                    exported.reports[path.with_suffix(".sensitivity.svg")] = chart(choice)
-            case _:
-                assert_never(precision)
-    return exported
+    source = read_artifact(checkpoint)
+    network = network_of(source)
+    with load(source, "torch", "cpu", size=size) as reference:
+        contract = reference.contract
+        float32 = _artifact(source, contract, checkpoint, "fp32", onnx_graph(network, contract), {})
+        pictures = comparison_images(contract, images)
+        expected = reference.score_alone(np.stack(pictures)[:, None])
+        judged = []
+        for precision, path in paths.items():
+            match precision:
+                case "fp32":
+                    made = _Made(float32.data)
+                case "fp16":
+                    reach = largest_activation(float32.data, pictures, path)
+                    data = onnx_graph(network, contract, "fp16")
+                    made = _Made(data, {"largest_activation": reach})
+                case "int8":
+                    int8 = make_int8(
+                        dataclasses.replace(float32, path=path), folders, iou_budget, log
+                    )
+                    reports = sensitivity_reports(path, int8)
+                    made = _Made(int8.data, {"quantization": int8.origin}, reports)
+                case _:
+                    assert_never(precision)
+            artifact = _artifact(source, contract, path, precision, made.data, made.origin)
+            _judge(artifact, expected, pictures, log)
+            judged.append((artifact, made.reports))
+        for artifact, _ in judged:
+            _write(artifact, reference)
+            yield artifact.path
+    for _, files in judged:
+        for path, content in files.items():
+            write_atomic(path, content, durable=True)
+            yield path
 
 
-@dataclass(frozen=True, order=True)
-class Calibration:
-    """One way to the scales of an int8 file."""
-
-    alpha: float
-    """Of the equalisation; 0 for none."""
-    method: str
-    """A key of :data:`export.calibrate.METHODS`."""
-
-    def __str__(self) -> str:
-        return f"{self.method}, alpha {self.alpha}"
-
-
-class Calibrated:
-    """An int8 file in the making: equalised and calibrated in the way that measures best.
+def largest_activation(float32: bytes, images: Sequence[Image], path: Path) -> float:
+    """Return the largest activation of a float32 graph on images.
 
     Args:
-        reference: the float32 file.
+        images: uint8 [H, W] each.
+        path: the fp16 file, for the message.
+
+    Raises:
+        GateFailed: half precision could overflow on other images.
     """
-
-    def __init__(
-        self, reference: Artifact, folders: Sequence[Path], log: Callable[[str], None]
-    ) -> None:
-        self._reference = reference
-        self._log = log
-        self._lots = read_lots(folders, reference.sidecar.contract)
-        model = onnx.load_from_string(reference.data)
-        self._weights = weight_counts(model)
-        images = [one.image for one in self._lots.calibration]
-        peaks = channel_peaks(model, images)
-        self._models = {alpha: equalize(model, peaks, alpha) for alpha in ALPHAS}
-        self._counts = {
-            alpha: histograms(equalized, images) for alpha, equalized in self._models.items()
-        }
-        self._wanted: dict[str, Batch] = {}
-        self._gate: Likeness | None = None
-        quick = {
-            calibration: self.measure(calibration, "selection", on=runtimes()[:1])
-            for calibration in (Calibration(a, method) for a in ALPHAS for method in METHODS)
-        }
-        full = best_of(quick, lambda calibration: self.measure(calibration, "selection"))
-        self.candidates = quick | full
-        self.calibration, self.plain = next(iter(full.items()))
-        log(
-            f"int8: {self.calibration}, of {len(self.candidates)} calibrations, on "
-            f"{len(self._lots.selection)} {self._lots.source}: {_line(self.plain)}"
-        )
-
-    def file(self, calibration: Calibration, kept: Sequence[str] | frozenset[str] = ()) -> bytes:
-        """The int8 file by a calibration and with convolutions kept in float32."""
-        alpha = calibration.alpha
-        reaches = ranges(self._counts[alpha], calibration.method)
-        return quantize(in_steps(self._models[alpha], reaches), kept)
-
-    def measure(
-        self,
-        calibration: Calibration,
-        lot: str,
-        kept: Sequence[str] | frozenset[str] = (),
-        on: Sequence[type[Backend]] | None = None,
-    ) -> Likeness:
-        """Figures of such a file beside the float32 file on the selection or the gate images.
-
-        Args:
-            on: runtimes, of which the worst counts; all that are here if None.
-        """
-        images: tuple[Labelled, ...] = getattr(self._lots, lot)
-        pixels = [one.image for one in images]
-        if lot not in self._wanted:
-            self._wanted[lot] = scores(runtimes()[0](self._reference), pixels)
-        data = self.file(calibration, kept)
-        candidate = _candidate(self._reference.path, data, self._reference.sidecar)
-        truths = [(one.truth, one.defective) for one in images]
-        return worst(
-            [
-                likeness(self._wanted[lot], scores(runtime(candidate), pixels), candidate, truths)
-                for runtime in on or runtimes()
-            ]
-        )
-
-    def choose(self, iou_budget: float | None) -> Choice | None:
-        """Meet the budget on the selection images, and pass the gate on others.
-
-        Raises:
-            GateFailed: what met the budget on the selection images breaks it on the gate's.
-        """
-        if iou_budget is None:
-            return None
-        choice = choose(
-            self._weights,
-            lambda kept: self.measure(self.calibration, "selection", kept),
-            self.plain,
-            iou_budget,
-        )
-        if not choice.alone:
-            self._log(f"int8: meets the budget of {iou_budget} with every convolution in int8")
-        else:
-            kept = ", ".join(choice.kept)
-            self._log(f"int8: kept in float32: {kept}: {_line(choice.chosen)}")
-        self._gate = self.measure(self.calibration, "gate", choice.kept)
-        if not meets(self._gate, iou_budget):
-            raise GateFailed(
-                self._reference.path,
-                f"int8 met the IoU budget of {iou_budget} on the selection images but not on the "
-                f"{self._gate.images} gate images: {_line(self._gate)}",
-                "nothing was written; give more --data, or a larger --iou-budget",
-            )
-        return choice
-
-    def origin(self, choice: Choice | None) -> dict[str, Any]:
-        """How it was made, for the sidecar."""
-        fields: dict[str, Any] = {
-            "recipe": RECIPE,
-            "equalization_alpha": self.calibration.alpha,
-            "method": self.calibration.method,
-            "data": self._lots.as_dict(),
-            "evaluated_with": {
-                name: version
-                for runtime in runtimes()
-                for name, version in runtime(self._reference).versions.items()
-            },
-            "candidates": {
-                str(calibration): row.as_dict() for calibration, row in self.candidates.items()
-            },
-            "kept_in_float32": [] if choice is None else list(choice.kept),
-        }
-        if choice is not None and self._gate is not None:
-            fields["iou_budget"] = choice.iou_budget
-            fields["chosen"] = choice.chosen.as_dict()
-            fields["gate"] = self._gate.as_dict()
-        return fields
-
-
-def _artifact(
-    checkpoint: Artifact,
-    contract: Contract,
-    path: Path,
-    precision: Precision,
-    data: bytes,
-    origin: Mapping[str, Any],
-) -> Artifact:
-    packages = ["torch", "onnx", "onnxscript"] + ["onnxruntime"] * precision_facts(
-        precision
-    ).quantized
-    sidecar = Sidecar(
-        kind="onnx",
-        precision=precision,
-        sha256=digest(data),
-        parent=checkpoint.sidecar.sha256,
-        contract=contract,
-        threshold=checkpoint.sidecar.threshold,
-        min_area=checkpoint.sidecar.min_area,
-        origin=json_value(
-            {
-                "checkpoint": checkpoint.path.name,
-                "opset": OPSET,
-                **checkpoint.sidecar.inherited,
-                **origin,
-                "versions": {
-                    "tinyunet_deploy": __version__,
-                    **{name: importlib.metadata.version(name) for name in packages},
-                },
-            }
-        ),
-    )
-    return Artifact(path, data, sidecar)
-
-
-def _candidate(path: Path, data: bytes, like: Sidecar) -> Artifact:
-    sidecar = Sidecar(
-        kind="onnx",
-        precision="int8",
-        sha256=digest(data),
-        parent=like.parent,
-        contract=like.contract,
-        threshold=like.threshold,
-        min_area=like.min_area,
-    )
-    return Artifact(path, data, sidecar)
-
-
-def _largest_activation(float32: bytes, images: Sequence[Image], path: Path) -> float:
     counts = histograms(onnx.load_from_string(float32), images)
     reach = max(map(largest, counts.values()))
     if reach > MAX_ACTIVATION:
@@ -327,9 +153,64 @@ def _largest_activation(float32: bytes, images: Sequence[Image], path: Path) -> 
     return reach
 
 
-def _line(likeness: Likeness) -> str:
-    return (
-        f"iou_defective {likeness.iou_defective_reference:.4f} -> {likeness.iou_defective:.4f}, "
-        f"masks overlap by {likeness.figures['agreement']:.4f}, "
-        f"{likeness.figures['flips']} of {likeness.images} verdicts flipped"
+def _judge(artifact: Artifact, expected: Batch, pictures: Sequence[Image], log: Log) -> None:
+    """Check the graph and its scores, and note the figures in the sidecar."""
+    check_onnx(onnx.load_from_string(artifact.data), artifact.path)
+    figures = compare_with_checkpoint(expected, artifact, pictures)
+    artifact.sidecar.origin["parity_with_checkpoint"] = figures
+    log(
+        f"{artifact.path.name}: scores differ from the checkpoint's by up to "
+        f"{figures['largest_steps']} of 255, masks overlap by "
+        f"{figures['agreement']:.4f}, {figures['flips']} verdicts flipped "
+        f"on {figures['images']} images"
     )
+
+
+def _write(artifact: Artifact, reference: Backend) -> None:
+    """Write a file, its sidecar and its golden images.
+
+    The checkpoint gives the golden scores of float32; a file that rounds in its own way gives them
+    itself.
+    """
+    write_artifact(artifact.path, artifact.data, artifact.sidecar)
+    if artifact.sidecar.precision == "fp32":
+        write_golden(artifact.path, reference.score_alone)
+    else:
+        with ONNXRuntimeBackend(artifact) as backend:
+            write_golden(artifact.path, backend.score_alone)
+
+
+def _artifact(
+    source: Artifact,
+    contract: Contract,
+    path: Path,
+    precision: Precision,
+    data: bytes,
+    origin: Mapping[str, Any],
+) -> Artifact:
+    """Describe a file that was made from a checkpoint."""
+    packages = ["torch", "onnx", "onnxscript"]
+    if precision_facts(precision).quantized:
+        packages.append("onnxruntime")
+    sidecar = Sidecar(
+        kind="onnx",
+        precision=precision,
+        sha256=digest(data),
+        parent=source.sidecar.sha256,
+        contract=contract,
+        threshold=source.sidecar.threshold,
+        min_area=source.sidecar.min_area,
+        origin=json_value(
+            {
+                "checkpoint": source.path.name,
+                "opset": OPSET,
+                **source.sidecar.inherited,
+                **origin,
+                "versions": {
+                    "tinyunet_deploy": __version__,
+                    **{name: importlib.metadata.version(name) for name in packages},
+                },
+            }
+        ),
+    )
+    return Artifact(path, data, sidecar)

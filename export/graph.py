@@ -1,4 +1,4 @@
-"""A checkpoint's network as a deployable ONNX graph, in float32 or float16."""
+"""Turn a network into a deployable ONNX graph, in float32 or float16."""
 
 from __future__ import annotations
 
@@ -16,17 +16,24 @@ from tinyunet_deploy.artifacts.precision import Precision
 from tinyunet_deploy.artifacts.tensorrt_preflight import MAX_IR
 from tinyunet_deploy.contract import INPUT_NAME, OUTPUT_NAME, Contract
 
+__all__ = ["OPSET", "file_of", "onnx_graph"]
+
 OPSET: Final = 18
+"""ONNX operator set of the exported files."""
 
 
 def onnx_graph(network: TinyUNet, contract: Contract, precision: Precision = "fp32") -> bytes:
-    """The ONNX file of a network: uint8 image in, uint8 score out, dynamic batch.
+    """Return the bytes of the ONNX file of a network: uint8 image in, uint8 score out.
 
-    The same network gives the same bytes, on any machine with the same versions.
+    The batch is dynamic, height and width are the contract's. The same network gives the same
+    bytes on any machine with the same versions.
 
     Args:
         precision: ``fp32``, or ``fp16`` for weights and activations in half precision from the
             normalisation to the logit; the sigmoid is in float32 in both.
+
+    Raises:
+        ValueError: int8, which is quantised from a float32 graph.
     """
     match precision:
         case "fp32":
@@ -58,7 +65,7 @@ def onnx_graph(network: TinyUNet, contract: Contract, precision: Precision = "fp
 
 
 def file_of(model: onnx.ModelProto) -> bytes:
-    """The bytes of a finished graph: nothing of this machine in it, checked, deterministic."""
+    """Return the bytes of a finished graph: checked, deterministic, and free of machine paths."""
     _strip(model)
     model.ir_version = min(model.ir_version, MAX_IR)
     onnx.checker.check_model(model, full_check=True)
@@ -67,7 +74,7 @@ def file_of(model: onnx.ModelProto) -> bytes:
 
 
 def _strip(model: onnx.ModelProto) -> None:
-    """Take out what the tools know of this machine: source lines and absolute paths."""
+    """Remove source lines and absolute paths of this machine, which the tools write."""
     parts: list[Any] = [model, model.graph, *model.graph.node, *model.graph.value_info]
     parts += [*model.graph.initializer, *model.graph.input, *model.graph.output, *model.functions]
     for part in parts:

@@ -1,50 +1,39 @@
-"""Holding a file that is about to be written against the network it was made from."""
+"""Measure how an int8 file answers beside its float32 file on labelled images."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
+from export.calibration_images import Labelled
 from tinyunet_deploy.artifacts.sidecar import Artifact
 from tinyunet_deploy.backends.base import Backend
-from tinyunet_deploy.backends.onnxruntime import ONNXRuntimeBackend
-from tinyunet_deploy.backends.registry import load
 from tinyunet_deploy.backends.table import rows_for, why_not
-from tinyunet_deploy.contract import Batch, Contract, Image, Mask
-from tinyunet_deploy.data import synthetic
-from tinyunet_deploy.data.decoding import IMAGE_SUFFIXES, read_image
-from tinyunet_deploy.errors import DataError, GateFailed
-from tinyunet_deploy.quality.batch_check import check_batches
+from tinyunet_deploy.contract import Batch
 from tinyunet_deploy.quality.comparison import ScoreComparison
-from tinyunet_deploy.quality.parity_limits import FIGURES, read_limits
+from tinyunet_deploy.quality.parity_limits import FIGURES
 
-IMAGES: Final = 10
-
-
-MAX_ACTIVATION: Final = 65504.0 / 2
-"""Largest accepted activation of an fp16 file: half of half precision's largest number, to leave
-room for images that were not seen here. A CPU runs these files in float32 and shows no overflow."""
+__all__ = ["LabelledScores", "Likeness", "likeness", "runtimes", "score_with_float32", "worst"]
 
 
 @dataclass(frozen=True)
 class Likeness:
-    """How a file answers beside its reference on labelled images."""
+    """Answers of a file beside those of its reference on labelled images."""
 
     images: int
     iou_defective_reference: float
-    """Against truth, of the reference."""
+    """Mean IoU of the reference with the truth over the defective images; NaN without any."""
     iou_defective: float
-    """Against truth, of the file."""
+    """The same for the file."""
     figures: Mapping[str, float]
     """Figure -> value, named as in ``parity_limits.toml``."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Return plain values for JSON."""
         return {
             "images": self.images,
             "iou_defective_reference": self.iou_defective_reference,
@@ -52,79 +41,59 @@ class Likeness:
             **self.figures,
         }
 
-
-def comparison_images(contract: Contract, folder: Path | None) -> list[Image]:
-    """Up to ten images of a folder, or one synthetic image of each class.
-
-    Raises:
-        DataError: the folder holds no image of the contract's size.
-    """
-    if folder is None:
-        side = max(64, contract.height, contract.width)
-        crops = [
-            synthetic.sample(class_id, 1, defective=True, size=side).image
-            for class_id in synthetic.CLASSES
-        ]
-        return [crop[: contract.height, : contract.width] for crop in crops]
-    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-    images = [image for image in map(read_image, paths[:IMAGES]) if image.shape == _size(contract)]
-    if not images:
-        raise DataError(folder, f"holds no image of {contract.width}x{contract.height} pixels")
-    return images
+    def __str__(self) -> str:
+        return (
+            f"iou_defective {self.iou_defective_reference:.4f} -> {self.iou_defective:.4f}, "
+            f"masks overlap by {self.figures['agreement']:.4f}, "
+            f"{self.figures['flips']} of {self.images} verdicts flipped"
+        )
 
 
-def checkpoint_scores(checkpoint: Artifact, images: Sequence[Image]) -> Batch:
-    """Scores of the checkpoint in PyTorch, uint8 [N, 1, H, W], of images of any one size."""
-    height, width = images[0].shape
-    with load(checkpoint, "torch", "cpu", size=(height, width)) as backend:
-        return scores(backend, images)
+@dataclass(frozen=True)
+class LabelledScores:
+    """Labelled images and the scores that the float32 file gives them."""
+
+    images: tuple[Labelled, ...]
+    expected: Batch
+    """uint8 [N, 1, H, W]."""
+
+    def measure(self, candidate: Artifact, on: Sequence[type[Backend]]) -> Likeness:
+        """Measure a file on several runtimes and return the worst of each figure."""
+        sidecar = candidate.sidecar
+        rows = []
+        for runtime in on:
+            given = _scores(runtime, candidate, self.images)
+            rows.append(likeness(self, given, sidecar.threshold, sidecar.min_area))
+        return worst(rows)
 
 
-def compare(wanted: Batch, exported: Artifact, images: Sequence[Image]) -> dict[str, float]:
-    """Hold a file against the scores of its checkpoint.
-
-    Args:
-        wanted: uint8 [N, 1, H, W].
-
-    Returns:
-        The number of images, and the figures.
-
-    Raises:
-        GateFailed: over a limit of ``parity_limits.toml``. Those of int8 are for labelled images:
-            an IoU budget holds the file against them.
-    """
-    backend = ONNXRuntimeBackend(exported)
-    truths = [(None, None)] * len(images)
-    found = _compared(wanted, scores(backend, images), exported, truths)
-    batch_steps = check_batches(backend, images[:3], 3).worst_steps
-    figures = {**found.figures, "batch_steps": batch_steps}
-    for limit, value, holds in read_limits().check(figures, exported.sidecar.precision):
-        if not holds and exported.sidecar.precision != "int8":
-            raise GateFailed(
-                exported.path,
-                f"{limit.figure} beside the checkpoint is {value:.6g}, {limit} wanted",
-                "nothing was written",
-            )
-    return {"images": len(images), **_defined(figures)}
+def score_with_float32(float32: Artifact, images: tuple[Labelled, ...]) -> LabelledScores:
+    """Score labelled images with the float32 file on the fastest runtime."""
+    return LabelledScores(images, _scores(runtimes()[0], float32, images))
 
 
-def likeness(
-    reference: Batch, given: Batch, artifact: Artifact, truths: Sequence[tuple[Mask, bool]]
-) -> Likeness:
-    """Compare the scores of an artifact with the reference's, and both with the truth.
+def likeness(labelled: LabelledScores, given: Batch, threshold: float, min_area: int) -> Likeness:
+    """Compare the scores of a file with float32's, and both with the truth.
 
     Args:
-        reference, given: uint8 [N, 1, H, W].
-        truths: defect pixels, and whether the part is defective.
+        given: uint8 [N, 1, H, W], the file's scores.
+        threshold: probability above which a pixel is a defect.
+        min_area: smallest defect that makes a part NG, pixels.
     """
-    found = _compared(reference, given, artifact, truths)
-    figures = {name: found.figures[name] for name in FIGURES if name in found.figures}
-    ious = [float(np.mean(x)) if x else math.nan for x in (found.reference_ious, found.ious)]
-    return Likeness(found.images, *ious, figures)
+    comparison = ScoreComparison(threshold, min_area)
+    for image, (expected,), (score,) in zip(labelled.images, labelled.expected, given, strict=True):
+        comparison.add(score, expected, image.name, truth=image.truth, defective=image.defective)
+    figures = comparison.figures
+    return Likeness(
+        comparison.images,
+        _mean(comparison.reference_ious),
+        _mean(comparison.ious),
+        {name: figures[name] for name in FIGURES if name in figures},
+    )
 
 
 def worst(rows: Sequence[Likeness]) -> Likeness:
-    """The worst of each figure, of one file on several runtimes."""
+    """Return the worst value of each figure over several runtimes of one file."""
     sides = {"most": max, "least": min}
     return Likeness(
         rows[0].images,
@@ -140,31 +109,11 @@ def runtimes() -> list[type[Backend]]:
     return [row.load_class() for row in rows if why_not(row) is None]
 
 
-def scores(backend: Backend, images: Sequence[Image], size: int = 1) -> Batch:
-    """Scores of images, ``size`` at a time: uint8 [N, 1, H, W]."""
-    return np.concatenate([backend.run(part).score for part in _parts(images, size)])
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if values else math.nan
 
 
-def _compared(
-    reference: Batch,
-    given: Batch,
-    artifact: Artifact,
-    truths: Sequence[tuple[Mask | None, bool | None]],
-) -> ScoreComparison:
-    found = ScoreComparison(artifact.sidecar.threshold, artifact.sidecar.min_area)
-    for (expected,), (score,), (truth, defective) in zip(reference, given, truths, strict=True):
-        found.add(score, expected, str(found.images), truth=truth, defective=defective)
-    return found
-
-
-def _defined(figures: Mapping[str, float]) -> dict[str, float]:
-    return {name: value for name, value in figures.items() if not math.isnan(value)}
-
-
-def _parts(images: Sequence[Image], size: int) -> Iterator[Batch]:
-    for start in range(0, len(images), size):
-        yield np.stack(images[start : start + size])[:, None]
-
-
-def _size(contract: Contract) -> tuple[int, int]:
-    return contract.height, contract.width
+def _scores(runtime: type[Backend], artifact: Artifact, images: Sequence[Labelled]) -> Batch:
+    """Score images one at a time, uint8 [N, 1, H, W]."""
+    with runtime(artifact) as backend:
+        return backend.score_alone(np.stack([image.image for image in images])[:, None])

@@ -1,10 +1,10 @@
-"""A float32 graph as an int8 graph with explicit Q/DQ, the one form for TensorRT and CPUs.
+"""Turn a float32 graph into an int8 graph with explicit Q/DQ, the same for TensorRT and CPUs.
 
 Weights are int8 per output channel, activations int8 per tensor, both symmetric with zero point 0;
-biases and what follows the logit stay float32. Q/DQ stand after each ReLU, so that it fuses with
-the convolution before it and pooling, resizing and concatenation move bytes, and right before each
-convolution, where TensorRT computes in int8 for sure. All scales are 1, so where both stand the
-second changes nothing.
+biases and everything after the logit stay float32. One Q/DQ pair follows each ReLU, which then
+fuses with the convolution before it, so pooling, resizing and concatenation move bytes. Another
+pair stands right before each convolution, which makes TensorRT compute it in int8. All scales are
+1, so the second of two pairs changes nothing.
 """
 
 from __future__ import annotations
@@ -21,22 +21,25 @@ from onnx import helper, numpy_helper
 from export.equalize import LEVELS, MOVES
 from export.graph import file_of
 
+__all__ = ["RECIPE", "convolutions", "quantize", "rounded", "weight_counts"]
+
 RECIPE: Final = {
     "activations": "int8 per tensor, scale 1, zero point 0",
     "weights": "int8 per output channel, zero point 0",
     "biases": "float32",
 }
+"""Description for the sidecar."""
 _STEP: Final = "step"
 _ZERO: Final = "zero"
 
 
 def convolutions(model: onnx.ModelProto) -> dict[str, str]:
-    """Name of each convolution in the network, such as ``encoder.0.2`` -> name of its node."""
+    """Return name of a convolution in the network, such as ``encoder.0.2`` -> name of its node."""
     return {_name(node): node.name for node in model.graph.node if node.op_type == "Conv"}
 
 
 def weight_counts(model: onnx.ModelProto) -> dict[str, int]:
-    """Name of each convolution in the network -> number of its weights."""
+    """Return name of a convolution in the network -> number of its weights."""
     sizes = {tensor.name: math.prod(tensor.dims) for tensor in model.graph.initializer}
     return {
         _name(node): sizes[node.input[1]] for node in model.graph.node if node.op_type == "Conv"
@@ -44,10 +47,11 @@ def weight_counts(model: onnx.ModelProto) -> dict[str, int]:
 
 
 def quantize(model: onnx.ModelProto, keep: Collection[str] = ()) -> bytes:
-    """The int8 ONNX file of a float32 graph.
+    """Return the bytes of the int8 ONNX file of a float32 graph.
 
     Args:
-        model: its activations counted in int8 steps, by :func:`export.equalize.in_steps`.
+        model: a graph whose activations are counted in int8 steps, from
+            :func:`export.equalize.in_steps`.
         keep: convolutions that stay in float32, by their names in :func:`convolutions`.
     """
     quantized = onnx.ModelProto()
@@ -59,7 +63,7 @@ def quantize(model: onnx.ModelProto, keep: Collection[str] = ()) -> bytes:
     integer = {
         node.name for node in graph.node if node.op_type == "Conv" and _name(node) not in keep
     }
-    """Nodes that read int8: these convolutions, and what moves numbers on their way there."""
+    """Nodes that read int8: convolutions, and the operators that move numbers to them."""
     wanted = {node.input[0] for node in graph.node if node.name in integer}
     for node in reversed(graph.node):
         if node.op_type in MOVES and node.output[0] in wanted:
@@ -67,10 +71,10 @@ def quantize(model: onnx.ModelProto, keep: Collection[str] = ()) -> bytes:
             wanted.update(node.input)
     nodes: list[onnx.NodeProto] = []
     twins: dict[str, str] = {}
-    """Activation -> itself, from int8 and back."""
+    """Activation -> the same activation after Q/DQ."""
 
     def pair(activation: str) -> str:
-        """To int8 and back."""
+        """Append a Q/DQ pair and return the name of its output."""
         names = [activation, f"{activation}.int8", f"{activation}.dequantized"]
         for kind, before, after in zip(
             ("QuantizeLinear", "DequantizeLinear"), names, names[1:], strict=False
@@ -97,7 +101,14 @@ def quantize(model: onnx.ModelProto, keep: Collection[str] = ()) -> bytes:
 
 
 def rounded(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Weights [C_out, C_in, H, W] in int8, and what a step of each output channel is: [C_out]."""
+    """Round weights to int8.
+
+    Args:
+        weight: float32 [C_out, C_in, H, W].
+
+    Returns:
+        int8 [C_out, C_in, H, W] in -127..127, and float32 [C_out], the step of each output channel.
+    """
     peak = np.abs(weight).max(axis=(1, 2, 3))
     step = np.where(peak > 0, peak / LEVELS, 1.0).astype(np.float32)
     steps = np.rint(weight / step[:, None, None, None])
@@ -105,7 +116,7 @@ def rounded(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.f
 
 
 def _dequantized(graph: onnx.GraphProto, weight: onnx.TensorProto) -> onnx.NodeProto:
-    """Put a weight into the graph as int8 instead, and give the node that gives it back."""
+    """Replace a weight of the graph by int8, and return the node that dequantises it."""
     name = weight.name
     values, step = rounded(numpy_helper.to_array(weight))
     weight.CopyFrom(numpy_helper.from_array(values, f"{name}.int8"))

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from export.calibration_images import read_image_sets
+from tests.export.conftest import CONTRACT, SIZE
+from tinyunet_deploy.contract import Contract
+from tinyunet_deploy.data import synthetic
+from tinyunet_deploy.errors import DataError
+
+
+def test_sets_come_from_training_images_and_never_overlap(tmp_path: Path) -> None:
+    synthetic.write_dataset(tmp_path, classes=[1, 2], train=24, test=8, size=SIZE, defective=0.5)
+    sets = read_image_sets([tmp_path], CONTRACT)
+    parts = (sets.calibration, sets.selection, sets.gate)
+    names = [{(one.class_id, one.name) for one in part} for part in parts]
+    assert [len(part) for part in names] == [12, 18, 18]
+    assert len(names[0] | names[1] | names[2]) == 48, "each image once, and no test image"
+    for part in parts:
+        assert sum(one.defective for one in part) == len(part) // 2
+        assert abs(sum(3 - 2 * one.class_id for one in part if one.class_id)) <= 2
+        assert all(one.truth.any() == one.defective for one in part)
+    assert read_image_sets([tmp_path], CONTRACT).as_dict() == sets.as_dict()
+    digests = sets.as_dict()
+    assert digests["source"] == "training images"
+    assert len({digests[name]["sha256"] for name in ("calibration", "selection", "gate")}) == 3
+
+
+def test_without_data_the_sets_are_synthetic_and_say_so() -> None:
+    sets = read_image_sets([], CONTRACT)
+    assert sets.source == "synthetic images"
+    images = [
+        one.image.tobytes()
+        for part in (sets.calibration, sets.selection, sets.gate)
+        for one in part
+    ]
+    assert len(set(images)) == 60
+
+
+def test_too_few_training_images_are_refused(tmp_path: Path) -> None:
+    synthetic.write_dataset(tmp_path, classes=[1], train=4, test=1, size=SIZE, defective=0.25)
+    with pytest.raises(DataError, match="too few with a defect"):
+        read_image_sets([tmp_path], CONTRACT)
+
+
+def test_training_images_of_another_size_are_refused(tmp_path: Path) -> None:
+    synthetic.write_dataset(tmp_path, classes=[1], train=16, test=1, size=SIZE, defective=0.5)
+    with pytest.raises(DataError, match="64x64 pixels, the model takes 128x160"):
+        read_image_sets([tmp_path], Contract(128, 160))
