@@ -11,14 +11,16 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from tinyunet_deploy.files import writing
 
+__all__ = ["Curves"]
+
 _NAME = "events.out.tfevents"
 
 
 class Curves:
-    """A file of events, each written as it happens, without a thread that could fail unseen."""
+    """A file of events, each written at once and by this thread, so that no failure is lost."""
 
     def __init__(self, folder: Path, first_step: int) -> None:
-        """Start a file in which steps from ``first_step`` on replace those of earlier files.
+        """Start a file whose steps from ``first_step`` on replace those of earlier files.
 
         Raises:
             RuntimeUnavailable: the disk is full, read-only or failing.

@@ -15,17 +15,20 @@ from torch.nn.parallel import DistributedDataParallel
 
 from tinyunet_deploy.errors import RuntimeUnavailable
 
+__all__ = ["ALONE", "Ranks", "join_ranks"]
+
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process's place among those that torchrun started; alone by default."""
+    """The place of this process among those that torchrun started; alone by default."""
 
     rank: int = 0
     local: int = 0
-    """Place among the processes of this machine, which picks the GPU."""
+    """Place among the processes of this machine, which chooses the GPU."""
     size: int = 1
+    """Number of processes."""
 
     @property
     def first(self) -> bool:
@@ -34,27 +37,28 @@ class Ranks:
 
     @property
     def share(self) -> slice:
-        """Which elements of a sequence are this process's: rank, rank + size, ..."""
+        """The elements of a sequence that this process takes: rank, rank + size, ..."""
         return slice(self.rank, None, self.size)
 
     def wrap(self, network: nn.Module) -> nn.Module:
-        """The network with first's weights and, after backward, the mean of all gradients."""
+        """Return the network with the first process's weights; backward averages all gradients."""
         return DistributedDataParallel(network) if self.size > 1 else network
 
     def sum(self, value: Tensor) -> Tensor:
-        """The sum of a tensor over all processes, the same bits on each, with its gradient.
+        """Return the sum of a tensor over all processes, the same bits on each, with its gradient.
 
-        A loss L of such sums is the same on all processes, and dL/d(share) = dL/d(sum). What flows
-        back through one process's share is its part of the gradient. The parts have to be added,
-        while :meth:`wrap` takes their mean: backward multiplies by the number of processes.
+        A loss L of such sums is the same on all processes, and dL/d(share) = dL/d(sum). The
+        gradient that flows back through one process's share is its part of the whole. The parts
+        have to be added, while :meth:`wrap` averages them, so backward multiplies by the number of
+        processes.
         """
         if self.size == 1:
             return value
-        total: Tensor = _Sum.apply(value)
+        total: Tensor = _Sum.apply(value)  # type: ignore[no-untyped-call]
         return total
 
     def gather(self, share: Sequence[T]) -> list[T]:
-        """The sequence of which every process holds its :attr:`share`, on all processes."""
+        """Return the whole sequence, of which each process gives its :attr:`share`."""
         if self.size == 1:
             return list(share)
         shares: list[Any] = [None] * self.size
@@ -65,12 +69,13 @@ class Ranks:
         return whole  # type: ignore[return-value]
 
     def wait(self) -> None:
-        """Return once every process is here."""
+        """Wait until every process has called this."""
         if self.size > 1:
             dist.barrier()
 
 
 ALONE = Ranks()
+"""A run of one process."""
 
 
 class _Sum(torch.autograd.Function):
@@ -87,7 +92,7 @@ class _Sum(torch.autograd.Function):
 
 @contextmanager
 def join_ranks() -> Iterator[Ranks]:
-    """Meet the other processes: NCCL between GPUs, gloo between CPUs.
+    """Join the processes that torchrun started: NCCL between GPUs, gloo between CPUs.
 
     With ``torchrun --max-restarts``, set ``TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1``: otherwise the
     restarted processes find the addresses of the dead ones (seen in torch 2.13).
@@ -105,9 +110,9 @@ def join_ranks() -> Iterator[Ranks]:
         dist.init_process_group()
         yield Ranks(dist.get_rank(), local, dist.get_world_size())
     except RuntimeError as error:
-        what = str(error).splitlines()[0]
-        if isinstance(error, dist.DistError) or "gloo" in what.lower():
-            who = f"rank {os.environ['RANK']}"
-            raise RuntimeUnavailable(who, f"lost the others: {what}") from error
+        cause = str(error).splitlines()[0]
+        if isinstance(error, dist.DistError) or "gloo" in cause.lower():
+            rank = f"rank {os.environ['RANK']}"
+            raise RuntimeUnavailable(rank, f"lost the other processes: {cause}") from error
         raise
     dist.destroy_process_group()

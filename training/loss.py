@@ -1,4 +1,4 @@
-"""What the network is trained to make small."""
+"""The loss functions that a recipe can name."""
 
 from __future__ import annotations
 
@@ -8,28 +8,31 @@ from torch import Tensor
 
 from training.distributed import ALONE, Ranks
 
-SWITCH = 0.3
-"""Dice loss at which the adaptive loss changes over."""
-SMOOTH = 1.0
+__all__ = ["segmentation_loss"]
+
+_SWITCH = 0.3
+"""Dice loss below which the adaptive loss is Dice."""
+_SMOOTH = 1.0
+"""Pixels added to both sides of the Dice fraction, so that nothing against nothing is 1."""
 
 
 def segmentation_loss(
     name: str, logit_NCHW: Tensor, truth_NCHW: Tensor, ranks: Ranks = ALONE
 ) -> tuple[Tensor, Tensor]:
-    """The loss that a recipe names, and the Dice loss beside it, of the whole batch.
+    """Return the loss that a recipe names, and the Dice loss, of the whole batch.
 
     The Dice loss is 1 - (2 sum(y p) + 1) / (sum y + sum p + 1), the sums over all pixels of the
     batch; cross-entropy is the mean over them. ``adaptive`` is cross-entropy until the Dice loss is
-    below 0.3, then Dice, decided at every step: what the reference's code does.
-    ``adaptive-as-published`` is the inverse, which is what its text says. ``every-image`` is Dice,
-    plus the mean over the defective images of each one's own Dice loss, plus cross-entropy: in the
-    sums of a batch a small defect hardly counts beside a large one, in ``iou_defective`` it counts
-    as much.
+    below 0.3, then Dice, decided at every step, as in the reference's code.
+    ``adaptive-as-published`` is the inverse, as in the reference's text. ``every-image`` is Dice,
+    plus the mean over the defective images of each one's own Dice loss, plus cross-entropy: a
+    small defect hardly counts in the sums of a batch beside a large one, but it counts as much in
+    ``iou_defective``.
 
     Args:
         logit_NCHW: logits of this process's share of the batch.
         truth_NCHW: float32 of {0, 1}.
-        ranks: who has the other shares, all of one size.
+        ranks: the processes that have the other shares, all of one size.
     """
     logit_NCHW = logit_NCHW.float()
     probability = torch.sigmoid(logit_NCHW)
@@ -47,7 +50,7 @@ def segmentation_loss(
     intersection, total, cross_entropy, of_images, defective = ranks.sum(torch.stack(sums))
     dice = _dice(intersection, total)
     cross_entropy = cross_entropy / (logit_NCHW.numel() * ranks.size)
-    good = dice.detach() < SWITCH
+    good = dice.detach() < _SWITCH
     losses = {
         "dice": dice,
         "bce": cross_entropy,
@@ -59,4 +62,4 @@ def segmentation_loss(
 
 
 def _dice(intersection: Tensor, total: Tensor) -> Tensor:
-    return 1.0 - (2.0 * intersection + SMOOTH) / (total + SMOOTH)
+    return 1.0 - (2.0 * intersection + _SMOOTH) / (total + _SMOOTH)

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from training.recipe import AdamW, OneCycle, RMSProp, Staircase
 
+__all__ = ["RMSPropTF", "learning_rate", "make_optimizer"]
+
 
 class RMSPropTF(torch.optim.Optimizer):
     """Centered RMSProp with TensorFlow's semantics, which torch's own does not have.
@@ -22,9 +24,9 @@ class RMSPropTF(torch.optim.Optimizer):
                       + rate * g / sqrt(mean_square - mean_grad^2 + epsilon)
         w           = w - moment
 
-    The rate is inside the moment, so a drop of it does not touch what has been gathered; epsilon is
-    inside the root, so the root is never of a negative number. (tf.train.RMSPropOptimizer,
-    TensorFlow 1.15, training_ops.cc, ApplyCenteredRMSProp.)
+    The rate is inside the moment, so a lower rate leaves the gathered moment as it is; epsilon is
+    inside the root, which so is never of a negative number (tf.train.RMSPropOptimizer,
+    TensorFlow 1.15, training_ops.cc, ApplyCenteredRMSProp).
     """
 
     def __init__(self, parameters: Iterable[Tensor], recipe: RMSProp) -> None:
@@ -41,7 +43,7 @@ class RMSPropTF(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """One update of every variable that has a gradient."""
+        """Update every variable that has a gradient."""
         for group in self.param_groups:
             decay = group["decay"]
             for weight in group["params"]:
@@ -64,7 +66,7 @@ class RMSPropTF(torch.optim.Optimizer):
 
 
 def make_optimizer(parameters: Iterable[Tensor], recipe: RMSProp | AdamW) -> torch.optim.Optimizer:
-    """The recipe's optimizer; its learning rate is set before every step."""
+    """Return the recipe's optimizer; the caller sets its learning rate before every step."""
     if isinstance(recipe, RMSProp):
         return RMSPropTF(parameters, recipe)
     return torch.optim.AdamW(
@@ -76,7 +78,7 @@ def make_optimizer(parameters: Iterable[Tensor], recipe: RMSProp | AdamW) -> tor
 
 
 def learning_rate(schedule: Staircase | OneCycle, step: int, steps: int) -> float:
-    """The learning rate of step 0..steps-1."""
+    """Return the learning rate of a step, 0..steps-1."""
     if isinstance(schedule, Staircase):
         return schedule.rate * schedule.factor ** (step // schedule.every)
     top = schedule.rate

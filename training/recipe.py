@@ -16,36 +16,48 @@ from tinyunet_deploy.contract import SIZE_MULTIPLE
 from tinyunet_deploy.errors import DataError
 from tinyunet_deploy.files import read_regular
 
+__all__ = [
+    "RECIPES",
+    "AdamW",
+    "Augment",
+    "Data",
+    "OneCycle",
+    "RMSProp",
+    "Recipe",
+    "Staircase",
+    "read_recipe",
+]  # fmt: skip
+
 RECIPES = Path(__file__).parent / "recipes"
-MAX_BYTES = 1024 * 1024
-MAX_WHOLE = 2**31 - 1
+_MAX_BYTES = 1024 * 1024
+_MAX_WHOLE = 2**31 - 1
 """Largest whole number in a recipe."""
 
 
 @dataclass(frozen=True)
 class Data:
-    """Which pixels a step sees."""
+    """Which pixels a step is trained on."""
 
     defect_free: float = 0.0
-    """Share of defect-free images in what is drawn; the reference draws none."""
+    """Share of defect-free images among those drawn; the reference draws none."""
     crop: int = 512
     """Side of the square crop, pixels; a multiple of 16. 512 takes DAGM2007 images whole."""
     crop_on_defect: float = 0.0
-    """Share of the crops of a defective image that are sure to hold a defect pixel."""
+    """Share of the crops of a defective image that are placed on a defect pixel."""
     defect_margin: int = 0
-    """Pixels between that pixel and the crop's edges at least, so that few defects are cut."""
+    """Least distance of that pixel from the crop's edges, pixels, so that few defects are cut."""
     validation: float = 0.0
     """Share of the images that is kept out of training, to choose threshold and min_area."""
 
 
 @dataclass(frozen=True)
 class Augment:
-    """What is done to a crop and its mask, and how often."""
+    """How a crop and its mask are changed, and how often."""
 
     flip_horizontal: float = 0.5
     flip_vertical: float = 0.0
     rotations: tuple[int, ...] = (0, 90, 180)
-    """Angles drawn from, degrees counter-clockwise."""
+    """Angles to draw from, degrees counter-clockwise."""
     contrast: float = 0.0
     """Grey values are scaled about 127.5 by a factor from [1 - contrast, 1 + contrast]."""
     brightness: float = 0.0
@@ -67,7 +79,7 @@ class RMSProp:
 
 @dataclass(frozen=True)
 class AdamW:
-    """AdamW (Loshchilov & Hutter 2019) as torch has it."""
+    """torch's AdamW (Loshchilov & Hutter 2019)."""
 
     name: Literal["adamw"] = "adamw"
     beta1: float = 0.9
@@ -97,7 +109,7 @@ class OneCycle:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One training run, whatever its data."""
+    """Everything that decides a training run but its data."""
 
     steps: int = 2500
     batch: int = 16
@@ -109,41 +121,41 @@ class Recipe:
     adaptive-as-published: Dice until it is below 0.3, then BCE.
     every-image: Dice, plus the mean Dice of the defective images, plus BCE."""
     validate_every: int = 0
-    """Steps between two looks at the validation part. The step with the fewest escapes there, then
-    the highest iou_defective, then the latest becomes the checkpoint. 0 takes the last step."""
+    """Steps between two validations. The step with the fewest escapes, then the highest
+    iou_defective, then the latest one becomes the checkpoint. 0 takes the last step."""
     int8: float = 0.0
-    """Share of the steps in which every convolution sees its input rounded to int8."""
+    """Share of the steps in which the input of every convolution is rounded to int8."""
     data: Data = field(default_factory=Data)
     augment: Augment = field(default_factory=Augment)
     optimizer: RMSProp | AdamW = field(default_factory=RMSProp)
     schedule: Staircase | OneCycle = field(default_factory=Staircase)
 
     def digest(self) -> str:
-        """sha256 of the recipe's values, so that a run is never continued by another recipe."""
+        """Return the sha256 of the recipe's values: no run is resumed with another recipe."""
         return digest(repr(self).encode())
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Return plain values for JSON."""
         return dataclasses.asdict(self)
 
 
 def read_recipe(name: str, **changes: object) -> Recipe:
-    """The recipe of a TOML file, or of a name such as ``reference`` that is kept here.
+    """Read a recipe: a TOML file, or the name of one in training/recipes such as ``reference``.
 
     Args:
         changes: top-level values that replace the file's; None leaves the file's.
 
     Raises:
-        DataError: missing, no TOML, unknown keys or values out of range.
+        DataError: missing, not TOML, unknown keys or values out of range.
     """
     path = Path(name)
     if path.suffix != ".toml":
         path = RECIPES / f"{name}.toml"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.toml")))
-        raise DataError(name, "is no recipe", f"give a .toml file or one of: {known}")
+        raise DataError(name, "is not a recipe", f"give a .toml file or one of: {known}")
     try:
-        values = tomllib.loads(read_regular(path, limit=MAX_BYTES).decode("utf-8"))
+        values = tomllib.loads(read_regular(path, limit=_MAX_BYTES).decode("utf-8"))
         values |= {key: value for key, value in changes.items() if value is not None}
         recipe: Recipe = _build(Recipe, values, "")
     except OSError as error:
@@ -203,8 +215,8 @@ def _check(part: Any, prefix: str) -> None:
             raise ValueError(f"{prefix}{key} is {value}, outside 0..1")
         if type(value) in (int, float) and not 0 <= value < float("inf"):
             raise ValueError(f"{prefix}{key} is {value}, not a number from 0 up")
-        if type(value) is int and value > MAX_WHOLE:
-            raise ValueError(f"{prefix}{key} is over {MAX_WHOLE}")
+        if type(value) is int and value > _MAX_WHOLE:
+            raise ValueError(f"{prefix}{key} is over {_MAX_WHOLE}")
         if key in ("steps", "batch", "every", "crop") and value < 1:
             raise ValueError(f"{prefix}{key} must be at least 1")
     if isinstance(part, Data) and part.crop % SIZE_MULTIPLE:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import math
 import statistics
@@ -11,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -19,18 +18,32 @@ from tinyunet_deploy.cli import run
 from tinyunet_deploy.cli.options import debug_option
 from tinyunet_deploy.contract import SIZE_MULTIPLE
 from tinyunet_deploy.files import json_value
-from training.__main__ import tune_malloc
-from training.recipe import Recipe, read_recipe
+from training.commands import (
+    HELP,
+    amp_option,
+    device_option,
+    log_to_stderr,
+    result_option,
+    runs_option,
+    steps_option,
+    tune_malloc,
+    write_result,
+)
 
-FIGURES: Final = ("iou_defective", "iou_global", "escape_rate", "overkill_rate", "auroc")
-REFERENCE_THRESHOLD: Final = 0.99
-"""The threshold of the published figures."""
-CROPS_ON_DEFECT: Final = 0.8
+if TYPE_CHECKING:
+    from training.machine import Machine
+    from training.recipe import Recipe
+
+_CROPS_ON_DEFECT: Final = 0.8
 """Share of the crops of a defective image that hold some of its defect, under ``--crop``."""
+_COLUMNS: Final = (
+    "iou_defective", "escape_rate", "overkill_rate", "dice_reference", "dice_nothing",
+)  # fmt: skip
+"""Figures that are printed; the result has them all."""
 
 
 @dataclass(frozen=True)
-class Result:
+class TrainedRecipe:
     """One trained network on the test images of the data that it was trained on."""
 
     recipe: str
@@ -49,7 +62,7 @@ class Result:
     figures: dict[str, float]
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(context_settings=HELP)
 @click.argument("recipes", nargs=-1, required=True)
 @click.option(
     "--data",
@@ -60,31 +73,19 @@ class Result:
     help="A data set with train and test images, such as dagm2007/Class1; give it again for more.",
 )
 @click.option("--seeds", default=3, show_default=True, type=click.IntRange(min=1))
-@click.option("--steps", type=click.IntRange(min=1), help="Instead of the recipes'.")
+@steps_option
 @click.option(
     "--crop",
     type=click.IntRange(min=SIZE_MULTIPLE),
-    help="Crops of this side, most of them on a defect, instead of what the recipes draw: what a "
-    "CPU can compare in an hour.",
+    help="Crops of this side, most of them on a defect, instead of the recipes' own: small ones "
+    "let a CPU compare recipes in an hour.",
 )
-@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
-@click.option("--amp", is_flag=True, help="Mixed precision: fp16 on CUDA, bf16 on a CPU.")
-@click.option(
-    "--runs",
-    default=Path("runs/compare"),
-    show_default=True,
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Where the runs are kept; those that are finished are not run again.",
-)
-@click.option(
-    "-o",
-    "--output",
-    default=Path("benchmarks/results/training.json"),
-    show_default=True,
-    type=click.Path(path_type=Path, dir_okay=False),
-)
+@device_option
+@amp_option
+@runs_option("runs/compare", "Where the runs are kept; finished ones are not run again.")
+@result_option("training.json")
 @debug_option
-def compare(
+def compare_recipes(
     recipes: tuple[str, ...],
     folders: tuple[Path, ...],
     seeds: int,
@@ -98,110 +99,77 @@ def compare(
     """Train each RECIPE on each data set with seeds 0, 1, ... and evaluate it on the test images.
 
     Threshold and min_area are those of the run, chosen without the test images. Prints a Markdown
-    table and writes OUTPUT after every run. The same command run again goes on where it stopped.
+    table and writes OUTPUT after every run. The same command run again resumes an interrupted
+    comparison.
     """
     if crop is not None and crop % SIZE_MULTIPLE:
         raise click.BadParameter(f"must be a multiple of {SIZE_MULTIPLE}", param_hint="--crop")
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    log_to_stderr()
     import torch
 
-    from tinyunet_deploy.files import write_atomic
     from tinyunet_deploy.host import describe_machine
-    from training.data import read_source
-    from training.loop import Machine, train
+    from training.machine import Machine
+    from training.recipe import read_recipe
 
-    results = []
+    trained = []
     for seed in range(seeds):  # outermost, so that a comparison cut short has every cell
         for folder in folders:
-            data = "/".join(folder.resolve().parts[-2:])
             for name in recipes:
                 recipe = read_recipe(name, seed=seed, steps=steps)
                 if crop is not None:
                     recipe = _on_crops(recipe, crop)
-                place = runs / f"{Path(name).stem}-{data.replace('/', '-')}-seed{seed}"
-                logging.info("%s", place.name)
-                source = read_source(folder, None, recipe)
-                checkpoint = train(recipe, [source], place, machine=Machine(device, amp))
-                results.append(
-                    Result(
-                        recipe=Path(name).stem,
-                        recipe_sha256=recipe.digest(),
-                        data=data,
-                        seed=seed,
-                        steps=recipe.steps,
-                        **figures_of(folder, checkpoint, device),
-                    )
-                )
-                document = {
-                    "schema_version": 1,
+                machine = Machine(device, amp)
+                trained.append(_train(Path(name).stem, recipe, folder, runs, machine))
+                fields = {
                     "command": "python -m training.recipe_comparison " + " ".join(sys.argv[1:]),
                     "machine": describe_machine(),
                     "torch": torch.__version__,
                     "amp": amp,
                     "device": device,
                     "crop_px": crop,
-                    "results": [json_value(dataclasses.asdict(result)) for result in results],
-                    "summary": _summary(results),
+                    "results": [json_value(dataclasses.asdict(each)) for each in trained],
+                    "summary": _summary(trained),
                 }
-                output.parent.mkdir(parents=True, exist_ok=True)
-                text = json.dumps(document, indent=1, allow_nan=False)
-                write_atomic(output, text.encode(), durable=True)
-    click.echo(_table(_summary(results)))
+                write_result(output, fields)
+    click.echo(_table(_summary(trained)))
 
 
 def _on_crops(recipe: Recipe, side: int) -> Recipe:
-    """The recipe on square crops of so many pixels."""
+    """Return the recipe on square crops, ``side`` pixels wide."""
     data = dataclasses.replace(
         recipe.data,
         crop=side,
-        crop_on_defect=max(recipe.data.crop_on_defect, CROPS_ON_DEFECT),
+        crop_on_defect=max(recipe.data.crop_on_defect, _CROPS_ON_DEFECT),
         defect_margin=0,
     )
     return dataclasses.replace(recipe, data=data)
 
 
-def figures_of(
-    folder: Path, checkpoint: Path, device: str, classes: Sequence[int] | None = None
-) -> dict[str, Any]:
-    """The fields of a :class:`Result` that evaluation on the test images gives."""
-    from tinyunet_deploy.backends.registry import open_backend
-    from tinyunet_deploy.data.layouts import read_dataset
-    from tinyunet_deploy.quality.dataset_scoring import held_out
-    from tinyunet_deploy.quality.evaluation import evaluate
+def _train(name: str, recipe: Recipe, folder: Path, runs: Path, machine: Machine) -> TrainedRecipe:
+    from training.figures import figures_of
+    from training.loop import train
+    from training.sources import read_source
 
-    device = "cuda:0" if device == "cuda" else device
-    with open_backend(checkpoint, "torch", device) as backend:
-        sidecar = backend.artifact.sidecar
-        evaluation = evaluate(
-            held_out(read_dataset(folder, classes=classes)),
-            backend,
-            threshold=sidecar.threshold,
-            min_area=sidecar.min_area,
-            batch_size=1,
-            workers=2,
-        )
-    found = evaluation.all
-    return {
-        "step": sidecar.origin["step"],
-        "threshold": sidecar.threshold,
-        "min_area_px": sidecar.min_area,
-        "escapes": found.escapes,
-        "defective": found.defective,
-        "overkills": found.overkills,
-        "defect_free": found.images - found.defective,
-        "figures": {
-            **{name: getattr(found, name) for name in FIGURES},
-            "dice_reference": found.dice_reference[REFERENCE_THRESHOLD],
-            "dice_nothing": found.dice_nothing,
-        },
-    }
+    data = "/".join(folder.resolve().parts[-2:])
+    output = runs / f"{name}-{data.replace('/', '-')}-seed{recipe.seed}"
+    logging.info("%s", output.name)
+    source = read_source(folder, None, recipe)
+    checkpoint = train(recipe, [source], output, machine=machine)
+    return TrainedRecipe(
+        recipe=name,
+        recipe_sha256=recipe.digest(),
+        data=data,
+        seed=recipe.seed,
+        steps=recipe.steps,
+        **figures_of(folder, checkpoint, machine.device),
+    )
 
 
-def _summary(results: Sequence[Result]) -> list[dict[str, Any]]:
-    """Per recipe and data set: each figure's mean, range and sample standard deviation."""
-    cells: dict[tuple[str, str], list[Result]] = {}
-    for result in results:
-        cells.setdefault((result.data, result.recipe), []).append(result)
+def _summary(trained: Sequence[TrainedRecipe]) -> list[dict[str, Any]]:
+    """Return, per recipe and data set, each figure's mean, range and sample standard deviation."""
+    cells: dict[tuple[str, str], list[TrainedRecipe]] = {}
+    for each in trained:
+        cells.setdefault((each.data, each.recipe), []).append(each)
     return [
         {
             "data": data,
@@ -209,7 +177,7 @@ def _summary(results: Sequence[Result]) -> list[dict[str, Any]]:
             "seeds": len(cell),
             "steps": cell[0].steps,
             **{
-                name: json_value(_spread([result.figures[name] for result in cell]))
+                name: json_value(_spread([each.figures[name] for each in cell]))
                 for name in cell[0].figures
             },
         }
@@ -227,20 +195,21 @@ def _spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def _table(summary: Sequence[dict[str, Any]]) -> str:
+    """Return the summary as a Markdown table."""
+
     def cell(spread: dict[str, float | None]) -> str:
         if spread["mean"] is None:
             return "-"
         return f"{spread['mean']:.3f} ({spread['min']:.3f} to {spread['max']:.3f})"
 
-    names = ("iou_defective", "escape_rate", "overkill_rate", "dice_reference", "dice_nothing")
-    lines = ["| data | recipe | steps | seeds | " + " | ".join(names) + " |"]
-    lines.append("|---" * (4 + len(names)) + "|")
+    lines = ["| data | recipe | steps | seeds | " + " | ".join(_COLUMNS) + " |"]
+    lines.append("|---" * (4 + len(_COLUMNS)) + "|")
     for row in summary:
         head = f"| {row['data']} | {row['recipe']} | {row['steps']} | {row['seeds']} | "
-        lines.append(head + " | ".join(cell(row[name]) for name in names) + " |")
+        lines.append(head + " | ".join(cell(row[name]) for name in _COLUMNS) + " |")
     return "\n".join(lines)
 
 
 if __name__ == "__main__":
     tune_malloc()
-    sys.exit(run(compare))
+    sys.exit(run(compare_recipes))

@@ -13,16 +13,19 @@ import torch
 from tinyunet_deploy.artifacts.network import DeployableGraph, TinyUNet
 from tinyunet_deploy.quality.metrics import Pixels, count_pixels
 from tinyunet_deploy.quality.threshold_sweep import largest_defects, sweep
-from training.data import Example
 from training.distributed import ALONE, Ranks
+from training.sources import Example
+
+__all__ = ["MIN_AREAS", "THRESHOLDS", "OperatingPoint", "choose_operating_point"]
 
 THRESHOLDS: Final = tuple(round(0.05 * step, 2) for step in range(1, 20))
 MIN_AREAS: Final = (1, 8, 16, 32, 64, 128, 256)
+"""Pixels."""
 
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """Where the network is run unless the user says otherwise, and how well it did there."""
+    """The threshold and min_area of a checkpoint's sidecar, and what they did in validation."""
 
     threshold: float = 0.5
     min_area: int = 1
@@ -37,22 +40,22 @@ class OperatingPoint:
         return -(self.escapes or 0), self.iou_defective or 0.0
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Return plain values for JSON."""
         return dataclasses.asdict(self)
 
 
 def choose_operating_point(
     network: TinyUNet, examples: Sequence[Example], ranks: Ranks = ALONE
 ) -> OperatingPoint:
-    """The threshold with the best iou_defective, then the smallest min_area of the least cost.
+    """Choose the threshold with the best iou_defective, then the smallest min_area of least cost.
 
-    Cost is 20 x escapes + overkills. The threshold is not chosen by it, as ``tinyunet tune`` does:
-    of a network that is still learning the outlines say more than a handful of mistakes. Without
-    examples: 0.5 and 1.
+    Cost is 20 x escapes + overkills. It does not choose the threshold, as it does in ``tinyunet
+    tune``: while a network is still learning, its outlines say more than a handful of mistakes.
+    Without examples: 0.5 and 1.
 
     Args:
-        ranks: the processes that share the examples; what they count is brought together image by
-            image, so each of them chooses what one alone would choose.
+        ranks: the processes that share the examples; they exchange their counts image by image, so
+            that each of them chooses what one alone would choose.
     """
     if not examples:
         return OperatingPoint()

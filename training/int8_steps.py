@@ -1,4 +1,4 @@
-"""Steps that see int8 activations, so that the network answers alike once it is quantised."""
+"""Steps that see int8 activations, so that the quantised network answers like the trained one."""
 
 from __future__ import annotations
 
@@ -10,15 +10,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+__all__ = ["int8_activations", "is_int8_step"]
 
-def rounds(share: float, seed: int, step: int) -> bool:
-    """Whether this step is one of the recipe's ``int8`` share; all processes agree on it."""
-    return bool(np.random.default_rng((seed, 3, step)).random() < share)
+_STREAM = 3
+"""The word after the seed that keeps this random stream apart from those of the sampler."""
+
+
+def is_int8_step(share: float, seed: int, step: int) -> bool:
+    """Return whether a step is one of the recipe's ``int8`` share, the same on all processes."""
+    return bool(np.random.default_rng((seed, _STREAM, step)).random() < share)
 
 
 @contextmanager
 def int8_activations(network: nn.Module) -> Iterator[None]:
-    """Round what every convolution of ``network`` is fed to 8 bits while the context lasts.
+    """Round the input of every convolution of ``network`` to 8 bits while the context lasts.
 
     One symmetric scale per tensor from the batch's own largest magnitude, -127..127, as in the
     int8 file; the gradient passes the rounding unchanged (Bengio et al. 2013, "Estimating or

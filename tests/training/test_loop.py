@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import REPOSITORY
+from tests.training.small_runs import SMALL, final_bytes, write_recipe
+from tinyunet_deploy.artifacts.checkpoint import load_checkpoint
+from tinyunet_deploy.errors import RefusedError
+from training.loop import train
+from training.machine import Machine, has_bfloat16
+from training.recipe import Data, Recipe, Staircase, read_recipe
+from training.sources import read_source
+from training.validation import OperatingPoint
+
+
+def test_two_runs_with_one_seed_are_byte_identical(finished: Path, tiny_data: Path, tmp_path: Path):
+    train(SMALL, [read_source(tiny_data, None, SMALL)], tmp_path / "run", machine=Machine())
+    assert final_bytes(tmp_path / "run") == final_bytes(finished)
+
+
+def test_a_run_killed_again_and_again_goes_on_to_the_same_bytes(tiny_data: Path, tmp_path: Path):
+    path = write_recipe(tmp_path / "long.toml", "steps = 60\nvalidate_every = 7")
+    path.write_text(path.read_text() + "[optimizer]\nname = 'adamw'\n")
+    recipe = read_recipe(str(path))
+    train(recipe, [read_source(tiny_data, None, recipe)], tmp_path / "whole", machine=Machine())
+
+    command = [
+        sys.executable, "-m", "training", str(path), "--data", str(tiny_data),
+        "--output", str(tmp_path / "run"), "--save-every", "2",
+    ]  # fmt: skip
+
+    def newest() -> str:
+        return max((p.name for p in (tmp_path / "run").glob("state-*.safetensors")), default="")
+
+    moment = random.Random(0)
+    for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL):
+        before = newest()
+        with subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.DEVNULL) as process:
+            while newest() <= before:
+                assert process.poll() is None
+                time.sleep(0.002)
+            time.sleep(moment.uniform(0.0, 0.1))
+            sent = time.monotonic()
+            process.send_signal(number)
+            assert process.wait() == (143 if number == signal.SIGTERM else -number)
+        assert time.monotonic() - sent < 25.0
+    rerun = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert rerun.returncode == 0, rerun.stderr
+    assert "resuming at step" in rerun.stderr
+    assert final_bytes(tmp_path / "run") == final_bytes(tmp_path / "whole")
+    sidecars = [tmp_path / run / "checkpoint.safetensors.json" for run in ("run", "whole")]
+    assert sidecars[0].read_text() == sidecars[1].read_text()
+
+
+def test_a_finished_run_is_left_alone(finished: Path, tiny_data: Path):
+    before = (finished / "checkpoint.safetensors").stat()
+    train(SMALL, [read_source(tiny_data, None, SMALL)], finished, machine=Machine())
+    assert (finished / "checkpoint.safetensors").stat() == before
+
+
+def test_training_starts_from_another_checkpoint(finished: Path, tiny_data: Path, tmp_path: Path):
+    init = finished / "checkpoint.safetensors"
+    recipe = Recipe(steps=1, batch=1, data=Data(crop=32), schedule=Staircase(rate=0.0))
+    source = read_source(tiny_data, None, recipe)
+    path = train(recipe, [source], tmp_path, machine=Machine(), init=init)
+    before, after = load_checkpoint(init)[0], load_checkpoint(path)[0]
+    for a, b in zip(before.parameters(), after.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tiny_data: Path, tmp_path: Path):
+    recipe = Recipe(
+        steps=50, batch=2, data=Data(crop=32), schedule=Staircase(rate=1e30, factor=1.0)
+    )
+    with pytest.raises(RefusedError, match=r"loss is .* at step"):
+        train(recipe, [read_source(tiny_data, None, recipe)], tmp_path, machine=Machine())
+    assert not (tmp_path / "checkpoint.safetensors").exists()
+
+
+def test_the_best_step_is_kept(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):  # fmt: skip
+    """Fewest escapes, then the highest IoU, then the latest: here step 4 of 2, 4, 6 and 7."""
+    data = Data(crop=32, validation=0.25)
+    recipe = Recipe(steps=4, batch=2, data=data)
+    train(recipe, [read_source(tiny_data, None, recipe)], tmp_path / "short", machine=Machine())
+
+    outcomes = iter([(1, 0.9), (0, 0.5), (0, 0.4), (2, 0.8)])
+
+    def scripted(*_: object) -> OperatingPoint:
+        escapes, iou = next(outcomes)
+        return OperatingPoint(0.35, 8, 4, iou, escapes, 0)
+
+    monkeypatch.setattr("training.loop.choose_operating_point", scripted)
+    recipe = Recipe(steps=7, batch=2, validate_every=2, data=data)
+    train(recipe, [read_source(tiny_data, None, recipe)], tmp_path / "long", machine=Machine())
+    _, sidecar = load_checkpoint(tmp_path / "long" / "checkpoint.safetensors")
+    assert sidecar.origin["step"] == 4
+    assert (sidecar.threshold, sidecar.min_area) == (0.35, 8)
+    assert final_bytes(tmp_path / "long") == final_bytes(tmp_path / "short")
+
+
+@pytest.mark.skipif(not has_bfloat16(), reason="the CPU has no bf16")
+def test_amp_on_the_cpu_trains_in_bfloat16_with_float32_weights(tiny_data: Path, tmp_path: Path):
+    source = read_source(tiny_data, None, SMALL)
+    path = train(SMALL, [source], tmp_path, machine=Machine(amp=True))
+    network, sidecar = load_checkpoint(path)
+    assert all(p.dtype == torch.float32 for p in network.parameters())
+    assert sidecar.origin["amp"] is True
+    assert json.loads((tmp_path / "run.json").read_text())["amp"] is True

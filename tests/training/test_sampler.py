@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from tests.training.small_runs import SMALL
+from training.recipe import Augment, Data, Recipe
+from training.sampler import Sampler
+from training.sources import read_source
+
+
+def test_a_batch_depends_on_seed_and_step_alone(tiny_data: Path):
+    source = read_source(tiny_data, None, SMALL)
+    first, second = Sampler([source], SMALL), Sampler([source], SMALL)
+    first.batch(0)
+    for a, b in zip(first.batch(3), second.batch(3), strict=True):
+        assert np.array_equal(a, b)
+    assert not np.array_equal(first.batch(3)[0], first.batch(4)[0])
+
+
+def test_processes_share_a_batch_without_gap_or_overlap(tiny_data: Path):
+    sampler = Sampler([read_source(tiny_data, None, SMALL)], SMALL)
+    whole, _ = sampler.batch(2)
+    assert whole.shape == (4, 1, 32, 32) and whole.dtype == np.uint8
+    parts = [sampler.batch(2, slice(rank, None, 2))[0] for rank in range(2)]
+    assert np.array_equal(whole[0::2], parts[0]) and np.array_equal(whole[1::2], parts[1])
+
+
+def test_every_image_comes_once_in_a_pass(tiny_data: Path):
+    recipe = Recipe(batch=4, data=Data(defect_free=0.5, crop=64), augment=Augment(rotations=(0,)))
+    source = read_source(tiny_data, [1], recipe)
+    seen: Counter[bytes] = Counter()
+    sampler = Sampler([source], recipe)
+    for step in range(2):  # 8 images of class 1
+        for image in sampler.batch(step)[0]:
+            seen[min(image[0].tobytes(), image[0, :, ::-1].tobytes())] += 1
+    everything = [e.image for e in (*source.defective, *source.defect_free)]
+    assert seen == {min(i.tobytes(), i[:, ::-1].tobytes()): 1 for i in everything}
+
+
+def test_augmentation_moves_image_and_mask_together(tiny_data: Path):
+    recipe = Recipe(
+        batch=16,
+        data=Data(crop=64),
+        augment=Augment(flip_horizontal=0.5, flip_vertical=0.5, rotations=(0, 90, 180, 270)),
+    )
+    source = read_source(tiny_data, [1], recipe)
+    pairs = {
+        np.rot90(f, k).tobytes(): np.rot90(g, k).tobytes()
+        for e in source.defective
+        for f, g in ((e.image, e.mask), (e.image[:, ::-1], e.mask[:, ::-1]))
+        for k in range(4)
+    }
+    images, masks = Sampler([source], recipe).batch(0)
+    assert set(np.unique(masks)) == {0, 1}
+    for image, mask in zip(images, masks, strict=True):
+        assert pairs[image[0].tobytes()] == (mask[0] * 255).astype(np.uint8).tobytes()
+
+
+def test_crops_on_a_defect_hold_one(tiny_data: Path):
+    recipe = Recipe(batch=32, data=Data(crop=16, crop_on_defect=1.0))
+    _, masks = Sampler([read_source(tiny_data, None, recipe)], recipe).batch(0)
+    assert masks.reshape(32, -1).any(axis=1).all()
+
+
+def test_a_margin_keeps_the_defect_away_from_the_edge_of_the_crop(tiny_data: Path):
+    recipe = replace(SMALL, data=Data(crop=32, crop_on_defect=1.0, defect_margin=12))
+    (source,) = [read_source(tiny_data, None, recipe)]
+    mask = np.zeros((64, 64), np.uint8)
+    mask[30, 34] = 255
+    example = replace(source.defective[0], mask=mask, defect_yx=np.argwhere(mask).astype(np.int32))
+    sampler = Sampler([replace(source, defective=(example,))], recipe)
+    for step in range(20):
+        assert sampler.batch(step)[1][:, :, 12:20, 12:20].any(axis=(1, 2, 3)).all()

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.training.small_runs import SMALL
+from tinyunet_deploy.artifacts.checkpoint import load_checkpoint
+from tinyunet_deploy.errors import DataError
+from training.loop import train
+from training.machine import Machine
+from training.recipe import Recipe
+from training.sources import read_source, sources_digest
+
+
+def test_validation_is_held_apart_in_every_class(tiny_data: Path):
+    source = read_source(tiny_data, None, SMALL)
+    training = {e.item.image for e in (*source.defective, *source.defect_free)}
+    held = {e.item.image for e in source.validation}
+    assert len(training) == 12 and len(held) == 4 and not training & held
+    assert Counter((e.item.class_id, e.item.defective) for e in source.validation) == {
+        (1, True): 1, (1, False): 1, (9, True): 1, (9, False): 1,
+    }  # fmt: skip
+    assert held == {e.item.image for e in read_source(tiny_data, None, SMALL).validation}
+
+
+def test_a_crop_larger_than_the_images_is_refused(tiny_data: Path):
+    with pytest.raises(DataError, match="crop"):
+        read_source(tiny_data, None, Recipe())
+
+
+def test_a_folder_that_takes_two_turns_is_read_and_counted_once(tiny_data: Path, tmp_path: Path):
+    source, again = (read_source(tiny_data, None, SMALL) for _ in range(2))
+    assert sources_digest([source, source]) == sources_digest([source, again])
+    assert sources_digest([source, source]) != sources_digest([source])
+    train(SMALL, [source, source], tmp_path / "run", machine=Machine())
+    _, sidecar = load_checkpoint(tmp_path / "run" / "checkpoint.safetensors")
+    validation = len(source.validation)
+    assert sidecar.origin["images"]["validation"] == validation
+    assert sidecar.origin["images"]["defective"] == len(source.defective)
+    assert sidecar.origin["operating_point"]["validation_images"] == validation

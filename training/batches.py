@@ -1,0 +1,72 @@
+"""Batches as tensors, drawn ahead by threads."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from training.distributed import ALONE, Ranks
+from training.recipe import Recipe
+from training.sampler import Sampler
+from training.sources import Source
+
+__all__ = ["DRAWN_AHEAD", "BatchQueue", "Load", "batch_loader"]
+
+Load = Callable[[int], Sequence[Tensor]]
+"""Step, from 0 -> images and masks as :meth:`Sampler.batch` returns them, on any device."""
+DRAWN_AHEAD = 4
+"""Steps whose batches are drawn ahead, each by a thread of its own."""
+
+
+def batch_loader(
+    sources: Sequence[Source], recipe: Recipe, device: torch.device, ranks: Ranks = ALONE
+) -> Load:
+    """Return a function that draws this process's share of a step's images and masks.
+
+    They lie in page-locked memory if they go to a GPU.
+    """
+    sampler = Sampler(sources, recipe)
+
+    def load(step: int) -> Sequence[Tensor]:
+        batch = (torch.from_numpy(array) for array in sampler.batch(step, ranks.share))
+        return [tensor.pin_memory() if device.type == "cuda" else tensor for tensor in batch]
+
+    return load
+
+
+class BatchQueue:
+    """The batches of consecutive steps, :data:`DRAWN_AHEAD` of them drawn ahead."""
+
+    def __init__(self, load: Load, first_step: int) -> None:
+        self._load = load
+        self._threads = ThreadPoolExecutor(DRAWN_AHEAD)
+        self._next_step = first_step
+        self._drawn: deque[Future[Sequence[Tensor]]] = deque()
+        for _ in range(DRAWN_AHEAD):
+            self.draw_next()
+
+    def draw_next(self) -> None:
+        """Begin to draw the batch of one more step."""
+        self._drawn.append(self._threads.submit(self._load, self._next_step))
+        self._next_step += 1
+
+    def take(self) -> Sequence[Tensor]:
+        """Return the images and masks of the next step, once they are drawn."""
+        return self._drawn.popleft().result()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._threads.shutdown()

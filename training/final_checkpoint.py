@@ -1,0 +1,89 @@
+"""What a run leaves: the checkpoint of its best step with its sidecar and golden images."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tinyunet_deploy import __version__
+from tinyunet_deploy.artifacts.checkpoint import save_checkpoint
+from tinyunet_deploy.artifacts.golden import write_golden
+from tinyunet_deploy.artifacts.network import TinyUNet
+from tinyunet_deploy.artifacts.sidecar import read_artifact
+from tinyunet_deploy.backends.torch import TorchBackend
+from tinyunet_deploy.contract import SIZE_MULTIPLE, Contract
+from tinyunet_deploy.errors import RefusedError
+from training.sources import Source, different_sources
+from training.state import State, remove_states
+
+__all__ = ["complete_run", "write_checkpoint"]
+
+
+def write_checkpoint(
+    checkpoint: Path, state: State, sources: Sequence[Source], record: dict[str, Any]
+) -> None:
+    """Write the best weights of a run, with its operating point and origin in the sidecar.
+
+    Args:
+        record: the run's own record, which becomes part of the origin.
+
+    Raises:
+        RefusedError: a weight is not finite.
+    """
+    best = state.best
+    assert best is not None
+    for name, value in best.weights.items():
+        if not bool(torch.isfinite(value).all()):
+            raise RefusedError(checkpoint.parent, f"{name} is not finite after step {best.step}")
+    network = TinyUNet(state.network.variant)
+    network.load_state_dict(best.weights)
+    classes = {e.item.class_id for source in sources for e in source.defective} - {None}
+    first_image = sources[0].defective[0].image
+    side = first_image.shape[0] // SIZE_MULTIPLE * SIZE_MULTIPLE
+    own = different_sources(sources)
+    save_checkpoint(
+        checkpoint,
+        network,
+        Contract(side, side),
+        threshold=best.point.threshold,
+        min_area=best.point.min_area,
+        origin={
+            **record,
+            "step": best.step,
+            "sources": [source.name for source in sources],
+            "classes": sorted(classes),
+            "images": {
+                "defective": sum(len(source.defective) for source in own),
+                "defect_free": sum(len(source.defect_free) for source in own),
+                "validation": sum(len(source.validation) for source in own),
+            },
+            "operating_point": best.point.as_dict(),
+            "versions": _versions(),
+        },
+    )
+
+
+def complete_run(checkpoint: Path) -> None:
+    """Do what comes after the checkpoint: write its golden images, remove the run's states.
+
+    A run that was killed in between does it when it is run again.
+    """
+    artifact = read_artifact(checkpoint)
+    if artifact.sidecar.golden is None:
+        with TorchBackend(artifact) as backend:
+            write_golden(checkpoint, backend.score_alone)
+    remove_states(checkpoint.parent)
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "tinyunet_deploy": __version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": sys.version.split()[0],
+    }

@@ -1,0 +1,78 @@
+"""The folder of a run: which run it holds, and whether that one is finished."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tinyunet_deploy.artifacts.sidecar import digest, sidecar_path
+from tinyunet_deploy.errors import DataError
+from tinyunet_deploy.files import write_atomic
+from training.distributed import Ranks
+from training.machine import Machine
+from training.recipe import Recipe
+from training.sources import Source, sources_digest
+
+__all__ = ["CHECKPOINT", "claim_folder", "is_finished", "require_same_folder", "run_record"]
+
+CHECKPOINT = "checkpoint.safetensors"
+
+
+def run_record(
+    recipe: Recipe, sources: Sequence[Source], init: Path | None, machine: Machine
+) -> dict[str, Any]:
+    """Return what makes a run this run, plain values for JSON."""
+    return {
+        "recipe": recipe.as_dict(),
+        "recipe_sha256": recipe.digest(),
+        "data_sha256": sources_digest(sources),
+        "init_sha256": digest(init.read_bytes()) if init else None,
+        "amp": machine.amp,
+        "compiled": machine.compiled,
+    }
+
+
+def claim_folder(output: Path, record: dict[str, Any]) -> None:
+    """Write ``run.json`` into a new folder, or check that the folder holds this run.
+
+    Raises:
+        DataError: the folder holds another run.
+    """
+    path = output / "run.json"
+    if not path.exists():
+        write_atomic(path, json.dumps(record, indent=2).encode(), durable=True)
+        return
+    earlier = json.loads(path.read_text())
+    for key, name in (
+        ("recipe_sha256", "recipe"),
+        ("data_sha256", "data"),
+        ("init_sha256", "initial checkpoint"),
+        ("amp", "precision"),
+        ("compiled", "way to compute (--compile)"),
+    ):
+        if earlier.get(key) != record[key]:
+            raise DataError(output, f"holds a run with another {name}", "give another --output")
+
+
+def is_finished(checkpoint: Path) -> bool:
+    """Return whether a run has written its checkpoint and the sidecar, its last file."""
+    return checkpoint.exists() and sidecar_path(checkpoint).exists()
+
+
+def require_same_folder(ranks: Ranks, output: Path, contents: object) -> None:
+    """Check that all processes see the same run in the folder.
+
+    Args:
+        contents: what this process sees.
+
+    Raises:
+        DataError: another process sees something else.
+    """
+    if any(other != contents for other in ranks.gather([contents])):
+        raise DataError(
+            output,
+            "or the data are not the same on all nodes",
+            "give every node the same recipe and data, and one shared --output",
+        )

@@ -1,0 +1,106 @@
+"""The batch of any step, as a pure function of the seed and the step.
+
+Nothing is carried from one step to the next, so a resumed run, or several processes that share a
+batch, see exactly what one uninterrupted process sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyunet_deploy.contract import Image, Mask
+from training.recipe import Augment, Recipe
+from training.sources import Example, Source
+
+__all__ = ["Sampler"]
+
+# The words after the seed that keep the random streams of a run apart; int8_steps has 3.
+_AUGMENTATION, _ORDER = 1, 2
+
+
+class Sampler:
+    """Draws augmented crops.
+
+    The images of a run are numbered 0, 1, 2, ... over all steps. Number ``p`` decides everything:
+    sources take turns, defective and defect-free images alternate in the recipe's proportion,
+    each of the two is walked in an order drawn anew for every pass, and the augmentation is drawn
+    from a generator seeded with (seed, p).
+    """
+
+    def __init__(self, sources: Sequence[Source], recipe: Recipe) -> None:
+        self._sources = sources
+        self._recipe = recipe
+
+    def batch(
+        self, step: int, part: slice = slice(None)
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Draw the images and masks of one step.
+
+        Args:
+            step: 0 for the first.
+            part: which of the batch's images; a process of several takes its share.
+
+        Returns:
+            uint8 [N, 1, crop, crop] grey values and uint8 [N, 1, crop, crop] of {0, 1}.
+        """
+        first = step * self._recipe.batch
+        positions = range(first, first + self._recipe.batch)[part]
+        pairs = [self._draw(position) for position in positions]
+        images = np.stack([image for image, _ in pairs])[:, None]
+        masks = np.stack([mask for _, mask in pairs])[:, None]
+        return images, masks >> np.uint8(7)
+
+    def _draw(self, position: int) -> tuple[Image, Mask]:
+        example = self._example(position)
+        rng = np.random.default_rng((self._recipe.seed, _AUGMENTATION, position))
+        y, x = self._corner(example, rng)
+        side = self._recipe.data.crop
+        image, mask = (a[y : y + side, x : x + side] for a in (example.image, example.mask))
+        return _augmented(image, mask, self._recipe.augment, rng)
+
+    def _corner(self, example: Example, rng: np.random.Generator) -> tuple[int, int]:
+        """Draw the upper left corner of a crop, row and column."""
+        side = self._recipe.data.crop
+        largest = np.array(example.image.shape) - side
+        corner = rng.integers(0, largest + 1)
+        if example.defect_yx is not None and rng.random() < self._recipe.data.crop_on_defect:
+            pixel = example.defect_yx[rng.integers(len(example.defect_yx))]
+            margin = self._recipe.data.defect_margin
+            corner = np.clip(pixel - rng.integers(margin, side - margin, size=2), 0, largest)
+        return int(corner[0]), int(corner[1])
+
+    def _example(self, position: int) -> Example:
+        turn, number = position % len(self._sources), position // len(self._sources)
+        source = self._sources[turn]
+        share = self._recipe.data.defect_free
+        clean_so_far = int(number * share)
+        if int((number + 1) * share) > clean_so_far:
+            return self._walk(source.defect_free, clean_so_far, (turn, 0))
+        return self._walk(source.defective, number - clean_so_far, (turn, 1))
+
+    def _walk(self, examples: tuple[Example, ...], number: int, stream: tuple[int, int]) -> Example:
+        """Return the example number ``number`` of endless passes, each in an order of its own."""
+        lap, place = divmod(number, len(examples))
+        order = np.random.default_rng((self._recipe.seed, _ORDER, *stream, lap))
+        index = int(order.permutation(len(examples))[place])
+        return examples[index]
+
+
+def _augmented(
+    image: Image, mask: Mask, augment: Augment, rng: np.random.Generator
+) -> tuple[Image, Mask]:
+    turns = augment.rotations[rng.integers(len(augment.rotations))] // 90
+    image, mask = np.rot90(image, turns), np.rot90(mask, turns)
+    if rng.random() < augment.flip_horizontal:
+        image, mask = image[:, ::-1], mask[:, ::-1]
+    if rng.random() < augment.flip_vertical:
+        image, mask = image[::-1], mask[::-1]
+    if augment.contrast or augment.brightness:
+        scale = rng.uniform(1.0 - augment.contrast, 1.0 + augment.contrast)
+        shift = rng.uniform(-augment.brightness, augment.brightness)
+        table = (np.arange(256) - 127.5) * scale + 127.5 + shift
+        image = np.clip(np.rint(table), 0, 255).astype(np.uint8)[image]
+    return image, mask

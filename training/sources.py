@@ -1,0 +1,122 @@
+"""The images of a run, decoded into memory, split into those that train and those that validate."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyunet_deploy.artifacts.sidecar import digest
+from tinyunet_deploy.contract import Image, Mask
+from tinyunet_deploy.data.dataset import Item
+from tinyunet_deploy.data.decoding import read_image
+from tinyunet_deploy.data.layouts import read_dataset
+from tinyunet_deploy.data.masks import read_mask
+from tinyunet_deploy.errors import DataError
+from tinyunet_deploy.host import processor_count
+from training.recipe import Recipe
+
+__all__ = ["Example", "Source", "different_sources", "read_source", "sources_digest"]
+
+_DEFECT_PIXELS = 256
+"""About as many pixels of each defect are kept, evenly spaced, for crops to aim at."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One decoded image with its truth."""
+
+    item: Item
+    image: Image
+    mask: Mask
+    """uint8 [H, W], {0, 255}."""
+    defect_yx: NDArray[np.int32] | None
+    """int32 [K, 2], some pixels of the defect; None for a defect-free image."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """The images of one data folder."""
+
+    name: str
+    """The folder's own name."""
+    defective: tuple[Example, ...]
+    defect_free: tuple[Example, ...]
+    validation: tuple[Example, ...]
+    """Defective and defect-free images that are kept out of training."""
+
+
+def read_source(root: Path, classes: Sequence[int] | None, recipe: Recipe) -> Source:
+    """Decode the Train part of a data folder into memory.
+
+    Raises:
+        DataError: no usable training image, a crop larger than an image, a bad mask.
+    """
+    items = read_dataset(root, classes=classes, split="train").items
+    with ThreadPoolExecutor(processor_count()) as pool:
+        examples = list(pool.map(_read_example, items))
+    for example in examples:
+        if min(example.image.shape) < recipe.data.crop:
+            height, width = example.image.shape
+            raise DataError(
+                example.item.image,
+                f"has {width}x{height} pixels, fewer than the recipe's crop of {recipe.data.crop}",
+                "set a smaller [data] crop",
+            )
+    kept_out = set(_kept_out(items, recipe.data.validation))
+    training = [example for example in examples if example.item not in kept_out]
+    defective = tuple(example for example in training if example.item.defective)
+    defect_free = tuple(example for example in training if not example.item.defective)
+    if not defective:
+        raise DataError(root, "contains no defective image to train on")
+    if recipe.data.defect_free and not defect_free:
+        raise DataError(root, "contains no defect-free image", "set [data] defect_free = 0")
+    validation = tuple(example for example in examples if example.item in kept_out)
+    return Source(root.resolve().name, defective, defect_free, validation)
+
+
+def _read_example(item: Item) -> Example:
+    image = read_image(item.image)
+    mask = read_mask(item, image.shape)
+    pixels = None
+    if item.defective and mask.any():
+        yx = np.argwhere(mask).astype(np.int32)
+        pixels = yx[:: max(1, len(yx) // _DEFECT_PIXELS)]
+    return Example(item, image, mask, pixels)
+
+
+def _kept_out(items: Sequence[Item], share: float) -> list[Item]:
+    """Choose the same share of each class, defective and defect-free.
+
+    The files' names decide, so that the choice is the same for every order of the items.
+    """
+    groups: dict[tuple[int | None, bool], list[Item]] = defaultdict(list)
+    for item in items:
+        groups[item.class_id, item.defective].append(item)
+    chosen = []
+    for group in groups.values():
+        shuffled = sorted(group, key=lambda item: digest(item.image.name.encode()))
+        chosen += shuffled[: round(share * len(group))]
+    return chosen
+
+
+def different_sources(sources: Sequence[Source]) -> list[Source]:
+    """Return each source once, though it may take several turns."""
+    return list({id(source): source for source in sources}.values())
+
+
+def sources_digest(sources: Sequence[Source]) -> str:
+    """Return the sha256 over the pixels of all images and masks, in order."""
+    digests = {
+        id(source): "".join(
+            digest(example.image.tobytes() + example.mask.tobytes())
+            for example in (*source.defective, *source.defect_free, *source.validation)
+        )
+        for source in different_sources(sources)
+    }
+    return digest("".join(digests[id(source)] for source in sources).encode())
