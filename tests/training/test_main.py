@@ -33,7 +33,7 @@ def test_what_stops_a_run_is_one_line(
     cv2.imwrite(str(mask), np.arange(64 * 64, dtype=np.uint8).reshape(64, 64))
     code, err = outcome(odd)
     assert code == 4 and err.count("\n") == 1
-    assert err.startswith(f"error: {mask}: holds unknown values: 0, 1, 2,")
+    assert err.startswith(f"error: {mask}: has 256 values: 0, 1, 2,")
 
     code, err = outcome(tiny_data, "--device", "cuda:99")
     assert code == 5 and err.count("\n") == 1 and err.startswith("error: cuda:99: is missing")
