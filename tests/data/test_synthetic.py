@@ -156,8 +156,10 @@ def test_thread_count_does_not_change_a_byte(
     assert contents(tmp_path / "1") == contents(tmp_path / "5")
 
 
-@pytest.mark.parametrize(("defective", "rows"), [(0.0, 0), (1.0, 3)])
-def test_share_of_defects_at_its_ends(tmp_path: Path, defective: float, rows: int) -> None:
+@pytest.mark.parametrize(("defective", "rows"), [(0.0, 0), (0.5, 2), (1.0, 3)])
+def test_share_of_defects_is_rounded_to_whole_images(
+    tmp_path: Path, defective: float, rows: int
+) -> None:
     assert write_dataset(tmp_path, classes=[5], train=3, test=0, defective=defective, size=64) == 3
     assert len(list(tmp_path.glob("Class5/Train/Label/*.PNG"))) == rows
     assert (tmp_path / "Class5/Test/Label/Labels.txt").read_bytes() == b"1\n"

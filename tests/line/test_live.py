@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -123,6 +124,7 @@ def test_an_error_of_the_backend_ends_the_run_at_once() -> None:
 
     def inspect(_: int) -> Verdict:
         clock.sleep(0.005)
+        time.sleep(0.05)  # the belt waits for its next trigger again, a million seconds away
         raise RuntimeUnavailable("cuda:0", "is lost")
 
     belt = replace(FAR, go_parts=1, stop_ms=1e6)
@@ -132,11 +134,17 @@ def test_an_error_of_the_backend_ends_the_run_at_once() -> None:
 
 
 def test_a_late_trigger_is_measured_and_warned_of() -> None:
-    """The callback of progress stalls the belt's own thread, as a busy machine would."""
+    """The callback of progress once stalls the belt's own thread, as a busy machine would."""
     clock = VirtualClock(threads=2)
+    stalls_s = iter([0.034, 0.0, 0.0])
     inspect: Inspector = lambda _image: "OK"  # noqa: E731
     live = run_live(
-        FAR, [inspect], parts=3, seed=0, clock=clock, progress=lambda _count: clock.sleep(0.027)
+        FAR,
+        [inspect],
+        parts=3,
+        seed=0,
+        clock=clock,
+        progress=lambda _count: clock.sleep(next(stalls_s)),
     )
     assert live.largest_lateness_ms == pytest.approx(14)
     (warning,) = live.warnings()

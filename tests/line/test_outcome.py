@@ -16,13 +16,15 @@ def test_the_least_parts_that_can_show_a_miss_rate() -> None:
     assert math.isinf(parts_to_show(0))
 
 
-def bound(missed: list[int], *, recorded: int | None = None) -> float:
+def bound(missed: list[int], *, recorded: int | None = None, cameras: int = 1) -> float:
     """Return the bound for 1000 parts, of which the given ones are missed."""
     trigger_ms = 100.0 * np.arange(1000)
     service_ms = np.full(1000, 10.0)
     service_ms[missed] = 60
-    done = trigger_ms + service_ms
-    outcome = count_outcome(Belt(600, 50), trigger_ms, service_ms, done, recorded=recorded)
+    done = np.repeat(trigger_ms + service_ms, cameras)
+    service_ms = np.repeat(service_ms, cameras)
+    belt = Belt(600, 50, cameras=cameras)
+    outcome = count_outcome(belt, trigger_ms, service_ms, done, recorded=recorded)
     return outcome.miss_rate_bound
 
 
@@ -35,6 +37,7 @@ def test_the_bound_counts_a_run_once_and_no_more_parts_than_were_recorded() -> N
         > clopper_pearson_upper(4, 1000)
     )
     assert bound([], recorded=100) == clopper_pearson_upper(0, 100)
+    assert bound([], recorded=100, cameras=2) == clopper_pearson_upper(0, 50)
     assert bound([100, 300, 500, 700], recorded=100) == clopper_pearson_upper(1, 100)
     assert bound(list(range(1000))) == 1
 

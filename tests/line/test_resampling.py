@@ -26,3 +26,15 @@ def test_images_that_are_slow_after_a_stop_stay_there() -> None:
     assert (longer.reshape(-1, 10)[:, :4] == [90, 20, 10, 10]).all()
     shorter = draw_services_ms(Recording("test", stretches), replace(belt, go_parts=1), 40, 0)
     assert shorter.reshape(-1, 2).tolist() == [[90, 20]] * 20
+
+
+def test_blocks_begin_anywhere_and_come_in_any_order() -> None:
+    """Of 500 times in blocks of 32: 16 blocks, whose ends are other times for every seed."""
+    recording = Recording("test", (np.arange(500.0),))
+    ends: set[float] = set()
+    for seed in range(20):
+        drawn = draw_services_ms(recording, Belt(600, 100), 500, seed)
+        breaks = drawn[:-1][np.diff(drawn) != 1]
+        assert len(breaks) >= 10
+        ends.update(breaks.tolist())
+    assert len(ends) > 150

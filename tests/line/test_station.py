@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from tests.conftest import SIZE, part
 from tinyunet_deploy.contract import Contract
 from tinyunet_deploy.data.encoding import write_png
 from tinyunet_deploy.errors import ImageError, RefusedError, RuntimeUnavailable
+from tinyunet_deploy.host import processors
 from tinyunet_deploy.line import station as module
 from tinyunet_deploy.line.belt import Belt
 from tinyunet_deploy.line.live import run_live
@@ -67,7 +69,11 @@ def test_unusable_images_are_skipped_and_memory_is_bounded(
 def test_processes_inspect_and_one_that_dies_ends_the_run(station: Path, tiny_onnx: Path) -> None:
     opened = open_station([station], 2, model=tiny_onnx, backend="onnxruntime", skipped=ignore)
     with opened as ready:
-        assert len(multiprocessing.active_children()) == len(ready.inspectors) == 2
+        children = multiprocessing.active_children()
+        assert len(children) == len(ready.inspectors) == 2
+        shares = sorted(sorted(os.sched_getaffinity(child.pid or 0)) for child in children)
+        usable = processors()
+        assert shares == sorted(list(usable[first::2] or usable) for first in range(2))
         live = run_live(FAR, ready.inspectors, parts=10, seed=0)
         assert (live.outcome.missed, live.outcome.dropped) == (0, 0)
         multiprocessing.active_children()[0].kill()

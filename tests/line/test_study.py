@@ -23,9 +23,9 @@ def replay(belt: Belt, recording: Recording, max_miss_rate: float = 0.05) -> Lin
     return study_recording(belt, recording, SearchSettings(1000, 0, max_miss_rate))
 
 
-def live(*service_ms: float, verify_s: float | None) -> LineStudy:
+def live(*service_ms: float, verify_s: float | None, speed: float = 600) -> LineStudy:
     run, _ = station(*service_ms)
-    belt = Belt(600, deadline_ms=200, buffer=4)
+    belt = Belt(speed, deadline_ms=200, buffer=4)
     return study_live(STATION, run, belt, SETTINGS, source="photos", seconds=60, verify_s=verify_s)
 
 
@@ -70,6 +70,10 @@ def test_the_asked_and_the_last_predicted_speed_must_hold() -> None:
     assert failed.value.hint == "5 % allowed"
     with pytest.raises(GateFailed, match=r"^600\.0 parts/min: .*5 % allowed"):
         live(150, verify_s=None).require_kept()
+    too_fast = live(20, verify_s=60, speed=6000)
+    assert too_fast.keeps(too_fast.runs[-1][1])
+    with pytest.raises(GateFailed, match=r"^6,000\.0 parts/min: "):
+        too_fast.require_kept()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -35,3 +36,8 @@ def test_another_schema_version_is_refused(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read: No such file"):
         read_benchmark(tmp_path / "missing.json")
+
+
+def test_null_is_read_as_nan() -> None:
+    figures = read_benchmark(EXAMPLE).measurements[0].check.figures
+    assert math.isnan(figures["iou_drop"])

@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import SIZE, part
 from tinyunet_deploy.contract import Contract
 from tinyunet_deploy.data.encoding import write_png
-from tinyunet_deploy.data.synthetic import write_dataset
+from tinyunet_deploy.data.synthetic import CLASSES, sample, write_dataset
 from tinyunet_deploy.errors import DataError
 from tinyunet_deploy.speed.benchmark_images import open_benchmark_images
 from tinyunet_deploy.testing.fake_backend import FakeBackend
@@ -41,7 +41,11 @@ def test_a_labelled_data_set_gives_its_held_out_images_and_their_truth(tmp_path:
 def test_generated_images_have_the_shape_of_the_contract() -> None:
     reference = FakeBackend(contract=Contract(64, 96))
     with open_benchmark_images([], reference, count=3, workers=1) as images:
-        assert images.batch([0, 1, 2]).shape == (3, 1, 64, 96)
+        batch = images.batch([0, 1, 2])
+        assert batch.shape == (3, 1, 64, 96)
+        for index, defective in enumerate((False, True, False)):
+            drawn = sample(CLASSES[index], index, defective=defective, size=96)
+            assert np.array_equal(batch[index, 0], drawn.image[:64])
         assert images.facts.image_px == (64, 96)
         assert (images.facts.source, images.facts.folder) == ("synthetic", "")
 

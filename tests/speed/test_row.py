@@ -10,6 +10,7 @@ import pytest
 
 from tests.conftest import SIZE, part
 from tests.virtual_clock import VirtualClock
+from tinyunet_deploy.backends.base import Run
 from tinyunet_deploy.backends.table import find_row
 from tinyunet_deploy.contract import Batch, Contract
 from tinyunet_deploy.data.encoding import write_png
@@ -25,6 +26,8 @@ from tinyunet_deploy.testing.fake_backend import FakeBackend
 IMAGES = 6
 CALL_S = 0.25
 """Virtual time of every call but the first, whatever the batch."""
+DEVICE_MS = 200.0
+"""Part of it that the backend calls device time."""
 WORK = Work({"float32": 1e9}, 0.0, 0.0, 1e6)
 
 
@@ -45,14 +48,15 @@ class Bench:
         self.clock = VirtualClock()
         self.calls: list[Batch] = []
 
-        def score(batch: Batch) -> Batch:
-            self.calls.append(batch.copy())
-            self.clock.sleep(CALL_S if len(self.calls) > 1 else 3.0)
-            return batch
+        class Backend(FakeBackend):
+            def _run(backend, image: Batch) -> Run:  # noqa: N805
+                self.calls.append(image.copy())
+                self.clock.sleep(CALL_S if len(self.calls) > 1 else 3.0)
+                return Run(image, DEVICE_MS)
 
         def open_backend(*_: object) -> FakeBackend:
             self.clock.sleep(1.5)
-            return FakeBackend(score, contract=Contract(SIZE, SIZE, max_batch=4))
+            return Backend(contract=Contract(SIZE, SIZE, max_batch=4))
 
         monkeypatch.setattr(module, "open_backend", open_backend)
 
@@ -85,6 +89,7 @@ def test_each_series_measures_what_its_name_says(bench: Bench) -> None:
     row, _ = bench.measure(2, Effort(samples=20))
     assert row.load_ms == pytest.approx(1500)
     assert row.first_inference_ms == pytest.approx(3000)
+    assert row.device_time.samples_ms == (DEVICE_MS,) * 20
     assert row.call.samples_ms == pytest.approx([250] * 20)
     assert row.end_to_end.samples_ms == pytest.approx([250] * 20)
     assert row.throughput.images == 5 * 4 * 2
@@ -119,6 +124,7 @@ def test_the_roofline_is_taken_of_latency_and_throughput(bench: Bench) -> None:
     assert row.roofline is not None
     assert row.roofline.bound_ms == pytest.approx(250)
     assert row.roofline.throughput_percent == pytest.approx(100)
+    assert row.roofline.latency_percent == pytest.approx(125)
     assert bench.measure(2, Effort(samples=10))[0].roofline is None
 
 
