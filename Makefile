@@ -1,4 +1,5 @@
-# `make demo` and `make test` set up all they need, in .venv, from constraints.txt.
+# `make demo` and `make test` install everything they need into .venv, with the versions of
+# constraints.txt.
 PYTHON ?= python3
 BIN := .venv/bin
 TINYUNET := $(BIN)/tinyunet
@@ -18,7 +19,8 @@ lint: .venv/.installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# The real Python bindings of two TensorRT releases: their names are checked, without the libraries.
+# The Python bindings of two TensorRT releases, without the libraries: tests check our calls against
+# their names.
 BINDINGS := .cache/tensorrt-bindings
 $(BINDINGS)/.installed: .venv/.installed
 	$(BIN)/pip install --quiet --no-deps --upgrade --target $(BINDINGS)/10.16 \
@@ -27,7 +29,7 @@ $(BINDINGS)/.installed: .venv/.installed
 	    tensorrt_cu13_bindings==11.4.0.106
 	touch $@
 
-# Triton itself and its client, for their tests: neither resolves beside the rest, so no dependencies.
+# Triton and its client, for the tests of the server; without dependencies, which conflict with ours.
 TRITON := .cache/triton
 $(TRITON)/.installed: .venv/.installed
 	$(BIN)/pip install --quiet --no-deps --upgrade --target $(TRITON) --constraint constraints.txt \
@@ -37,7 +39,13 @@ $(TRITON)/.installed: .venv/.installed
 test: lint $(BINDINGS)/.installed $(TRITON)/.installed
 	$(BIN)/python -m pytest
 
-# The main job, end to end, on data it makes: fine-tune, export, evaluate everywhere, infer.
+# The same tests under branch coverage, with a floor. Tracing takes a third more processor time,
+# too much for every `make test`.
+.PHONY: coverage
+coverage: .venv/.installed $(BINDINGS)/.installed $(TRITON)/.installed
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+
+# The main job, end to end, on data that it makes: fine-tune, export, evaluate everywhere, infer.
 demo: .venv/.installed
 	rm -rf $(DEMO)
 	$(TINYUNET) doctor
@@ -56,10 +64,11 @@ demo: .venv/.installed
 	    --output $(DEMO)/inspected --overlays
 	@echo "look at $(DEMO)/inspected/overlays: the defects are outlined in red"
 
-# Speed on this machine, in about 45 minutes in which it should do nothing else: export if need be,
-# every artifact and backend (6), the peers (11), files to masks (16), the line (8), the report.
-# On more processors: taskset -c 0,1 make benchmark. What an interrupted run has measured is in
-# runs/benchmark, where the same command goes on; remove it to measure again.
+# Measure speed on this machine, which should do nothing else for about 45 minutes. It exports the
+# engines if they are missing, then times every artifact on every backend (6 minutes), the peers (11),
+# files to masks (16) and the line (8), and writes the report. On a machine with more processors:
+# taskset -c 0,1 make benchmark. An interrupted run is kept in runs/benchmark, and the same command
+# resumes it; remove the folder to measure again.
 SPEED := runs/benchmark
 CHECKPOINT := tinyunet_deploy/models/tinyunet.safetensors
 ENGINES := engines/tinyunet.onnx engines/tinyunet.fp16.onnx engines/tinyunet.int8.onnx
@@ -70,7 +79,7 @@ MEASURED := $(addprefix $(SPEED)/,benchmark.json operators.json matrix.json pipe
     line-sim.json)
 TIMED := $(wildcard tinyunet_deploy/*.py tinyunet_deploy/*/*.py) $(addprefix benchmarks/,\
     matrix_definition.py matrix_result.py matrix_run.py matrix.toml operators.py peers.py \
-    synthetic_images.py files_to_masks.py)
+    peer_programs.py synthetic_images.py files_to_masks.py)
 
 .PHONY: benchmark
 .NOTPARALLEL:  # measurements would disturb each other
@@ -86,7 +95,7 @@ $(SPEED)/data: | .venv/.installed
 	$(TINYUNET) data synthesize $@.part --train 20 --test 4 --defective 0.5
 	mv $@.part $@
 
-# Exported again if one is missing or comes from another checkpoint.
+# Export again if an engine is missing or comes from another checkpoint.
 $(SPEED)/verified.txt: $(CHECKPOINT) | $(SPEED)/data
 	$(VERIFY) > $@ 2>&1 || $(BIN)/python -m export $(CHECKPOINT) -o $(firstword $(ENGINES)) \
 	    --precision fp32,fp16,int8 --iou-budget 0.005 $(CALIBRATION:%=--data %)
@@ -107,8 +116,9 @@ $(SPEED)/pipeline.json:
 	$(BIN)/python -m benchmarks.files_to_masks --model $(firstword $(ENGINES)) --model $(INT8) \
 	    --images 1000 --output $@
 
-# 160 seconds show one miss in a thousand; the speed they promise is then tried for two minutes. A
-# process for each processor: one that stops for a moment, as a virtual one may, stops one image.
+# 160 seconds are enough to show one miss in a thousand; the speed that they promise is then tried
+# for two minutes. One process for each processor, so that a virtual processor that pauses for a
+# moment delays one image, not two.
 $(SPEED)/line-sim.json:
 	$(TINYUNET) line-sim $(SPEED)/data --model $(INT8) --parts-per-minute 1200 --deadline-ms 150 \
 	    --processes 2 --jitter 0.02 --seconds 160 --verify-live 120 --output $@
@@ -116,8 +126,8 @@ $(SPEED)/line-sim.json:
 clean:
 	rm -rf .venv $(DEMO)
 
-# The long ones, about an hour; counts in benchmarks/results/robustness.json. The mutations print a
-# line per family.
+# The long tests, about an hour. The mutations print a line for each family and write their counts to
+# benchmarks/results/robustness.json.
 .PHONY: nightly audit lock
 nightly: .venv/.installed
 	$(BIN)/python -m tests.hostile.mutate --output benchmarks/results/robustness.json
@@ -135,14 +145,15 @@ $(MUTANTS)/.installed:
 mutants: .venv/.installed $(MUTANTS)/.installed
 	$(MUTANTS)/bin/python -m tests.mutants $(ROOM)
 
-# Tools of their own environment: what is audited does not hold the auditor.
+# The audit's tools have an environment of their own, so that they are not part of what is audited.
 AUDIT := .cache/audit
 $(AUDIT)/.installed:
 	$(PYTHON) -m venv $(AUDIT)
 	$(AUDIT)/bin/pip install --quiet cyclonedx-bom==7.5.0 pip-tools==7.6.2
 	touch $@
 
-# Code that runs nothing of a file, locked requirements that resolve, and what is installed.
+# Check that the code executes nothing out of a data file and that the locked requirements resolve;
+# list what is installed.
 audit: .venv/.installed $(AUDIT)/.installed
 	$(BIN)/python -m pytest tests/test_audit.py
 	$(BIN)/pip install --quiet --dry-run --no-deps --ignore-installed --require-hashes \
@@ -150,9 +161,9 @@ audit: .venv/.installed $(AUDIT)/.installed
 	mkdir -p dist
 	$(AUDIT)/bin/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml \
 	    --output-reproducible --output-format JSON --output-file dist/sbom.cdx.json
-	@echo "dist/sbom.cdx.json: what is installed, as CycloneDX"
+	@echo "dist/sbom.cdx.json: the installed packages, as CycloneDX"
 
-# After a change of constraints.txt; hashes of every platform's files.
+# Lock the requirements again after a change of constraints.txt, with the hashes for all platforms.
 lock: $(AUDIT)/.installed
 	$(AUDIT)/bin/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links \
 	    --no-emit-trusted-host --no-emit-options --no-header --strip-extras --extra cpu \

@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 
 import tinyunet_deploy
-from benchmarks import peers, synthetic_images
+from benchmarks import peer_programs, peers, synthetic_images
 from benchmarks.matrix_definition import Cell, Matrix
 from benchmarks.matrix_result import KIND, SCHEMA_VERSION, cell_file, matrix_result
 from benchmarks.peers import installed_versions, why_not_here
@@ -79,8 +79,8 @@ def run_matrix(
 def _identity(matrix: Matrix, sidecars: Mapping[Path, Sidecar]) -> dict[str, Any]:
     """Return everything that must stay the same for two samples to belong together."""
     library = Path(tinyunet_deploy.__file__).parent.rglob("*.py")
-    timing = (peers.__file__, synthetic_images.__file__, __file__)
-    sources = [*sorted(library), *map(Path, timing)]
+    timing = (peers, peer_programs, synthetic_images)
+    sources = [*sorted(library), *(Path(str(module.__file__)) for module in timing), Path(__file__)]
     return {
         "matrix": matrix.as_dict(),
         "artifacts": {
