@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from export.likeness import Likeness
+from tinyunet_deploy.inspection.drawing import private_matplotlib
 from tinyunet_deploy.quality.parity_limits import Limit, read_limits
-from tinyunet_deploy.telemetry import private_matplotlib
 
 __all__ = [
     "Measure",

@@ -106,7 +106,7 @@ def test_a_failing_disk_leaves_the_old_content(
 ) -> None:
     path = tmp_path / "file"
     path.write_bytes(OLD)
-    monkeypatch.setattr(*((os, "fsync") if call == "fsync" else (Path, "replace")), failing(code))
+    monkeypatch.setattr(*((os, call)), failing(code))
     with pytest.raises(RuntimeUnavailable) as caught:
         write_atomic(path, NEW, durable=True)
     assert str(caught.value) == f"{path}: cannot write: {os.strerror(code)}"

@@ -1,24 +1,70 @@
-"""Reading a stranger's file, putting our own under its final name, and what JSON can say."""
+"""File I/O: bounded reads of untrusted files, atomic writes, JSON conversion.
+
+What a process would leave behind when a signal ends it (temporary files, scratch folders, lock
+files) is known here, so that :func:`put_away` can remove it.
+"""
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
 import fcntl
+import functools
+import logging
 import math
 import os
 import re
 import secrets
+import shutil
 import stat
-from collections.abc import Iterable, Iterator
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from tinyunet_deploy.errors import RefusedError, RuntimeUnavailable
+from tinyunet_deploy.errors import RuntimeUnavailable
 
-_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO} | _EXHAUSTED
-_TEMPORARY = re.compile(r"\.tinyunet-[0-9a-f]{16}\.part")
+__all__ = [
+    "LOCK",
+    "UNSUPPORTED",
+    "is_temporary",
+    "json_value",
+    "keep",
+    "mount_of",
+    "put_away",
+    "read_regular",
+    "reading",
+    "remove_at_end",
+    "scratch_folder",
+    "sweep",
+    "sweep_tree",
+    "sync",
+    "sync_folder",
+    "write_atomic",
+    "writing",
+]
+
+_EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+_FAILING: Final = _EXHAUSTED | {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO),  # a disk
+    *(errno.EBUSY, errno.ETXTBSY, errno.ENODEV, errno.ENXIO, errno.ENOTCONN),  # a drive, a share
+    *(errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.EREMOTEIO),
+}
+"""Errors of the machine, not of the path."""
+UNSUPPORTED: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP})
+"""How a file system says that it cannot do something, such as syncing a folder."""
+_PASSING: Final = frozenset({errno.EBUSY, errno.ETXTBSY, errno.EACCES})
+"""What a rename may meet for a moment: a virus scanner or another client has the file open."""
+_RETRIES_S: Final = (0.01, 0.02, 0.05, 0.1, 0.3)
+"""Waits between the tries of a rename, seconds."""
+_TEMPORARY: Final = re.compile(r"\.tinyunet-[0-9a-f]{16}\.part")
+LOCK: Final = ".tinyunet.lock"
+"""Name of the file that locks a folder (:mod:`tinyunet_deploy.inspection.folder_lock`)."""
+_log = logging.getLogger(__name__)
+_left: dict[str, Callable[[str], object]] = {}
+"""Path that this process would leave behind -> what removes it."""
 
 
 def read_regular(path: Path, limit: int | None = None) -> bytes:
@@ -84,12 +130,12 @@ def write_atomic(
     """
     with writing(path):
         with _temporary(path.parent) as temporary:
-            with temporary.open("wb") as file:
+            with open(temporary, "wb") as file:  # noqa: PTH123  called for each mask
                 file.writelines([data] if isinstance(data, bytes | memoryview) else data)
                 file.flush()
                 if durable:
-                    os.fsync(file.fileno())
-            temporary.replace(path)
+                    sync(file.fileno(), path)
+            _rename(temporary, path)
         if durable:
             sync_folder(path.parent)
             sweep(path.parent)
@@ -101,53 +147,120 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL or isinstance(error, PermissionError):
+        if error.errno in _FAILING or isinstance(error, PermissionError):
             raise RuntimeUnavailable(path, f"cannot write: {error.strerror}") from error
         raise
 
 
-def sync_folder(folder: Path) -> None:
-    """Have the names in a folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def _rename(temporary: str, path: Path) -> None:
+    for wait_s in _RETRIES_S:
+        try:
+            return os.replace(temporary, path)  # noqa: PTH105  called for each mask
+        except OSError as error:
+            if error.errno not in _PASSING:
+                raise
+        time.sleep(wait_s)
+    return os.replace(temporary, path)  # noqa: PTH105
+
+
+def sync(descriptor: int, path: Path) -> None:
+    """Make what was written to a file survive a power cut, where its file system can do that."""
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+        _warn_unsynced(mount_of(path)[0])
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a power cut, where its file system can do that."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        sync(descriptor, folder)
     finally:
         os.close(descriptor)
 
 
+@functools.cache
+def _warn_unsynced(mount: str) -> None:
+    _log.warning("%s: cannot sync files to the disk; a power cut may lose the newest", mount)
+
+
 @contextlib.contextmanager
-def _temporary(folder: Path) -> Iterator[Path]:
-    """A new hidden file, gone at the end unless it was renamed.
+def _temporary(folder: Path) -> Iterator[str]:
+    """Make a hidden file, which is gone at the end unless it was renamed.
 
     It is locked while it is in use, which is how :func:`sweep` tells it from one whose writer is
     dead, whichever container or machine that ran in.
     """
     while True:
-        path = folder / f".tinyunet-{secrets.token_hex(8)}.part"
+        path = f"{folder}/.tinyunet-{secrets.token_hex(8)}.part"
         lock = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         with contextlib.suppress(OSError):  # a file system without locks, where none are swept
             fcntl.flock(lock, fcntl.LOCK_EX)
         if os.fstat(lock).st_nlink:  # not swept before it was locked
             break
         os.close(lock)
+    _left[path] = os.unlink
     try:
         yield path
     except BaseException:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)  # noqa: PTH108
         raise
     finally:
+        _left.pop(path, None)
         os.close(lock)
 
 
+def _remove_folder(folder: str) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_at_end(path: str, remove: Callable[[str], object] = _remove_folder) -> None:
+    """Remove a folder, or what ``remove`` removes, when this process ends."""
+    _left[path] = remove
+
+
+def keep(path: str) -> None:
+    """Take back :func:`remove_at_end`."""
+    _left.pop(path, None)
+
+
+@contextlib.contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """Make a temporary folder, which is removed at the end, also if a signal ends the process."""
+    folder = tempfile.mkdtemp(prefix="tinyunet-")
+    remove_at_end(folder)
+    try:
+        yield Path(folder)
+    finally:
+        keep(folder)
+        _remove_folder(folder)
+
+
+def put_away() -> None:
+    """Remove what this process would leave behind; for the moment before it ends."""
+    for path, remove in list(_left.items()):
+        with contextlib.suppress(OSError):
+            remove(path)
+        _left.pop(path, None)
+
+
+atexit.register(put_away)
+os.register_at_fork(after_in_child=_left.clear)
+
+
 def is_temporary(name: str) -> bool:
-    """Whether a file name is one that a write which has not finished has."""
-    return _TEMPORARY.fullmatch(name) is not None
+    """Whether a file name is that of an unfinished write or of a lock."""
+    return _TEMPORARY.fullmatch(name) is not None or name.startswith(LOCK)
 
 
 def sweep(folder: Path) -> None:
     """Remove the temporary files in a folder whose writers are dead."""
     with os.scandir(folder) as entries:
-        leftovers = [entry.path for entry in entries if is_temporary(entry.name)]
+        leftovers = [entry.path for entry in entries if _TEMPORARY.fullmatch(entry.name)]
     for path in leftovers:
         with contextlib.suppress(OSError):  # in use, gone, or not ours to remove
             descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -164,32 +277,21 @@ def sweep_tree(folder: Path) -> None:
         sweep(Path(below))
 
 
-def lock_folder(folder: Path) -> int:
-    """Make a folder and hold it for this process alone, until the descriptor is closed.
-
-    The lock is the kernel's: it goes with the process, however that ends.
-
-    Raises:
-        RefusedError: another process has it.
-        RuntimeUnavailable: it cannot be made, opened or locked.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise RuntimeUnavailable(folder, f"cannot be written: {error.strerror}") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(descriptor)
-        if isinstance(error, BlockingIOError):
-            raise RefusedError(folder, "is in use by another process") from None
-        raise RuntimeUnavailable(folder, f"cannot be locked: {error.strerror}") from error
-    return descriptor
+def mount_of(path: Path) -> tuple[str, str]:
+    """Return the mount point that a path is below, and the type of its file system."""
+    best = ("/", "unknown")
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        place = str(path.resolve())
+        for line in Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape").splitlines():
+            fields, _, rest = line.partition(" - ")
+            point = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), fields.split()[4])
+            if f"{place}/".startswith(f"{point.rstrip('/')}/") and len(point) >= len(best[0]):
+                best = (point, rest.split()[0])
+    return best
 
 
 def json_value(value: Any) -> Any:
-    """A value as JSON can say it: keys as text, tuples as lists, NaN as None."""
+    """Return a value in the types of JSON: keys as text, tuples as lists, NaN as None."""
     if isinstance(value, dict):
         return {str(key): json_value(part) for key, part in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Keep the runtimes from reporting usage and from writing to the user's home.
+"""Keep the runtimes from reporting their usage over the network and in the user's home.
 
 Importing this package calls :func:`switch_off`, so it comes before every runtime that the package,
 the trainer or the exporter imports. The settings hold for this process and for those it starts;
@@ -7,15 +7,11 @@ nothing is written to opt out, and no setting of the user is overridden.
 
 from __future__ import annotations
 
-import atexit
-import functools
 import os
-import shutil
 import sys
-import tempfile
 from typing import Final
 
-__all__ = ["SETTINGS", "private_matplotlib", "switch_off"]
+__all__ = ["SETTINGS", "switch_off"]
 
 SETTINGS: Final = {
     # onnxruntime 1.31 and later: a device id and an event store below $XDG_CACHE_HOME, uploads.
@@ -37,16 +33,3 @@ def switch_off() -> None:
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-
-
-@functools.cache
-def private_matplotlib() -> None:
-    """Give matplotlib a folder of this process for its font list, removed when the process ends.
-
-    Call it before matplotlib is imported, which otherwise writes to ``~/.cache`` and ``~/.config``.
-    ``MPLCONFIGDIR`` of the user is kept.
-    """
-    if "MPLCONFIGDIR" not in os.environ and "matplotlib" not in sys.modules:
-        folder = tempfile.mkdtemp(prefix="tinyunet-matplotlib-")
-        os.environ["MPLCONFIGDIR"] = folder
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)

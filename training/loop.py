@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -15,8 +14,9 @@ from torch import Tensor
 
 from tinyunet_deploy.artifacts.checkpoint import load_checkpoint
 from tinyunet_deploy.artifacts.network import TinyUNet, normalize
+from tinyunet_deploy.cli.stopping import reacting
 from tinyunet_deploy.errors import RefusedError
-from tinyunet_deploy.files import lock_folder
+from tinyunet_deploy.inspection.folder_lock import lock_folder
 from training.batches import BatchQueue, Load, batch_loader
 from training.distributed import ALONE, Ranks
 from training.final_checkpoint import complete_run, write_checkpoint
@@ -33,7 +33,6 @@ from training.run_folder import (
     require_same_folder,
     run_record,
 )
-from training.signals import stopped_by_signals
 from training.sources import Example, Source, different_sources
 from training.state import State, restore_state, save_state, state_files
 from training.validation import choose_operating_point
@@ -80,9 +79,11 @@ def train(
         return _train(run, sources, init, load)
     lock = lock_folder(output)
     try:
-        return _train(run, sources, init, load)
+        checkpoint = _train(run, sources, init, load)
+        lock.check()
+        return checkpoint
     finally:
-        os.close(lock)
+        lock.close()
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def _train(run: _Run, sources: Sequence[Source], init: Path | None, load: Load) 
 
     validation = [image for source in different_sources(sources) for image in source.validation]
     with (
-        stopped_by_signals(save_and_stop),
+        reacting(save_and_stop, waits=False),
         progress,
         BatchQueue(load, state.step) as batches,
     ):

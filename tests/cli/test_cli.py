@@ -68,7 +68,7 @@ def commands() -> Iterator[list[str]]:
         (GateFailed("a", "is too slow"), 6, "error: a: is too slow\n"),
         (OSError(28, "No space left on device"), 5, "error: [Errno 28] No space left on device\n"),
         (MemoryError(), 5, "error: out of memory\n"),
-        (KeyboardInterrupt(), 130, "interrupted; run the same command again to resume\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
         (click.exceptions.Exit(3), 3, ""),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",

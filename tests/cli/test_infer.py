@@ -402,7 +402,7 @@ def test_an_interrupted_run_is_gone_on_with_to_the_same_bytes(
         _, err = process.communicate(timeout=60)
     assert process.returncode == code
     if number == signal.SIGINT:
-        assert err.endswith(b"\ninterrupted; run the same command again to resume\n")
+        assert err.endswith(b"interrupted; run the same command again to resume\n")
     done, summary = read_report(report)
     assert summary is None
     assert 5 <= len(done) < 100

@@ -312,6 +312,7 @@ from pathlib import Path
 import click
 from tinyunet_deploy.testing.fake_backend import FakeBackend
 from tinyunet_deploy.cli import run
+from tinyunet_deploy.cli.stopping import safe_place
 from tinyunet_deploy.contract import Contract
 from tinyunet_deploy.inspection.infer import infer
 
@@ -324,7 +325,11 @@ if sys.argv.pop(1) == "nohup":
 def command(station, output):
     backend = FakeBackend(contract=Contract(64, 64), delay_s=0.05)
     options = {"threshold": 0.5, "min_area": 4, "batch_size": 4, "workers": 2}
-    on_line = lambda line: click.echo(line["path"])
+
+    def on_line(line):
+        click.echo(line["path"])
+        safe_place()
+
     infer([station], output, backend, on_line=on_line, **options)
 
 sys.exit(run(command))

@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
 from tests.training.small_runs import SMALL
 from tinyunet_deploy.errors import DataError, RefusedError
-from tinyunet_deploy.files import lock_folder
+from tinyunet_deploy.inspection.folder_lock import lock_folder
 from training.loop import train
 from training.machine import Machine
 from training.recipe import Recipe
@@ -24,8 +23,8 @@ def test_a_folder_of_another_run_is_refused(finished: Path, tiny_data: Path):
 def test_a_folder_in_use_is_refused(tiny_data: Path, tmp_path: Path):
     lock = lock_folder(tmp_path)
     try:
-        with pytest.raises(RefusedError, match="is in use by another process"):
+        with pytest.raises(RefusedError, match="is in use by process"):
             train(SMALL, [read_source(tiny_data, None, SMALL)], tmp_path, machine=Machine())
     finally:
-        os.close(lock)
+        lock.close()
     assert not list(tmp_path.iterdir())

@@ -12,16 +12,14 @@ import os
 import signal
 import sys
 import tempfile
-import threading
 import traceback
-from collections.abc import Iterator
-from types import FrameType
-from typing import Final
+from typing import Final, NoReturn
 
 import click
 
 from tinyunet_deploy import __version__
-from tinyunet_deploy.errors import TinyUNetError
+from tinyunet_deploy.cli import stopping
+from tinyunet_deploy.errors import RuntimeUnavailable, TinyUNetError
 
 VERBS: Final = {
     "benchmark": "tinyunet_deploy.cli.benchmark:benchmark",
@@ -66,7 +64,7 @@ def run(command: click.Command, arguments: list[str] | None = None) -> int:
     debug = "--debug" in arguments
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # we say what it cannot decode
     try:
-        with _stopped_by_signals():
+        with stopping.ended_by_signals():
             outcome = command.main(args=arguments, standalone_mode=False)
         return outcome if isinstance(outcome, int) else 0
     except click.exceptions.Exit as stop:
@@ -74,64 +72,26 @@ def run(command: click.Command, arguments: list[str] | None = None) -> int:
     except click.ClickException as problem:
         problem.show()
         return problem.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        return _interrupted(signal.SIGINT)
-    except _Stopped as stopped:
-        return _interrupted(stopped.number)
+    except (click.Abort, KeyboardInterrupt):  # before signals are handled, or at a prompt
+        _say(stopping.farewell(resumable=False))
+        return 128 + signal.SIGINT
     except SystemExit:  # click's own answer to a closed pipe
         return 128 + signal.SIGPIPE
     except TinyUNetError as error:
         if debug:
             traceback.print_exc()
-        click.echo(f"error: {error}", err=True)
+        _say(f"error: {error}")
         return error.exit_code
     except (MemoryError, OSError) as error:
         if debug:
             traceback.print_exc()
-        click.echo(f"error: {_of_the_machine(error)}", err=True)
+        _say(f"error: {_of_the_machine(error)}")
         return 5
     except Exception as error:
         if debug:
             traceback.print_exc()
-        click.echo(f"error: a bug of ours: {error!r} ({_keep_trace()})", err=True)
+        _say(f"error: a bug of ours: {error!r} ({_keep_trace()})")
         return 70
-
-
-class _Stopped(BaseException):
-    """A signal asks this process to end."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-
-
-@contextlib.contextmanager
-def _stopped_by_signals() -> Iterator[None]:
-    """Have SIGTERM and SIGHUP end a command as Ctrl-C does: threads ended, files put away.
-
-    A signal that is ignored, as ``nohup`` does, stays so, and a second one kills.
-    """
-
-    def stop(number: int, _: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_DFL)
-        raise _Stopped(number)
-
-    ours = []
-    if threading.current_thread() is threading.main_thread():
-        numbers = (signal.SIGTERM, signal.SIGHUP)
-        ours = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
-    for number in ours:
-        signal.signal(number, stop)
-    try:
-        yield
-    finally:
-        for number in ours:
-            signal.signal(number, signal.SIG_DFL)
-
-
-def _interrupted(number: int) -> int:
-    with contextlib.suppress(OSError):  # after SIGHUP there may be no terminal
-        click.echo("interrupted; run the same command again to resume", err=True)
-    return 128 + number
 
 
 def _of_the_machine(error: MemoryError | OSError) -> str:
@@ -153,13 +113,40 @@ def _keep_trace() -> str:
     return f"the trace is in {file.name}"
 
 
+def _say(line: str) -> None:
+    """Write a line to stderr, which may be closed or full."""
+    with contextlib.suppress(OSError, ValueError):
+        click.echo(line, err=True)
+
+
 def main() -> None:
     """Entry point of ``tinyunet``."""
-    sys.exit(run(tinyunet))
+    end(run(tinyunet))
 
 
 def infer_main() -> None:
     """Entry point of ``tinyunet-infer``, the same as ``tinyunet infer``."""
     from tinyunet_deploy.cli.infer import infer
 
-    sys.exit(run(infer))
+    end(run(infer))
+
+
+def end(code: int) -> NoReturn:
+    """End this process with an exit code, whatever has become of stdout and stderr.
+
+    Results that stdout does not take, as on a full disk, are an error of the machine. Left to
+    itself, Python would end with 120.
+    """
+    for stream, name in ((sys.stdout, "stdout"), (sys.stderr, "stderr")):
+        try:
+            if stream is not None:
+                stream.flush()
+        except (OSError, ValueError) as error:
+            with contextlib.suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            if name == "stdout" and not code:
+                _say(f"error: {name}: cannot write: {getattr(error, 'strerror', None) or error}")
+                code = RuntimeUnavailable.exit_code
+    with contextlib.suppress(ValueError):  # only the main thread may
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing is left that Ctrl-C could harm
+    sys.exit(code)

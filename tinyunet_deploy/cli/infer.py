@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 
 import click
 
+from tinyunet_deploy.cli import stopping
 from tinyunet_deploy.cli.options import (
     ShardType,
     debug_option,
@@ -176,7 +177,7 @@ class _Progress:
         return time.monotonic() - self._started_s
 
     def show(self, line: ReportLine) -> None:
-        """Count one image; print it if it was skipped."""
+        """Count one image; print it if it was skipped. A signal stops the run here."""
         from tinyunet_deploy.errors import TinyUNetError
 
         self.images += 1
@@ -185,6 +186,7 @@ class _Progress:
         self._bar.update(self._task, completed=self.images, rate=rate, ng=self._ng)
         if line["status"] == "skipped":
             click.echo(f"skipped: {TinyUNetError(line['path'], line['what'])}", err=True)
+        stopping.safe_place()
 
     def __enter__(self) -> Self:
         self._bar.start()

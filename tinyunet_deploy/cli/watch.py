@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tinyunet_deploy.cli import stopping
 from tinyunet_deploy.cli.options import (
     debug_option,
     format_option,
@@ -68,7 +69,6 @@ def watch(
     SIGTERM or Ctrl-C ends the watch with its report complete; the same command resumes it.
     """
     import functools
-    import signal
     import threading
 
     from tinyunet_deploy.backends.registry import open_backend
@@ -80,30 +80,25 @@ def watch(
 
     stop = threading.Event()
 
-    def on_signal(number: int, _: object) -> None:
-        stop.set()
-        signal.signal(number, signal.SIG_DFL)
-
     with open_backend(model, backend, device, trust_engine=trust_engine) as loaded:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, on_signal)
         click.echo(
             f"watching {click.format_filename(folder)} on {loaded.name}; Ctrl-C ends it", err=True
         )
-        watched = watch_folder(
-            folder,
-            output,
-            loaded,
-            threshold=threshold,
-            min_area=min_area,
-            batch_size=batch_size,
-            workers=workers or processor_count(),
-            stop=stop,
-            outputs=Outputs(overlays, scores),
-            deadline_ms=deadline_ms,
-            settle_ms=settle_ms,
-            on_line=functools.partial(_print_line, style=style),
-        )
+        with stopping.reacting(stop.set, waits=True):
+            watched = watch_folder(
+                folder,
+                output,
+                loaded,
+                threshold=threshold,
+                min_area=min_area,
+                batch_size=batch_size,
+                workers=workers or processor_count(),
+                stop=stop,
+                outputs=Outputs(overlays, scores),
+                deadline_ms=deadline_ms,
+                settle_ms=settle_ms,
+                on_line=functools.partial(_print_line, style=style),
+            )
     summary = watched.summary
     click.echo(
         f"{summary.images} images: {summary.ok - summary.ng} OK, {summary.ng} NG, "

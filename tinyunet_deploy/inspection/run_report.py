@@ -14,7 +14,6 @@ import heapq
 import io
 import itertools
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from io import BufferedWriter
@@ -25,13 +24,14 @@ from typing import Any, Final, Literal, Required, Self, TypedDict, cast
 from tinyunet_deploy.errors import RefusedError
 from tinyunet_deploy.files import (
     is_temporary,
-    lock_folder,
     sweep_tree,
+    sync,
     sync_folder,
     write_atomic,
     writing,
 )
 from tinyunet_deploy.inspection.defects import Verdict
+from tinyunet_deploy.inspection.folder_lock import lock_folder
 
 SCHEMA_VERSION: Final = 1
 REPORT: Final = "report.jsonl"
@@ -127,7 +127,7 @@ class Report:
             self._file = self._path.open("ab")
             self._defects = (folder / DEFECTS).open("ab")
         except BaseException:
-            os.close(self._lock)
+            self._lock.close()
             raise
 
     def __contains__(self, name: str) -> bool:
@@ -151,8 +151,10 @@ class Report:
             sort: the lines were added in no order at all; they are held in memory to be sorted.
 
         Raises:
+            RefusedError: the folder was replaced or taken over by another process.
             RuntimeUnavailable: the disk is full or failing.
         """
+        self._lock.check()
         if self._resumed or sort:
             lines = sorted(_lines(self._path), key=_order) if sort else in_order(self._path)
             write_atomic(self._path, map(_encode, lines), durable=True)
@@ -162,8 +164,8 @@ class Report:
         end = {"schema_version": SCHEMA_VERSION, "summary": asdict(self.summary)}
         self._append(self._file, _encode(end))
         with writing(self._path):
-            os.fsync(self._defects.fileno())
-            os.fsync(self._file.fileno())
+            sync(self._defects.fileno(), self.folder)
+            sync(self._file.fileno(), self.folder)
             sync_folder(self.folder)
 
     def close(self) -> None:
@@ -171,7 +173,7 @@ class Report:
         with contextlib.suppress(OSError):  # of a line that was told of as it was added
             self._file.close()
             self._defects.close()
-        os.close(self._lock)
+        self._lock.close()
 
     def __enter__(self) -> Self:
         return self

@@ -8,7 +8,6 @@ folder is then the one that a single process would have written.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import re
@@ -20,6 +19,7 @@ from typing import Any, Self
 
 from tinyunet_deploy.errors import RefusedError, RuntimeUnavailable
 from tinyunet_deploy.files import sweep_tree
+from tinyunet_deploy.inspection.folder_lock import alone
 from tinyunet_deploy.inspection.run_report import (
     REPORT,
     SHARDS,
@@ -162,29 +162,17 @@ def _merge(output: Path, options: dict[str, Any], count: int) -> None:
 
 @contextlib.contextmanager
 def _alone(output: Path) -> Iterator[None]:
-    """Hold the lock that lets one process at a time begin or end a shard in this folder.
-
-    The lock is on a file because network file systems do not share locks on folders.
-    """
+    """Hold the lock that lets one process at a time begin or end a shard in this folder."""
     folder = output / SHARDS
     try:
-        while True:
-            folder.mkdir(parents=True, exist_ok=True)
+        with alone(folder, "lock"):
             try:
-                lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            except FileNotFoundError:  # another process has just removed the folder
-                continue
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if os.fstat(lock).st_nlink:
-                break
-            os.close(lock)
+                yield
+            finally:
+                if not _folders(output):
+                    (folder / "lock").unlink()
     except OSError as error:
         raise RuntimeUnavailable(output, f"cannot be written: {error.strerror}") from error
-    try:
-        yield
     finally:
-        if not _folders(output):
-            (folder / "lock").unlink()
-        os.close(lock)
         with contextlib.suppress(OSError):  # not empty
             folder.rmdir()

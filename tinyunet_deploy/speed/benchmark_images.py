@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -19,6 +18,7 @@ from tinyunet_deploy.data import synthetic
 from tinyunet_deploy.data.decoding import read_image
 from tinyunet_deploy.data.encoding import write_png
 from tinyunet_deploy.errors import DataError
+from tinyunet_deploy.files import scratch_folder
 from tinyunet_deploy.inspection.scoring import score_images
 from tinyunet_deploy.inspection.walk import common_root, walk_images
 from tinyunet_deploy.quality.parity_inputs import ComparedImage, find_images
@@ -61,12 +61,12 @@ def open_benchmark_images(
     Raises:
         DataError: there is no usable image, or one has a single grey value throughout.
     """
-    with TemporaryDirectory() as scratch, StoredScores() as scores:
+    with scratch_folder() as scratch, StoredScores() as scores:
         if sources:
             images, folder = _find_images(sources), common_root(sources).name
         else:
             contract = reference.contract
-            images, folder = _synthesize(Path(scratch), contract.height, contract.width, count), ""
+            images, folder = _synthesize(scratch, contract.height, contract.width, count), ""
         count = min(count, len(images))
         images = [images[number * len(images) // count] for number in range(count)]
         source = "files" if sources else "synthetic"

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import functools
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -19,6 +17,7 @@ from tinyunet_deploy.backends.registry import open_backend
 from tinyunet_deploy.backends.table import rows_for, why_not
 from tinyunet_deploy.contract import Contract
 from tinyunet_deploy.errors import TinyUNetError
+from tinyunet_deploy.files import scratch_folder
 from tinyunet_deploy.host import processor_count
 from tinyunet_deploy.speed.benchmark_result import Ceiling
 from tinyunet_deploy.speed.peak_graph import BLOCK, CHANNELS, matrix_flop, matrix_graph
@@ -106,8 +105,8 @@ def _onnx_matrix(runtime: str, precision: Precision, size: int, layers: int) -> 
     data = matrix_graph(precision, size, layers)
     sidecar = Sidecar("onnx", precision, digest(data), None, Contract(size, size))
     image = np.random.default_rng(0).integers(0, 256, (1, 1, size, size), np.uint8)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "ceiling.onnx"
+    with scratch_folder() as folder:
+        path = folder / "ceiling.onnx"
         write_artifact(path, data, sidecar)
         with open_backend(path, runtime, "cpu") as backend:
             rates = _rate(layers * matrix_flop(size), lambda: backend.run(image))

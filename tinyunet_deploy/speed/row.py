@@ -6,7 +6,6 @@ import contextlib
 import itertools
 import math
 import statistics
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from tinyunet_deploy.backends.registry import open_backend
 from tinyunet_deploy.backends.table import BackendRow
 from tinyunet_deploy.clock import SYSTEM_CLOCK, Clock
 from tinyunet_deploy.errors import RefusedError, RuntimeUnavailable
+from tinyunet_deploy.files import scratch_folder
 from tinyunet_deploy.inspection.defects import find_defects, verdict
 from tinyunet_deploy.inspection.infer import infer
 from tinyunet_deploy.inspection.trace import Trace
@@ -223,11 +223,11 @@ class Row:
     ) -> tuple[StageTable, Trace]:
         """Run the pipeline of ``infer``; with 0 workers one image after the other."""
         trace = Trace()
-        with tempfile.TemporaryDirectory() as scratch:
+        with scratch_folder() as scratch:
             started_s = self.clock.now_s()
             summary = infer(
                 [image.path for image in self.images.images],
-                Path(scratch) / "out",
+                scratch / "out",
                 backend,
                 threshold=self.images.threshold,
                 min_area=self.images.min_area,

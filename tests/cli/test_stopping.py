@@ -1,0 +1,271 @@
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.conftest import REPOSITORY
+from tests.faults import record
+from tinyunet_deploy.cli.stopping import GRACE_S
+from tinyunet_deploy.data.encoding import write_png
+
+PROMISED_S = 10.0
+BEGIN = """
+import ctypes, signal, subprocess, sys, threading, time
+from pathlib import Path
+import click
+from tinyunet_deploy.cli import run
+from tinyunet_deploy.cli.stopping import reacting, safe_place
+from tinyunet_deploy.files import scratch_folder, write_atomic
+
+def compute():
+    for _ in range(60):
+        ctypes.CDLL(None).sleep(60)  # a signal ends one sleep
+
+"""
+
+
+def python(code: str, folder: Path) -> subprocess.Popen[str]:
+    """Start a program whose first line of output says that a signal may come."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", BEGIN + code],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "TMPDIR": str(folder)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def command(body: str) -> str:
+    lines = "\n".join(f"    {line}" for line in body.strip().splitlines())
+    return f"@click.command()\ndef command():\n{lines}\nsys.exit(run(command, []))\n"
+
+
+def signalled(body: str, folder: Path, number: int = signal.SIGTERM) -> tuple[int, str, float]:
+    """Run a command and send it a signal; its exit code, stderr and the seconds until its end."""
+    with python(command(body), folder) as process:
+        sent = time.monotonic()
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+        return process.returncode, err, time.monotonic() - sent
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_native_code_that_computes_for_a_minute_is_not_waited_for(
+    tmp_path: Path, number: int
+) -> None:
+    code, err, seconds = signalled('print("ready", flush=True)\ncompute()', tmp_path, number)
+    assert (code, err) == (128 + number, "interrupted\n")
+    assert seconds < PROMISED_S
+
+
+def test_a_command_that_catches_everything_is_ended(tmp_path: Path) -> None:
+    """The import system, destructors and callbacks do that to an exception out of a handler."""
+    body = """
+print("ready", flush=True)
+for _ in range(600):
+    try:
+        time.sleep(0.1)
+    except BaseException:
+        pass
+"""
+    assert signalled(body, tmp_path)[:2] == (143, "interrupted\n")
+
+
+def test_a_safe_place_ends_a_command_that_can_be_resumed_in_order(tmp_path: Path) -> None:
+    body = """
+try:
+    safe_place()
+    print("ready", flush=True)
+    while True:
+        time.sleep(0.01)
+        safe_place()
+finally:
+    Path("in order").touch()
+"""
+    code, err, _ = signalled(body, tmp_path)
+    assert (code, err) == (143, "interrupted; run the same command again to resume\n")
+    assert (tmp_path / "in order").exists()
+
+
+def test_a_command_that_does_not_come_to_its_next_safe_place_is_ended(tmp_path: Path) -> None:
+    body = 'safe_place()\nprint("ready", flush=True)\ncompute()'
+    code, err, seconds = signalled(body, tmp_path)
+    assert (code, err) == (143, "interrupted; run the same command again to resume\n")
+    assert GRACE_S - 0.5 < seconds < PROMISED_S
+
+
+def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
+    body = 'safe_place()\nprint("ready", flush=True)\ncompute()'
+    with python(command(body), tmp_path) as process:
+        sent = time.monotonic()
+        process.terminate()
+        time.sleep(0.5)
+        process.terminate()
+        assert process.wait(60) == 143
+    assert time.monotonic() - sent < GRACE_S
+
+
+def test_the_state_is_saved_first_and_only_then_called_resumable(tmp_path: Path) -> None:
+    body = """
+with reacting(lambda: Path("saved").touch(), waits=False):
+    print("ready", flush=True)
+    compute()
+"""
+    code, err, _ = signalled(body, tmp_path)
+    assert (code, err) == (143, "interrupted; run the same command again to resume\n")
+    assert (tmp_path / "saved").exists()
+    code, err, _ = signalled(body.replace("touch()", "rmdir()"), tmp_path)
+    assert code == 143
+    assert err.startswith("error: the state is not saved: ")
+    assert err.endswith("\ninterrupted\n")
+
+
+def test_a_disk_that_does_not_answer_does_not_hold_the_state_for_ever(tmp_path: Path) -> None:
+    body = """
+with reacting(lambda: time.sleep(60), waits=False):
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+    code, _, seconds = signalled(body, tmp_path)
+    assert code == 143
+    assert seconds < PROMISED_S
+
+
+def test_a_command_that_ends_by_itself_has_its_own_exit_code(tmp_path: Path) -> None:
+    body = """
+stop = threading.Event()
+with reacting(stop.set, waits=True):
+    print("ready", flush=True)
+    stop.wait()
+time.sleep(0.3)
+return 3
+"""
+    assert signalled(body, tmp_path)[:2] == (3, "")
+
+
+def test_temporary_files_and_child_processes_do_not_stay(tmp_path: Path) -> None:
+    body = """
+def pieces():
+    yield b"half"
+    child = subprocess.Popen(["sleep", "60"])
+    print("ready", flush=True)
+    print(child.pid, flush=True)
+    time.sleep(60)
+
+with scratch_folder() as folder:
+    (folder / "file").touch()
+    write_atomic(Path("result"), pieces())
+"""
+    with python(command(body), tmp_path) as process:
+        assert process.stdout is not None
+        child = int(process.stdout.readline())
+        process.terminate()
+        assert process.wait(60) == 143
+    assert list(tmp_path.iterdir()) == []
+    for _ in range(100):
+        if not Path(f"/proc/{child}").exists() or "Z" in Path(f"/proc/{child}/stat").read_text():
+            return
+        time.sleep(0.05)
+    pytest.fail("the child process lives")
+
+
+def test_a_forked_child_leaves_signals_to_itself(tmp_path: Path) -> None:
+    body = """
+import os
+child = os.fork()
+if not child:
+    time.sleep(60)
+    os._exit(0)
+print("ready", flush=True)
+os.kill(child, signal.SIGTERM)
+return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) + 20
+"""
+    with python(command(body), tmp_path) as process:
+        assert process.wait(60) == 20 - signal.SIGTERM
+
+
+# The program itself, at any instant
+
+
+@pytest.fixture(scope="module")
+def station(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of 400 small images: more than are inspected in three seconds."""
+    folder = tmp_path_factory.mktemp("station")
+    for name in ("images", "masks"):
+        (folder / name).mkdir()
+    random = np.random.default_rng(0)
+    for number in range(400):
+        image = random.integers(0, 255, (64, 64), np.uint8)
+        write_png(folder / "images" / f"{number:03}.png", image)
+        write_png(folder / "masks" / f"{number:03}.png", (image > 250).astype(np.uint8) * 255)
+    return folder
+
+
+def instants(count: int) -> Iterator[tuple[int, float]]:
+    """Signals and the seconds from the start of a process to it."""
+    moments = random.Random(0)
+    for index in range(count):
+        yield (signal.SIGTERM, signal.SIGINT)[index % 2], moments.uniform(0.0, 3.0)
+
+
+def outcomes(count: int, station: Path, model: Path, folder: Path) -> Counter[str]:
+    """How programs end that get a signal at random instants; one of six evaluates."""
+    infer = "from tinyunet_deploy.cli import infer_main; infer_main()"
+    group = "from tinyunet_deploy.cli import main; main()"
+    ends: Counter[str] = Counter()
+    for index, (number, moment) in enumerate(instants(count)):
+        words = ["-m", model, "--backend", ("openvino", "onnxruntime")[index // 2 % 2]]
+        out = folder / f"{index}"
+        if index % 6 == 5 or index % 6 == 2:
+            start = ["-c", group, "evaluate", station, *words, "-o", folder / f"{index}.json"]
+        else:
+            start = ["-c", infer, station / "images", *words, "-b", "1", "-o", out]
+        with subprocess.Popen(
+            [sys.executable, *map(str, start)],
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY), "TMPDIR": str(folder)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ) as process:
+            time.sleep(moment)
+            if process.poll() is not None:
+                ends["finished before the signal"] += 1
+                continue
+            sent = time.monotonic()
+            process.send_signal(number)
+            try:
+                code = process.wait(60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                ends["hangs"] += 1
+                continue
+            seconds = time.monotonic() - sent
+        as_shell = code if code >= 0 else 128 - code
+        right = as_shell == 128 + number and seconds < PROMISED_S
+        ends["right" if right else f"{as_shell} after {seconds:.1f} s, {number}"] += 1
+    return ends
+
+
+def test_signals_at_random_instants(station: Path, tiny_onnx: Path, tmp_path: Path) -> None:
+    ends = outcomes(12, station, tiny_onnx, tmp_path)
+    assert ends.keys() <= {"right", "finished before the signal"}, ends
+
+
+@pytest.mark.nightly
+def test_six_hundred_signals(station: Path, tiny_onnx: Path, tmp_path: Path) -> None:
+    ends = outcomes(600, station, tiny_onnx, tmp_path)
+    record("signals", {"sent": 600, **dict(sorted(ends.items()))})
+    assert ends.keys() <= {"right", "finished before the signal"}, ends

@@ -1,0 +1,218 @@
+"""How SIGTERM, SIGINT and SIGHUP end a command: with 128 + signal, within ten seconds, always.
+
+A handler that raises an exception cannot promise that. Python runs it in the main thread between
+two instructions, so not while a runtime computes or compiles; and where the exception strikes
+inside the import system, a destructor or a callback, Python prints it and goes on.
+
+So the handlers do nothing. The signal wakes a thread instead, which ends the process:
+
+- at once where the command has nothing to finish; its temporary files and its child processes are
+  removed first, and every file under a final name is whole at any time;
+- where the command calls :func:`safe_place`, it is stopped there; it puts its files away itself;
+- within :func:`reacting`, after the reaction, such as saving the state of a training.
+
+A command that has not ended :data:`GRACE_S` later is ended then. A second signal ends it at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final, NoReturn
+
+from tinyunet_deploy import files
+
+__all__ = ["Interrupted", "ended_by_signals", "reacting", "safe_place"]
+
+GRACE_S: Final = 7.0
+"""How long a command may take to end by itself. Ten seconds are promised, and what sends SIGTERM
+(systemd, Docker, a PLC) usually kills after ten."""
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+class Interrupted(BaseException):
+    """A signal ends the command that runs; it unwinds to :func:`ended_by_signals`."""
+
+
+class _Command:
+    """What the command that runs now does when a signal comes."""
+
+    def __init__(self, waker: socket.socket | None = None) -> None:
+        self.waker = waker
+        """Python's C handler writes the number of a signal here; kept open as long as this is."""
+        self.number: int | None = None
+        """The signal that came."""
+        self.reaction: Callable[[], None] | None = None
+        self.waits = False
+        """Whether the command ends by itself after the signal."""
+        self.answered = False
+        """Whether it has ended so, with an exit code of its own."""
+        self.resumable = False
+        """Whether the same command, run again, takes up what this one has done."""
+
+
+_running: _Command | None = None
+_leaving: Final = threading.Lock()
+
+
+def safe_place() -> None:
+    """Mark a point between two results, at which a command that can be resumed may stop.
+
+    Raises:
+        Interrupted: a signal came.
+    """
+    if _running is None:
+        return
+    _running.waits = _running.resumable = True
+    if _running.number is not None:
+        raise Interrupted
+
+
+@contextlib.contextmanager
+def reacting(reaction: Callable[[], None], *, waits: bool) -> Iterator[None]:
+    """Call ``reaction``, in another thread, when a signal comes; then end the command.
+
+    Args:
+        reaction: saves what can be resumed, or asks the command to end.
+        waits: the command ends by itself after the reaction, with the exit code of its results.
+    """
+    with ended_by_signals() as command:
+        before = command.reaction, command.waits, command.resumable
+        command.reaction, command.waits, command.resumable = reaction, waits, True
+        try:
+            yield
+            command.answered = waits and command.number is not None
+        finally:
+            command.reaction, command.waits, command.resumable = before
+
+
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[_Command]:
+    """Let a signal end this process while the block runs.
+
+    A signal that is ignored, as ``nohup`` ignores SIGHUP, stays ignored. Only the main thread can
+    set this up; in another thread, and within a block of this kind, it changes nothing.
+    """
+    global _running
+    if _running is not None or threading.current_thread() is not threading.main_thread():
+        yield _running or _Command()
+        return
+    waker, woken = socket.socketpair()
+    waker.setblocking(False)
+    command = _running = _Command(waker)
+    thread = threading.Thread(target=_wait, args=(command, woken), name="signals", daemon=True)
+    thread.start()
+    before = {
+        number: signal.signal(number, lambda *_: None)
+        for number in _SIGNALS
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
+    signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
+    try:
+        yield command
+    finally:
+        if command.number is not None and not command.answered:
+            _leave(command)
+        _running = None
+        if command.number is None:
+            signal.set_wakeup_fd(-1)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            waker.close()
+            thread.join()
+            woken.close()
+        # else the thread still sees to it that the process ends
+
+
+def _wait(command: _Command, woken: socket.socket) -> None:
+    """End the process after a byte, the number of a signal, has come from ``woken``."""
+    received = woken.recv(1)
+    if not received:
+        return
+    command.number = received[0]
+    deadline = time.monotonic() + GRACE_S
+    woken.settimeout(0.05)
+    # in a thread of its own: it may wait for a disk that does not answer
+    reaction = threading.Thread(target=_react, args=(command,), daemon=True)
+    reaction.start()
+    while time.monotonic() < deadline:
+        if not (command.waits or command.answered or reaction.is_alive()):
+            break
+        with contextlib.suppress(TimeoutError):
+            woken.recv(1)
+            break  # a second signal
+    _leave(command)
+
+
+def _react(command: _Command) -> None:
+    if command.reaction is None:
+        return
+    try:
+        command.reaction()
+    except Exception as error:
+        command.resumable = False
+        say(f"error: the state is not saved: {error}")
+
+
+def _leave(command: _Command) -> NoReturn:
+    """Put away what this process would leave behind, and end it."""
+    assert command.number is not None
+    if not _leaving.acquire(blocking=False):
+        threading.Event().wait()  # another thread is about to end the process
+    for child in _children():
+        with contextlib.suppress(OSError):
+            os.kill(child, signal.SIGKILL)
+    files.put_away()
+    say(farewell(command.resumable))
+    os._exit(128 + command.number)
+
+
+def farewell(resumable: bool) -> str:
+    """Return the line that tells of an interrupt."""
+    return "interrupted; run the same command again to resume" if resumable else "interrupted"
+
+
+def say(line: str) -> None:
+    """Write a line to stderr, which may be closed or full; a progress bar on a terminal ends."""
+    with contextlib.suppress(OSError, ValueError):
+        bar_end = "\x1b[?25h\n" if os.isatty(2) else ""  # shows the cursor
+        os.write(2, f"{bar_end}{line}\n".encode("utf-8", "backslashreplace"))
+
+
+def _children() -> list[int]:
+    """Return the processes that this one has started."""
+    numbers: list[int] = []
+    for task in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            numbers += map(int, task.read_text().split())
+    return numbers
+
+
+def _forget() -> None:
+    """In a forked child, leave the signals to the parent, and let them end the child as usual."""
+    global _running
+    if _running is not None:
+        _running = None
+        signal.set_wakeup_fd(-1)
+        for number in _SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, signal.SIG_DFL)
+    _unblock()
+
+
+def _block() -> None:
+    """Hold signals back while a child still has the parent's end of the socket pair."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+
+
+def _unblock() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+
+
+os.register_at_fork(before=_block, after_in_parent=_unblock, after_in_child=_forget)

@@ -1,0 +1,207 @@
+"""Hold a folder for one process, on every file system of a plant."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import functools
+import logging
+import os
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+from filelock import SoftFileLock, Timeout
+
+from tinyunet_deploy.errors import RefusedError, RuntimeUnavailable
+from tinyunet_deploy.files import (
+    LOCK,
+    UNSUPPORTED,
+    keep,
+    mount_of,
+    read_regular,
+    remove_at_end,
+)
+
+__all__ = ["FolderLock", "alone", "lock_folder"]
+
+_NO_LOCKS: Final = UNSUPPORTED | {errno.ENOLCK, errno.EBADF}
+"""How file systems say that a folder cannot be locked; NFS locks only files open for writing."""
+_LOCAL: Final = frozenset(
+    {
+        *("ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "zfs", "bcachefs", "jfs"),
+        *("overlay", "tmpfs", "ramfs", "vfat", "exfat", "ntfs3"),
+    }
+)
+"""File systems of one machine: its kernel knows every lock. Of others, one client may not know
+what another has locked."""
+
+_log = logging.getLogger(__name__)
+
+
+class FolderLock:
+    """A folder that this process alone may write; made by :func:`lock_folder`."""
+
+    def __init__(self, folder: Path, descriptor: int, release: Callable[[], None]) -> None:
+        self._folder, self._descriptor, self._release = folder, descriptor, release
+        self._file = folder / LOCK
+        self._identity = self._file.stat().st_ino, os.fstat(descriptor).st_ino
+        remove_at_end(str(self._file), self._remove)
+
+    def check(self) -> None:
+        """See that the folder still is this process's; call it before the results are complete.
+
+        Raises:
+            RefusedError: the folder was replaced, or another process has taken it over, which can
+                happen where the file system has no locks.
+        """
+        try:
+            identity = self._file.stat().st_ino, self._folder.stat().st_ino
+        except OSError:
+            identity = None
+        if identity != self._identity:
+            raise RefusedError(
+                self._folder,
+                "was replaced or taken over by another process while it was written",
+                "see that one process writes there, then run the same command again",
+            )
+
+    def close(self) -> None:
+        """Let other processes have the folder."""
+        keep(str(self._file))
+        with contextlib.suppress(OSError):
+            self._release()
+        os.close(self._descriptor)
+
+    def _remove(self, _: str) -> None:
+        if self._file.stat().st_ino == self._identity[0]:
+            self._file.unlink()
+
+
+def lock_folder(folder: Path) -> FolderLock:
+    """Make a folder and hold it for this process alone.
+
+    Two locks, of which the first goes with the process, however that ends, and the second is also
+    seen where clients of a network file system do not see each other's locks, or it has none: the
+    kernel's lock of the folder, and a file in it that names host, process and its start time.
+
+    The file of a dead process is taken over where its death is certain: the process ran on this
+    host, or it is a container that is gone from this machine, whose kernel has no lock of the
+    folder, on a file system that no other machine sees.
+
+    Raises:
+        RefusedError: another process has it, or may have it.
+        RuntimeUnavailable: it cannot be made, opened or locked.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise RuntimeUnavailable(folder, f"cannot be written: {error.strerror}") from error
+    file = folder / LOCK
+    lock = SoftFileLock(file, timeout=0.3, poll_interval=0.02, thread_local=False)
+    try:
+        locked = _flock(descriptor, folder)
+        try:
+            lock.acquire()
+        except Timeout:
+            if not (locked and mount_of(folder)[1] in _LOCAL) or _is_this_host(_holder(file)):
+                raise
+            lock.break_lock()
+            lock.acquire()
+        return FolderLock(folder, descriptor, lock.release)
+    except BaseException as error:
+        os.close(descriptor)
+        if isinstance(error, BlockingIOError | Timeout):
+            raise _in_use(folder, file) from None
+        if isinstance(error, OSError):
+            raise RuntimeUnavailable(folder, f"cannot be locked: {error.strerror}") from error
+        raise
+
+
+def _flock(descriptor: int, folder: Path, *, wait: bool = False) -> bool:
+    """Take the kernel's lock; False if the file system has none."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        _warn_unlocked(mount_of(folder)[0])
+        return False
+    return True
+
+
+@functools.cache
+def _warn_unlocked(mount: str) -> None:
+    _log.warning("%s: has no locks; %s in the output folder stands in for one", mount, LOCK)
+
+
+@contextlib.contextmanager
+def alone(folder: Path, name: str) -> Iterator[None]:
+    """Make a folder and wait until this process alone has the lock called ``name`` in it.
+
+    For moments of several processes that otherwise write side by side. The lock is on a file, not
+    on a folder, because network file systems share only the former.
+
+    Raises:
+        RefusedError: another process has had it for a minute.
+        OSError: the folder cannot be written.
+    """
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except FileNotFoundError:  # the folder was removed just now
+            continue
+        try:
+            soft = None if _flock(lock, folder, wait=True) else _wait_for(folder / f"{name}.soft")
+            if os.fstat(lock).st_nlink:
+                break
+        except FileNotFoundError:
+            pass
+        except BaseException:
+            os.close(lock)
+            raise
+        os.close(lock)
+    try:
+        yield
+    finally:
+        if soft is not None:
+            soft.release()
+        os.close(lock)
+
+
+def _wait_for(file: Path) -> SoftFileLock:
+    lock = SoftFileLock(file, timeout=60.0, poll_interval=0.02, thread_local=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise _in_use(file.parent, file) from None
+    return lock
+
+
+def _in_use(folder: Path, file: Path) -> RefusedError:
+    holder = _holder(file)
+    if holder is None:
+        return RefusedError(folder, "is in use by another process")
+    number, host = holder
+    way_out = None if _is_this_host(holder) else f"if that process has ended, remove {file}"
+    return RefusedError(folder, f"is in use by process {number} on {host}", way_out)
+
+
+def _holder(file: Path) -> tuple[int, str] | None:
+    """Return the process that a lock file names; its lines are number, host and start time."""
+    try:
+        number, host = read_regular(file, limit=4096).decode().split("\n")[:2]
+        return int(number), host
+    except (OSError, ValueError):
+        return None
+
+
+def _is_this_host(holder: tuple[int, str] | None) -> bool:
+    """Whether a holder's number is one of this host, or of this container, as filelock says it."""
+    name = socket.gethostname()
+    namespace = Path("/proc/self/ns/pid").stat().st_ino
+    return holder is not None and holder[1] in {name, f"{name}?pidns-{namespace:x}"}
