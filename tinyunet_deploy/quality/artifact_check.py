@@ -1,0 +1,74 @@
+"""Check the hashes, the lineage and the answers of an artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from tinyunet_deploy.artifacts.sidecar import kind_of, lineage, read_artifact
+from tinyunet_deploy.backends.registry import open_backend
+from tinyunet_deploy.backends.table import rows_for
+from tinyunet_deploy.errors import RefusedError, TinyUNetError
+from tinyunet_deploy.quality.self_test import self_test
+
+__all__ = ["ArtifactCheck", "check_artifact"]
+
+
+class ArtifactCheck(NamedTuple):
+    """Outcome of one check."""
+
+    file: str
+    """File name, or the first digits of the sha256 of a file that was not found."""
+    check: str
+    """``sha256``, ``lineage``, ``self-test``, or the backend that ran the self-test."""
+    outcome: Literal["ok", "refused", "skipped", "missing"]
+    detail: str
+
+
+def check_artifact(model: Path, folders: Sequence[Path], device: str) -> Iterator[ArtifactCheck]:
+    """Check an artifact and its parents, and run its self-test on every backend that takes it.
+
+    Args:
+        folders: where parents are looked for, besides the artifact's folder and the package.
+        device: ``cpu`` or ``cuda:N``.
+
+    Yields:
+        The artifact's sha256, each parent, then each backend. A changed artifact ends the checks.
+    """
+    try:
+        artifact = read_artifact(model)
+        links = lineage(model, folders)
+    except RefusedError as error:
+        yield ArtifactCheck(model.name, "sha256", "refused", str(error))
+        return
+    for link in links:
+        digits = f"{link.sha256[:12]}..."
+        if link.path is None:
+            detail = f"{model}: was made from {digits}, which was not found"
+            yield ArtifactCheck(digits, "lineage", "missing", detail)
+            continue
+        try:
+            sidecar = read_artifact(link.path).sidecar
+        except RefusedError as error:
+            yield ArtifactCheck(link.path.name, "sha256", "refused", str(error))
+        else:
+            detail = f"{sidecar.kind} {sidecar.precision} {digits}"
+            yield ArtifactCheck(link.path.name, "sha256", "ok", detail)
+    if artifact.sidecar.golden is None:
+        yield ArtifactCheck(model.name, "self-test", "missing", f"{model}: has no golden images")
+        return
+    for row in rows_for(kind_of(model)):
+        try:
+            with open_backend(model, row, device) as backend:
+                result = self_test(backend)
+        except RefusedError as error:
+            yield ArtifactCheck(model.name, row.name, "refused", str(error))
+        except TinyUNetError as error:
+            yield ArtifactCheck(model.name, row.name, "skipped", str(error))
+        else:
+            detail = (
+                f"at most {result.largest_steps} steps from the golden scores, "
+                f"{result.mean_steps:.2g} on average, in {result.seconds:.2f} s"
+            )
+            yield ArtifactCheck(model.name, row.name, "ok", detail)
