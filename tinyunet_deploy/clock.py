@@ -10,7 +10,7 @@ __all__ = ["SYSTEM_CLOCK", "Clock", "SystemClock"]
 
 
 class Clock(Protocol):
-    """Where real-time code takes its time from."""
+    """Source of time for real-time code."""
 
     def now_s(self) -> float:
         """Return the seconds since an arbitrary origin; they never decrease."""

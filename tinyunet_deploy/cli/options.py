@@ -61,7 +61,7 @@ class NumberList(click.ParamType):  # type: ignore[type-arg]  # not subscriptabl
             match = re.fullmatch(r"\s*([0-9]{1,4})\s*(?:-\s*([0-9]{1,4})\s*)?", part)
             first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
             if not 1 <= first <= last:
-                self.fail(f"{value!r} is no list of {self.name} such as 1,3-5", param, ctx)
+                self.fail(f"{value!r} is not a list of {self.name} such as 1,3-5", param, ctx)
             numbers.update(range(first, last + 1))
         return tuple(sorted(numbers))
 

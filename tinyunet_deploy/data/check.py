@@ -43,7 +43,7 @@ OddityKind = Literal[
     "fragmented-mask",
     "stray-file",
 ]
-"""In the order in which oddities are listed."""
+"""Kinds of oddities, in the order in which they are listed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Oddity:
     kind: OddityKind
     path: Path
     what: str
-    """What is odd, to be read after the path."""
+    """The oddity in words, to be read after the path."""
 
     @property
     def fatal(self) -> bool:

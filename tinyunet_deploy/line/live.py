@@ -85,7 +85,7 @@ def run_live(
     Raises:
         Exception: whatever an inspector raised.
     """
-    run = _Run(belt, triggers_ms(belt, parts, seed), clock)
+    run = _LiveBuffer(belt, triggers_ms(belt, parts, seed), clock)
     for inspector in inspectors:
         threading.Thread(target=run.inspect, args=(inspector,), daemon=True).start()
     try:
@@ -98,7 +98,7 @@ def run_live(
     return LiveRun(outcome, service_ms, lateness_ms)
 
 
-class _Run:
+class _LiveBuffer:
     """The buffer and the times of one live run, shared by the belt and the inspecting threads."""
 
     def __init__(self, belt: Belt, trigger_ms: Times, clock: Clock) -> None:

@@ -1,4 +1,4 @@
-"""How many parts reach the reject gate without a verdict, how late verdicts are, and how sure."""
+"""Count the parts that reach the reject gate without a verdict, and bound the true miss rate."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ _BISECTIONS: Final = 12
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """How speeds are simulated, and the miss rate they must keep."""
+    """Settings of the simulated runs, and the miss rate that a speed must keep."""
 
     parts: int
     """Parts of each simulated run."""
@@ -48,7 +48,7 @@ class SearchSettings:
 
 @dataclass(frozen=True)
 class SpeedSearch:
-    """How fast the belt may run, parts per minute; NaN if no speed keeps the miss rate."""
+    """Fastest speeds of the belt, parts per minute; NaN if no speed keeps the miss rate."""
 
     fastest_shown: float
     """Fastest speed at which the upper bound of the miss rate is within the allowed rate."""

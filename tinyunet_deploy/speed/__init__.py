@@ -1,1 +1,1 @@
-"""How fast the answers are: benchmark, stage table, peaks of the machine, roofline."""
+"""Speed of the answers: benchmark, stage table, peaks of the machine, roofline."""

@@ -73,7 +73,7 @@ class ClockRates:
     cpu_mhz: tuple[float, ...]
     """One for each processor this process may use; empty if the system does not report them."""
     cpu_throttle_count: int | None
-    """How often the processors were throttled for heat since the system started."""
+    """Number of times that heat throttled the processors since the system started."""
     gpu_sm_mhz: int | None = None
     gpu_memory_mhz: int | None = None
     gpu_temperature_c: int | None = None
@@ -84,7 +84,7 @@ class ClockRates:
 
 @dataclass(frozen=True)
 class Roofline:
-    """How near a measurement comes to the limit of this machine.
+    """A measurement as a share of the limit of this machine.
 
     The least time of a batch is ``max(sum(flop / rate), minimum bytes / bandwidth)`` (Williams,
     Waterman, Patterson 2009), with the rates and the bandwidth of :class:`Ceiling`.
@@ -128,7 +128,7 @@ class Measurement:
     threads: int | None
     """CPU threads that compute; None on a GPU."""
     synchronization: str
-    """What the device time measures, and how its end is known."""
+    """Definition of the device time: the calls that it includes, and how its end is known."""
     load_ms: float
     """Time from the path to a backend that can be called: read, hash, compile. The runtime's
     package was imported before."""
@@ -178,7 +178,7 @@ class StageRow:
 
 @dataclass(frozen=True)
 class StageTable:
-    """Where the time goes between a folder of images and its masks and report."""
+    """Time of each stage between a folder of images and its masks and report."""
 
     model: str
     model_sha256: str
@@ -222,7 +222,7 @@ class Ceiling:
     """``GFLOP/s`` or ``GB/s``, powers of ten. An int8 multiplication or addition is a FLOP too."""
     runtime: str
     what: str
-    """Exactly what was run."""
+    """The computation that was measured, in words."""
     samples: tuple[float, ...]
     """Every repetition, in the same unit; ``value`` is the largest."""
 
@@ -268,18 +268,18 @@ class Benchmark:
     started_utc: str
     """ISO 8601."""
     machine: dict[str, Any]
-    """As :func:`tinyunet_deploy.host.describe_machine` returns it."""
+    """Result of :func:`tinyunet_deploy.host.describe_machine`."""
     images: MeasuredImages
     reference: ReferenceFacts
     timing_boundary: str
-    """What lies between start and end of each series, in words."""
+    """Start and end of each series of times, in words."""
     percentile_formula: str
     measurements: tuple[Measurement, ...]
     skipped: tuple[SkippedRow, ...] = ()
     stages: tuple[StageTable, ...] = ()
     ceilings: tuple[Ceiling, ...] = ()
     notes: tuple[str, ...] = ()
-    """What else a reader of the figures must know."""
+    """Remarks that a reader of the figures must know."""
 
     @property
     def red(self) -> list[Measurement]:

@@ -48,12 +48,12 @@ BOUNDARY: Final = (
     "memory, as many in flight as the backend overlaps, from the start of the first to the end of "
     "the last. stages: the pipeline of infer, from files to mask files and report in a new folder."
 )
-"""What each series measures, in words."""
+"""Start and end of each series of times, in words."""
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How long each row is measured."""
+    """Length of the measurement of a row."""
 
     duration_s: float = 10.0
     """Seconds of the closed loop, and then of the throughput."""

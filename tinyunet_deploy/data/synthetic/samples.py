@@ -40,7 +40,7 @@ class Sample(NamedTuple):
 
 
 class _Recipe(NamedTuple):
-    """How to make one class, and how loose its labels are."""
+    """Texture and defect of one class, and how loose its labels are."""
 
     texture: Callable[[Rng, FloatImage], FloatImage]
     shape: Callable[[Rng, int], FloatImage]
