@@ -16,11 +16,10 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.conftest import part
+from tests.conftest import REPOSITORY, part
 from tinyunet_deploy import telemetry
 from tinyunet_deploy.data.encoding import write_png
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 COMMANDS = """
 import json, sys
 from tinyunet_deploy.cli import run, tinyunet

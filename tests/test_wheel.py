@@ -8,13 +8,12 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
+from tests.conftest import REPOSITORY
 from tinyunet_deploy import __version__
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 PACKAGE = REPOSITORY / "tinyunet_deploy"
 
 

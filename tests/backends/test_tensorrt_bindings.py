@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import REPOSITORY
 from tinyunet_deploy.artifacts.sidecar import Sidecar, digest, write_artifact
 from tinyunet_deploy.backends import nvidia_probe
 from tinyunet_deploy.contract import Contract
 
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
 BINDINGS = REPOSITORY / ".cache" / "tensorrt-bindings"
 VERSIONS = {"10.16": "10.16.1.11", "11.4": "11.4.0.106"}
 

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 
 from benchmarks.local_triton import PACKAGES, Served, serve
-from tests.conftest import SIZE, part
+from tests.conftest import REPOSITORY, SIZE, part
 from tinyunet_deploy.artifacts.golden import read_golden, write_golden
 from tinyunet_deploy.artifacts.sidecar import (
     Sidecar,
@@ -37,8 +37,6 @@ from tinyunet_deploy.backends.triton_repository import write_repository
 from tinyunet_deploy.cli import run, tinyunet
 from tinyunet_deploy.contract import Contract
 from tinyunet_deploy.errors import ArtifactError, RefusedError, RuntimeUnavailable
-
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
 
 needs_packages = pytest.mark.skipif(
     not (PACKAGES / "tritonclient").is_dir(), reason="no tritonclient in .cache/triton"

@@ -45,6 +45,13 @@ def run_matrix_in(folder: Path) -> int:
     return run(benchmarks, ["matrix", str(folder / "matrix.toml"), "-o", str(folder / "run")])
 
 
+def markdown_of(results: Path, scratch: Path) -> str:
+    """The report of a result or a folder of them, as Markdown."""
+    output = scratch / "report.md"
+    assert run(benchmarks, ["report", str(results), "-o", str(output)]) == 0
+    return output.read_text()
+
+
 def section_titles(page: Path) -> list[str]:
     """The titles of the sections of an HTML report."""
     return re.findall(r"<h2><span>\d+</span>(.*?)</h2>", page.read_text())

@@ -21,7 +21,8 @@ def test_the_operators_take_what_the_network_takes(tiny_onnx: Path, tmp_path: Pa
     assert len(convolutions) == 23, "of the network"
     assert all(each["ms"] >= 0 and each["kernel"] for each in found["operators"])
     together = sum(each["ms"] for each in found["operators"])
-    assert 0.1 * found["call_ms"] < together < 10 * found["call_ms"]
+    # The two are timed one after the other, on a machine that may be busy: this is for the unit.
+    assert 0.01 * found["call_ms"] < together < 100 * found["call_ms"]
     report = tmp_path / "report.md"
     assert run(benchmarks, ["report", str(output), "-o", str(report)]) == 0
     part = report.read_text().partition("Which operators take the time")[2].partition("\n## ")[0]

@@ -14,6 +14,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from tests.conftest import REPOSITORY
 from tinyunet_deploy import __version__
 from tinyunet_deploy.backends.table import BACKENDS
 from tinyunet_deploy.cli import VERBS, infer_main, main, run, tinyunet
@@ -28,7 +29,6 @@ from tinyunet_deploy.errors import (
     TinyUNetError,
 )
 
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
 HEAVY = {"torch", "onnx", "onnxruntime", "openvino", "tensorrt", "onnxscript", "safetensors"}
 
 

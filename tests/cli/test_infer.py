@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.conftest import REPOSITORY
 from tinyunet_deploy.backends.registry import open_backend
 from tinyunet_deploy.cli import run, tinyunet
 from tinyunet_deploy.cli.infer import infer
@@ -27,7 +28,6 @@ from tinyunet_deploy.data.encoding import encode_png, write_png
 from tinyunet_deploy.inspection.run_report import read_report
 from tinyunet_deploy.inspection.walk import walk_images
 
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
 THRESHOLD = 0.55
 """Probability that the scores of the untrained network lie on both sides of."""
 

@@ -1,30 +1,15 @@
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pytest
 
+from tests.data.small_images import SHAPE, SPOT, grey, put
 from tinyunet_deploy.data.dataset import Ellipse
 from tinyunet_deploy.data.decoding import read_image
-from tinyunet_deploy.data.encoding import write_png
 from tinyunet_deploy.data.layouts import read_dataset
 from tinyunet_deploy.data.layouts.released import PUBLISHED_COUNTS
 from tinyunet_deploy.data.masks import ellipse_mask, read_mask
 from tinyunet_deploy.errors import DataError
-
-SHAPE = (24, 16)
-SPOT = np.zeros(SHAPE, np.uint8)
-SPOT[4:12, 4:12] = 255
-
-
-def grey(value: int = 0) -> np.ndarray:
-    return np.full(SHAPE, value, np.uint8)
-
-
-def put(path: Path, array: np.ndarray) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_png(path, array)
-    return path
 
 
 def released(

@@ -11,24 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from tests.data.small_images import SHAPE, SPOT, grey, put
 from tinyunet_deploy.data.dataset import Item
-from tinyunet_deploy.data.encoding import write_png
 from tinyunet_deploy.data.masks import MaskRule, decode_mask, ellipse_mask, read_mask
 from tinyunet_deploy.errors import DataError
-
-SHAPE = (24, 16)
-SPOT = np.zeros(SHAPE, np.uint8)
-SPOT[4:12, 4:12] = 255
-
-
-def grey(value: int = 0) -> np.ndarray:
-    return np.full(SHAPE, value, np.uint8)
-
-
-def put(path: Path, array: np.ndarray) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_png(path, array)
-    return path
 
 
 def test_ellipse_mask_counts_pixels_from_one_and_includes_its_rim():

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from tests.conftest import REPOSITORY
 from tinyunet_deploy.artifacts import network
 from tinyunet_deploy.artifacts.network import DeployableGraph, TinyUNet, Variant
 from tinyunet_deploy.contract import Batch, Contract, Image
@@ -24,8 +25,6 @@ from tinyunet_deploy.data.tiles import Mosaic, reach, spans
 from tinyunet_deploy.inspection.infer import infer
 from tinyunet_deploy.inspection.scoring import score_images
 from tinyunet_deploy.testing.fake_backend import FakeBackend
-
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
 
 
 def thin_network() -> TinyUNet:

@@ -12,13 +12,12 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from export.exporter import export_checkpoint, largest_activation, output_paths
+from tests.conftest import REPOSITORY
 from tests.export.conftest import SIZE
 from tinyunet_deploy.artifacts.sidecar import Artifact, digest, read_artifact
 from tinyunet_deploy.artifacts.tensorrt_preflight import check_onnx
 from tinyunet_deploy.backends.onnxruntime import ONNXRuntimeBackend
 from tinyunet_deploy.errors import GateFailed
-
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
 
 Exported = dict[str, Artifact]
 """Precision -> artifact, read again from where it was written."""

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.conftest import REPOSITORY
 from tests.faults import Forge, tree
 from tinyunet_deploy.cli import run as run_command
 from tinyunet_deploy.cli.infer import infer
@@ -29,7 +30,6 @@ from tinyunet_deploy.inspection.infer import infer as infer_images
 from tinyunet_deploy.inspection.run_report import RunSummary, read_report
 from tinyunet_deploy.testing.fake_backend import FakeBackend
 
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
 IMAGES = 40
 
 

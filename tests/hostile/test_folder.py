@@ -17,12 +17,12 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+from tests.conftest import REPOSITORY
 from tests.hostile import corpus
 from tinyunet_deploy.data.decoding import decode_image, read_image
 from tinyunet_deploy.inspection.outputs import png_name
 from tinyunet_deploy.inspection.run_report import read_report
 
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
 MEMORY_MIB = 1024
 SECONDS = 60
 

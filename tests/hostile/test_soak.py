@@ -13,12 +13,12 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+from tests.conftest import REPOSITORY
 from tests.faults import record
 from tinyunet_deploy.data.encoding import write_png
 from tinyunet_deploy.inspection.run_report import Report, read_report
 from tinyunet_deploy.inspection.walk import walk_images
 
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
 IMAGES = int(os.environ.get("SOAK_IMAGES", "100000"))
 WARM_UP = 0.2
 """Share of the run after which growth counts: pools and arenas are filled by then."""

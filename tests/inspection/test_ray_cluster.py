@@ -18,12 +18,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from tests.conftest import SIZE, part
+from tests.conftest import REPOSITORY, SIZE, part
 from tinyunet_deploy.cli import run, tinyunet
 from tinyunet_deploy.data.encoding import write_png
 from tinyunet_deploy.inspection.run_report import read_report
 
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
 IMAGES = 400
 
 

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.conftest import REPOSITORY
 from tinyunet_deploy.artifacts.sidecar import Artifact
 from tinyunet_deploy.contract import Contract
 from tinyunet_deploy.data.encoding import write_png
@@ -25,7 +26,6 @@ from tinyunet_deploy.inspection.outputs import Outputs
 from tinyunet_deploy.inspection.run_report import COLUMNS, Report, RunSummary, read_report
 from tinyunet_deploy.testing.fake_backend import FakeBackend
 
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
 OPTIONS = {"model_sha256": "0" * 64, "threshold": 0.5}
 
 

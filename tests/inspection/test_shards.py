@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.conftest import SIZE
+from tests.conftest import REPOSITORY, SIZE
 from tinyunet_deploy.cli import run, tinyunet
 from tinyunet_deploy.contract import Batch, Contract
 from tinyunet_deploy.data.encoding import write_png
@@ -24,8 +24,6 @@ from tinyunet_deploy.inspection.infer import infer
 from tinyunet_deploy.inspection.run_report import RunSummary, read_report
 from tinyunet_deploy.inspection.shards import Shard
 from tinyunet_deploy.testing.fake_backend import FakeBackend
-
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
 
 
 def tree(folder: Path) -> dict[str, bytes]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.conftest import SIZE, part
+from tests.conftest import REPOSITORY, SIZE, part
 from tinyunet_deploy.contract import Batch, Contract
 from tinyunet_deploy.data.decoding import read_image
 from tinyunet_deploy.data.encoding import encode_png, write_png
@@ -25,8 +25,6 @@ from tinyunet_deploy.inspection.outputs import Outputs
 from tinyunet_deploy.inspection.run_report import ReportLine, read_report
 from tinyunet_deploy.inspection.watch import Watched, watch
 from tinyunet_deploy.testing.fake_backend import FakeBackend
-
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
 
 
 class Watch:

@@ -5,14 +5,12 @@ import re
 import shutil
 from pathlib import Path
 
-from benchmarks.__main__ import benchmarks
-from tests.benchmarks.made_up_results import made_up_benchmark
+from tests.benchmarks.made_up_results import made_up_benchmark, markdown_of
 from tests.conftest import REPOSITORY
 from tinyunet_deploy.artifacts.sidecar import (
     DEFAULT_ONNX,
     read_sidecar,
 )
-from tinyunet_deploy.cli import run
 
 
 def test_accuracy_and_latency_are_joined_by_hash(tmp_path: Path) -> None:
@@ -23,9 +21,8 @@ def test_accuracy_and_latency_are_joined_by_hash(tmp_path: Path) -> None:
             measured["model_sha256"] = read_sidecar(DEFAULT_ONNX).sha256
     path.write_text(json.dumps(fields))
     shutil.copy(REPOSITORY / "benchmarks" / "results" / "parity-class1.json", tmp_path)
-    output = tmp_path / "report.md"
-    assert run(benchmarks, ["report", str(tmp_path), "-o", str(output)]) == 0
-    part = output.read_text().partition("Accuracy against latency")[2].partition("\n## ")[0]
+    text = markdown_of(tmp_path, tmp_path)
+    part = text.partition("Accuracy against latency")[2].partition("\n## ")[0]
     compared = json.loads((tmp_path / "parity-class1.json").read_text())["comparisons"]
     (ours,) = [c for c in compared if (c["precision"], c["backend"]) == ("fp32", "openvino")]
     shown = rf"{ours['iou_defective']:.4f}"
