@@ -6,8 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tinyunet_deploy.artifacts.sidecar import lineage, read_artifact, read_sidecar
@@ -16,8 +14,6 @@ from tinyunet_deploy.contract import Contract
 from tinyunet_deploy.data.encoding import write_png
 from tinyunet_deploy.data.layouts import read_dataset
 from tinyunet_deploy.errors import DataError, GateFailed
-from tinyunet_deploy.inspection.defects import find_defects
-from tinyunet_deploy.quality.threshold_sweep import THRESHOLDS, largest_defects, sweep
 from tinyunet_deploy.quality.tuning import Rule, Tuning, tune
 from tinyunet_deploy.testing.fake_backend import FakeBackend
 
@@ -52,23 +48,6 @@ def parts(tmp_path: Path) -> Path:
 def measure(root: Path, **rule: float) -> Tuning:
     backend = FakeBackend(contract=Contract(64, 64), threshold=0.2, min_area=1)
     return tune(read_dataset(root), backend, Rule(**rule), batch_size=4, workers=2)
-
-
-@given(st.integers(0, 2**32 - 1), st.integers(1, 30))
-def test_the_sweep_counts_what_the_verdicts_would_be(seed: int, min_area: int) -> None:
-    random = np.random.default_rng(seed)
-    scores = random.integers(0, 256, (6, 16, 24), dtype=np.uint8)
-    scores[random.random(scores.shape) < 0.7] = 0
-    defective = random.random(6) < 0.5
-    thresholds = (0.1, 0.5, 0.9)
-    sizes = [largest_defects(score, thresholds) for score in scores]
-    found = sweep(sizes, defective.tolist(), thresholds, [min_area])
-    for at, threshold in enumerate(thresholds):
-        rejected = np.array([bool(find_defects(s, threshold, min_area)) for s in scores])
-        choice = found.at(at, 0)
-        assert (choice.threshold, choice.min_area) == (threshold, min_area)
-        assert choice.escapes == (defective & ~rejected).sum()
-        assert choice.overkills == (~defective & rejected).sum()
 
 
 def test_a_clean_separation_is_found_and_its_middle_taken(parts: Path) -> None:
@@ -107,23 +86,6 @@ def test_a_target_escape_rate_counts_only_if_the_parts_can_show_it(parts: Path) 
     loose = measure(parts, max_escape_rate=0.9).sweep.within(0.9)
     assert loose is not None
     assert loose.overkills == 0
-
-
-@given(st.integers(0, 2**32 - 1), st.floats(0.05, 1), st.floats(0.5, 40))
-def test_a_choice_is_never_worse_than_another_pair(seed: int, rate: float, cost: float) -> None:
-    random = np.random.default_rng(seed)
-    sizes = -np.sort(-random.integers(0, 500, (20, 5)), axis=1)
-    found = sweep(sizes.tolist(), (random.random(20) < 0.5).tolist(), THRESHOLDS[:5])
-    costs = cost * found.escapes + found.overkills
-    chosen = found.cheapest(cost)
-    assert cost * chosen.escapes + chosen.overkills == costs.min()
-    within = found.within(rate)
-    if within is not None:
-        allowed = found.escapes <= within.escapes
-        assert within.overkills == found.overkills[allowed].min()
-    curve = found.best_for_each_escape_count()
-    for escapes, overkills in zip(found.escapes.flat, found.overkills.flat, strict=True):
-        assert any(c.escapes <= escapes and c.overkills <= overkills for c in curve)
 
 
 def test_without_both_kinds_of_parts_nothing_is_chosen(tmp_path: Path) -> None:
