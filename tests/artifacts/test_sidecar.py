@@ -3,7 +3,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 import shutil
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinyunet_deploy.artifacts.sidecar import (
+    DEFAULT_CHECKPOINT,
     Sidecar,
     _digest_of_fields,
     digest,
+    lineage,
     read_artifact,
     read_sidecar,
     sidecar_path,
+    trusted,
     write_artifact,
+    write_sidecar,
 )
 from tinyunet_deploy.contract import Contract
 from tinyunet_deploy.errors import ArtifactError
@@ -282,3 +288,208 @@ def test_the_command_can_be_pasted_into_a_shell(tmp_path: Path) -> None:
         read_artifact(path)
     assert caught.value.hint is not None
     assert caught.value.hint.endswith("my model'\"'\"'s.onnx'")
+
+
+BOUNDARIES: list[tuple[str, Any, bool]] = [
+    ("threshold", 0.0, True),
+    ("threshold", 1.0, True),
+    ("threshold", -0.001, False),
+    ("threshold", 1.001, False),
+    ("min_area", 1, True),
+    ("min_area", 0, False),
+    ("min_area", True, False),
+    ("verified_batch", 1, True),
+    ("verified_batch", None, True),
+    ("verified_batch", 0, False),
+    ("verified_batch", -1, False),
+    ("verified_batch", 2.0, False),
+    ("verified_batch", True, False),
+    ("golden", "a" * 64, True),
+    ("golden", "a" * 63, False),
+    ("parent", None, True),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "valid"), BOUNDARIES)
+def test_a_value_at_its_limit_is_read_and_one_past_it_refused(
+    tmp_path: Path, field: str, value: Any, valid: bool
+) -> None:
+    path = tmp_path / "model.onnx"
+    sidecar = dataclasses.replace(describe(DATA), **{field: value})
+    write_artifact(path, DATA, sidecar)
+    if valid:
+        assert read_artifact(path).sidecar == sidecar
+    else:
+        assert f"{sidecar_path(path)}: is not a valid sidecar: {field}" in refusal(path)
+
+
+def test_a_network_of_which_no_more_is_said_decides_by_one_half_and_any_pixel() -> None:
+    sidecar = Sidecar("onnx", "fp32", digest(DATA), None, Contract())
+    assert sidecar.decision() == (0.5, 1)
+
+
+@pytest.mark.parametrize(
+    ("given", "decision"),
+    [
+        ({}, (0.35, 12)),
+        ({"threshold": 0.0}, (0.0, 12)),
+        ({"min_area": 1}, (0.35, 1)),
+        ({"threshold": 0.9, "min_area": 3}, (0.9, 3)),
+    ],
+)
+def test_the_users_values_decide_before_those_of_the_artifact(
+    given: dict[str, Any], decision: tuple[float, int]
+) -> None:
+    assert describe(DATA).decision(**given) == decision
+    assert describe(DATA).decision(**given)._fields == ("threshold", "min_area")
+
+
+@pytest.mark.parametrize(
+    ("takes", "verified", "most"),
+    [(None, None, None), (8, None, 8), (None, 4, 4), (8, 4, 4), (4, 8, 4)],
+)
+def test_the_largest_batch_is_what_the_file_takes_and_what_was_verified(
+    takes: int | None, verified: int | None, most: int | None
+) -> None:
+    contract = Contract(64, 64, max_batch=takes)
+    sidecar = dataclasses.replace(describe(DATA), contract=contract, verified_batch=verified)
+    assert sidecar.max_batch == most
+
+
+def test_a_sidecar_cannot_be_changed_after_it_was_checked(model: Path) -> None:
+    artifact = read_artifact(model)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        artifact.sidecar.threshold = 0.0  # type: ignore[misc]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        artifact.data = b""  # type: ignore[misc]
+
+
+def test_the_order_of_the_fields_in_the_file_says_nothing(model: Path) -> None:
+    fields = json.loads(sidecar_path(model).read_bytes())
+    sidecar_path(model).write_text(json.dumps(dict(reversed(fields.items()))))
+    assert read_artifact(model).sidecar == describe(DATA, model.suffix)
+
+
+def test_a_sidecar_is_text_that_people_read(model: Path) -> None:
+    text = sidecar_path(model).read_text()
+    assert '\n  "precision": "fp16",\n' in text
+    assert '"名": ' in text
+    assert text.endswith("}\n")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_figure_that_json_cannot_say_is_never_written(tmp_path: Path, value: float) -> None:
+    sidecar = dataclasses.replace(describe(DATA), origin={"iou": value})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_artifact(tmp_path / "model.onnx", DATA, sidecar)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sidecar_of_more_than_16_mib_is_not_read(model: Path) -> None:
+    text = sidecar_path(model).read_bytes()
+    sidecar_path(model).write_bytes(text.ljust(16 << 20))
+    assert read_sidecar(model) == describe(DATA, model.suffix)
+    sidecar_path(model).write_bytes(text.ljust((16 << 20) + 1))
+    assert f"{sidecar_path(model)}: is not a readable sidecar: " in refusal(model)
+
+
+def test_both_files_and_their_folder_are_on_the_disk_when_it_returns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = []
+    monkeypatch.setattr(
+        os, "fsync", lambda file: synced.append(stat.S_IFMT(os.fstat(file).st_mode))
+    )
+    write_artifact(tmp_path / "model.onnx", DATA, describe(DATA))
+    assert synced == [stat.S_IFREG, stat.S_IFDIR] * 2
+    write_sidecar(tmp_path / "model.onnx", describe(DATA))
+    assert synced == [stat.S_IFREG, stat.S_IFDIR] * 3
+
+
+def test_a_trusted_file_is_its_bytes_and_nothing_else_is_known(model: Path) -> None:
+    sidecar_path(model).unlink()
+    artifact = trusted(model)
+    assert (artifact.path, artifact.data) == (model, DATA)
+    assert artifact.sidecar == Sidecar(
+        KINDS[model.suffix], "unknown", digest(DATA), None, Contract()
+    )
+
+
+def test_a_trusted_file_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"model\.plan: cannot be read: No such file"):
+        trusted(tmp_path / "model.plan")
+    with pytest.raises(ArtifactError, match="by its suffix"):
+        trusted(tmp_path / "model.engine")
+
+
+class Family:
+    """A plan, its ONNX file and its checkpoint, each in a folder of its own."""
+
+    def __init__(self, root: Path, checkpoints_parent: str | None = None) -> None:
+        self.digests = []
+        self.paths = []
+        parent = checkpoints_parent
+        for name in ("net.safetensors", "net.onnx", "net.plan"):
+            path = root / name.partition(".")[2] / name
+            data = name.encode()
+            write_artifact(
+                path, data, dataclasses.replace(describe(data, path.suffix), parent=parent)
+            )
+            parent = digest(data)
+            self.digests.append(parent)
+            self.paths.append(path)
+
+    @property
+    def folders(self) -> list[Path]:
+        """All but the plan's."""
+        return [path.parent for path in self.paths[:2]]
+
+
+def test_a_lineage_goes_from_the_plan_to_the_checkpoint(tmp_path: Path) -> None:
+    family = Family(tmp_path)
+    links = lineage(family.paths[-1], family.folders)
+    assert links == list(zip(family.digests, family.paths, strict=True))[::-1]
+    assert lineage(family.paths[0]) == [(family.digests[0], family.paths[0])]
+
+
+def test_a_parent_that_is_nowhere_is_the_last_link(tmp_path: Path) -> None:
+    family = Family(tmp_path)
+    plan = (family.digests[-1], family.paths[-1])
+    assert lineage(family.paths[-1]) == [plan, (family.digests[1], None)]
+    assert lineage(family.paths[-1], family.folders[:1]) == [plan, (family.digests[1], None)]
+    family.paths[1].unlink()
+    assert lineage(family.paths[-1], family.folders) == [plan, (family.digests[1], None)]
+
+
+def test_parents_are_found_beside_and_among_the_models_of_the_package(tmp_path: Path) -> None:
+    checkpoint = read_sidecar(DEFAULT_CHECKPOINT).sha256
+    data = b"made of the package's checkpoint"
+    for name, parent in (("a.onnx", checkpoint), ("b.plan", digest(data))):
+        content = data if name == "a.onnx" else b"a plan"
+        sidecar = describe(content, Path(name).suffix)
+        write_artifact(tmp_path / name, content, dataclasses.replace(sidecar, parent=parent))
+    links = lineage(tmp_path / "b.plan")
+    assert [link.path for link in links] == [
+        tmp_path / "b.plan",
+        tmp_path / "a.onnx",
+        DEFAULT_CHECKPOINT,
+    ]
+
+
+def test_what_else_lies_in_a_folder_is_passed_over(tmp_path: Path) -> None:
+    family = Family(tmp_path)
+    for folder in family.folders:
+        (folder / "a.onnx").write_bytes(b"x")
+        (folder / "a.onnx.json").write_text("damaged")
+        (folder / "report.json").write_text("{}")
+        (folder / "report").write_text("no model")
+        (folder / "gone.plan.json").write_text("{}")
+        (folder / "b.plan").mkdir()
+        (folder / "b.plan.json").write_text("{}")
+    assert len(lineage(family.paths[-1], family.folders)) == 3
+
+
+def test_a_file_that_calls_itself_its_parent_ends_a_lineage(tmp_path: Path) -> None:
+    family = Family(tmp_path, checkpoints_parent=digest(b"net.plan"))
+    links = lineage(family.paths[-1], family.folders)
+    assert [link.path for link in links] == [*family.paths[::-1], None]
