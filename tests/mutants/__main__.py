@@ -84,8 +84,11 @@ class Module:
     @property
     def files(self) -> list[Path]:
         """What the verdicts of the tests rest on, apart from the module."""
-        tests = [REPOSITORY / test.partition("::")[0] for test in self.tests]
-        return [*tests, REPOSITORY / "tests" / "conftest.py"]
+        files = [REPOSITORY / "tests" / "conftest.py"]
+        for test in self.tests:
+            path = REPOSITORY / test.partition("::")[0]
+            files += sorted(path.rglob("*.py")) if path.is_dir() else [path]
+        return files
 
 
 @dataclass
