@@ -4,19 +4,23 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
+from export import exporter
 from export.exporter import export_checkpoint, largest_activation, output_paths
 from tests.conftest import REPOSITORY
 from tests.export.conftest import SIZE
 from tinyunet_deploy.artifacts.sidecar import Artifact, digest, read_artifact
 from tinyunet_deploy.artifacts.tensorrt_preflight import check_onnx
 from tinyunet_deploy.backends.onnxruntime import ONNXRuntimeBackend
+from tinyunet_deploy.contract import INPUT_NAME, OUTPUT_NAME, Batch
 from tinyunet_deploy.errors import GateFailed
 
 Exported = dict[str, Artifact]
@@ -138,3 +142,70 @@ def test_nvidias_parser_takes_every_file(exported: Exported) -> None:
         parser = trt.OnnxParser(network, trt.Logger(trt.Logger.ERROR))
         parsed = parser.parse(artifact.data)
         assert parsed, [parser.get_error(i).desc() for i in range(parser.num_errors)]
+
+
+def amplifier(factor: float) -> bytes:
+    """A graph whose only activation is the grey value times a factor."""
+    nodes = [
+        helper.make_node("Cast", [INPUT_NAME], ["grey"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["grey", "factor"], ["product"]),
+        helper.make_node("Relu", ["product"], [OUTPUT_NAME]),
+    ]
+    shape = ["N", 1, SIZE, SIZE]
+    graph = helper.make_graph(
+        nodes,
+        "amplifier",
+        [helper.make_tensor_value_info(INPUT_NAME, TensorProto.UINT8, shape)],
+        [helper.make_tensor_value_info(OUTPUT_NAME, TensorProto.FLOAT, shape)],
+        [numpy_helper.from_array(np.float32(factor), "factor")],
+    )
+    opset = helper.make_opsetid("", 18)
+    return helper.make_model(graph, opset_imports=[opset], ir_version=10).SerializeToString()
+
+
+@pytest.mark.parametrize(("grey", "factor"), [(1, 32_600.0), (255, 127.8)])
+def test_activations_up_to_half_of_what_half_precision_holds_are_accepted(
+    grey: int, factor: float
+) -> None:
+    image = np.full((SIZE, SIZE), grey, np.uint8)
+    reach = largest_activation(amplifier(factor), [image], Path("net.fp16.onnx"))
+    assert grey * factor < reach < 1.01 * grey * factor
+
+
+@pytest.mark.parametrize("factor", [32_760.0, 40_000.0, 65_000.0, 1e6])
+def test_activations_above_half_of_what_half_precision_holds_are_refused(factor: float) -> None:
+    images = [np.full((SIZE, SIZE), grey, np.uint8) for grey in (0, 1)]
+    with pytest.raises(GateFailed, match="too near the 65504 of half precision"):
+        largest_activation(amplifier(factor), images, Path("net.fp16.onnx"))
+
+
+def test_files_come_first_then_their_reports_and_golden_scores_are_of_what_rounds(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = tmp_path / "net.int8.sensitivity.json"
+    scored_by: dict[str, str] = {}
+
+    def int8(float32: Artifact, *_: object) -> SimpleNamespace:
+        return SimpleNamespace(data=float32.data, origin={"method": "none"})
+
+    def golden(path: Path, score: Callable[[Batch], Batch]) -> None:
+        scored_by[path.name] = score.__self__.name  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(exporter, "make_int8", int8)
+    monkeypatch.setattr(exporter, "sensitivity_reports", lambda path, made: {report: b"{}"})
+    monkeypatch.setattr(exporter, "write_golden", golden)
+    paths = output_paths(tmp_path / "net.onnx", ["int8", "fp32", "fp16"])
+    files = export_checkpoint(checkpoint, paths, log=lambda line: None)
+    assert next(files) == paths["int8"]
+    assert not report.exists() and not paths["fp16"].exists()
+    assert list(files) == [paths["fp32"], paths["fp16"], report]
+    assert report.read_bytes() == b"{}"
+    assert scored_by == {
+        "net.onnx": "torch",
+        "net.fp16.onnx": "onnxruntime",
+        "net.int8.onnx": "onnxruntime",
+    }
+    for precision, path in paths.items():
+        versions = read_artifact(path).sidecar.origin["versions"]
+        assert {"tinyunet_deploy", "torch", "onnx", "onnxscript"} <= versions.keys()
+        assert ("onnxruntime" in versions) == (precision == "int8"), "what calibrated it"

@@ -1,7 +1,7 @@
 """Change the core modules in many small ways and print the changes that no test notices.
 
     make mutants                  every module of modules.toml
-    make mutants ROOM=contract    one
+    make mutants ROOM=contract    one room, or one module of it
 
 The mutants are Cosmic Ray's. Each exists in memory only (see :mod:`tests.mutants.runner`), so the
 tree is never changed, and each meets only the tests that modules.toml names for its module.
@@ -44,7 +44,7 @@ from cosmic_ray.work_item import MutationSpec, TestOutcome, WorkerOutcome, WorkI
 REPOSITORY = Path(__file__).resolve().parents[2]
 CACHE = REPOSITORY / ".cache" / "mutants"
 MOST_SURVIVORS = 0.10
-"""Share of a module's mutants that may survive, those with a reason included."""
+"""Share of a room's mutants that may survive, those with a reason included."""
 
 # Cosmic Ray replaces each operator by every other one: "a + b" gives eleven mutants that the same
 # test notices. One of each kind is kept, the ones that are hardest to notice.
@@ -62,12 +62,14 @@ OPERATORS = re.compile(
 class Module:
     """One module under test."""
 
-    room: str
-    """As ``ROOM=`` names it."""
+    key: str
+    """Its name in modules.toml."""
     path: str
     """From the repository's root."""
     tests: list[str]
-    """Files or node ids, from the repository's root."""
+    """Files, folders or node ids, from the repository's root."""
+    room: str
+    """Modules of one room are judged together."""
     accepted: list[dict[str, str]] = field(default_factory=list)
     """Survivors with a reason: ``was`` and ``becomes`` are the changed line, stripped."""
 
@@ -104,7 +106,8 @@ class Survivor:
 def read_modules() -> list[Module]:
     """Return the modules of modules.toml in its order."""
     with (Path(__file__).parent / "modules.toml").open("rb") as file:
-        return [Module(room, **table) for room, table in tomllib.load(file).items()]
+        tables = tomllib.load(file)
+    return [Module(key, **{"room": key, **table}) for key, table in tables.items()]
 
 
 class Runner:
@@ -162,7 +165,7 @@ def _digest(*parts: str) -> str:
 @contextlib.contextmanager
 def open_session(module: Module, fresh: bool) -> Iterator[WorkDB]:
     """Open the module's session; begin it anew if the module has changed."""
-    path = CACHE / f"{module.room.replace('/', '.')}.sqlite"
+    path = CACHE / f"{module.key}.sqlite"
     CACHE.mkdir(parents=True, exist_ok=True)
     stamp = path.with_suffix(".json")
     now = {
@@ -290,7 +293,7 @@ def _collect(
         session.set_result(futures[future].job_id, future.result())
         if time.monotonic() - shown > 10:
             shown = time.monotonic()
-            print(f"{module.room}: {done} of {len(futures)} mutants tried", file=sys.stderr)
+            print(f"{module.key}: {done} of {len(futures)} mutants tried", file=sys.stderr)
 
 
 def survivors(module: Module, session: WorkDB) -> tuple[int, list[Survivor]]:
@@ -312,40 +315,47 @@ def survivors(module: Module, session: WorkDB) -> tuple[int, list[Survivor]]:
     return tried, sorted(found, key=lambda survivor: (survivor.line, survivor.becomes))
 
 
-def report(module: Module, tried: int, survived: list[Survivor]) -> bool:
-    """Print a module's survivors and their share; return whether they are few enough."""
+def report(module: Module, tried: int, survived: list[Survivor]) -> None:
+    """Print a module's survivors that have no reason, and its counts."""
     for survivor in survived:
         if survivor.reason is None:
             print(f"{module.path}:{survivor.line}\n  - {survivor.was}\n  + {survivor.becomes}")
     seen = {(survivor.was, survivor.becomes) for survivor in survived}
     for entry in module.accepted:
         if (entry["was"], entry["becomes"]) not in seen:
-            print(f"modules.toml, {module.room}: does not survive any more: {entry['becomes']}")
+            print(f"modules.toml, {module.key}: does not survive any more: {entry['becomes']}")
     explained = sum(survivor.reason is not None for survivor in survived)
-    share = len(survived) / max(tried, 1)
-    print(
-        f"{module.room}: {tried} mutants, {len(survived)} survived ({share:.1%}), "
-        f"{explained} of them with a reason"
-    )
-    return share <= MOST_SURVIVORS
+    print(f"{module.path}: {_share(tried, len(survived))}, {explained} of them with a reason")
+
+
+def _share(tried: int, survived: int) -> str:
+    return f"{tried} mutants, {survived} survived ({survived / max(tried, 1):.1%})"
 
 
 def main() -> int:
-    """Try the mutants; return 1 if too many survive in any module."""
+    """Try the mutants; return 1 if too many survive in any room."""
     modules = read_modules()
+    names = {name for module in modules for name in (module.room, module.key)}
     parser = argparse.ArgumentParser(prog="python -m tests.mutants")
-    parser.add_argument("room", nargs="*", choices=[[], *(module.room for module in modules)])
+    parser.add_argument("rooms", nargs="*", metavar="ROOM", help=", ".join(sorted(names)))
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes at a time")
     parser.add_argument("--fresh", action="store_true", help="keep no earlier verdict")
     options = parser.parse_args()
-    good = True
+    if unknown := set(options.rooms) - names:
+        parser.error(f"no room or module {', '.join(sorted(unknown))}")
+    counts: dict[str, tuple[int, int]] = {}
     for module in modules:
-        if options.room and module.room not in options.room:
+        if options.rooms and not {module.room, module.key} & set(options.rooms):
             continue
         with open_session(module, options.fresh) as session:
             try_mutants(module, session, options.jobs)
-            good &= report(module, *survivors(module, session))
-    return 0 if good else 1
+            tried, survived = survivors(module, session)
+        report(module, tried, survived)
+        before = counts.get(module.room, (0, 0))
+        counts[module.room] = before[0] + tried, before[1] + len(survived)
+    for room, (total, alive) in counts.items():
+        print(f"{room}: {_share(total, alive)}")
+    return int(any(alive > MOST_SURVIVORS * total for total, alive in counts.values()))
 
 
 if __name__ == "__main__":
