@@ -58,8 +58,8 @@ def quantize(model: onnx.ModelProto, keep: Collection[str] = ()) -> bytes:
     quantized.CopyFrom(model)
     graph = quantized.graph
     tensors = {tensor.name: tensor for tensor in graph.initializer}
-    graph.initializer.append(numpy_helper.from_array(np.float32(1.0), _STEP))
-    graph.initializer.append(numpy_helper.from_array(np.int8(0), _ZERO))
+    graph.initializer.append(numpy_helper.from_array(np.array(1.0, np.float32), _STEP))
+    graph.initializer.append(numpy_helper.from_array(np.array(0, np.int8), _ZERO))
     integer = {
         node.name for node in graph.node if node.op_type == "Conv" and _name(node) not in keep
     }
