@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
@@ -62,3 +63,40 @@ def test_a_system_without_these_files_is_described_all_the_same(files: dict[str,
     files.clear()
     assert host.processor_mhz() == ()
     assert host.describe_machine()["processor"]
+
+
+@pytest.mark.parametrize(
+    ("own", "limits", "processors", "memory_bytes"),
+    [
+        ("0::/\n", {"cpu.max": "150000 100000\n", "memory.max": "1073741824\n"}, 1.5, 1 << 30),
+        ("0::/\n", {"cpu.max": "max 100000\n", "memory.max": "max\n"}, math.inf, None),
+        (
+            "3:cpu:/x\n0::/pod/box\n",
+            {"pod/cpu.max": "50000 100000", "pod/box/cpu.max": "max 100000", "memory.max": "9"},
+            0.5,
+            9,
+        ),
+        ("0::/../other\n", {"cpu.max": "200000 100000"}, 2.0, None),
+        ("3:cpu:/x\n", {"cpu.max": "1 1"}, math.inf, None),
+        ("0::/\n", {"cpu.max": "nonsense"}, math.inf, None),
+        ("", {}, math.inf, None),
+    ],
+)
+def test_the_quota_of_a_container_counts(
+    tmp_path: Path, own: str, limits: dict[str, str], processors: float, memory_bytes: int | None
+) -> None:
+    texts = {f"sys/fs/cgroup/{name}": text for name, text in limits.items()}
+    for name, text in {"proc/self/cgroup": own, **texts}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert host.container_limits(tmp_path) == (processors, memory_bytes)
+
+
+def test_a_part_of_a_processor_counts_as_one(
+    files: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for granted, count in ((0.2, 1), (1.2, 2), (7.0, 2)):
+        limits = host.ContainerLimits(granted, 1 << 30)
+        monkeypatch.setattr(host, "container_limits", lambda limits=limits: limits)
+        assert host.processor_count() == count
+        assert host.describe_machine()["memory_gib"] == 1.0

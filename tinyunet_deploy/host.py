@@ -6,11 +6,13 @@ Nothing else in the library counts processors or reads ``/proc/cpuinfo``.
 from __future__ import annotations
 
 import contextlib
+import functools
+import math
 import os
 import platform
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -18,7 +20,10 @@ import numpy as np
 from tinyunet_deploy import __version__
 
 __all__ = [
+    "ContainerLimits",
+    "container_limits",
     "describe_machine",
+    "memory_bytes",
     "processor_count",
     "processor_mhz",
     "processor_throttle_count",
@@ -28,11 +33,10 @@ __all__ = [
 
 def describe_machine() -> dict[str, Any]:
     """Return the processor, memory, system and versions that every result records."""
-    pages, page = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
     return {
         "processor": _processor_name(),
         "processors": processor_count(),
-        "memory_gib": round(pages * page / 2**30, 1),
+        "memory_gib": round(memory_bytes() / 2**30, 1),
         "system": platform.platform(),
         "tinyunet_deploy": __version__,
         "python": platform.python_version(),
@@ -47,8 +51,61 @@ def processors() -> tuple[int, ...]:
 
 
 def processor_count() -> int:
-    """Return how many processors this process may use."""
-    return len(processors())
+    """Return how many processors this process may use, at least 1.
+
+    Those of :func:`processors`; fewer where the CPU quota of a container grants less time, whose
+    fraction of a processor counts as one.
+    """
+    return math.ceil(min(len(processors()), container_limits().processors))
+
+
+def memory_bytes() -> int:
+    """Return the memory that this process may use: the machine's, or the limit of a container."""
+    installed = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min(installed, container_limits().memory_bytes or installed)
+
+
+class ContainerLimits(NamedTuple):
+    """What the control group of a process may use."""
+
+    processors: float
+    """Processor time per time; infinite without a quota."""
+    memory_bytes: int | None
+    """None without a limit."""
+
+
+@functools.cache
+def container_limits(root: Path = Path("/")) -> ContainerLimits:
+    """Read the limits of this process's control group (cgroup v2) and of the groups around it.
+
+    Args:
+        root: where ``proc`` and ``sys`` are.
+    """
+    processors, memory = math.inf, None
+    for group in _control_groups(root):
+        with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
+            quota, period = (group / "cpu.max").read_text().split()
+            if quota != "max":
+                processors = min(processors, int(quota) / int(period))
+        with contextlib.suppress(OSError, ValueError):
+            limit = (group / "memory.max").read_text().strip()
+            if limit != "max":
+                memory = min(int(limit), memory or int(limit))
+    return ContainerLimits(processors, memory)
+
+
+def _control_groups(root: Path) -> list[Path]:
+    """Return the folders of this process's group and of those around it."""
+    try:
+        text = (root / "proc/self/cgroup").read_text()
+    except (OSError, ValueError):
+        return []
+    own = re.search(r"^0::/(.*)$", text, re.M)
+    if own is None:
+        return []
+    mount = root / "sys/fs/cgroup"
+    parts = [part for part in own[1].split("/") if part not in ("", "..")]
+    return [mount.joinpath(*parts[:count]) for count in range(len(parts) + 1)]
 
 
 def processor_mhz() -> tuple[float, ...]:

@@ -23,3 +23,20 @@ def test_the_table_keeps_the_brackets_of_an_extra(
     )
     assert run(tinyunet, ["doctor"]) == 5
     assert "[cpu]" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("failure", [RuntimeError("a"), SystemExit("b"), KeyError("c")])
+def test_one_backend_that_fails_in_any_way_does_not_end_doctor(
+    failure: BaseException, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    from tinyunet_deploy.backends.openvino import OpenVINOBackend
+
+    def fail(*_: object) -> None:
+        raise failure
+
+    monkeypatch.setattr(OpenVINOBackend, "__init__", fail)
+    assert run(tinyunet, ["doctor", "--format", "json"]) == 0
+    rows = {row["backend"]: row for row in json.loads(capsys.readouterr().out)["backends"]}
+    assert not rows["openvino"]["runs"]
+    assert repr(failure) in rows["openvino"]["reason"]
+    assert rows["onnxruntime"]["runs"]

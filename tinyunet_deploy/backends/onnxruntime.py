@@ -200,7 +200,10 @@ def cache_folder(artifact: Artifact) -> Path:
     """Where ONNX Runtime keeps the TensorRT engines of one file."""
     root = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     folder = f"onnxruntime-{onnxruntime.__version__}/{artifact.sidecar.sha256}"
-    return Path(root).expanduser() / "tinyunet-deploy" / folder
+    try:
+        return Path(root).expanduser() / "tinyunet-deploy" / folder
+    except RuntimeError as error:  # a user without a home
+        raise RuntimeUnavailable(root, str(error), "set XDG_CACHE_HOME") from error
 
 
 def tensorrt_options(artifact: Artifact, folder: Path) -> dict[str, Any]:

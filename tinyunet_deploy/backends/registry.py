@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +30,8 @@ from tinyunet_deploy.backends.table import (
 )
 from tinyunet_deploy.contract import Contract
 from tinyunet_deploy.errors import RefusedError, RuntimeUnavailable, TinyUNetError
+
+log = logging.getLogger(__name__)
 
 __all__ = ["BACKENDS", "default_model", "load", "open_backend", "why_not"]
 
@@ -151,7 +154,7 @@ def _resized(artifact: Artifact, size: tuple[int, int]) -> Contract:
 
 
 def _choose(kind: Kind, device: str, model: Path) -> BackendRow:
-    """Choose the preferred backend that is installed; the preferred one where none takes the
+    """Choose the preferred backend that can be imported; the preferred one where none takes the
     device, whose refusal names the right one."""
     rows = rows_for(kind, device, unasked_only=True)
     if not rows:
@@ -160,6 +163,12 @@ def _choose(kind: Kind, device: str, model: Path) -> BackendRow:
     for row in rows:
         reason = why_not(row)
         if reason is None:
-            return row
+            try:
+                row.load_class()
+            except RuntimeUnavailable as error:
+                log.warning("%s; another backend is tried", error)
+                reason = str(error)
+            else:
+                return row
         reasons.append(reason)
     raise RuntimeUnavailable(model, f"no backend here runs the kind {kind}", "; ".join(reasons))

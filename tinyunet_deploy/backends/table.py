@@ -91,9 +91,10 @@ class BackendRow:
         module, _, attribute = self.implementation.partition(":")
         try:
             return cast("type[Backend]", getattr(importlib.import_module(module), attribute))
-        except Exception as error:  # another package's code may raise anything
+        except (Exception, SystemExit) as error:  # a runtime's import may raise anything
+            reason = str(error).strip().splitlines() or [repr(error)]
             raise RuntimeUnavailable(
-                self.name, f"is installed but cannot be imported: {error}"
+                self.name, f"is installed but cannot be imported: {reason[0]}"
             ) from error
 
 

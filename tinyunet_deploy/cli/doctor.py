@@ -76,9 +76,9 @@ def _try(row: BackendRow) -> dict[str, Any]:
                 "versions": backend.versions,
                 "runs": True,
             }
-    except (TinyUNetError, ImportError) as error:
+    except TinyUNetError as error:
         return {**report, "reason": str(error)}
-    except Exception as error:  # a backend of another package may raise anything
+    except (Exception, SystemExit) as error:  # a runtime may raise anything
         return {**report, "reason": f"fails on the model of the package: {error!r}"}
 
 

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY
+from tinyunet_deploy.backends.registry import open_backend
+from tinyunet_deploy.errors import RuntimeUnavailable
+
+BROKEN = {
+    "ImportError": "raise ImportError('libtbb.so.12: cannot open shared object file')",
+    "RuntimeError": "raise RuntimeError('Could not determine home directory.')",
+    "SystemExit": "raise SystemExit('no licence')",
+    "KeyError": "raise KeyError('getpwuid(): uid not found: 54321')",
+}
+
+
+@pytest.fixture(params=list(BROKEN))
+def broken_openvino(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A package openvino whose import fails."""
+    (tmp_path / "openvino.py").write_text(BROKEN[request.param])
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in list(sys.modules):
+        if name.partition(".")[0] == "openvino" or name == "tinyunet_deploy.backends.openvino":
+            monkeypatch.delitem(sys.modules, name)
+
+
+@pytest.mark.usefixtures("broken_openvino")
+def test_where_none_was_named_the_next_backend_takes_over(
+    tiny_onnx: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING), open_backend(tiny_onnx) as backend:
+        assert backend.name == "onnxruntime"
+    (notice,) = caplog.messages
+    assert notice.startswith("openvino: is installed but cannot be imported: ")
+    assert notice.endswith("; another backend is tried")
+
+
+@pytest.mark.usefixtures("broken_openvino")
+def test_one_that_was_named_does_not_run_here(tiny_onnx: Path) -> None:
+    with pytest.raises(RuntimeUnavailable, match="openvino: is installed but cannot be imported"):
+        open_backend(tiny_onnx, "openvino")
+
+
+def test_a_user_without_a_name_and_a_home(tmp_path: Path) -> None:
+    """As in containers that run under a number."""
+    capability = "dac_read_search"  # Python may lie in a folder that is closed to that user
+    become = ["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups"]
+    become += [f"--inh-caps=+{capability}", f"--ambient-caps=+{capability}"]
+    if shutil.which("setpriv") is None or subprocess.run([*become, "true"]).returncode:
+        pytest.skip("no process can become another user here")
+    tmp_path.chmod(0o777)
+    script = """
+import getpass, sys
+from tinyunet_deploy.cli import run, tinyunet
+try:
+    getpass.getuser()
+except (KeyError, OSError):
+    sys.exit(run(tinyunet, ["doctor"]))
+"""
+    done = subprocess.run(
+        [*become, sys.executable, "-c", script],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    for name in ("openvino", "onnxruntime", "torch"):
+        assert f"│ {name} " in done.stdout
+    assert done.stdout.count("│ yes ") >= 3
