@@ -8,6 +8,15 @@
  *   FAULT_ERRNO   it and all that follow fail with this; 0 kills the process instead, and where
  *                 the change is a write, after the first half of its bytes
  *   FAULT_LOG     a file that gets a line for each change
+ *
+ * FAULT_MODES names how the file system of the folder falls short, any of these:
+ *
+ *   dirsync-einval fsync-einval           folders, or files, cannot be synced
+ *   flock-enolck flock-enosys             there are no locks
+ *   flock-ebadf flock-file-ebadf          folders, or files, cannot be locked
+ *   rename-ebusy rename-eacces            every third rename meets a file that another has open
+ *   rename-always-ebusy                   so does every one
+ *   chmod-eperm link-eperm                permissions, or hard links, cannot be set
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -20,6 +29,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -84,13 +94,65 @@ ssize_t write(int descriptor, const void *data, size_t size) {
     return REAL(write)(descriptor, data, size);
 }
 
+static int lacks(const char *mode) {
+    const char *modes = getenv("FAULT_MODES");
+    return modes && strstr(modes, mode);
+}
+
+static int fail(int code) {
+    errno = code;
+    return -1;
+}
+
+static int is_folder(int descriptor) {
+    struct stat status;
+    return !fstat(descriptor, &status) && S_ISDIR(status.st_mode);
+}
+
+int flock(int descriptor, int operation) {
+    if (below_descriptor(descriptor)) {
+        if (lacks("flock-enolck"))
+            return fail(ENOLCK);
+        if (lacks("flock-enosys"))
+            return fail(ENOSYS);
+        if (lacks(is_folder(descriptor) ? "flock-ebadf" : "flock-file-ebadf"))
+            return fail(EBADF);
+    }
+    return REAL(flock)(descriptor, operation);
+}
+
+int chmod(const char *path, mode_t mode) {
+    return below(path) && lacks("chmod-eperm") ? fail(EPERM) : REAL(chmod)(path, mode);
+}
+
+int fchmod(int descriptor, mode_t mode) {
+    if (below_descriptor(descriptor) && lacks("chmod-eperm"))
+        return fail(EPERM);
+    return REAL(fchmod)(descriptor, mode);
+}
+
+int link(const char *from, const char *to) {
+    return below(to) && lacks("link-eperm") ? fail(EPERM) : REAL(link)(from, to);
+}
+
+int linkat(int from, const char *old, int to, const char *path, int flags) {
+    return lacks("link-eperm") ? fail(EPERM) : REAL(linkat)(from, old, to, path, flags);
+}
+
 int fsync(int descriptor) {
+    if (below_descriptor(descriptor) && lacks(is_folder(descriptor) ? "dirsync-einval" : "fsync-einval"))
+        return fail(EINVAL);
     if (below_descriptor(descriptor) && !allowed("fsync", -1, NULL, 0))
         return -1;
     return REAL(fsync)(descriptor);
 }
 
 int rename(const char *from, const char *to) {
+    static atomic_int renames;
+    if (below(to) && lacks("rename-always-ebusy"))
+        return fail(EBUSY);
+    if (below(to) && lacks("rename-e") && atomic_fetch_add(&renames, 1) % 3 == 2)
+        return fail(lacks("rename-ebusy") ? EBUSY : EACCES);
     if (below(to) && !allowed("rename", -1, NULL, 0))
         return -1;
     return REAL(rename)(from, to);

@@ -74,6 +74,7 @@ class Forge:
         folder: Path | None = None,
         kill_at: int = 0,
         fail_at: tuple[int, int] = (0, 0),
+        modes: str = "",
         limits: dict[str, int] | None = None,
         environment: dict[str, str] | None = None,
         working_directory: Path | None = None,
@@ -84,6 +85,7 @@ class Forge:
             words: its arguments.
             folder: where changes of files are counted.
             kill_at: number of the change at which it is killed, from 1.
+            modes: how the file system of ``folder`` falls short, as ``faults.c`` names it.
             fail_at: number of the change from which on all fail, and their errno.
             limits: of :mod:`resource`, such as RLIMIT_NOFILE.
         """
@@ -96,6 +98,7 @@ class Forge:
                 "FAULT_FOLDER": str(folder or "/nowhere"),
                 "FAULT_AT": str(at),
                 "FAULT_ERRNO": str(code),
+                "FAULT_MODES": modes,
                 "FAULT_LOG": str(log),
                 **(environment or {}),
             },
