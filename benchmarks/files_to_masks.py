@@ -31,7 +31,7 @@ from tinyunet_deploy.contract import Batch, Image
 from tinyunet_deploy.errors import DataError
 from tinyunet_deploy.host import describe_machine, processor_count
 from tinyunet_deploy.inspection.infer import infer
-from tinyunet_deploy.inspection.run_report import ReportLine
+from tinyunet_deploy.inspection.report_line import ReportLine
 
 
 @click.command(context_settings=HELP)

@@ -409,3 +409,43 @@ def test_an_interrupted_run_is_gone_on_with_to_the_same_bytes(
     assert tinyunet_infer(station, "-o", tmp_path / "out", *arguments).code == 3
     assert tinyunet_infer(station, "-o", tmp_path / "undisturbed", *arguments).code == 3
     assert tree(tmp_path / "out") == tree(tmp_path / "undisturbed")
+
+
+def test_what_is_passed_over_is_printed_and_reported(
+    station: Path, tmp_path: Path, tinyunet_infer: Tinyunet
+) -> None:
+    (station / "small.pgm").touch()
+    (station / ".hidden").mkdir()
+    tinyunet_infer(station / "day 2", "-o", station / "day 2" / "out")
+    outcome = tinyunet_infer(station, "-o", tmp_path / "out")
+    assert outcome.code == 0
+    counts = "; passed over: 1 earlier-output, 1 hidden, 1 suffix\n"
+    assert outcome.out.splitlines(keepends=True)[0].endswith(f", 0 skipped{counts}")
+    wanted = {"earlier-output": 1, "hidden": 1, "suffix": 1}
+    outcome = tinyunet_infer(station, "-o", tmp_path / "out", "--format", "json")
+    assert outcome.summary["passed_over"] == wanted
+    last = json.loads((tmp_path / "out" / "report.jsonl").read_text().splitlines()[-1])
+    assert last["summary"]["passed_over"] == wanted
+    outcome = tinyunet_infer(station / "day 2" / "out", "-o", tmp_path / "again")
+    assert outcome.code == 4
+    assert "is output of an earlier inspection" in outcome.err
+
+
+def test_images_that_changed_are_inspected_again_and_said_so(
+    station: Path, tmp_path: Path, tinyunet_infer: Tinyunet, tiny_onnx: Path
+) -> None:
+    tinyunet_infer(station, "-o", tmp_path / "out")
+    write_png(station / "day 2" / "a.png", np.full((64, 64), 7, np.uint8))
+    (station / "day-3.png").unlink()
+    arguments = (station, "-o", tmp_path / "out", "-m", tiny_onnx, "--backend", "onnxruntime")
+    with start(*arguments) as process:
+        out, err = process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert err.decode().splitlines()[:2] == [
+        f"{tmp_path}/out: 1 image changed after the verdict: inspected again",
+        f"{tmp_path}/out: 1 image in the report but not in the input any more: "
+        "dropped from the report",
+    ]
+    assert out.startswith(b"6 images: ")
+    tinyunet_infer(station, "-o", tmp_path / "fresh")
+    assert tree(tmp_path / "out") == tree(tmp_path / "fresh")

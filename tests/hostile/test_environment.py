@@ -27,7 +27,8 @@ from tinyunet_deploy.data.encoding import write_png
 from tinyunet_deploy.errors import OutOfMemory, RuntimeUnavailable
 from tinyunet_deploy.inspection import scoring
 from tinyunet_deploy.inspection.infer import infer as infer_images
-from tinyunet_deploy.inspection.run_report import RunSummary, read_report
+from tinyunet_deploy.inspection.report_line import RunSummary
+from tinyunet_deploy.inspection.run_report import read_report
 from tinyunet_deploy.testing.fake_backend import FakeBackend
 
 IMAGES = 40

@@ -20,7 +20,7 @@ import pytest
 from tests.conftest import REPOSITORY
 from tests.hostile import corpus
 from tinyunet_deploy.data.decoding import decode_image, read_image
-from tinyunet_deploy.inspection.outputs import png_name
+from tinyunet_deploy.inspection.output_names import mask_name
 from tinyunet_deploy.inspection.run_report import read_report
 
 MEMORY_MIB = 1024
@@ -107,11 +107,11 @@ def judge(images: Path, output: Path, expected: dict[str, str]) -> None:
     wanted = {name: "ok" if name in usable else why for name, why in expected.items()}
     assert found == wanted
     masks = set(tree(output / "masks"))
-    assert masks == {png_name(name) for name in usable}
+    assert masks == {mask_name(name) for name in usable}
     reference = read_image(output / "masks" / "formats" / "grey.png")
     assert 0 < reference.mean() < 255, "a test worth its name"
     for name in usable:
-        mask = read_image(output / "masks" / png_name(name))
+        mask = read_image(output / "masks" / mask_name(name))
         differ = float((mask != reference).mean())
         assert differ == 0 if expected[name] == "same" else differ < 0.1, (name, differ)
     every = {*tree(output)} - {"run.json", "report.jsonl", "defects.csv"}

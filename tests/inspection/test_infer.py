@@ -15,7 +15,8 @@ from tinyunet_deploy.errors import RefusedError, RuntimeUnavailable
 from tinyunet_deploy.inspection.defects import find_defects
 from tinyunet_deploy.inspection.infer import infer
 from tinyunet_deploy.inspection.outputs import Outputs
-from tinyunet_deploy.inspection.run_report import ReportLine, RunSummary, read_report
+from tinyunet_deploy.inspection.report_line import ReportLine, RunSummary
+from tinyunet_deploy.inspection.run_report import read_report
 from tinyunet_deploy.inspection.walk import walk_images
 from tinyunet_deploy.testing.fake_backend import FakeBackend
 
@@ -83,8 +84,15 @@ def test_the_report_tells_each_image_and_ends_in_a_summary(station: Path, tmp_pa
     written = [json.loads(line) for line in text.splitlines()]
     assert written[:-1] == json.loads(json.dumps(lines))
     assert written[-1] == {
-        "schema_version": 1,
-        "summary": {"images": 7, "ok": 7, "skipped": 0, "ng": 4, "reasons": {}},
+        "schema_version": 2,
+        "summary": {
+            "images": 7,
+            "ok": 7,
+            "skipped": 0,
+            "ng": 4,
+            "reasons": {},
+            "passed_over": {},
+        },
     }
     names = [path.relative_to(station).as_posix() for path in walk_images([station])]
     assert [line["path"] for line in lines] == names

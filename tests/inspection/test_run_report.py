@@ -21,9 +21,11 @@ from tinyunet_deploy.artifacts.sidecar import Artifact
 from tinyunet_deploy.contract import Contract
 from tinyunet_deploy.data.encoding import write_png
 from tinyunet_deploy.errors import RefusedError, RuntimeUnavailable
+from tinyunet_deploy.inspection.defects_csv import COLUMNS
 from tinyunet_deploy.inspection.infer import infer
 from tinyunet_deploy.inspection.outputs import Outputs
-from tinyunet_deploy.inspection.run_report import COLUMNS, Report, RunSummary, read_report
+from tinyunet_deploy.inspection.report_line import RunSummary
+from tinyunet_deploy.inspection.run_report import Report, read_report
 from tinyunet_deploy.testing.fake_backend import FakeBackend
 
 OPTIONS = {"model_sha256": "0" * 64, "threshold": 0.5}
@@ -68,7 +70,7 @@ def test_a_finished_report_is_lines_and_a_summary(tmp_path: Path) -> None:
     assert report.summary == wanted
     assert read_report(tmp_path / "out" / "report.jsonl") == (lines, wanted)
     assert json.loads((tmp_path / "out" / "run.json").read_text()) == {
-        "schema_version": 1,
+        "schema_version": 2,
         **OPTIONS,
     }
 

@@ -21,7 +21,8 @@ from tinyunet_deploy.data.encoding import write_png
 from tinyunet_deploy.errors import RefusedError, RuntimeUnavailable
 from tinyunet_deploy.inspection import shards
 from tinyunet_deploy.inspection.infer import infer
-from tinyunet_deploy.inspection.run_report import RunSummary, read_report
+from tinyunet_deploy.inspection.report_line import RunSummary
+from tinyunet_deploy.inspection.run_report import read_report
 from tinyunet_deploy.inspection.shards import Shard
 from tinyunet_deploy.testing.fake_backend import FakeBackend
 

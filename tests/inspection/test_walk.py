@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import os
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
@@ -98,6 +100,43 @@ def test_any_sources_give_each_image_once_and_in_order(
     for source in sources:
         below = list(walk_images([folder / source]))
         assert set(below) <= set(found)
+
+
+def as_output(folder: Path) -> None:
+    """Give a folder the run.json of an output."""
+    run = {"schema_version": 1, "input_root": "/", "model_sha256": "0"}
+    (folder / "run.json").write_text(json.dumps(run))
+
+
+def test_what_is_passed_over_is_counted_by_kind(tmp_path: Path) -> None:
+    touch(tmp_path, "a.png", "b.pgm", "c.txt", ".d.png", ".e/f.png", "old/masks/a.png")
+    touch(tmp_path, "Class1/Label/Labels.txt", "Class1/Label/1_label.PNG", "Class1/1.PNG", "g/h.x")
+    touch(tmp_path, "out/masks/a.png")
+    (tmp_path / "again").symlink_to("g")
+    as_output(tmp_path / "old")
+    as_output(tmp_path / "out")
+    wanted = {"suffix": 3, "hidden": 2, "linked-folder": 1, "label-folder": 1, "earlier-output": 1}
+    for sources in (["."], [".", "g", "Class1"], [".", "b.pgm", ".e"]):
+        counts = Counter[str]()
+        paths = list(walk_images([tmp_path / name for name in sources], tmp_path / "out", counts))
+        if len(sources) < 3 or "g" in sources:
+            assert counts == wanted, "each entry once, however many sources it lies below"
+        else:
+            assert counts == {**wanted, "suffix": 2, "hidden": 1}, (
+                "what is named is not passed over"
+            )
+            assert tmp_path / "b.pgm" in paths and tmp_path / ".e" / "f.png" in paths
+        assert tmp_path / "old" / "masks" / "a.png" not in paths
+
+
+def test_an_earlier_output_is_never_inspected_as_parts(tmp_path: Path) -> None:
+    touch(tmp_path, "old/masks/day/a.png", "old/notes/b.png", "other/run.json", "other/c.png")
+    as_output(tmp_path / "old")
+    for source in ("old", "old/masks", "old/masks/day", "old/masks/day/a.png"):
+        with pytest.raises(RefusedError, match="is output of an earlier inspection"):
+            list(walk_images([tmp_path / source]))
+    assert names([tmp_path]) == ["other/c.png"], "a run.json of another program means nothing"
+    assert names([tmp_path / "old" / "notes"]) == ["b.png"]
 
 
 def test_a_folder_is_read_while_it_is_walked(tmp_path: Path) -> None:

@@ -22,7 +22,8 @@ from tinyunet_deploy.data.encoding import encode_png, write_png
 from tinyunet_deploy.errors import RefusedError
 from tinyunet_deploy.inspection.infer import infer
 from tinyunet_deploy.inspection.outputs import Outputs
-from tinyunet_deploy.inspection.run_report import ReportLine, read_report
+from tinyunet_deploy.inspection.report_line import ReportLine
+from tinyunet_deploy.inspection.run_report import read_report
 from tinyunet_deploy.inspection.watch import Watched, watch
 from tinyunet_deploy.testing.fake_backend import FakeBackend
 

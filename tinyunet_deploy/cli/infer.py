@@ -23,7 +23,7 @@ from tinyunet_deploy.cli.options import (
 
 if TYPE_CHECKING:
     from tinyunet_deploy.backends.base import Backend
-    from tinyunet_deploy.inspection.run_report import ReportLine, RunSummary
+    from tinyunet_deploy.inspection.report_line import ReportLine, RunSummary
     from tinyunet_deploy.inspection.shards import Shard
 
 
@@ -205,14 +205,16 @@ def _print_summary(summary: RunSummary, output: Path, shard: Shard | None, style
     import dataclasses
     import json
 
-    from tinyunet_deploy.inspection.run_report import DEFECTS, REPORT, SHARDS
+    from tinyunet_deploy.inspection.report_line import passed_over_text
+    from tinyunet_deploy.inspection.run_json import SHARDS
+    from tinyunet_deploy.inspection.run_report import DEFECTS, REPORT
 
     if style == "json":
         click.echo(json.dumps({"schema_version": 1, **dataclasses.asdict(summary)}))
         return
     click.echo(
         f"{summary.images} images: {summary.ok - summary.ng} OK, {summary.ng} NG, "
-        f"{summary.skipped} skipped"
+        f"{summary.skipped} skipped{passed_over_text(summary)}"
     )
     names = {"masks": "masks", "report": REPORT, "defects": DEFECTS}
     files = {kind: click.format_filename(output / name) for kind, name in names.items()}

@@ -17,7 +17,7 @@ from tinyunet_deploy.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from tinyunet_deploy.inspection.run_report import ReportLine
+    from tinyunet_deploy.inspection.report_line import ReportLine
 
 
 @click.command()
@@ -75,6 +75,7 @@ def watch(
     from tinyunet_deploy.errors import GateFailed
     from tinyunet_deploy.host import processor_count
     from tinyunet_deploy.inspection.outputs import Outputs
+    from tinyunet_deploy.inspection.report_line import passed_over_text
     from tinyunet_deploy.inspection.run_report import REPORT
     from tinyunet_deploy.inspection.watch import watch as watch_folder
 
@@ -102,7 +103,8 @@ def watch(
     summary = watched.summary
     click.echo(
         f"{summary.images} images: {summary.ok - summary.ng} OK, {summary.ng} NG, "
-        f"{summary.skipped} skipped; report: {click.format_filename(output / REPORT)}",
+        f"{summary.skipped} skipped{passed_over_text(summary)}; "
+        f"report: {click.format_filename(output / REPORT)}",
         err=True,
     )
     if watched.late:

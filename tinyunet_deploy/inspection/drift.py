@@ -19,7 +19,8 @@ import numpy as np
 from tinyunet_deploy.contract import Image, Score, score_threshold
 from tinyunet_deploy.errors import DataError
 from tinyunet_deploy.inspection.drawing import draw_svg
-from tinyunet_deploy.inspection.run_report import REPORT, RUN, read_report
+from tinyunet_deploy.inspection.run_json import RUN
+from tinyunet_deploy.inspection.run_report import REPORT, read_report
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

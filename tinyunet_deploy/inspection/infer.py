@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -11,7 +11,9 @@ from pathlib import Path
 from tinyunet_deploy.backends.base import Backend
 from tinyunet_deploy.inspection.executors import executor
 from tinyunet_deploy.inspection.outputs import Inspection, Outputs
-from tinyunet_deploy.inspection.run_report import Report, ReportLine, RunSummary
+from tinyunet_deploy.inspection.report_line import ReportLine, RunSummary
+from tinyunet_deploy.inspection.resume import Resume
+from tinyunet_deploy.inspection.run_report import Report
 from tinyunet_deploy.inspection.scoring import score_images
 from tinyunet_deploy.inspection.shards import Shard, in_shards, refuse_shards
 from tinyunet_deploy.inspection.trace import Trace, timed
@@ -36,6 +38,10 @@ def infer(
     trace: Trace | None = None,
 ) -> RunSummary:
     """Write masks and a report for image files and folders, or resume a run that stopped.
+
+    A verdict belongs to the bytes of its image: images that changed since an earlier run, or whose
+    mask is missing, are inspected again, and those that are gone leave the report. What was
+    dropped for such a reason is logged.
 
     Args:
         sources: image files and folders. The masks mirror the tree below their common folder.
@@ -62,19 +68,22 @@ def infer(
     inspection = Inspection.for_backend(
         backend, common_root(sources), output, threshold, min_area, tile, outputs
     )
-    options = inspection.options(backend)
+    options = inspection.options(backend, "infer")
+    resume = Resume(inspection, lambda: map(inspection.name, walk_images(sources, output)))
+    passed_over = Counter[str]()
 
     def remaining(report: Report) -> Iterator[Path]:
-        for path in walk_images(sources, output):
+        for path in walk_images(sources, output, passed_over):
             name = inspection.name(path)
             if (shard is None or name in shard) and name not in report:
                 yield path
 
     def fill(report: Report) -> RunSummary:
+        resume.log_faults()
         lines = inspect_images(
             remaining(report),
             backend,
-            inspection,
+            resume.inspection,
             batch_size=batch_size,
             workers=workers,
             trace=trace,
@@ -88,15 +97,16 @@ def infer(
         if not report.summary.images and not shard:
             raise no_images(inspection.root)
         with timed(trace, "write"):
-            report.finish()
+            report.finish(passed_over)
         return report.summary
 
     if shard is not None:
-        return in_shards(output, options, shard, fill)
+        return in_shards(output, options, shard, resume, fill)
     refuse_shards(output)
     with timed(trace, "write"):
-        opened = Report(output, options)
+        opened = Report(output, options, resume.keep)
     with opened as report:
+        refuse_shards(output)  # again, now that none can begin
         return fill(report)
 
 
@@ -129,6 +139,7 @@ def inspect_images(
         batch_size=batch_size,
         workers=workers,
         tile=inspection.tile,
+        identify=True,
         trace=trace,
     )
     writers = executor(workers, "write")

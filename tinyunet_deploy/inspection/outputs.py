@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from tinyunet_deploy.backends.base import Backend
 from tinyunet_deploy.contract import defect_mask
-from tinyunet_deploy.data.decoding import IMAGE_SUFFIXES
 from tinyunet_deploy.data.encoding import encode_jpeg, encode_png
-from tinyunet_deploy.errors import ImageError
+from tinyunet_deploy.errors import ImageError, RuntimeUnavailable
 from tinyunet_deploy.files import write_atomic, writing
 from tinyunet_deploy.inspection.defects import find_defects, verdict
 from tinyunet_deploy.inspection.drift import image_statistics
+from tinyunet_deploy.inspection.output_names import FOLDERS, mask_name, overlay_name
 from tinyunet_deploy.inspection.overlays import overlay
-from tinyunet_deploy.inspection.run_report import ReportLine
+from tinyunet_deploy.inspection.report_line import ReportLine
+from tinyunet_deploy.inspection.run_json import RUN
 from tinyunet_deploy.inspection.scoring import Scored
 from tinyunet_deploy.inspection.trace import Trace, timed
 
-__all__ = ["Inspection", "Outputs", "png_name"]
+__all__ = ["Inspection", "Outputs"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,11 @@ class Inspection:
     tile: bool = False
     """Whether images larger than the network's are inspected in overlapping tiles."""
     outputs: Outputs = Outputs()
+    changes: Mapping[str, int] = field(default_factory=dict)
+    """Image -> number of its change, for files that changed after a verdict and are now another
+    part."""
+    clashes: frozenset[str] = frozenset()
+    """Images that are skipped because their masks would be one file."""
 
     @classmethod
     def for_backend(
@@ -78,9 +85,15 @@ class Inspection:
             outputs or Outputs(),
         )
 
-    def options(self, backend: Backend) -> dict[str, Any]:
-        """Return everything on which masks and report depend, for run.json."""
+    def options(self, backend: Backend, verb: Literal["infer", "watch"]) -> dict[str, Any]:
+        """Return everything on which masks and report depend, for run.json.
+
+        Args:
+            verb: what writes the folder. To ``infer`` an image that is gone has no verdict any
+                more, to ``watch`` it is a part that has passed.
+        """
         return {
+            "verb": verb,
             "input_root": str(self.root),
             "model_sha256": backend.artifact.sidecar.sha256,
             "backend": backend.name,
@@ -99,84 +112,120 @@ class Inspection:
         """Write the files of one image and return its line of the report.
 
         Raises:
-            RuntimeUnavailable: the disk is full or read-only.
+            RuntimeUnavailable: the disk is full or read-only, or the output folder was deleted.
         """
-        name = self.name(scored.path)
-        if scored.image is None or scored.score is None:
-            assert scored.error is not None
-            return _skipped(name, scored.error)
-        image, score, index = scored.image, scored.score, scored.index
-        if trace is not None:
-            trace.left_queue(index)
-        with timed(trace, "post-process", index):
-            contours = self.outputs.contours
-            defects = find_defects(score, self.threshold, self.min_area, contours=contours)
-            mask = defect_mask(score, self.threshold)
-            statistics = image_statistics(image, score, self.threshold)
-        files: dict[str, Callable[[], bytes]] = {}
-        files[f"masks/{png_name(name)}"] = lambda: encode_png(mask)
-        if self.outputs.scores:
-            files[f"scores/{png_name(name)}"] = lambda: encode_png(score)
-        if self.outputs.overlays:
-            files[f"overlays/{name}.jpg"] = lambda: encode_jpeg(overlay(image, mask))
+        name, index = self.name(scored.path), scored.index
+        line: ReportLine = {"path": name, "status": "ok"}
+        if name in self.changes:
+            line["change"] = self.changes[name]
+        if scored.identity is not None:
+            line["size_bytes"], line["mtime_ns"], line["sha256"] = scored.identity
         try:
-            self._write(files, scored, trace)
+            if scored.error is not None:
+                raise scored.error
+            if name in self.clashes:
+                what = "would share its mask with an image whose name differs in case only"
+                raise ImageError(scored.path, "name-taken", what, "rename one of them")
+            image, score = scored.image, scored.score
+            assert image is not None
+            assert score is not None
+            if trace is not None:
+                trace.left_queue(index)
+            with timed(trace, "post-process", index):
+                contours = self.outputs.contours
+                defects = find_defects(score, self.threshold, self.min_area, contours=contours)
+                mask = defect_mask(score, self.threshold)
+                statistics = image_statistics(image, score, self.threshold)
+            encoders: dict[str, Callable[[], bytes]] = {
+                "masks": lambda: encode_png(mask),
+                "scores": lambda: encode_png(score),
+                "overlays": lambda: encode_jpeg(overlay(image, mask)),
+            }
+            written = self._write(self.files(name), encoders, scored, trace)
         except ImageError as error:
-            return _skipped(name, error)
+            return {**line, "status": "skipped", "reason": error.reason, "what": error.what}
         return {
-            "path": name,
-            "status": "ok",
+            **line,
             "verdict": verdict(defects),
             "max_score": int(score.max()),
             "defects": [defect.as_fields(self.outputs.mm_per_px) for defect in defects],
             "statistics": statistics,
+            "output_bytes": written,
         }
 
+    def files(self, name: str, change: int | None = None) -> dict[str, str]:
+        """Return folder -> path in the output folder of the files that an image gets.
+
+        Args:
+            change: number of the change of the image's file; None takes the present one.
+        """
+        change = self.changes.get(name, 0) if change is None else change
+        files = {"masks": f"masks/{mask_name(name, change)}"}
+        if self.outputs.scores:
+            files["scores"] = f"scores/{mask_name(name, change)}"
+        if self.outputs.overlays:
+            files["overlays"] = f"overlays/{overlay_name(name, change)}"
+        return files
+
+    def remove_files(self, line: ReportLine) -> None:
+        """Remove the files of an image whose verdict does not hold any more.
+
+        Args:
+            line: its line of the report, whose path must lie below the root.
+        """
+        for folder, file in self.files(line["path"], line.get("change", 0)).items():
+            path = self.output / file
+            with contextlib.suppress(OSError):  # missing, or a folder of files that are still used
+                path.unlink()
+                for above in path.parents:
+                    if above == self.output / folder:
+                        break
+                    above.rmdir()
+
     def _write(
-        self, files: dict[str, Callable[[], bytes]], scored: Scored, trace: Trace | None
-    ) -> None:
-        """Write the files of one image; the mask is the first of them and is written last.
+        self,
+        files: dict[str, str],
+        encoders: Mapping[str, Callable[[], bytes]],
+        scored: Scored,
+        trace: Trace | None,
+    ) -> dict[str, int]:
+        """Write the files of one image, the mask last, and return their sizes in bytes.
 
         Raises:
             ImageError: the output needs this name for a folder, as with ``a.jpg`` beside
                 ``a.jpg.png/``, or the name is too long.
         """
+        sizes = {}
         try:
-            for file in files:
+            for file in files.values():
                 mirrored = self.root / file.partition("/")[2]
                 if mirrored != scored.path and mirrored.is_dir():
-                    what = f"needs {file} in the output, which is the name of a folder there"
-                    raise ImageError(scored.path, "name-taken", what)
-            for file, encode in reversed(files.items()):
+                    raise IsADirectoryError(errno.EISDIR, "is a folder", file)
+            for folder, file in reversed(files.items()):
                 with timed(trace, "encode", scored.index):
-                    data = encode()
+                    data = encoders[folder]()
                 with timed(trace, "write", scored.index):
-                    _put(self.output / file, data)
+                    self._put(file, data)
+                sizes[folder] = len(data)
+        except (IsADirectoryError, NotADirectoryError, FileExistsError) as error:
+            what = f"needs {file} in the output, where a folder and a file have the same name"
+            raise ImageError(scored.path, "name-taken", what) from error
         except OSError as error:
             if error.errno != errno.ENAMETOOLONG:
                 raise
             what = "has too long a name to append .png"
             raise ImageError(scored.path, "name-too-long", what) from error
+        return {folder: sizes[folder] for folder in FOLDERS if folder in sizes}
 
-
-def png_name(name: str) -> str:
-    """Return the name of the mask of an image: its own name, with .png after any other suffix.
-
-    A name such as ``a.jpg.png`` gets .png too, so that it does not share the mask of ``a.jpg``.
-    """
-    stem = name.lower().removesuffix(".png")
-    kept = len(stem) < len(name) and not stem.endswith(tuple(IMAGE_SUFFIXES))
-    return name if kept else f"{name}.png"
-
-
-def _skipped(name: str, error: ImageError) -> ReportLine:
-    return {"path": name, "status": "skipped", "reason": error.reason, "what": error.what}
-
-
-def _put(path: Path, data: bytes) -> None:
-    try:
-        write_atomic(path, data)
-    except FileNotFoundError:
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, data)
+    def _put(self, file: str, data: bytes) -> None:
+        path = self.output / file
+        try:
+            write_atomic(path, data)
+        except FileNotFoundError:
+            if not (self.output / RUN).exists():
+                raise RuntimeUnavailable(
+                    self.output, "was deleted while it was written", "run the command again"
+                ) from None
+            with writing(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(path, data)

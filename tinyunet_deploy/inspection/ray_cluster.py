@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +26,9 @@ from tinyunet_deploy.errors import RuntimeUnavailable, TinyUNetError
 from tinyunet_deploy.files import sweep_tree
 from tinyunet_deploy.inspection.infer import inspect_images
 from tinyunet_deploy.inspection.outputs import Inspection, Outputs
-from tinyunet_deploy.inspection.run_report import Report, ReportLine, RunSummary
+from tinyunet_deploy.inspection.report_line import ReportLine, RunSummary
+from tinyunet_deploy.inspection.resume import Resume
+from tinyunet_deploy.inspection.run_report import Report
 from tinyunet_deploy.inspection.shards import refuse_shards
 from tinyunet_deploy.inspection.walk import common_root, no_images, walk_images
 
@@ -109,17 +112,21 @@ def infer_on_ray(
             ),
         )
         refuse_shards(output)
-        with Report(output, options) as report:
+        resume = Resume(inspection, lambda: map(inspection.name, walk_images(sources, output)))
+        passed_over = Counter[str]()
+        with Report(output, options, resume.keep) as report:
+            refuse_shards(output)  # again, now that none can begin
+            resume.log_faults()
             rows = [
                 {"name": os.fsencode(name)}
-                for path in walk_images(sources, output)
+                for path in walk_images(sources, output, passed_over)
                 if (name := inspection.name(path)) not in report
             ]
             if not rows and not report.summary.images:
                 raise no_images(inspection.root)
             reported: set[str] = set()
             for line in _lines(
-                ray, rows, actors, resources, (loader, inspection, batch_size, workers)
+                ray, rows, actors, resources, (loader, resume.inspection, batch_size, workers)
             ):
                 if line["path"] not in reported:
                     reported.add(line["path"])
@@ -131,7 +138,7 @@ def infer_on_ray(
                     address, f"lost {len(rows) - len(reported)} images", "run it again to resume"
                 )
             sweep_tree(output)
-            report.finish(sort=True)
+            report.finish(passed_over, sort=True)
             return report.summary
     finally:
         ray.shutdown()
@@ -183,7 +190,7 @@ def _describe(
         inspection = Inspection.for_backend(
             backend, root, output, threshold, min_area, tile, outputs
         )
-        return inspection, inspection.options(backend)
+        return inspection, inspection.options(backend, "infer")
 
 
 class _Inspector:

@@ -1,116 +1,64 @@
-"""What a run of ``infer`` leaves beside its masks: run.json, report.jsonl, defects.csv.
+"""The report of an output folder: report.jsonl and defects.csv.
 
-``run.json`` says which model and options the folder belongs to. ``report.jsonl`` has one line per
-image, in the order of the input tree, and a summary as its last line; a report without a summary
-is of a run that has not finished, and is gone on with. ``defects.csv`` has one row per defect and
-follows from the report.
+``report.jsonl`` has one line per image, in the order of the input tree, and a summary as its last
+line; a report without a summary belongs to a run that has not finished, and is resumed.
+``defects.csv`` has one row per defect and follows from the report.
 """
 
 from __future__ import annotations
 
 import contextlib
-import csv
 import heapq
-import io
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict
 from io import BufferedWriter
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Literal, Required, Self, TypedDict, cast
+from typing import Any, Final, Self, cast
 
-from tinyunet_deploy.errors import RefusedError
-from tinyunet_deploy.files import (
-    is_temporary,
-    sweep_tree,
-    sync,
-    sync_folder,
-    write_atomic,
-    writing,
-)
-from tinyunet_deploy.inspection.defects import Verdict
+from tinyunet_deploy.errors import RefusedError, RuntimeUnavailable
+from tinyunet_deploy.files import sweep_tree, sync, sync_folder, write_atomic, writing
+from tinyunet_deploy.inspection.defects_csv import HEADER, defect_rows
 from tinyunet_deploy.inspection.folder_lock import lock_folder
+from tinyunet_deploy.inspection.report_line import ReportLine, RunSummary
+from tinyunet_deploy.inspection.run_json import SCHEMA_VERSION, claim
 
-SCHEMA_VERSION: Final = 1
+__all__ = ["DEFECTS", "REPORT", "Report", "in_order", "read_report", "read_summary", "write_lines"]
+
 REPORT: Final = "report.jsonl"
-RUN: Final = "run.json"
 DEFECTS: Final = "defects.csv"
-COLUMNS: Final = (
-    *("path", "defect", "x", "y", "width", "height"),
-    *("area_px", "area_mm2", "max_score", "mean_score"),
-)
-"""Of defects.csv; ``defect`` counts from 1 in each image, ``area_mm2`` may be empty."""
-SHARDS: Final = "shards"
-"""Folder of the reports of shards that have not all finished."""
 
 _TAIL: Final = 1 << 16
 """Bytes at the end of a report among which its last line is."""
 
-
-class ReportLine(TypedDict, total=False):
-    """One line of the report: the verdict on one image, or why it was skipped."""
-
-    path: Required[str]
-    """Name of the image: its path below the input folder, with slashes."""
-    status: Required[Literal["ok", "skipped"]]
-    verdict: Verdict
-    """Present if the status is ok, as are ``max_score``, ``defects`` and ``statistics``."""
-    max_score: int
-    """Largest score in the image, 0..255."""
-    defects: list[dict[str, Any]]
-    """Fields of :class:`~tinyunet_deploy.inspection.defects.Defect`, the largest defect first."""
-    statistics: dict[str, float]
-    """Statistics by which ``tinyunet drift`` compares reports."""
-    reason: str
-    """Stable code of why the image was skipped; present if the status is skipped."""
-    what: str
-    """The reason in words; present if the status is skipped."""
-    latency_ms: float | None
-    """``tinyunet watch`` only: time from the file to its mask, None if the file lay there."""
-    late: bool
-    """``tinyunet watch --deadline-ms`` only."""
+Check = Callable[[list[ReportLine]], ReportLine | None]
+"""Takes all lines of one image, more than one if the report is damaged, and returns the line to
+keep; None if the image has to be inspected again or is gone."""
 
 
-@dataclass
-class RunSummary:
-    """Counts over all images of a folder."""
-
-    images: int = 0
-    ok: int = 0
-    """Images with a mask."""
-    skipped: int = 0
-    ng: int = 0
-    """Images whose verdict is NG."""
-    reasons: dict[str, int] = field(default_factory=dict)
-    """Reason -> images skipped for it."""
-
-    def count(self, line: ReportLine) -> None:
-        """Take in one image's line."""
-        self.images += 1
-        if line["status"] == "ok":
-            self.ok += 1
-            self.ng += line["verdict"] == "NG"
-        else:
-            self.skipped += 1
-            self.reasons[line["reason"]] = self.reasons.get(line["reason"], 0) + 1
+def keep_verdicts(lines: list[ReportLine]) -> ReportLine | None:
+    """Keep the only line of an image if it has a verdict: skipped images are tried again."""
+    return lines[0] if len(lines) == 1 and lines[0]["status"] == "ok" else None
 
 
 class Report:
-    """The report of an output folder, open for more lines; one process at a time has it.
+    """The report of an output folder, open for more lines by one process at a time.
 
     Args:
-        folder: the output folder; made if it is not there.
-        options: everything on which the masks depend, plain JSON values.
+        folder: the output folder; created if missing.
+        options: everything on which masks and report depend, plain JSON values.
+        check: decides which lines of an earlier run are kept.
 
     Raises:
-        RefusedError: the folder belongs to another model or other options, holds something else,
-            or is in use by another process.
+        RefusedError: the folder belongs to another model or other options, contains something
+            else, or is in use by another process.
         RuntimeUnavailable: the folder cannot be written.
     """
 
-    def __init__(self, folder: Path, options: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, options: dict[str, Any], check: Check = keep_verdicts) -> None:
         self.folder = folder
         self.summary = RunSummary()
         self._done: set[str] = set()
@@ -122,7 +70,7 @@ class Report:
             if self._resumed:
                 if read_summary(self._path) is None:
                     sweep_tree(folder)
-                write_atomic(self._path, self._take_up(), durable=True)
+                write_atomic(self._path, self._kept(check), durable=True)
             self._write_defects(_lines(self._path) if self._resumed else ())
             self._file = self._path.open("ab")
             self._defects = (folder / DEFECTS).open("ab")
@@ -131,30 +79,52 @@ class Report:
             raise
 
     def __contains__(self, name: str) -> bool:
-        """Whether the image has its mask already."""
+        """Whether an earlier run gave the image a verdict that was kept."""
         return name in self._done
 
     def add(self, line: ReportLine) -> None:
         """Append one image's line; its files must be in place already.
 
         Raises:
-            RuntimeUnavailable: the disk is full or failing.
+            RuntimeUnavailable: the disk is full or failing, or the report was deleted.
         """
-        self._append(self._defects, _rows([line]))  # first: a report line says that all is there
+        self.require_present()
+        self._append(
+            self._defects, b"".join(defect_rows([line]))
+        )  # a report line says all is there
         self._append(self._file, _encode(line))
         self.summary.count(line)
 
-    def finish(self, *, sort: bool = False) -> None:
-        """Put the summary under the lines: the folder is complete.
+    def require_present(self) -> None:
+        """Check that the report under its name is the file that this object writes.
+
+        Raises:
+            RuntimeUnavailable: it was deleted, moved or replaced, so that lines would be lost.
+        """
+        written = os.fstat(self._file.fileno())
+        try:
+            present = self._path.stat(follow_symlinks=False)
+        except OSError:
+            present = None
+        if present is None or (present.st_dev, present.st_ino) != (written.st_dev, written.st_ino):
+            raise RuntimeUnavailable(
+                self._path, "was deleted or replaced while it was written", "run the command again"
+            )
+
+    def finish(self, passed_over: Mapping[str, int] | None = None, *, sort: bool = False) -> None:
+        """Write the summary as the last line: the folder is complete.
 
         Args:
+            passed_over: kind -> entries of the input folders that were not inspected.
             sort: the lines were added in no order at all; they are held in memory to be sorted.
 
         Raises:
             RefusedError: the folder was replaced or taken over by another process.
-            RuntimeUnavailable: the disk is full or failing.
+            RuntimeUnavailable: the disk is full or failing, or the report was deleted.
         """
+        self.require_present()
         self._lock.check()
+        self.summary.passed_over = dict(sorted((passed_over or {}).items()))
         if self._resumed or sort:
             lines = sorted(_lines(self._path), key=_order) if sort else in_order(self._path)
             write_atomic(self._path, map(_encode, lines), durable=True)
@@ -169,8 +139,8 @@ class Report:
             sync_folder(self.folder)
 
     def close(self) -> None:
-        """Let the folder go."""
-        with contextlib.suppress(OSError):  # of a line that was told of as it was added
+        """Release the folder."""
+        with contextlib.suppress(OSError):  # add() has raised it already
             self._file.close()
             self._defects.close()
         self._lock.close()
@@ -192,48 +162,39 @@ class Report:
             file.flush()
 
     def _write_defects(self, lines: Iterable[ReportLine]) -> None:
-        header = ",".join(COLUMNS).encode() + b"\n"
-        rows = (_rows([line]) for line in lines)
-        write_atomic(self.folder / DEFECTS, itertools.chain([header], rows), durable=True)
+        rows = itertools.chain([HEADER], defect_rows(lines))
+        write_atomic(self.folder / DEFECTS, rows, durable=True)
 
-    def _take_up(self) -> Iterator[bytes]:
-        """The lines of images that have their mask; what was skipped is tried again."""
-        for line in in_order(self._path):
-            if line["status"] == "ok":
+    def _kept(self, check: Check) -> Iterator[bytes]:
+        for _, lines in itertools.groupby(in_order(self._path), key=_order):
+            line = check(list(lines))
+            if line is not None:
                 self._done.add(line["path"])
                 self.summary.count(line)
                 yield _encode(line)
 
 
-def claim(folder: Path, options: dict[str, Any]) -> None:
-    """Make a folder belong to a run with these options, or see that it does.
+def read_report(path: Path) -> tuple[list[ReportLine], RunSummary | None]:
+    """Return the lines of a report, and its summary if the run finished.
 
     Raises:
-        RefusedError: it belongs to another model or other options, or holds something else.
+        RefusedError: an image has two lines, so that it would be counted twice.
+        OSError: the file cannot be read.
     """
-    run = {"schema_version": SCHEMA_VERSION, **options}
-    record = folder / RUN
-    if not record.exists():
-        if not all(is_temporary(entry.name) or entry.name == SHARDS for entry in folder.iterdir()):
-            raise RefusedError(folder, "is not empty and not ours", "give another -o")
-        write_atomic(record, json.dumps(run, indent=2).encode() + b"\n", durable=True)
-        return
-    try:
-        earlier = json.loads(record.read_bytes())
-        changed = [key for key in run if earlier.get(key) != run[key]]
-    except (OSError, ValueError, AttributeError) as error:
-        raise RefusedError(record, f"is not readable: {error}", "give another -o") from error
-    if changed:
-        raise RefusedError(folder, f"was made with another {', '.join(changed)}", "give another -o")
-
-
-def read_report(path: Path) -> tuple[list[ReportLine], RunSummary | None]:
-    """The lines of a report, and its summary if the run finished."""
-    return list(_lines(path)), read_summary(path)
+    lines = list(_lines(path))
+    seen = set()
+    for line in lines:
+        identity = line["path"], line.get("change")
+        if identity in seen:
+            raise RefusedError(
+                path, f"has two lines for {line['path']}", "run the same command again to repair it"
+            )
+        seen.add(identity)
+    return lines, read_summary(path)
 
 
 def read_summary(path: Path) -> RunSummary | None:
-    """The last line of a report, if the run finished."""
+    """Return the last line of a report if the run finished, else None."""
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - _TAIL))
         last = file.read().rstrip(b"\n").rpartition(b"\n")[2]
@@ -243,44 +204,61 @@ def read_summary(path: Path) -> RunSummary | None:
         return None
 
 
+def in_order(*reports: Path) -> Iterator[ReportLine]:
+    """Yield the image lines of reports in the order of the input tree, without holding them.
+
+    Each run appends its lines in that order, so a file is a few ordered stretches to be merged.
+    """
+    return heapq.merge(*itertools.chain.from_iterable(map(_ordered, reports)), key=_order)
+
+
+def write_lines(path: Path, lines: Iterable[ReportLine]) -> None:
+    """Write a report of these lines without a summary: that of a run which has not finished.
+
+    Raises:
+        RuntimeUnavailable: the disk is full or failing.
+    """
+    write_atomic(path, map(_encode, lines), durable=True)
+
+
 def _lines(path: Path) -> Iterator[ReportLine]:
-    """Image lines up to the summary or the first torn line."""
+    """Yield image lines up to the summary or the first torn line."""
     return (line for _, line in _stretch(path, 0, None))
 
 
 def _stretch(path: Path, start: int, end: int | None) -> Iterator[tuple[int, ReportLine]]:
-    """Image lines between two places in the file, each with the place where it begins."""
+    """Yield the image lines between two offsets in the file, each with its own offset."""
     with path.open("rb") as file:
         file.seek(start)
         for raw in file:
             try:
                 line = json.loads(raw)
-            except ValueError:
+            except (ValueError, RecursionError):
                 return
-            if start == end or not isinstance(line, dict) or not {"path", "status"} <= line.keys():
+            if start == end or not _is_image_line(line):
                 return
             yield start, cast(ReportLine, line)
             start += len(raw)
 
 
-def in_order(*reports: Path) -> Iterator[ReportLine]:
-    """Image lines of reports in the order of the input tree, without holding them.
-
-    Each run appends its own in that order, so a file is a few ordered stretches to be merged.
-    """
-    return heapq.merge(*itertools.chain.from_iterable(map(_ordered, reports)), key=_order)
+def _is_image_line(line: object) -> bool:
+    if not isinstance(line, dict) or not isinstance(line.get("path"), str):
+        return False
+    if line.get("status") == "ok":
+        return line.get("verdict") in ("OK", "NG")
+    return line.get("status") == "skipped" and isinstance(line.get("reason"), str)
 
 
 def _ordered(path: Path) -> list[Iterator[ReportLine]]:
-    places = [0]
-    previous: list[str] = []
-    for place, line in _stretch(path, 0, None):
+    offsets = [0]
+    previous: tuple[list[str], int] = ([], 0)
+    for offset, line in _stretch(path, 0, None):
         if _order(line) < previous:
-            places.append(place)
+            offsets.append(offset)
         previous = _order(line)
     return [
         (line for _, line in _stretch(path, start, end))
-        for start, end in zip(places, [*places[1:], None], strict=True)
+        for start, end in zip(offsets, [*offsets[1:], None], strict=True)
     ]
 
 
@@ -288,17 +266,5 @@ def _encode(line: Mapping[str, object]) -> bytes:
     return json.dumps(line, separators=(",", ":")).encode() + b"\n"
 
 
-def _rows(lines: Iterable[ReportLine]) -> bytes:
-    """The defects of report lines, a row for each; what is no UTF-8 in a path is escaped."""
-    text = io.StringIO()
-    rows = csv.DictWriter(text, COLUMNS, restval="", extrasaction="ignore", lineterminator="\n")
-    for line in lines:
-        for number, defect in enumerate(line.get("defects", ()), start=1):
-            place = dict(zip(("x", "y", "width", "height"), defect["bbox"], strict=True))
-            rows.writerow({"path": line["path"], "defect": number, **place, **defect})
-    return text.getvalue().encode("utf-8", "backslashreplace")
-
-
-def _order(line: ReportLine) -> list[str]:
-    parts: list[str] = line["path"].split("/")
-    return parts
+def _order(line: ReportLine) -> tuple[list[str], int]:
+    return line["path"].split("/"), line.get("change", 0)

@@ -21,6 +21,7 @@ from tinyunet_deploy.data.decoding import decode_image, read_bytes
 from tinyunet_deploy.data.tiles import Mosaic
 from tinyunet_deploy.errors import ImageError, OutOfMemory
 from tinyunet_deploy.inspection.executors import executor
+from tinyunet_deploy.inspection.identity import FileIdentity, read_identified
 from tinyunet_deploy.inspection.trace import Trace, timed
 
 __all__ = ["Scored", "score_images"]
@@ -40,6 +41,8 @@ class Scored:
     score: Score | None = None
     """uint8 [H, W]; None if the file cannot be used."""
     error: ImageError | None = None
+    identity: FileIdentity | None = None
+    """Identity of the bytes that were read, if it was asked for."""
 
 
 def score_images(
@@ -49,6 +52,7 @@ def score_images(
     batch_size: int,
     workers: int,
     tile: bool = False,
+    identify: bool = False,
     trace: Trace | None = None,
 ) -> Generator[Scored]:
     """Score image files in their order.
@@ -61,6 +65,7 @@ def score_images(
         batch_size: images per call; reduced to what the backend accepts.
         workers: decoding threads; with 0 nothing overlaps, all is done on the caller's thread.
         tile: also score images larger than the network's, in overlapping tiles.
+        identify: also hash the bytes of each file, and skip files that change while they are read.
         trace: records the stages of each image.
 
     Raises:
@@ -70,7 +75,9 @@ def score_images(
     decoders = executor(workers, "decode")
     runner = executor(min(workers, 1), "run")
     contract = backend.contract
-    decode = functools.partial(_decode, contract=contract, tile=tile, trace=trace)
+    decode = functools.partial(
+        _decode, contract=contract, tile=tile, identify=identify, trace=trace
+    )
     ahead = batch_size + 2 * workers
     decoded = _decode_ahead(
         paths, decode, decoders, ahead * contract.height * contract.width, 1 if tile else ahead
@@ -122,16 +129,28 @@ def _decode_ahead(
         yield scored
 
 
-def _decode(index: int, path: Path, contract: Contract, tile: bool, trace: Trace | None) -> Scored:
+def _decode(
+    index: int,
+    path: Path,
+    contract: Contract,
+    tile: bool,
+    identify: bool,
+    trace: Trace | None,
+) -> Scored:
+    size = (contract.height, contract.width)
+    most = None if tile else size
+    identity = None
     try:
-        size = (contract.height, contract.width)
         with timed(trace, "read", index):
-            data = read_bytes(path, size=None if tile else size)
+            if identify:
+                data, identity = read_identified(path, size=most)
+            else:
+                data = read_bytes(path, size=most)
         with timed(trace, "decode", index):
             image = decode_image(data, path, size=size, larger=tile)
     except ImageError as error:
-        return Scored(index, path, error=error)
-    return Scored(index, path, image)
+        return Scored(index, path, error=error, identity=identity)
+    return Scored(index, path, image, identity=identity)
 
 
 def _batches(decoded: Iterator[Scored], batch_size: int) -> Iterator[list[Scored]]:

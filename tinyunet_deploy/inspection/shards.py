@@ -9,28 +9,35 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 import re
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
-from tinyunet_deploy.errors import RefusedError, RuntimeUnavailable
+from tinyunet_deploy.errors import RefusedError, RuntimeUnavailable, TinyUNetError
 from tinyunet_deploy.files import sweep_tree
-from tinyunet_deploy.inspection.folder_lock import alone
+from tinyunet_deploy.inspection.folder_lock import alone, lock_folder
+from tinyunet_deploy.inspection.report_line import RunSummary
+from tinyunet_deploy.inspection.resume import Resume
+from tinyunet_deploy.inspection.run_json import SHARDS, claim
 from tinyunet_deploy.inspection.run_report import (
     REPORT,
-    SHARDS,
     Report,
-    RunSummary,
-    claim,
     in_order,
     read_summary,
+    write_lines,
 )
 
 __all__ = ["Shard", "in_shards", "refuse_shards"]
+
+log = logging.getLogger(__name__)
+
+_CHANGED: Final = "images came, changed or vanished after their shard had finished"
 
 
 @dataclass(frozen=True)
@@ -73,15 +80,21 @@ class Shard:
 
 
 def in_shards(
-    output: Path, options: dict[str, Any], shard: Shard, fill: Callable[[Report], RunSummary]
+    output: Path,
+    options: dict[str, Any],
+    shard: Shard,
+    resume: Resume,
+    fill: Callable[[Report], RunSummary],
 ) -> RunSummary:
     """Fill the report of one shard, and merge all reports if it was the last one.
 
-    A shard that is run again resumes where it stopped. When all are finished, nothing is done.
+    A shard that is run again resumes where it stopped. When all are finished and every verdict
+    still holds, nothing is done; if one does not, all shards have to be run again.
 
     Args:
         output: the folder that all shards share.
         options: everything on which the masks depend, the same for all shards.
+        resume: decides which lines of an earlier run still hold.
         fill: inspects the images of the shard that its report lacks, and finishes the report.
 
     Returns:
@@ -92,18 +105,19 @@ def in_shards(
             without shards.
     """
     with _alone(output):
+        lock_folder(output).close()  # a run without shards would hold it
         claim(output, options)
-        summary = _finished(output)
+        summary = _finished(output, options, shard.count, resume)
         if summary is not None:
             return summary
         others = sorted(path.name for path in _folders(output))
         if not all(name.endswith(f"-of-{shard.count}") for name in others):
             raise RefusedError(output, f"has other shards: {', '.join(others)}", "give another -o")
-        report = Report(_folder(output, shard.index, shard.count), options)
+        report = Report(_folder(output, shard), options, resume.keep)
     with report:
         summary = fill(report)
     with _alone(output):
-        _merge(output, options, shard.count)
+        _merge(output, options, shard.count, resume)
     return summary
 
 
@@ -119,26 +133,48 @@ def refuse_shards(output: Path) -> None:
         )
 
 
-def _folder(output: Path, index: int, count: int) -> Path:
-    return output / SHARDS / f"{index}-of-{count}"
+def _folder(output: Path, shard: Shard) -> Path:
+    return output / SHARDS / f"{shard.index}-of-{shard.count}"
 
 
 def _folders(output: Path) -> list[Path]:
     return [path for path in (output / SHARDS).iterdir() if path.is_dir()]
 
 
-def _finished(output: Path) -> RunSummary | None:
-    """Return the counts over all shards if their reports were merged, None if they were not."""
-    if not (output / REPORT).exists():
+def _all(count: int) -> list[Shard]:
+    return [Shard(index, count) for index in range(1, count + 1)]
+
+
+def _finished(
+    output: Path, options: dict[str, Any], count: int, resume: Resume
+) -> RunSummary | None:
+    """Return the counts over all shards if their reports were merged, None if they were not.
+
+    A merged report with verdicts that do not hold any more becomes the reports of unfinished
+    shards again.
+    """
+    whole = output / REPORT
+    if not whole.exists():
         return None
-    summary = read_summary(output / REPORT)
-    if summary is not None:
-        _remove_shards(output)
-    elif not _folders(output):
+    summary = read_summary(whole)
+    if summary is None:
+        if _folders(output):
+            return None
         raise RefusedError(
             output, "has an unfinished run without --shard", "finish it so, or give another -o"
         )
-    return summary
+    if resume.all_hold(in_order(whole)):
+        _remove_shards(output)
+        return summary
+    log.warning("%s", TinyUNetError(output, _CHANGED, "run all shards again"))
+    _remove_shards(output)
+    for shard in _all(count):
+        folder = _folder(output, shard)
+        folder.mkdir()
+        claim(folder, options)
+        write_lines(folder / REPORT, (line for line in in_order(whole) if line["path"] in shard))
+    whole.unlink()
+    return None
 
 
 def _remove_shards(output: Path) -> None:
@@ -146,17 +182,24 @@ def _remove_shards(output: Path) -> None:
         shutil.rmtree(folder)
 
 
-def _merge(output: Path, options: dict[str, Any], count: int) -> None:
-    """Merge the reports of all shards, if all have finished."""
-    reports = [_folder(output, index, count) / REPORT for index in range(1, count + 1)]
-    if not all(report.exists() and read_summary(report) for report in reports):
+def _merge(output: Path, options: dict[str, Any], count: int, resume: Resume) -> None:
+    """Merge the reports of all shards, if all have finished and every verdict still holds."""
+    reports = [_folder(output, shard) / REPORT for shard in _all(count)]
+    summaries = [read_summary(report) if report.exists() else None for report in reports]
+    if None in summaries:
+        return
+    if not resume.all_hold(in_order(*reports)):
+        log.warning("%s", TinyUNetError(output, _CHANGED, "run all shards again"))
         return
     sweep_tree(output)
+    (output / REPORT).unlink(missing_ok=True)  # of an earlier merge that was killed
+    passed_over = Counter[str]()
+    for summary in summaries:  # each has walked the whole input
+        passed_over |= Counter(summary.passed_over if summary else {})
     with Report(output, options) as whole:
         for line in in_order(*reports):
-            if line["path"] not in whole:
-                whole.add(line)
-        whole.finish()
+            whole.add(line)
+        whole.finish(passed_over)
     _remove_shards(output)
 
 

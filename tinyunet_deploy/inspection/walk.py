@@ -6,20 +6,26 @@ import errno
 import heapq
 import itertools
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from operator import attrgetter
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, NamedTuple
 
 from tinyunet_deploy.data.decoding import IMAGE_SUFFIXES
 from tinyunet_deploy.data.layouts.released import is_truth_folder
 from tinyunet_deploy.errors import RefusedError
 from tinyunet_deploy.files import reading
+from tinyunet_deploy.inspection.run_json import is_output
 
-__all__ = ["common_root", "no_images", "walk_images"]
+__all__ = ["PassedOver", "common_root", "no_images", "walk_images"]
+
+PassedOver = Literal["suffix", "hidden", "linked-folder", "label-folder", "earlier-output"]
+"""Why an entry of a folder is not inspected: its suffix is not one of an image, its name begins
+with a dot, it is a link to a folder, a DAGM2007 label folder, or an output folder of ours."""
 
 _MAX_DEPTH: Final = 200
 """Deepest nesting of folders that is walked; no station comes near it."""
+_SUFFIXES: Final = tuple(IMAGE_SUFFIXES)
 
 
 def no_images(folder: Path) -> RefusedError:
@@ -34,22 +40,54 @@ def common_root(sources: Sequence[Path]) -> Path:
     return Path(os.path.commonpath([path if path.is_dir() else path.parent for path in placed]))
 
 
-def walk_images(sources: Sequence[Path], output: Path | None = None) -> Iterator[Path]:
+def walk_images(
+    sources: Sequence[Path],
+    output: Path | None = None,
+    passed_over: Counter[str] | None = None,
+) -> Iterator[Path]:
     """Yield the image files below the sources, each once, in the order of their names.
 
-    In a folder, entries without an image suffix, hidden entries, linked folders, DAGM2007 label
-    folders and ``output`` itself are passed over. A file that is named as a source is always
-    yielded. A folder below a source that cannot be listed, or is nested too deep, is yielded in
-    place of its contents: reading it as an image fails, so the report has a line about it.
+    In a folder, the entries of :data:`PassedOver` and ``output`` itself are passed over. A file
+    that is named as a source is always yielded. A folder below a source that cannot be listed, or
+    is nested too deep, is yielded in place of its contents: reading it as an image fails, so the
+    report has a line about it.
+
+    Args:
+        output: output folder of this run, which may lie below a source.
+        passed_over: receives the number of entries of each kind that were passed over; complete
+            once the iterator is exhausted.
 
     Raises:
-        RefusedError: a source folder cannot be listed.
+        RefusedError: a source folder cannot be listed, or is an output folder of ours.
     """
-    placed = sorted({_placed(source) for source in sources}, key=attrgetter("parts"))
-    named = [path for path in placed if not path.is_dir()]
-    walks = [_walk(path, output and output.resolve()) for path in placed if path.is_dir()]
-    for path, _ in itertools.groupby(heapq.merge(named, *walks, key=attrgetter("parts"))):
-        yield path
+    placed = sorted({_placed(source) for source in sources}, key=lambda path: path.parts)
+    folders = [path for path in placed if path.is_dir()]
+    for path in placed:
+        _refuse_output(path if path.is_dir() else path.parent, path)
+    named = [_Entry(path) for path in placed if not path.is_dir()]
+    walks = [_walk(path, output and output.resolve()) for path in folders]
+    entries = heapq.merge(named, *walks, key=lambda entry: entry.path.parts)
+    sources_in_folders = set(placed)
+    for path, group in itertools.groupby(entries, lambda entry: entry.path):
+        # An entry that one source passes over may be another source, or below it. The group is
+        # not read further than needed: what follows it is not listed before it is asked for.
+        kind = None
+        for entry in group:
+            kind = entry.passed_over
+            if kind is None:
+                yield path
+                break
+        if kind is None:
+            continue
+        if passed_over is not None and path not in sources_in_folders:
+            passed_over[kind] += 1
+
+
+class _Entry(NamedTuple):
+    """An image, or an entry that is passed over."""
+
+    path: Path
+    passed_over: PassedOver | None = None
 
 
 def _placed(source: Path) -> Path:
@@ -60,30 +98,53 @@ def _placed(source: Path) -> Path:
     return source.resolve() if source.is_dir() else source.parent.resolve() / source.name
 
 
-def _walk(folder: Path, output: Path | None, depth: int = 0) -> Iterator[Path]:
-    suffixes = tuple(IMAGE_SUFFIXES)
-    names, folders = [], set()  # plain names: a folder of a million images costs 80 bytes each
+def _refuse_output(folder: Path, source: Path) -> None:
+    """Refuse a source in ``folder`` if that is an output folder, or its masks, scores or overlays.
+
+    Raises:
+        RefusedError: inspecting them would give verdicts on pictures that are not parts.
+    """
+    for above in (folder, *folder.parents):
+        below = folder.relative_to(above).parts[:1]
+        if below in ((), ("masks",), ("scores",), ("overlays",)) and is_output(above):
+            raise RefusedError(
+                source, "is output of an earlier inspection, not images of parts", "give the images"
+            )
+
+
+def _walk(folder: Path, output: Path | None, depth: int = 0) -> Iterator[_Entry]:
+    # Plain names: a folder of a million images costs 80 bytes each.
+    names: list[str] = []
+    folders: set[str] = set()
+    passed_over: dict[str, PassedOver] = {}
     try:
         if depth > _MAX_DEPTH:
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
         with reading(folder), os.scandir(folder) as entries:
             for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir(follow_symlinks=False):
-                    folders.add(entry.name)
-                elif not entry.name.lower().endswith(suffixes):
-                    continue
                 names.append(entry.name)
+                if entry.name.startswith("."):
+                    passed_over[entry.name] = "hidden"
+                elif entry.is_dir(follow_symlinks=False):
+                    folders.add(entry.name)
+                elif not entry.name.lower().endswith(_SUFFIXES):
+                    linked = entry.is_symlink() and entry.is_dir()
+                    passed_over[entry.name] = "linked-folder" if linked else "suffix"
     except OSError as error:
         if depth:
-            yield folder
+            yield _Entry(folder)
             return
         raise RefusedError(folder, f"cannot be listed: {error.strerror}") from error
     names.sort()
     for name in names:
         path = folder / name
         if name not in folders:
-            yield path
-        elif path != output and not is_truth_folder(path):
+            yield _Entry(path, passed_over.get(name))
+        elif path == output:
+            continue
+        elif is_truth_folder(path):
+            yield _Entry(path, "label-folder")
+        elif is_output(path):
+            yield _Entry(path, "earlier-output")
+        else:
             yield from _walk(path, output, depth + 1)

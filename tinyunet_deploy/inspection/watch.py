@@ -21,7 +21,8 @@ from tinyunet_deploy.backends.base import Backend
 from tinyunet_deploy.errors import RefusedError
 from tinyunet_deploy.inspection.infer import inspect_images
 from tinyunet_deploy.inspection.outputs import Inspection, Outputs
-from tinyunet_deploy.inspection.run_report import Report, ReportLine, RunSummary
+from tinyunet_deploy.inspection.report_line import ReportLine, RunSummary
+from tinyunet_deploy.inspection.run_report import Report
 from tinyunet_deploy.inspection.walk import walk_images
 
 __all__ = ["Watched", "watch"]
@@ -104,7 +105,7 @@ def watch(
     reported: set[str] = set()
     timed = late = 0
     polled: float | None = None
-    with Report(output, inspection.options(backend)) as report:
+    with Report(output, inspection.options(backend, "watch")) as report:
 
         def is_new(path: Path) -> bool:
             name = inspection.name(path)

@@ -1,0 +1,77 @@
+"""The two kinds of lines in report.jsonl: one for each image, and the summary at the end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, Required, TypedDict
+
+from tinyunet_deploy.inspection.defects import Verdict
+
+__all__ = ["ReportLine", "RunSummary", "passed_over_text"]
+
+
+class ReportLine(TypedDict, total=False):
+    """One line of the report: the verdict on one image, or why it was skipped."""
+
+    path: Required[str]
+    """Name of the image: its path below the input folder, with slashes."""
+    change: int
+    """``watch`` only: number of the change of this file, from 1, if it had a verdict before."""
+    status: Required[Literal["ok", "skipped"]]
+    size_bytes: int
+    """Size of the file; missing if it could not be read, as are ``mtime_ns`` and ``sha256``."""
+    mtime_ns: int
+    """Time of the file's last change, nanoseconds since 1970."""
+    sha256: str
+    """Hash of the bytes on which the verdict rests."""
+    verdict: Verdict
+    """Present if the status is ok, as are the fields from here to ``output_bytes``."""
+    max_score: int
+    """Largest score in the image, 0..255."""
+    defects: list[dict[str, Any]]
+    """Fields of :class:`~tinyunet_deploy.inspection.defects.Defect`, the largest defect first."""
+    statistics: dict[str, float]
+    """Statistics by which ``tinyunet drift`` compares reports."""
+    output_bytes: dict[str, int]
+    """Folder (``masks``, ``scores``, ``overlays``) -> size of the file written there."""
+    reason: str
+    """Stable code of why the image was skipped; present if the status is skipped."""
+    what: str
+    """The reason in words; present if the status is skipped."""
+    latency_ms: float | None
+    """``watch`` only: time from the file to its mask, None if the file was there before."""
+    late: bool
+    """``watch --deadline-ms`` only: whether ``latency_ms`` exceeds the deadline."""
+
+
+@dataclass
+class RunSummary:
+    """Counts over all images of an output folder."""
+
+    images: int = 0
+    ok: int = 0
+    """Images with a mask."""
+    skipped: int = 0
+    ng: int = 0
+    """Images whose verdict is NG."""
+    reasons: dict[str, int] = field(default_factory=dict)
+    """Reason -> images skipped for it."""
+    passed_over: dict[str, int] = field(default_factory=dict)
+    """Kind of :data:`~tinyunet_deploy.inspection.walk.PassedOver` -> entries of the input folders
+    that were not inspected."""
+
+    def count(self, line: ReportLine) -> None:
+        """Add one image's line."""
+        self.images += 1
+        if line["status"] == "ok":
+            self.ok += 1
+            self.ng += line["verdict"] == "NG"
+        else:
+            self.skipped += 1
+            self.reasons[line["reason"]] = self.reasons.get(line["reason"], 0) + 1
+
+
+def passed_over_text(summary: RunSummary) -> str:
+    """Return the counts of what was passed over as the end of a printed line; empty if none was."""
+    counts = [f"{count} {kind}" for kind, count in summary.passed_over.items()]
+    return f"; passed over: {', '.join(counts)}" if counts else ""
