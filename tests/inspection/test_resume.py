@@ -275,7 +275,7 @@ def test_verdicts_that_hold_cost_no_reading(
     def fail(*_: object, **__: object) -> None:
         raise AssertionError("an image was read")
 
-    monkeypatch.setattr("tinyunet_deploy.inspection.identity.read_bytes", fail)
+    monkeypatch.setattr("tinyunet_deploy.inspection.identity.read_regular", fail)
     assert run(shelf, out).ok == IMAGES
 
 

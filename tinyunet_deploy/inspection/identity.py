@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import stat
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Final, NamedTuple
 
 from tinyunet_deploy.data.decoding import read_bytes
 from tinyunet_deploy.errors import ImageError
+from tinyunet_deploy.files import read_regular, reading
 
 __all__ = ["FileIdentity", "file_state", "identity_now", "read_identified"]
 
@@ -68,6 +70,7 @@ def identity_now(path: Path, known: FileIdentity, trusted_before_ns: int) -> Fil
 
     Raises:
         FileNotFoundError: there is no such regular file.
+        OSError: it cannot be read.
     """
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
@@ -77,8 +80,12 @@ def identity_now(path: Path, known: FileIdentity, trusted_before_ns: int) -> Fil
     latest_ns = max(status.st_mtime_ns, status.st_ctime_ns)
     if status.st_mtime_ns == known.mtime_ns and latest_ns < trusted_before_ns - _COARSEST_NS:
         return known
-    try:
-        _, present = read_identified(path)
-    except ImageError:
-        return None
-    return present if present.sha256 == known.sha256 else None
+    with reading(path):
+        try:
+            data = read_regular(path, known.size_bytes)
+        except OSError as error:
+            if error.errno in (errno.EFBIG, errno.EINVAL, errno.EISDIR):
+                return None  # it grew, or is no file any more
+            raise
+    unchanged = hashlib.sha256(data).hexdigest() == known.sha256
+    return known._replace(mtime_ns=status.st_mtime_ns) if unchanged else None
