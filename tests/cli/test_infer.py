@@ -155,7 +155,7 @@ def test_broken_images_are_skipped_and_told_one_line_each(
     assert outcome.code == 3
     assert outcome.err.splitlines()[:-1] == [
         "skipped: day 1/cut.png: ends before the image does",
-        "skipped: day 1/text.png: is no PNG, JPEG, BMP or TIFF image",
+        "skipped: day 1/text.png: is not a PNG, JPEG, BMP, TIFF, WebP or PNM image",
         "skipped: day 2/small.png: has 50x33 pixels, the model takes 64x64",
     ]
     assert ", 3 skipped\n" in outcome.out
@@ -414,7 +414,7 @@ def test_an_interrupted_run_is_gone_on_with_to_the_same_bytes(
 def test_what_is_passed_over_is_printed_and_reported(
     station: Path, tmp_path: Path, tinyunet_infer: Tinyunet
 ) -> None:
-    (station / "small.pgm").touch()
+    (station / "notes.raw").touch()
     (station / ".hidden").mkdir()
     tinyunet_infer(station / "day 2", "-o", station / "day 2" / "out")
     outcome = tinyunet_infer(station, "-o", tmp_path / "out")

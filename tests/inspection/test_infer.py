@@ -238,17 +238,17 @@ def test_a_full_disk_stops_the_run_and_what_is_there_is_valid(
     station: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(station, tmp_path / "undisturbed")
-    really_replace, left = Path.replace, 4
+    really_replace, left = os.replace, 4
 
-    def replace(temporary: Path, target: Path) -> Path:
+    def replace(temporary: str, target: Path) -> None:
         nonlocal left
         left -= 1
         if left < 0:
             raise OSError(28, "No space left on device")
-        return really_replace(temporary, target)
+        really_replace(temporary, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "replace", replace)
+        patch.setattr(os, "replace", replace)
         with pytest.raises(RuntimeUnavailable, match="cannot write: No space left on device"):
             run(station, tmp_path / "out", batch_size=1, workers=1)
     names = [thread.name for thread in threading.enumerate()]

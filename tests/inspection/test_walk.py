@@ -109,14 +109,14 @@ def as_output(folder: Path) -> None:
 
 
 def test_what_is_passed_over_is_counted_by_kind(tmp_path: Path) -> None:
-    touch(tmp_path, "a.png", "b.pgm", "c.txt", ".d.png", ".e/f.png", "old/masks/a.png")
+    touch(tmp_path, "a.png", "b.raw", "c.txt", ".d.png", ".e/f.png", "old/masks/a.png")
     touch(tmp_path, "Class1/Label/Labels.txt", "Class1/Label/1_label.PNG", "Class1/1.PNG", "g/h.x")
     touch(tmp_path, "out/masks/a.png")
     (tmp_path / "again").symlink_to("g")
     as_output(tmp_path / "old")
     as_output(tmp_path / "out")
     wanted = {"suffix": 3, "hidden": 2, "linked-folder": 1, "label-folder": 1, "earlier-output": 1}
-    for sources in (["."], [".", "g", "Class1"], [".", "b.pgm", ".e"]):
+    for sources in (["."], [".", "g", "Class1"], [".", "b.raw", ".e"]):
         counts = Counter[str]()
         paths = list(walk_images([tmp_path / name for name in sources], tmp_path / "out", counts))
         if len(sources) < 3 or "g" in sources:
@@ -125,7 +125,7 @@ def test_what_is_passed_over_is_counted_by_kind(tmp_path: Path) -> None:
             assert counts == {**wanted, "suffix": 2, "hidden": 1}, (
                 "what is named is not passed over"
             )
-            assert tmp_path / "b.pgm" in paths and tmp_path / ".e" / "f.png" in paths
+            assert tmp_path / "b.raw" in paths and tmp_path / ".e" / "f.png" in paths
         assert tmp_path / "old" / "masks" / "a.png" not in paths
 
 
