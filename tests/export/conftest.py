@@ -19,6 +19,8 @@ from tinyunet_deploy.data import synthetic
 
 SIZE = 64
 CONTRACT = Contract(SIZE, SIZE)
+TUNED = {"images": ["0123456789abcdef"]}
+"""Note of the images that chose the checkpoint's threshold."""
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +39,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.no_grad():
         network.logit.weight *= 20.0
     path = tmp_path_factory.mktemp("checkpoint") / "net.safetensors"
-    save_checkpoint(path, network, CONTRACT, threshold=0.4, min_area=3, origin={})
+    save_checkpoint(path, network, CONTRACT, threshold=0.4, min_area=3, origin={"tuned": TUNED})
     return path
 
 

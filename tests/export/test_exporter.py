@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from export import exporter
 from export.exporter import export_checkpoint, largest_activation, output_paths
 from tests.conftest import REPOSITORY
-from tests.export.conftest import SIZE
+from tests.export.conftest import SIZE, TUNED
 from tinyunet_deploy.artifacts.sidecar import Artifact, digest, read_artifact
 from tinyunet_deploy.artifacts.tensorrt_preflight import check_onnx
 from tinyunet_deploy.backends.onnxruntime import ONNXRuntimeBackend
@@ -80,6 +80,7 @@ def test_each_file_has_the_lineage_and_operating_point_of_the_checkpoint(
         assert sidecar.parent == parent.sha256
         assert sidecar.sha256 == digest(artifact.data)
         assert (sidecar.threshold, sidecar.min_area) == (0.4, 3)
+        assert sidecar.inherited == {"tuned": TUNED}, "evaluation warns of these images"
         assert sidecar.origin["parity_with_checkpoint"]["images"] == 10
 
 
