@@ -356,7 +356,7 @@ def test_a_signal_ends_a_run_that_can_be_gone_on_with(
         assert process.stdout is not None
         process.stdout.readline()
         process.send_signal(number)
-        _, told = process.communicate(timeout=60)
+        _, told = process.communicate(timeout=600)
     assert process.returncode == 128 + number
     assert told == "interrupted; run the same command again to resume\n"
     assert read_report(tmp_path / "out" / "report.jsonl")[1] is None
@@ -385,7 +385,7 @@ def test_under_nohup_a_run_outlives_its_terminal(station: Path, tmp_path: Path) 
         assert process.stdout is not None
         process.stdout.readline()
         process.send_signal(signal.SIGHUP)
-        process.communicate(timeout=60)
+        process.communicate(timeout=600)
     assert process.returncode == 0
 
 

@@ -409,7 +409,7 @@ def test_two_more_batches_are_run_while_the_caller_has_the_first(shelf: Path) ->
     backend = FakeBackend(run, contract=CONTRACT)
     results = score_images(good(shelf, 30), backend, batch_size=1, workers=1)
     next(results)
-    assert third.wait(60)
+    assert third.wait(600)
     results.close()
 
 

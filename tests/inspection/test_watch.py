@@ -57,7 +57,7 @@ class Watch:
         self.thread.start()
 
     def line(self) -> ReportLine:
-        line = self.lines.get(timeout=60)
+        line = self.lines.get(timeout=600)
         if isinstance(line, BaseException):
             raise line
         return line
