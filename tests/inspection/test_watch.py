@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import queue
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from tests.conftest import REPOSITORY, SIZE, part
 from tinyunet_deploy.contract import Batch, Contract
 from tinyunet_deploy.data.decoding import read_image
 from tinyunet_deploy.data.encoding import encode_png, write_png
-from tinyunet_deploy.errors import RefusedError
+from tinyunet_deploy.errors import RefusedError, RuntimeUnavailable
 from tinyunet_deploy.inspection.infer import infer
 from tinyunet_deploy.inspection.outputs import Outputs
 from tinyunet_deploy.inspection.report_line import ReportLine
@@ -95,7 +96,10 @@ def start(tmp_path: Path) -> Iterator[Any]:
 
 def bare(lines: list[ReportLine]) -> list[ReportLine]:
     """Lines as ``infer`` writes them."""
-    return [{key: line[key] for key in line if key not in {"latency_ms", "late"}} for line in lines]
+    return [
+        {key: line[key] for key in line if key not in {"latency_ms", "late", "change"}}
+        for line in lines
+    ]
 
 
 def test_parts_get_their_verdicts_as_they_come(start: Any, tmp_path: Path) -> None:
@@ -185,6 +189,80 @@ def test_a_file_that_changes_while_it_is_inspected_is_inspected_again(
     assert read_image(tmp_path / "out" / "masks" / "a.png").min() == 255
 
 
+def test_a_file_that_changes_after_its_verdict_is_another_part(
+    start: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "in" / "a.png"
+    watching = start(outputs=Outputs(overlays=True))
+    write_png(path, np.zeros((SIZE, SIZE), np.uint8))
+    assert watching.line()["verdict"] == "OK"
+    write_png(path, np.full((SIZE, SIZE), 255, np.uint8))
+    changed = watching.line()
+    assert (changed["path"], changed["change"], changed["verdict"]) == ("a.png", 1, "NG")
+    assert "a.png: changed after its verdict: another part, change 1" in caplog.text
+    path.touch()
+    assert watching.silent(0.2), "the same bytes are the same part"
+    assert watching.end().summary.images == 2
+    assert read_image(tmp_path / "out" / "masks" / "a.png").max() == 0
+    assert read_image(tmp_path / "out" / "masks" / "a.png.change1.png").min() == 255
+    lines, _ = read_report(tmp_path / "out" / "report.jsonl")
+    assert [line["verdict"] for line in lines] == ["OK", "NG"]
+    write_png(path, np.zeros((SIZE, SIZE), np.uint8))
+    again = start(outputs=Outputs(overlays=True))
+    assert again.line()["change"] == 2, "also while nobody watched"
+    assert again.end().summary.images == 3
+    path.unlink()
+    assert start(outputs=Outputs(overlays=True)).end().summary.images == 3, "parts that passed"
+
+
+def test_a_preallocated_file_is_not_judged_before_it_is_filled(start: Any, tmp_path: Path) -> None:
+    """Its size and time stay, as where it is written through memory, or on a coarse clock."""
+    path = tmp_path / "in" / "a.pgm"
+    header = b"P5 %d %d 255\n" % (SIZE, SIZE)
+    watching = start(settle_ms=300)
+    for filled in range(0, SIZE * SIZE, SIZE * SIZE // 8):
+        path.write_bytes(header + bytes([200]) * filled + bytes(SIZE * SIZE - filled))
+        os.utime(path, ns=(10**18, 10**18))
+        assert watching.silent(0.1)
+    path.write_bytes(header + bytes([200]) * (SIZE * SIZE))
+    os.utime(path, ns=(10**18, 10**18))
+    line = watching.line()
+    assert line["defects"][0]["area_px"] == SIZE * SIZE
+    assert watching.end().summary.images == 1
+
+
+def test_a_missing_mask_is_made_again_by_the_next_watch(start: Any, tmp_path: Path) -> None:
+    write_png(tmp_path / "in" / "a.png", part(1))
+    watching = start()
+    watching.line()
+    watching.end()
+    mask = tmp_path / "out" / "masks" / "a.png"
+    before = mask.read_bytes()
+    mask.unlink()
+    again = start()
+    again.line()
+    assert again.end().summary.images == 1
+    assert mask.read_bytes() == before
+
+
+@pytest.mark.parametrize("how", ["deleted", "replaced"])
+def test_a_watch_whose_output_is_deleted_ends_with_an_error(
+    start: Any, tmp_path: Path, how: str
+) -> None:
+    watching = start()
+    write_png(tmp_path / "in" / "a.png", part(1))
+    watching.line()
+    (tmp_path / "out").rename(tmp_path / "aside")
+    if how == "replaced":
+        (tmp_path / "other").mkdir()
+        (tmp_path / "out").symlink_to("other")
+    with pytest.raises(RuntimeUnavailable, match="was deleted or replaced while it was written"):
+        watching.line()
+    if how == "deleted":
+        assert not (tmp_path / "out").exists(), "nothing is left that the next watch would refuse"
+        assert start().line()["path"] == "a.png"
+
+
 def test_files_that_are_taken_away_in_time_were_never_there(start: Any, tmp_path: Path) -> None:
     watching = start()
     (tmp_path / "in" / "cut.png").write_bytes(b"half")
@@ -237,7 +315,7 @@ def test_the_folder_may_be_away_for_a_while_but_not_for_good(start: Any, tmp_pat
     (tmp_path / "away").rename(tmp_path / "in")
     assert watching.line()["path"] == "b.png"
     watching.end()
-    impatient = start(patience_s=0.1)
+    impatient = start(away_s=0.1)
     assert impatient.silent(0.1)
     (tmp_path / "in").rename(tmp_path / "away")
     with pytest.raises(RefusedError, match="in: is not there"):

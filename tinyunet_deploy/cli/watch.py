@@ -42,7 +42,14 @@ if TYPE_CHECKING:
     type=click.FloatRange(min=0),
     default=50.0,
     show_default=True,
-    help="Read a file once its size and time have not changed for this long.",
+    help="Inspect a file once its size, time and content have not changed for this long.",
+)
+@click.option(
+    "--away-s",
+    type=click.FloatRange(min=0),
+    default=60.0,
+    show_default=True,
+    help="Wait this long for FOLDER to come back when it is away, as a network share may be.",
 )
 @format_option
 @debug_option
@@ -61,6 +68,7 @@ def watch(
     scores: bool,
     deadline_ms: float | None,
     settle_ms: float,
+    away_s: float,
     style: str,
 ) -> int:
     """Inspect images as a camera drops them into FOLDER.
@@ -98,6 +106,7 @@ def watch(
                 outputs=Outputs(overlays, scores),
                 deadline_ms=deadline_ms,
                 settle_ms=settle_ms,
+                away_s=away_s,
                 on_line=functools.partial(_print_line, style=style),
             )
     summary = watched.summary

@@ -167,6 +167,18 @@ class Inspection:
             files["overlays"] = f"overlays/{overlay_name(name, change)}"
         return files
 
+    def has_files(self, line: ReportLine) -> bool:
+        """Whether the files of a report line exist with the sizes that they were written with."""
+        sizes = line.get("output_bytes", {})
+        files = self.files(line["path"], line.get("change", 0))
+        try:
+            return all(
+                (self.output / file).stat().st_size == sizes[folder]
+                for folder, file in files.items()
+            )
+        except (OSError, KeyError, TypeError):
+            return False
+
     def remove_files(self, line: ReportLine) -> None:
         """Remove the files of an image whose verdict does not hold any more.
 

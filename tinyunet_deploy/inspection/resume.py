@@ -111,7 +111,7 @@ class Resume:
             raise RuntimeUnavailable(path, f"cannot be read: {error.strerror}") from error
         if identity is None:
             return None, "changed"
-        if ok and not self._has_files(line):
+        if ok and not self.inspection.has_files(line):
             return None, "output"
         return {**line, "mtime_ns": identity.mtime_ns}, None
 
@@ -134,17 +134,6 @@ class Resume:
         for fault, count in self.faults.items():
             images = f"{count} image" if count == 1 else f"{count} images"
             log.warning("%s", TinyUNetError(self._given.output, _NOTICES[fault].format(images)))
-
-    def _has_files(self, line: ReportLine) -> bool:
-        sizes = line.get("output_bytes", {})
-        files = self.inspection.files(line["path"], line.get("change", 0))
-        try:
-            return all(
-                (self.inspection.output / file).stat().st_size == sizes[folder]
-                for folder, file in files.items()
-            )
-        except (OSError, KeyError, TypeError):
-            return False
 
 
 def _is_inside(name: str) -> bool:

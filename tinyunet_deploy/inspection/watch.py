@@ -1,60 +1,72 @@
-"""A folder that a camera fills: each image is inspected as it comes.
+"""Inspect the images of a folder as a camera drops them.
 
-The folder is polled, not subscribed to: that also works on network shares, where the kernel hears
-nothing of what other machines write. An image is taken when it has its final name (hidden files and
-other suffixes are passed over, so a camera may write ``x.tmp`` and rename it), when its size and
-time have not changed for a while, and when it decodes; what does not decode is looked at again when
-it has changed, and is given up on after some seconds.
+The folder is polled: that also works on network shares, where the kernel does not hear of what
+other machines write. An image is inspected when it has its final name (hidden files and other
+suffixes are passed over, so a camera may write ``x.tmp`` and rename it), when its size, time and
+content have not changed for a while, and when it decodes; a file that does not decode is read again
+when it has changed, and is given up on after some seconds.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from tinyunet_deploy.backends.base import Backend
-from tinyunet_deploy.errors import RefusedError
+from tinyunet_deploy.errors import RefusedError, TinyUNetError
+from tinyunet_deploy.inspection.identity import file_state
 from tinyunet_deploy.inspection.infer import inspect_images
 from tinyunet_deploy.inspection.outputs import Inspection, Outputs
 from tinyunet_deploy.inspection.report_line import ReportLine, RunSummary
 from tinyunet_deploy.inspection.run_report import Report
 from tinyunet_deploy.inspection.walk import walk_images
+from tinyunet_deploy.inspection.watch_verdicts import WatchVerdicts, content_hash
 
 __all__ = ["Watched", "watch"]
 
-_UNFINISHED: Final = frozenset({"corrupt", "empty", "missing", "not-an-image", "truncated"})
-"""Reasons that the rest of a file, which is still to come, may take away."""
+log = logging.getLogger(__name__)
+
+_FINAL: Final = frozenset({"name-taken", "name-too-long", "not-a-file", "too-large", "wrong-size"})
+"""Reasons that the rest of a file, should it still be to come, cannot take away."""
+_STOPPED_S: Final = 1.0
+"""A wait that takes so much longer than asked for means that the process was stopped, seconds."""
 
 
 @dataclass(frozen=True)
 class Watched:
-    """What was seen while a folder was watched."""
+    """Counts of one watch."""
 
     summary: RunSummary
-    """Counts over the whole output folder, what earlier watches did included."""
+    """Counts over the whole output folder, parts of earlier watches included."""
     timed: int
-    """Images that came while it was watched."""
+    """Images that came while the folder was watched."""
     late: int
     """Those of them whose verdict came after the deadline."""
 
 
 @dataclass
 class _File:
-    """One that is there and has no line yet."""
+    """A file in a state that has no verdict yet."""
 
     state: tuple[int, int]
     """Size in bytes and time of change in nanoseconds."""
     since: float
     """When this state was first seen, seconds."""
     not_before: float | None
-    """The last time when it was not in this state, seconds; None for one that lay there."""
+    """The last poll that did not see this state, seconds; None for a file that was there before."""
+    sha256: str | None = None
+    """Hash of the content, empty if it could not be read; None if it was not tried yet."""
+    hashed: float = 0.0
+    """When the content was hashed, seconds."""
     tried: bool = False
-    """Whether this state was read and did not decode."""
+    """Whether this state was inspected and did not decode."""
 
 
 def watch(
@@ -71,12 +83,15 @@ def watch(
     deadline_ms: float | None = None,
     settle_ms: float = 50.0,
     patience_s: float = 5.0,
+    away_s: float = 60.0,
     on_line: Callable[[ReportLine], None] | None = None,
 ) -> Watched:
-    """Inspect the images of a folder as they come, until told to stop.
+    """Inspect the images of a folder as they come, until ``stop`` is set.
 
-    Masks and report are those of ``infer``, and a stopped watch is
-    gone on with. A name is a part: a file that is overwritten after its verdict has no second one.
+    Masks and report are those of ``infer``, and a stopped watch can be resumed. A file whose
+    content changes after its verdict is another part: it gets a line and a mask of its own, with
+    the number of the ``change``. A verdict stays in the report when its file is gone: the part has
+    passed.
 
     Each line has ``latency_ms`` on top, from the last poll that did not see the file as it finally
     was until its mask was in place: never less than the true one. It is null for images that lay
@@ -90,8 +105,9 @@ def watch(
         batch_size: images that are run at once where several are waiting.
         stop: ends the watch; the image at hand is finished and the report completed.
         deadline_ms: lines of later images have ``"late": true``.
-        settle_ms: how long size and time of a file must not have changed.
-        patience_s: how long a file that does not decode may stay as it is, and the folder away.
+        settle_ms: how long size, time and content of a file must not have changed.
+        patience_s: how long a file that does not decode may stay as it is.
+        away_s: how long to wait for a folder that is away, as a share that reconnects.
         on_line: called with the report line of each image.
 
     Raises:
@@ -101,25 +117,32 @@ def watch(
     inspection = Inspection.for_backend(
         backend, folder.resolve(), output, threshold, min_area, outputs=outputs
     )
+    verdicts = WatchVerdicts(inspection)
     files: dict[Path, _File] = {}
-    reported: set[str] = set()
     timed = late = 0
     polled: float | None = None
-    with Report(output, inspection.options(backend, "watch")) as report:
-
-        def is_new(path: Path) -> bool:
-            name = inspection.name(path)
-            return name not in report and name not in reported
-
+    away_since: float | None = None
+    passed_over = Counter[str]()
+    with Report(output, inspection.options(backend, "watch"), verdicts.keep) as report:
         while not stop.is_set():
+            report.require_present()
             began = time.monotonic()
             try:
-                states = _poll(inspection.root, output, is_new)
-            except RefusedError:
-                if polled is None or began - polled > patience_s:
+                states, passed_over = _poll(inspection, verdicts)
+            except (OSError, RefusedError):
+                if polled is None:
+                    raise
+                if away_since is None:
+                    away_since = began
+                    notice = f"is away; waiting {away_s:g} s for it to come back"
+                    log.warning("%s", TinyUNetError(folder, notice))
+                if began - away_since > away_s:
                     raise
                 stop.wait(settle_ms / 2e3)
                 continue
+            if away_since is not None:
+                away_since = None
+                log.warning("%s", TinyUNetError(folder, "is back"))
             files = {
                 path: known
                 if (known := files.get(path)) and known.state == state
@@ -127,22 +150,42 @@ def watch(
                 for path, state in states.items()
             }
             polled = began
-            ready = [path for path, file in files.items() if _is_ready(file, settle_ms, patience_s)]
-            ready.sort(key=lambda path: (files[path].not_before is None, files[path].since))
+            queue = sorted(
+                files, key=lambda path: (files[path].not_before is None, files[path].since)
+            )
+            for path in [path for path in queue if files[path].sha256 is None][: 16 * batch_size]:
+                file, name = files[path], inspection.name(path)
+                file.sha256, file.hashed = content_hash(path), time.monotonic()
+                if verdicts.touched(name, file.state, file.sha256):
+                    del files[path]
+            now = time.monotonic()
+            ready = [
+                path
+                for path in queue
+                if path in files and _is_ready(files[path], now, settle_ms, patience_s)
+            ][: 4 * batch_size]
+            numbers = {name: verdicts.change(name) for name in map(inspection.name, ready)}
+            changes = {name: number for name, number in numbers.items() if number}
             lines = inspect_images(
-                ready[: 4 * batch_size],
+                ready,
                 backend,
-                inspection,
+                replace(inspection, changes=changes, clashes=verdicts.clashes(numbers)),
                 batch_size=batch_size,
                 workers=workers,
             )
             with contextlib.closing(lines):
                 for path, line in zip(ready, lines, strict=False):
                     file, now = files[path], time.monotonic()
-                    if line.get("reason") in _UNFINISHED and now - file.since < patience_s:
-                        file.tried = True
+                    settled = file_state(path) == file.state
+                    if settled and line.get("sha256", "") != file.sha256:
+                        file.sha256, file.since, settled = None, now, False
+                    if not settled:  # it changed or vanished meanwhile
+                        if line["status"] == "ok":
+                            inspection.remove_files(line)
                         continue
-                    if _state(path) != file.state:  # it was changed or taken away meanwhile
+                    final = line["status"] == "ok" or line["reason"] in _FINAL
+                    if not final and now - file.since < patience_s:
+                        file.tried = True
                         continue
                     latency_ms = None
                     if file.not_before is not None:
@@ -152,38 +195,52 @@ def watch(
                     if deadline_ms is not None:
                         line["late"] = latency_ms is not None and latency_ms > deadline_ms
                         late += line["late"]
+                    if line.get("change"):
+                        what = f"changed after its verdict: another part, change {line['change']}"
+                        log.warning("%s", TinyUNetError(line["path"], what))
                     report.add(line)
-                    reported.add(line["path"])
+                    verdicts.add(line)
                     if on_line:
                         on_line(line)
                     if stop.is_set():
                         break
             if not ready:
-                stop.wait(max(settle_ms / 2e3, time.monotonic() - began))
-        report.finish(sort=True)
+                wait_s = max(settle_ms / 2e3, time.monotonic() - began)
+                before = time.monotonic()
+                stop.wait(wait_s)
+                stopped_s = time.monotonic() - before - wait_s
+                if stopped_s > _STOPPED_S:  # nobody looked at the files meanwhile
+                    for file in files.values():
+                        file.since += stopped_s
+                        file.hashed += stopped_s
+        report.finish(passed_over, sort=True)
         return Watched(report.summary, timed, late)
 
 
 def _poll(
-    folder: Path, output: Path, is_new: Callable[[Path], bool]
-) -> dict[Path, tuple[int, int]]:
-    """The images that have no line yet, and their states."""
-    if not folder.is_dir():
-        raise RefusedError(folder, "is not there")
-    found = ((path, _state(path)) for path in walk_images([folder], output) if is_new(path))
-    return {path: state for path, state in found if state is not None}
+    inspection: Inspection, verdicts: WatchVerdicts
+) -> tuple[dict[Path, tuple[int, int]], Counter[str]]:
+    """Return the states of the files without a verdict, and what was passed over.
+
+    Raises:
+        RefusedError: the folder is not there or cannot be listed.
+        OSError: the file system does not answer.
+    """
+    if not inspection.root.is_dir():
+        raise RefusedError(inspection.root, "is not there")
+    passed_over = Counter[str]()
+    states = {}
+    for path in walk_images([inspection.root], inspection.output, passed_over):
+        state = file_state(path)
+        if state != (-1, -1) and verdicts.lacks(inspection.name(path), state):
+            states[path] = state
+    return states, passed_over
 
 
-def _state(path: Path) -> tuple[int, int] | None:
-    """Size in bytes and time of change in nanoseconds; None if the file is gone."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_size, status.st_mtime_ns
-
-
-def _is_ready(file: _File, settle_ms: float, patience_s: float) -> bool:
-    """Whether to read it: when it has settled, and once more before it is given up on."""
-    rest_s = time.monotonic() - file.since
-    return rest_s >= (patience_s if file.tried else settle_ms / 1e3)
+def _is_ready(file: _File, now: float, settle_ms: float, patience_s: float) -> bool:
+    """Whether to inspect a file: when it has settled, and once more before it is given up on."""
+    if file.sha256 is None:
+        return False
+    if file.tried:
+        return now - file.since >= patience_s
+    return min(now - file.since, now - file.hashed) >= settle_ms / 1e3
