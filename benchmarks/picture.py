@@ -32,7 +32,7 @@ from tinyunet_deploy.contract import Image, defect_mask
 from tinyunet_deploy.data import synthetic
 from tinyunet_deploy.data.encoding import write_png
 from tinyunet_deploy.data.layouts import read_dataset
-from tinyunet_deploy.data.tiles import Mosaic, spans
+from tinyunet_deploy.data.tiles import Mosaic, spans, tile_multiple
 from tinyunet_deploy.files import write_atomic
 from tinyunet_deploy.inspection import drift
 from tinyunet_deploy.inspection.infer import infer
@@ -118,13 +118,17 @@ def draw_tiles(backend: Backend, path: Path) -> None:
     """Draw a part of two by three tiles as ``--tile`` runs it: hand-overs, outlines, score."""
     side = backend.contract.height
     height, width = 2 * side, 3 * side
-    lines = [span.first for span in spans(height, side)[1:]]
-    columns = [span.first for span in spans(width, side)[1:]]
+    network = backend.artifact.sidecar.network
+    assert network is not None, "a model of the package says its network"
+    multiple, reach = network.size_multiple, network.reach
+    grid = tile_multiple(backend.contract, multiple)
+    lines = [span.first for span in spans(height, side, grid, reach)[1:]]
+    columns = [span.first for span in spans(width, side, grid, reach)[1:]]
     on_lines = [(lines[0], columns[0]), (lines[0], columns[2]), (lines[-1], columns[-1])]
     elsewhere = [(0.68, 0.33), (0.15, 0.81), (0.86, 0.1)]
     places = on_lines + [(round(y * height), round(x * width)) for y, x in elsewhere]
     part = _large_part(side, places)
-    mosaic = Mosaic(part, backend.contract)
+    mosaic = Mosaic(part, backend.contract, multiple, reach)
     for tile in mosaic.tiles():
         mosaic.add(backend.run(np.ascontiguousarray(tile)[None, None]).score[0, 0])
     drawn = overlay(part, defect_mask(mosaic.score, backend.artifact.sidecar.threshold))

@@ -11,7 +11,6 @@ import click
 from tinyunet_deploy.artifacts.precision import PRECISIONS, Precision, precision_facts
 from tinyunet_deploy.cli import run
 from tinyunet_deploy.cli.options import debug_option
-from tinyunet_deploy.contract import SIZE_MULTIPLE
 
 
 class ImageSize(click.ParamType):  # type: ignore[type-arg]  # not subscriptable before click 8.4
@@ -25,14 +24,11 @@ class ImageSize(click.ParamType):  # type: ignore[type-arg]  # not subscriptable
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[int, int]:
-        """Parse a size and refuse one that the network cannot take."""
+        """Parse a size; whether the network takes it is checked when it is known."""
         match = re.fullmatch("([0-9]{1,5})(?:x([0-9]{1,5}))?", str(value))
         if match is None:
             self.fail(f"{value!r} is not a size such as 256 or 384x640", param, ctx)
         height, width = int(match[1]), int(match[2] or match[1])
-        for side in (height, width):
-            if side == 0 or side % SIZE_MULTIPLE:
-                self.fail(f"{side} is not a multiple of {SIZE_MULTIPLE}", param, ctx)
         return height, width
 
 

@@ -52,6 +52,8 @@ class _Made:
     data: bytes
     origin: dict[str, Any] = field(default_factory=dict)
     """How it was made, for the sidecar."""
+    kept_in_float32: tuple[str, ...] = ()
+    """Convolutions that int8 did not quantise."""
     reports: Mapping[Path, bytes] = field(default_factory=dict)
     """Path -> content of the files that explain the choice."""
 
@@ -117,10 +119,13 @@ def export_checkpoint(
                         dataclasses.replace(float32, path=path), folders, iou_budget, log
                     )
                     reports = sensitivity_reports(path, int8)
-                    made = _Made(int8.data, {"quantization": int8.origin}, reports)
+                    kept = () if int8.mixed is None else int8.mixed.kept
+                    made = _Made(int8.data, {"quantization": int8.origin}, kept, reports)
                 case _:
                     assert_never(precision)
-            artifact = _artifact(source, contract, path, precision, made.data, made.origin)
+            artifact = _artifact(
+                source, contract, path, precision, made.data, made.origin, made.kept_in_float32
+            )
             _judge(artifact, expected, pictures, log)
             judged.append((artifact, made.reports))
         for artifact, _ in judged:
@@ -187,6 +192,7 @@ def _artifact(
     precision: Precision,
     data: bytes,
     origin: Mapping[str, Any],
+    kept_in_float32: Sequence[str] = (),
 ) -> Artifact:
     """Describe a file that was made from a checkpoint."""
     packages = ["torch", "onnx", "onnxscript"]
@@ -200,11 +206,13 @@ def _artifact(
         contract=contract,
         threshold=source.sidecar.threshold,
         min_area=source.sidecar.min_area,
+        network=source.sidecar.network,
+        tuned_on=source.sidecar.tuned_on,
+        kept_in_float32=tuple(kept_in_float32),
         origin=json_value(
             {
                 "checkpoint": source.path.name,
                 "opset": OPSET,
-                **source.sidecar.inherited,
                 **origin,
                 "versions": {
                     "tinyunet_deploy": __version__,

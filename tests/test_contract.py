@@ -25,16 +25,17 @@ def test_the_shipped_contract_is_512_rows_and_columns_and_any_batch() -> None:
     assert DEFAULT_SIZE == 512
 
 
-@pytest.mark.parametrize("size", [16, 32, 48, 1024])
-def test_a_multiple_of_16_is_a_size(size: int) -> None:
+@pytest.mark.parametrize("size", [1, 17, 48, 1024])
+def test_a_positive_number_of_pixels_is_a_size(size: int) -> None:
+    """Which sizes a network takes is a fact of the network, not of the contract."""
     contract = Contract(size, 16, max_batch=1)
     assert (contract.height, contract.width, contract.max_batch) == (size, 16, 1)
 
 
-@pytest.mark.parametrize("size", [0, -16, 8, 15, 17, 24, 33, 16.0, True, "16", None])
+@pytest.mark.parametrize("size", [0, -16, 16.0, True, "16", None])
 @pytest.mark.parametrize("side", ["height", "width"])
 def test_another_size_is_refused_and_named(side: str, size: Any) -> None:
-    with pytest.raises(ValueError, match=f"{side} {size!r} is not a multiple of 16"):
+    with pytest.raises(ValueError, match=f"{side} {size!r} is not a positive number of pixels"):
         Contract(**{side: size})
 
 

@@ -1,6 +1,6 @@
 """The contract of a deployable graph: bytes in, bytes out, the same on every backend.
 
-    image  uint8 [N, 1, H, W]   raw grey values; N dynamic, H and W multiples of 16
+    image  uint8 [N, 1, H, W]   raw grey values; N dynamic, H and W fixed
     score  uint8 [N, 1, H, W]   round(255 * sigmoid(logit))
 
 A pixel is a defect where ``score > round(255 * threshold)``.
@@ -26,33 +26,32 @@ Batch = NDArray[np.uint8]
 INPUT_NAME: Final = "image"
 OUTPUT_NAME: Final = "score"
 INT8_GREY: Final = 128.0
-"""What an int8 file takes off a grey value instead of normalising it: int8 holds that exactly."""
-SIZE_MULTIPLE: Final = 16
-"""Four 2x2 pools: H and W must divide by 2**4."""
+"""An int8 file subtracts this from a grey value instead of normalising it: int8 holds the result
+exactly."""
 DEFAULT_SIZE: Final = 512
 
 
 @dataclass(frozen=True)
 class Contract:
-    """What one artifact takes and gives; stored in its sidecar."""
+    """Image size and batch limit of one artifact; stored in its sidecar."""
 
     height: int = DEFAULT_SIZE
-    """Rows of an image, pixels; a multiple of 16."""
+    """Rows of an image, pixels."""
     width: int = DEFAULT_SIZE
-    """Columns of an image, pixels; a multiple of 16."""
+    """Columns of an image, pixels."""
     max_batch: int | None = None
     """Largest batch the artifact takes; None where only memory limits it."""
 
     def __post_init__(self) -> None:
         for name, value in (("height", self.height), ("width", self.width)):
-            if type(value) is not int or value < SIZE_MULTIPLE or value % SIZE_MULTIPLE:
-                raise ValueError(f"{name} {value!r} is not a multiple of {SIZE_MULTIPLE}")
+            if type(value) is not int or value < 1:
+                raise ValueError(f"{name} {value!r} is not a positive number of pixels")
         if self.max_batch is not None and (type(self.max_batch) is not int or self.max_batch < 1):
             raise ValueError(f"max_batch {self.max_batch!r} is not a positive number")
 
 
 def score_threshold(threshold: float) -> int:
-    """The largest score that is still good: round(255 * threshold), half up.
+    """Return the largest score that is still good: round(255 * threshold), half up.
 
     Args:
         threshold: probability in [0, 1].
@@ -63,5 +62,5 @@ def score_threshold(threshold: float) -> int:
 
 
 def defect_mask(score: Score, threshold: float) -> Mask:
-    """uint8 {0, 255} mask of the pixels whose score is above ``score_threshold(threshold)``."""
+    """Return a uint8 {0, 255} mask of the pixels whose score is above the threshold's."""
     return np.multiply(score > score_threshold(threshold), np.uint8(255), dtype=np.uint8)

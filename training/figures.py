@@ -39,7 +39,7 @@ def figures_of(
         )
     counts = evaluation.all
     return {
-        "step": sidecar.origin["step"],
+        "step": sidecar.step,
         "threshold": sidecar.threshold,
         "min_area_px": sidecar.min_area,
         "escapes": counts.escapes,

@@ -11,12 +11,13 @@ import numpy as np
 import torch
 
 from tinyunet_deploy import __version__
+from tinyunet_deploy.artifacts.architectures import NETWORKS
 from tinyunet_deploy.artifacts.checkpoint import save_checkpoint
 from tinyunet_deploy.artifacts.golden import write_golden
 from tinyunet_deploy.artifacts.network import TinyUNet
 from tinyunet_deploy.artifacts.sidecar import read_artifact
 from tinyunet_deploy.backends.torch import TorchBackend
-from tinyunet_deploy.contract import SIZE_MULTIPLE, Contract
+from tinyunet_deploy.contract import Contract
 from tinyunet_deploy.errors import RefusedError
 from training.sources import Source, different_sources
 from training.state import State, remove_states
@@ -40,11 +41,12 @@ def write_checkpoint(
     for name, value in best.weights.items():
         if not bool(torch.isfinite(value).all()):
             raise RefusedError(checkpoint.parent, f"{name} is not finite after step {best.step}")
-    network = TinyUNet(state.network.variant)
+    network = TinyUNet(state.network.name)
     network.load_state_dict(best.weights)
     classes = {e.item.class_id for source in sources for e in source.defective} - {None}
     first_image = sources[0].defective[0].image
-    side = first_image.shape[0] // SIZE_MULTIPLE * SIZE_MULTIPLE
+    multiple = NETWORKS[network.name].size_multiple
+    side = first_image.shape[0] // multiple * multiple
     own = different_sources(sources)
     save_checkpoint(
         checkpoint,
@@ -52,9 +54,9 @@ def write_checkpoint(
         Contract(side, side),
         threshold=best.point.threshold,
         min_area=best.point.min_area,
+        step=best.step,
         origin={
             **record,
-            "step": best.step,
             "sources": [source.name for source in sources],
             "classes": sorted(classes),
             "images": {

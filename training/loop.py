@@ -144,10 +144,8 @@ def _first_state(run: _Run, init: Path | None) -> State:
     recipe, device = run.recipe, run.device
     torch.manual_seed(recipe.seed)
     network = load_checkpoint(init)[0] if init else TinyUNet(recipe.variant)
-    if network.variant != recipe.variant:
-        raise RefusedError(
-            init or run.output, f"is a {network.variant} network", "check the recipe"
-        )
+    if network.name != recipe.variant:
+        raise RefusedError(init or run.output, f"is a {network.name} network", "check the recipe")
     network = network.to(
         device,
         memory_format=torch.channels_last,  # type: ignore[call-overload]  # torch's stubs lack it

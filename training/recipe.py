@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from tinyunet_deploy.artifacts.network import VARIANTS
+from tinyunet_deploy.artifacts.architectures import NETWORKS
 from tinyunet_deploy.artifacts.sidecar import digest
-from tinyunet_deploy.contract import SIZE_MULTIPLE
 from tinyunet_deploy.errors import DataError
 from tinyunet_deploy.files import read_regular
 
@@ -41,7 +40,8 @@ class Data:
     defect_free: float = 0.0
     """Share of defect-free images among those drawn; the reference draws none."""
     crop: int = 512
-    """Side of the square crop, pixels; a multiple of 16. 512 takes DAGM2007 images whole."""
+    """Side of the square crop, pixels; a multiple of the network's size multiple. 512 takes
+    DAGM2007 images whole."""
     crop_on_defect: float = 0.0
     """Share of the crops of a defective image that are placed on a defect pixel."""
     defect_margin: int = 0
@@ -219,8 +219,6 @@ def _check(part: Any, prefix: str) -> None:
             raise ValueError(f"{prefix}{key} is over {_MAX_WHOLE}")
         if key in ("steps", "batch", "every", "crop") and value < 1:
             raise ValueError(f"{prefix}{key} must be at least 1")
-    if isinstance(part, Data) and part.crop % SIZE_MULTIPLE:
-        raise ValueError(f"{prefix}crop is {part.crop}, not a multiple of {SIZE_MULTIPLE}")
     if isinstance(part, Data) and 2 * part.defect_margin >= part.crop:
         raise ValueError(f"{prefix}defect_margin is {part.defect_margin}, not below half a crop")
     if isinstance(part, Data) and max(part.validation, part.defect_free) == 1.0:
@@ -231,5 +229,9 @@ def _check(part: Any, prefix: str) -> None:
         raise ValueError(f"{prefix}rotations must hold at least one angle, 0 for none")
     if isinstance(part, Recipe) and part.validate_every and not part.data.validation:
         raise ValueError(f"{prefix}validate_every needs a [data] validation part")
-    if isinstance(part, Recipe) and part.variant not in VARIANTS:
-        raise ValueError(f"variant is {part.variant!r}; known are {', '.join(VARIANTS)}")
+    if isinstance(part, Recipe):
+        if part.variant not in NETWORKS:
+            raise ValueError(f"variant is {part.variant!r}; known are {', '.join(NETWORKS)}")
+        multiple = NETWORKS[part.variant].size_multiple
+        if part.data.crop % multiple:
+            raise ValueError(f"data.crop is {part.data.crop}, not a multiple of {multiple}")

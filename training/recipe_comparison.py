@@ -16,7 +16,6 @@ import click
 
 from tinyunet_deploy.cli import run
 from tinyunet_deploy.cli.options import debug_option
-from tinyunet_deploy.contract import SIZE_MULTIPLE
 from tinyunet_deploy.files import json_value
 from training.commands import (
     HELP,
@@ -76,7 +75,7 @@ class TrainedRecipe:
 @steps_option
 @click.option(
     "--crop",
-    type=click.IntRange(min=SIZE_MULTIPLE),
+    type=click.IntRange(min=1),
     help="Crops of this side, most of them on a defect, instead of the recipes' own: small ones "
     "let a CPU compare recipes in an hour.",
 )
@@ -102,15 +101,18 @@ def compare_recipes(
     table and writes OUTPUT after every run. The same command run again resumes an interrupted
     comparison.
     """
-    if crop is not None and crop % SIZE_MULTIPLE:
-        raise click.BadParameter(f"must be a multiple of {SIZE_MULTIPLE}", param_hint="--crop")
     log_to_stderr()
     import torch
 
+    from tinyunet_deploy.artifacts.architectures import NETWORKS
     from tinyunet_deploy.host import describe_machine
     from training.machine import Machine
     from training.recipe import read_recipe
 
+    for name in recipes:
+        multiple = NETWORKS[read_recipe(name).variant].size_multiple
+        if crop is not None and crop % multiple:
+            raise click.BadParameter(f"must be a multiple of {multiple}", param_hint="--crop")
     trained = []
     for seed in range(seeds):  # outermost, so that a comparison cut short has every cell
         for folder in folders:

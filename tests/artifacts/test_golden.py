@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from export.graph import onnx_graph
 from tinyunet_deploy.artifacts.checkpoint import save_checkpoint
+from tinyunet_deploy.artifacts.facts import PlanFacts, Profile
 from tinyunet_deploy.artifacts.golden import (
     golden_images,
     golden_path,
@@ -20,11 +21,11 @@ from tinyunet_deploy.artifacts.golden import (
     read_golden,
     write_golden,
 )
+from tinyunet_deploy.artifacts.lineage import lineage
 from tinyunet_deploy.artifacts.network import TinyUNet
 from tinyunet_deploy.artifacts.sidecar import (
     Sidecar,
     digest,
-    lineage,
     read_artifact,
     read_sidecar,
     sidecar_path,
@@ -84,7 +85,9 @@ def test_a_plan_inherits_and_smallest_batches_are_filled(model: Path, tmp_path: 
     plan = write_fake(tmp_path / "net.plan", parent=read_sidecar(model).sha256, data=b"plan")
     inherit_golden(plan, model)
     backend = loaded(plan)
-    backend.artifact.sidecar.origin["profile"] = {"min": 4, "opt": 4, "max": 4}
+    facts = PlanFacts("tensorrt", "11.4.0", None, "8.6", Profile(4, 4, 4))
+    sidecar = dataclasses.replace(backend.artifact.sidecar, plan=facts)
+    backend.artifact = dataclasses.replace(backend.artifact, sidecar=sidecar)
     assert self_test(backend).largest_steps == 0
     assert backend.batches == [4, 4]
 

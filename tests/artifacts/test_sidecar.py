@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tinyunet_deploy.artifacts.facts import NetworkFacts, PlanFacts, PrecisionAudit, Profile
+from tinyunet_deploy.artifacts.lineage import lineage
 from tinyunet_deploy.artifacts.sidecar import (
     DEFAULT_CHECKPOINT,
     Sidecar,
-    _digest_of_fields,
     digest,
-    lineage,
     read_artifact,
     read_sidecar,
     sidecar_path,
@@ -26,6 +26,7 @@ from tinyunet_deploy.artifacts.sidecar import (
     write_artifact,
     write_sidecar,
 )
+from tinyunet_deploy.artifacts.sidecar_schema import _digest_of_fields
 from tinyunet_deploy.contract import Contract
 from tinyunet_deploy.errors import ArtifactError
 
@@ -35,6 +36,17 @@ REBUILD = {
     ".onnx": "export it again: python -m export CHECKPOINT --output {path}",
     ".plan": "build it again: tinyunet build MODEL.onnx --output {path}",
 }
+PLAN = PlanFacts(
+    "tensorrt",
+    "11.4.0.106",
+    None,
+    "8.6",
+    Profile(1, 2, 8),
+    "tinyunet build model.onnx",
+    PrecisionAudit({"encoder.0.0": "Half"}, {"encoder.0.0": "Half"}),
+    size_bytes=100,
+    build_s=1.5,
+)
 KINDS: dict[str, Any] = {".safetensors": "checkpoint", ".onnx": "onnx", ".plan": "plan"}
 
 
@@ -48,6 +60,11 @@ def describe(data: bytes, suffix: str = ".onnx") -> Sidecar:
         threshold=0.35,
         min_area=12,
         origin={"recipe": "demo", "versions": {"onnx": "1"}, "名": [1, 2.5, None]},
+        network=NetworkFacts("tiny", 16, 107, 122),
+        tuned_on=(digest(b"an image"),),
+        kept_in_float32=("logit",),
+        plan=PLAN if suffix == ".plan" else None,
+        step=2000,
     )
 
 
@@ -96,7 +113,7 @@ def test_what_was_written_is_read(model: Path) -> None:
 
 def test_the_sidecar_is_json_that_says_its_version(model: Path) -> None:
     fields = json.loads(sidecar_path(model).read_text())
-    assert fields["schema_version"] == 1
+    assert fields["schema_version"] == 2
     assert fields["contract"] == {"height": 64, "width": 128, "max_batch": 8}
     assert fields["sha256"] == digest(DATA)
     assert json.loads(describe(DATA, model.suffix).as_json()) == fields
@@ -122,15 +139,15 @@ def test_a_write_that_dies_between_the_two_files_leaves_what_is_refused(
 ) -> None:
     path = tmp_path / "model.onnx"
     write_artifact(path, DATA, describe(DATA))
-    really_replace = Path.replace
+    really_replace = os.replace
 
-    def replace(temporary: Path, target: Path) -> Path:
-        if target.suffix == ".onnx":
+    def replace(temporary: str, target: Path) -> None:
+        if Path(target).suffix == ".onnx":
             raise KeyboardInterrupt
-        return really_replace(temporary, target)
+        really_replace(temporary, target)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Path, "replace", replace)
+        patch.setattr(os, "replace", replace)
         write_artifact(path, b"a newer model", describe(b"a newer model"))
     assert "is not the file that its sidecar describes" in refusal(path)
 
@@ -203,7 +220,7 @@ def test_a_model_cut_or_grown_is_refused(model: Path, data: bytes) -> None:
     assert "is not the file that its sidecar describes" in refusal(model)
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None, [1]])
+@pytest.mark.parametrize("version", [0, 3, "1", True, 1.0, None, [1]])
 def test_another_schema_version(model: Path, version: Any) -> None:
     edit(model, schema_version=version)
     assert f"{sidecar_path(model)}: is " in refusal(model)
@@ -247,12 +264,72 @@ def test_a_sidecar_that_is_junk(model: Path, text: str) -> None:
         {"min_area": 2.5},
         {"min_area": float("inf")},
         {"origin": "a sunny day"},
+        {"network": "tiny"},
+        {"network": {"name": 5}},
+        {"network": {"name": "tiny", "size_multiple": 0}},
+        {"network": {"name": "tiny", "size_multiple": 16, "depth": 4}},
+        {"network": {"name": "tiny", "size_multiple": 48}},
+        {"network": {"name": "tiny", "reach_before": 7}},
+        {"network": {"name": "tiny", "reach_before": -1, "reach_after": 3}},
+        {"network": {"name": "tiny", "reach_before": 1.5, "reach_after": 3}},
+        {"tuned_on": "0" * 64},
+        {"tuned_on": [5]},
+        {"kept_in_float32": [["encoder"]]},
+        {"step": -1},
+        {"step": "2000"},
+        {"verified_batch": 0},
     ],
     ids=str,
 )
 def test_a_sidecar_with_impossible_values(model: Path, changes: dict[str, Any]) -> None:
     edit(model, **changes)
     assert f"{sidecar_path(model)}: is not a valid sidecar: " in refusal(model)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"flavour": ["tensorrt"]},
+        {"version": 10},
+        {"version": None},
+        {"gpu_name": 5},
+        {"compute_capability": None},
+        {"profile": [1, 2, 3]},
+        {"profile": {"min": "1", "opt": 1, "max": 1}},
+        {"profile": {"min": 2, "opt": 1, "max": 4}},
+        {"profile": {"min": 0, "opt": 1, "max": 4}},
+        {"profile": None},
+        {"rebuild": 5},
+        {"audit": {"parsed_network": {"encoder": 5}, "engine": None}},
+        {"audit": {"parsed_network": [], "engine": None}},
+        {"audit": {"engine": None}},
+        {"size_bytes": 1.5},
+        {"build_s": "1"},
+        {"colour": "red"},
+    ],
+    ids=str,
+)
+def test_impossible_facts_of_a_plan_are_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
+    path = tmp_path / "a.plan"
+    write_artifact(path, DATA, describe(DATA, ".plan"))
+    facts = json.loads(sidecar_path(path).read_bytes())["plan"]
+    edit(path, plan={k: v for k, v in {**facts, **changes}.items() if v is not None})
+    assert f"{sidecar_path(path)}: is not a valid sidecar: " in refusal(path)
+
+
+def test_only_a_plan_has_facts_of_a_plan(tmp_path: Path) -> None:
+    path = tmp_path / "a.onnx"
+    write_artifact(path, DATA, dataclasses.replace(describe(DATA), plan=PLAN))
+    assert "a onnx file has facts of a plan" in refusal(path)
+
+
+def test_the_size_of_the_images_must_fit_the_network(tmp_path: Path) -> None:
+    path = tmp_path / "a.onnx"
+    sidecar = dataclasses.replace(describe(DATA), contract=Contract(64, 72))
+    write_artifact(path, DATA, sidecar)
+    assert "width 72 is not a multiple of 16" in refusal(path)
+    write_artifact(path, DATA, dataclasses.replace(sidecar, network=None))
+    assert read_artifact(path).sidecar.network is None, "nothing is known, nothing is refused"
 
 
 def test_an_edited_hash_is_refused(model: Path) -> None:

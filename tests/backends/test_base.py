@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tinyunet_deploy.artifacts.facts import PlanFacts, Profile
 from tinyunet_deploy.artifacts.sidecar import Artifact, Sidecar, digest
 from tinyunet_deploy.backends.base import Backend, Run
 from tinyunet_deploy.contract import Batch, Contract
@@ -49,7 +50,8 @@ def artifact(
     sidecar = Sidecar("plan", "fp32", digest(b""), None, contract)
     sidecar = dataclasses.replace(sidecar, verified_batch=verified_batch)
     if least is not None:
-        sidecar.origin["profile"] = {"min": least}
+        facts = PlanFacts("tensorrt", "11.4.0", None, "8.6", Profile(least, least, least))
+        sidecar = dataclasses.replace(sidecar, plan=facts)
     return Artifact(Path("model.plan"), b"", sidecar)
 
 

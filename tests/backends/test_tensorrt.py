@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinyunet_deploy import backends
+from tinyunet_deploy.artifacts.facts import PlanFacts, Profile
 from tinyunet_deploy.artifacts.sidecar import (
     Artifact,
     Sidecar,
@@ -34,13 +35,10 @@ PLAN = b"a plan"
 REBUILD = "tinyunet build tinyunet.onnx -o tinyunet.fp32.plan --batch 1,2,4"
 
 
-def plan(**origin: Any) -> Artifact:
-    known = {
-        "rebuild": REBUILD,
-        "tensorrt": {"flavour": "tensorrt", "version": "11.4.0.106"},
-        "gpu": {"name": "Fake GPU", "compute_capability": "8.6"},
-    }
-    sidecar = Sidecar("plan", "fp32", digest(PLAN), "0" * 64, CONTRACT, origin={**known, **origin})
+def plan(**changes: Any) -> Artifact:
+    facts = PlanFacts("tensorrt", "11.4.0.106", "Fake GPU", "8.6", Profile(1, 2, 4), REBUILD)
+    facts = dataclasses.replace(facts, **changes)
+    sidecar = Sidecar("plan", "fp32", digest(PLAN), "0" * 64, CONTRACT, plan=facts)
     return Artifact(Path("tinyunet.fp32.plan"), PLAN, sidecar)
 
 
@@ -55,7 +53,7 @@ def backend(
 ) -> TensorRTBackend:
     device = device or FakeDevice()
     trt = trt or FakeTensorRT(device, inverted)
-    return TensorRTBackend(artifact or plan(), here=trt.here, gpu=device)
+    return TensorRTBackend(artifact or plan(), tensorrt=trt.here, gpu=device)
 
 
 def batches(sizes: list[int]) -> list[Batch]:
@@ -248,43 +246,39 @@ def test_a_backend_that_is_forgotten_gives_everything_back() -> None:
 
 
 @pytest.mark.parametrize(
-    ("origin", "reason"),
+    ("changes", "reason"),
     [
         (
-            {"tensorrt": {"flavour": "tensorrt", "version": "10.16.1.11"}},
+            {"version": "10.16.1.11"},
             r"was built by tensorrt 10\.16\.1, here is tensorrt 11\.4\.0",
         ),
         (
-            {"tensorrt": {"flavour": "tensorrt_rtx", "version": "11.4.0.106"}},
+            {"flavour": "tensorrt_rtx"},
             r"was built by tensorrt_rtx 11\.4\.0, here is tensorrt 11\.4\.0",
         ),
         (
-            {"gpu": {"name": "Other GPU", "compute_capability": "8.6"}},
+            {"gpu_name": "Other GPU"},
             "was built for Other GPU, here is Fake GPU",
         ),
         (
-            {"gpu": {"name": None, "compute_capability": "8.9"}},
+            {"gpu_name": None, "compute_capability": "8.9"},
             r"was built for compute capability 8\.9, here is compute capability 8\.6",
         ),
     ],
 )
 def test_a_plan_of_elsewhere_is_refused_before_it_is_read(
-    origin: dict[str, Any], reason: str
+    changes: dict[str, Any], reason: str
 ) -> None:
     device = FakeDevice()
     trt = FakeTensorRT(device)
     with pytest.raises(ArtifactError, match=reason) as caught:
-        backend(device, trt, plan(**origin))
+        backend(device, trt, plan(**changes))
     assert caught.value.hint == f"build it again: {REBUILD}"
     assert trt.deserialised == 0
 
 
 def test_another_build_of_the_release_and_a_plan_for_any_such_gpu_are_taken() -> None:
-    origin = {
-        "tensorrt": {"flavour": "tensorrt", "version": "11.4.0.99"},
-        "gpu": {"name": None, "compute_capability": "8.6"},
-    }
-    backend(artifact=plan(**origin)).close()
+    backend(artifact=plan(version="11.4.0.99", gpu_name=None)).close()
 
 
 @pytest.mark.parametrize(
@@ -342,8 +336,9 @@ def test_a_changed_plan_is_refused_before_it_is_read(machine: FakeTensorRT, tmp_
 def test_a_changed_version_in_the_sidecar_is_refused(machine: FakeTensorRT, tmp_path: Path) -> None:
     path = written(tmp_path)
     sidecar = read_sidecar(path)
-    sidecar.origin["tensorrt"]["version"] = "10.9.0.34"
-    write_sidecar(path, sidecar)
+    assert sidecar.plan is not None
+    older = dataclasses.replace(sidecar.plan, version="10.9.0.34")
+    write_sidecar(path, dataclasses.replace(sidecar, plan=older))
     with pytest.raises(ArtifactError, match=r"was built by tensorrt 10\.9\.0") as caught:
         open_backend(path, device="cuda:0")
     assert REBUILD in str(caught.value)
@@ -405,6 +400,6 @@ def test_read_artifact_still_refuses_what_trust_lets_through(tmp_path: Path) -> 
 
 
 def test_a_gpu_is_named_as_its_driver_names_it() -> None:
-    artifact = plan(gpu={"name": "NVIDIA A10", "compute_capability": "8.6"})
+    artifact = plan(gpu_name="NVIDIA A10")
     device = FakeDevice(GPU("NVIDIA A10", "8.6"))
     backend(device, artifact=dataclasses.replace(artifact)).close()

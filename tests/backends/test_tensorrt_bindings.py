@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPOSITORY
+from tinyunet_deploy.artifacts.facts import PlanFacts, Profile
 from tinyunet_deploy.artifacts.sidecar import Sidecar, digest, write_artifact
 from tinyunet_deploy.backends import nvidia_probe
 from tinyunet_deploy.contract import Contract
@@ -238,22 +239,18 @@ def test_loading_a_plan_without_a_driver_is_one_line(
 ) -> None:
     data = b"not looked at"
     plan = tmp_path / "tinyunet.fp32.plan"
-    origin = {
-        "rebuild": "tinyunet build",
-        "tensorrt": {"flavour": "tensorrt", "version": "VERSION"},
-        "gpu": {"name": "NVIDIA H100", "compute_capability": "9.0"},
-    }
-    sidecar = Sidecar("plan", "fp32", digest(data), "0" * 64, Contract(max_batch=4), origin=origin)
+    facts = PlanFacts("tensorrt", "VERSION", "NVIDIA H100", "9.0", Profile(1, 2, 4))
+    sidecar = Sidecar("plan", "fp32", digest(data), "0" * 64, Contract(max_batch=4), plan=facts)
     write_artifact(plan, data, sidecar)
     code = f"""{_NO_DRIVER}
-import pathlib, click, tensorrt
+import dataclasses, pathlib, click, tensorrt
 from tinyunet_deploy import backends
 from tinyunet_deploy.artifacts.sidecar import read_sidecar, write_sidecar
 from tinyunet_deploy.cli import run
 plan = pathlib.Path({str(plan)!r})
 sidecar = read_sidecar(plan)
-sidecar.origin["tensorrt"]["version"] = tensorrt.__version__
-write_sidecar(plan, sidecar)
+facts = dataclasses.replace(sidecar.plan, version=tensorrt.__version__)
+write_sidecar(plan, dataclasses.replace(sidecar, plan=facts))
 if not {asked_first}:  # as if doctor's look had missed it
     backends.why_not = lambda name: None
 @click.command()

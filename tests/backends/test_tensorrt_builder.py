@@ -19,6 +19,7 @@ from export.calibrate import histograms, ranges
 from export.equalize import in_steps
 from export.graph import onnx_graph
 from export.quantize import quantize
+from tinyunet_deploy.artifacts.facts import Profile
 from tinyunet_deploy.artifacts.network import TinyUNet
 from tinyunet_deploy.artifacts.precision import Precision
 from tinyunet_deploy.artifacts.sidecar import (
@@ -35,8 +36,13 @@ from tinyunet_deploy.backends import (
     nvidia_probe,
     tensorrt_builder,
 )
-from tinyunet_deploy.backends.tensorrt import check_gpu, check_release
-from tinyunet_deploy.backends.tensorrt_builder import Options, Profile, engine_convolutions
+from tinyunet_deploy.backends.plan_check import check_gpu, check_release
+from tinyunet_deploy.backends.precision_audit import (
+    check_precision,
+    engine_convolutions,
+    mixture,
+)
+from tinyunet_deploy.backends.tensorrt_builder import Options
 from tinyunet_deploy.cli import run, tinyunet
 from tinyunet_deploy.contract import Contract
 from tinyunet_deploy.errors import ArtifactError, GateFailed, RefusedError, RuntimeUnavailable
@@ -102,17 +108,18 @@ def test_each_precision_is_built_and_audited(
 
     plan = read_artifact(tmp_path / f"tinyunet.{precision}.plan")
     source = read_artifact(model)
-    sidecar, origin = plan.sidecar, plan.sidecar.origin
+    sidecar, facts = plan.sidecar, plan.sidecar.plan
+    assert facts is not None and facts.audit is not None
     assert (sidecar.kind, sidecar.precision) == ("plan", precision)
     assert sidecar.parent == source.sidecar.sha256
     assert sidecar.contract == Contract(SIZE, SIZE, max_batch=4)
     assert (sidecar.threshold, sidecar.min_area) == (0.4, 7)
-    assert origin["profile"] == {"min": 1, "opt": 2, "max": 4}
-    assert origin["gpu"] == {"name": None, "compute_capability": "8.6"}
-    assert origin["plan_bytes"] == len(plan.data)
-    audit = origin["precision_audit"]
-    assert tensorrt_builder.mixture(audit["parsed_network"]) == {TYPES[precision]: 23}
-    assert audit["engine"] is None and "never run on hardware" in audit["engine_not_inspected"]
+    assert facts.profile == Profile(1, 2, 4)
+    assert (facts.gpu_name, facts.compute_capability) == (None, "8.6")
+    assert facts.size_bytes == len(plan.data)
+    assert mixture(facts.audit.parsed_network) == {TYPES[precision]: 23}
+    assert facts.audit.engine is None
+    assert "never run on hardware" in (facts.audit.not_inspected or "")
 
     here = nvidia_probe.tensorrt(rtx)
     check_release(plan, here)
@@ -133,14 +140,15 @@ def test_the_model_of_the_package_in_every_precision(rtx: str, tmp_path: Path) -
         model = tmp_path / f"tinyunet{name}.onnx"
         sidecar = tensorrt_builder.build(model, tmp_path / "plans", TARGET, rtx).sidecar
         assert (sidecar.contract.height, sidecar.contract.width) == (512, 512)
-        parsed = sidecar.origin["precision_audit"]["parsed_network"]
-        assert tensorrt_builder.mixture(parsed) == {kind: 23}
+        assert sidecar.plan is not None and sidecar.plan.audit is not None
+        assert mixture(sidecar.plan.audit.parsed_network) == {kind: 23}
 
 
 def test_the_rebuild_command_builds_it_again(onnx_files: Path, rtx: str, tmp_path: Path) -> None:
     plan = tensorrt_builder.build(onnx_files / "tinyunet.fp16.onnx", tmp_path, TARGET, rtx)
     plan.path.unlink()
-    words = plan.sidecar.origin["rebuild"].split()
+    assert plan.sidecar.plan is not None
+    words = plan.sidecar.plan.rebuild.split()
     assert run(tinyunet, words[1:]) == 0
     assert read_artifact(plan.path).sidecar.contract == plan.sidecar.contract
 
@@ -187,10 +195,10 @@ def test_convolutions_are_kept_in_float_only_where_the_sidecar_says_so(
 
     with pytest.raises(ArtifactError, match=f"22 Int8, 1 Float.*{last.name}"):
         tensorrt_builder.build(edited("int8", data), tmp_path, TARGET, rtx)
-    origin = {"quantization": {"kept_in_float32": ["logit"]}}
-    plan = tensorrt_builder.build(edited("int8", data, origin=origin), tmp_path, TARGET, rtx)
-    audit = plan.sidecar.origin["precision_audit"]
-    assert audit["parsed_network"][last.name] == "Float"
+    mixed = edited("int8", data, kept_in_float32=("logit",))
+    plan = tensorrt_builder.build(mixed, tmp_path, TARGET, rtx)
+    assert plan.sidecar.plan is not None and plan.sidecar.plan.audit is not None
+    assert plan.sidecar.plan.audit.parsed_network[last.name] == "Float"
 
 
 def test_the_parsers_refusal_is_one_line_in_its_words(
@@ -350,14 +358,14 @@ def test_a_plan_in_another_precision_fails_the_gate(onnx_files: Path) -> None:
     report = {"Layers": [layer(n, Inputs=[{"DataType": "Float"}]) for n in NAMES]}
     found = engine_convolutions(json.dumps(report), NAMES)
     with pytest.raises(GateFailed, match=r"is to be fp16, but .* the plan are 2 Float"):
-        tensorrt_builder.check_precision(found, source, frozenset(), GateFailed, "the plan")
+        check_precision(found, source, frozenset(), GateFailed, "the plan")
 
 
 def test_the_message_names_a_few_convolutions(onnx_files: Path) -> None:
     source = read_artifact(onnx_files / "tinyunet.fp16.onnx")
     found = {f"conv_{index}": "Float" for index in range(9)}
     with pytest.raises(GateFailed) as caught:
-        tensorrt_builder.check_precision(found, source, frozenset(), GateFailed, "the plan")
+        check_precision(found, source, frozenset(), GateFailed, "the plan")
     assert re.search(r"conv_0, conv_1, conv_2, \.\.\.;", str(caught.value))
 
 
@@ -392,16 +400,14 @@ def test_the_builder_is_configured_as_the_command_says(
     if workspace is not None:
         pool = here.module.MemoryPoolType.WORKSPACE
         assert config.get_memory_pool_limit(pool) == workspace << 20
-    assert (
-        f"--builder-level {level}" in read_sidecar(next(tmp_path.glob("*.plan"))).origin["rebuild"]
-    )
+    assert f"--builder-level {level}" in str(read_sidecar(next(tmp_path.glob("*.plan"))).plan)
 
 
 def test_a_plan_keeps_the_images_that_chose_its_files_threshold(
     edited: Callable[..., Path], rtx: str, tmp_path: Path
 ) -> None:
     """Evaluation warns when it meets images that the threshold was tuned on, for a plan too."""
-    tuned = {"images": [digest(b"an image")]}
-    model = edited("fp16", origin={"tuned": tuned})
+    images = (digest(b"an image"), digest(b"another"))
+    model = edited("fp16", tuned_on=images)
     plan = tensorrt_builder.build(model, tmp_path / "plans", TARGET, rtx)
-    assert plan.sidecar.inherited == read_sidecar(model).inherited == {"tuned": tuned}
+    assert read_sidecar(plan.path).tuned_on == images

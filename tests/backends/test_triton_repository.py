@@ -23,6 +23,7 @@ import pytest
 
 from benchmarks.local_triton import PACKAGES, Served, serve
 from tests.conftest import REPOSITORY, SIZE, part
+from tinyunet_deploy.artifacts.facts import PlanFacts, Profile
 from tinyunet_deploy.artifacts.golden import read_golden, write_golden
 from tinyunet_deploy.artifacts.sidecar import (
     Sidecar,
@@ -110,9 +111,10 @@ def test_the_configuration_of_an_onnx_file(golden_onnx: Path, tmp_path: Path) ->
 
 @needs_packages
 def test_the_configuration_of_a_plan(tmp_path: Path) -> None:
-    origin = {"tensorrt": {"flavour": "tensorrt", "version": '10.16 "\\\n検'}}
+    origin = {"line": 'three "\\\n検'}
     contract = Contract(SIZE, 2 * SIZE, max_batch=16)
-    sidecar = Sidecar("plan", "fp16", digest(b"plan"), "0" * 64, contract, origin=origin)
+    plan = PlanFacts("tensorrt", "10.16", None, "8.6", Profile(1, 8, 16))
+    sidecar = Sidecar("plan", "fp16", digest(b"plan"), "0" * 64, contract, origin=origin, plan=plan)
     write_artifact(tmp_path / "a.plan", b"plan", sidecar)
     folder = write_repository(tmp_path / "a.plan", tmp_path, name="line-1", instances=2)
     config = parsed(folder / "config.pbtxt")
@@ -132,8 +134,8 @@ def test_what_triton_does_not_run_is_refused(
     models = tmp_path / "models"
     with pytest.raises(RefusedError, match="which Triton does not run"):
         write_repository(tiny_checkpoint, models)
-    rtx = {"tensorrt": {"flavour": "tensorrt_rtx", "version": "1.7"}}
-    sidecar = Sidecar("plan", "fp16", digest(b"plan"), "0" * 64, Contract(), origin=rtx)
+    rtx = PlanFacts("tensorrt_rtx", "1.7", None, "8.6", Profile())
+    sidecar = Sidecar("plan", "fp16", digest(b"plan"), "0" * 64, Contract(), plan=rtx)
     write_artifact(tmp_path / "rtx.plan", b"plan", sidecar)
     with pytest.raises(RefusedError, match="TensorRT-RTX, which Triton does not run"):
         write_repository(tmp_path / "rtx.plan", models)

@@ -13,6 +13,7 @@ from benchmarks.__main__ import benchmarks
 from benchmarks.matrix_result import KIND, SCHEMA_VERSION
 from benchmarks.ratio import STATISTICS, ratio_in_run
 from tests.conftest import REPOSITORY
+from tinyunet_deploy.artifacts.facts import PlanFacts, PrecisionAudit, Profile
 from tinyunet_deploy.artifacts.sidecar import (
     Sidecar,
     digest,
@@ -194,18 +195,20 @@ def made_up_gpu(path: Path) -> Path:
 
 def made_up_plan(path: Path) -> None:
     data = b"no plan at all"
-    origin: dict[str, Any] = {
-        "rebuild": "tinyunet build tiny.fp16.onnx -o engines/",
-        "tensorrt": {"flavour": "tensorrt", "version": "10.16.1"},
-        "gpu": {"name": None, "compute_capability": "8.9"},
-        "profile": {"min": 1, "opt": 8, "max": 16},
-        "plan_bytes": 3 * 2**20,
-        "build_s": 12.5,
-        "precision_audit": {
-            "parsed_network": {"encoder.0.0": "Half", "logit": "Half"},
-            "engine": None,
-            "engine_not_inspected": "built without a GPU: never run on hardware",
-        },
-    }
-    sidecar = Sidecar("plan", "fp16", digest(data), None, Contract(64, 64), origin=origin)
+    plan = PlanFacts(
+        "tensorrt",
+        "10.16.1",
+        None,
+        "8.9",
+        Profile(1, 8, 16),
+        "tinyunet build tiny.fp16.onnx -o engines/",
+        PrecisionAudit(
+            {"encoder.0.0": "Half", "logit": "Half"},
+            None,
+            "built without a GPU: never run on hardware",
+        ),
+        size_bytes=3 * 2**20,
+        build_s=12.5,
+    )
+    sidecar = Sidecar("plan", "fp16", digest(data), None, Contract(64, 64), plan=plan)
     write_artifact(path, data, sidecar)

@@ -243,7 +243,11 @@ def test_an_unusable_model_or_device_writes_nothing(
         ),
         (["--model", alone], 4, f"error: {alone}: has no sidecar, so nothing is known of it ("),
         (["--model", tmp_path / "no.onnx"], 4, f"error: {tmp_path}/no.onnx: is not there ("),
-        (["--model", tmp_path / "no.pt"], 4, f"error: {tmp_path}/no.pt: is no model by its suffix"),
+        (
+            ["--model", tmp_path / "no.pt"],
+            4,
+            f"error: {tmp_path}/no.pt: is not a model by its",
+        ),
         (["--backend", "torch"], 4, f"error: {tiny_onnx}: is of the kind onnx, which torch does"),
         (["--device", "gpu"], 5, "error: gpu: is not a device (cpu or cuda:0)"),
     ]:

@@ -16,21 +16,23 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tests.conftest import REPOSITORY
-from tinyunet_deploy.artifacts import network
-from tinyunet_deploy.artifacts.network import DeployableGraph, TinyUNet, Variant
+from tinyunet_deploy.artifacts.architectures import NETWORKS, Architecture
+from tinyunet_deploy.artifacts.network import DeployableGraph, TinyUNet
 from tinyunet_deploy.contract import Batch, Contract, Image
 from tinyunet_deploy.data import synthetic
 from tinyunet_deploy.data.encoding import encode_png, write_png
-from tinyunet_deploy.data.tiles import Mosaic, reach, spans
+from tinyunet_deploy.data.tiles import Mosaic, spans, tile_multiple
 from tinyunet_deploy.inspection.infer import infer
 from tinyunet_deploy.inspection.scoring import score_images
 from tinyunet_deploy.testing.fake_backend import FakeBackend
+
+MULTIPLE, REACH = NETWORKS["tiny"].size_multiple, NETWORKS["tiny"].reach
 
 
 def thin_network() -> TinyUNet:
     """TinyUNet with few channels, the same in reach."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(network.VARIANTS, "thin", Variant((4, 4, 4, 8), 8, 4))
+        patch.setitem(NETWORKS, "thin", Architecture((4, 4, 4, 8), 8, 4))
         return TinyUNet("thin")
 
 
@@ -69,7 +71,7 @@ def part(height: int, width: int) -> Image:
 
 
 def tiled(image: Image, score: Callable[[Batch], Batch], contract: Contract) -> NDArray[np.uint8]:
-    mosaic = Mosaic(image, contract)
+    mosaic = Mosaic(image, contract, MULTIPLE, REACH)
     for tile in mosaic.tiles():
         mosaic.add(score(np.ascontiguousarray(tile)[None, None])[0, 0])
     assert mosaic.complete
@@ -95,14 +97,14 @@ def test_the_reach_is_that_of_the_network() -> None:
         (moved,) = image.grad[0, 0].abs().sum(0).nonzero(as_tuple=True)
         before = max(before, 240 + place - int(moved.min()))
         after = max(after, int(moved.max()) - 240 - place)
-    assert reach() == (before, after)
+    assert network.facts.reach == (before, after) == REACH
 
 
 @given(st.integers(0, 60), st.sampled_from([16, 64, 256, 320, 512, 1024]))
 def test_tiles_cover_every_pixel_once_in_the_sum(more: int, tile: int) -> None:
     length = tile + 16 * more
     total = np.zeros(length)
-    found = spans(length, tile)
+    found = spans(length, tile, MULTIPLE, REACH)
     for span in found:
         assert span.start % 16 == 0
         assert 0 <= span.start <= span.first < span.last <= span.start + tile <= length
@@ -110,10 +112,45 @@ def test_tiles_cover_every_pixel_once_in_the_sum(more: int, tile: int) -> None:
         total[span.first : span.last] += span.weights
     assert np.allclose(total, 1)
     assert (found[0].start, found[-1].start) == (0, length - tile)
-    before, after = reach()
+    before, after = REACH
     for span in found if tile >= 320 else ():
         assert span.start == 0 or span.first - before >= span.start
         assert span.start + tile == length or span.last + after <= span.start + tile
+
+
+@pytest.mark.parametrize("reach", [None, (0, 0), (5, 9)])
+@pytest.mark.parametrize("multiple", [1, 8, 32])
+def test_tiles_follow_the_facts_of_the_network(
+    multiple: int, reach: tuple[int, int] | None
+) -> None:
+    """Also of one whose facts are unknown: every pixel has its score, and no tile is cut."""
+    for length in range(64, 64 + 12 * multiple, multiple):
+        total = np.zeros(length)
+        for span in spans(length, 64, multiple, reach):
+            assert span.start % multiple == 0 and span.start + 64 <= length
+            total[span.first : span.last] += span.weights
+        assert np.allclose(total, 1)
+
+
+@pytest.mark.parametrize(
+    ("contract", "multiple", "expected"),
+    [
+        (Contract(512, 512), 16, 16),
+        (Contract(512, 512), None, 32),
+        (Contract(48, 40), None, 8),
+        (Contract(35, 21), None, 1),
+    ],
+)
+def test_tiles_start_on_the_grid_of_the_network_or_a_usual_one(
+    contract: Contract, multiple: int | None, expected: int
+) -> None:
+    assert tile_multiple(contract, multiple) == expected
+    image = np.random.default_rng(1).integers(0, 256, (101, 95), dtype=np.uint8)
+    if contract.height < 101:
+        mosaic = Mosaic(image, contract, multiple, None)
+        for tile in mosaic.tiles():
+            mosaic.add(tile)
+        assert np.array_equal(mosaic.score, image)
 
 
 def test_a_tiled_image_scores_as_the_whole_one(thin: Callable[[Batch], Batch]) -> None:

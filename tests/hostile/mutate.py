@@ -232,14 +232,16 @@ class Sidecars:
         self.folder = Path(tempfile.mkdtemp(prefix="mutate-"))
 
     def run(self, seed: int) -> str:
+        from tinyunet_deploy.artifacts.architectures import NETWORKS
+        from tinyunet_deploy.artifacts.facts import PlanFacts, PrecisionAudit, Profile
         from tinyunet_deploy.artifacts.sidecar import (
             Sidecar,
-            _digest_of_fields,
             digest,
             read_artifact,
             sidecar_path,
             write_artifact,
         )
+        from tinyunet_deploy.artifacts.sidecar_schema import _digest_of_fields
         from tinyunet_deploy.contract import Contract
         from tinyunet_deploy.testing.fake_backend import FakeBackend
 
@@ -248,15 +250,16 @@ class Sidecars:
             (("checkpoint", ".safetensors"), ("onnx", ".onnx"), ("plan", ".plan"))
         )
         path = self.folder / f"model{suffix}"
-        origin = {
-            "variant": "tiny", "rebuild": "tinyunet build", "recipe": {"steps": 3},
-            "tensorrt": {"flavour": "tensorrt", "version": "10.16.1"},
-            "gpu": {"name": "NVIDIA L4", "compute_capability": "8.9"},
-            "profile": {"min": 1, "opt": 8, "max": 16},
-            "quantization": {"kept_in_float32": ["encoder.0.2"]},
-        }  # fmt: skip
+        audit = PrecisionAudit({"encoder.0.0": "Half"}, None, "built without a GPU")
+        plan = PlanFacts(
+            "tensorrt", "10.16.1", "NVIDIA L4", "8.9", Profile(), "tinyunet build", audit, 5, 1.5
+        )
         contract = Contract(64, 64, max_batch=16)
-        sidecar = Sidecar(kind, "fp16", digest(b"x"), digest(b"y"), contract, 0.4, 9, origin)
+        sidecar = Sidecar(
+            kind, "fp16", digest(b"x"), digest(b"y"), contract, 0.4, 9, {"recipe": {"steps": 3}},
+            network=NETWORKS["tiny"].facts("tiny"), kept_in_float32=("encoder.0.2",),
+            tuned_on=(digest(b"z"),), plan=plan if kind == "plan" else None, step=3,
+        )  # fmt: skip
         write_artifact(path, b"x", sidecar)
         text = mutated_text(sidecar.as_json(), rng)
         if rng.random() < 0.8:

@@ -74,4 +74,4 @@ def test_a_changed_byte_of_an_onnx_file_is_accepted_or_refused(at: int, value: i
         contract = check_onnx_file(SMALL[:at] + bytes([value]) + SMALL[at + 1 :], Path("x.onnx"))
     except ArtifactError:
         return
-    assert contract.height % 16 == contract.width % 16 == 0
+    assert contract.height >= 1 <= contract.width

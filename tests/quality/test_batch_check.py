@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
+from tinyunet_deploy.artifacts.facts import PlanFacts, Profile
 from tinyunet_deploy.contract import Batch, Contract
 from tinyunet_deploy.quality.batch_check import check_batches
 from tinyunet_deploy.testing.fake_backend import FakeBackend
@@ -31,7 +34,9 @@ def test_batches_that_mix_images_are_seen() -> None:
 
 def test_the_batches_of_a_profile_are_run() -> None:
     backend = FakeBackend(contract=Contract(SIZE, SIZE, max_batch=8))
-    backend.artifact.sidecar.origin["profile"] = {"min": 2, "opt": 4, "max": 8}
+    plan = PlanFacts("tensorrt", "11.4.0", None, "8.6", Profile(2, 4, 8))
+    sidecar = dataclasses.replace(backend.artifact.sidecar, plan=plan)
+    backend.artifact = dataclasses.replace(backend.artifact, sidecar=sidecar)
     check = check_batches(backend, [np.full((SIZE, SIZE), 9, np.uint8)], 3)
     assert check.sizes == (2, 3, 4, 8)
     assert min(backend.batches) == 2

@@ -297,7 +297,8 @@ def test_images_that_chose_the_operating_point_are_told_of(station: Path) -> Non
     dataset = read_dataset(station, split="test")
     backend = fake()
     chose = [image_digest(item.image) for item in dataset.items[:2]]
-    backend.artifact.sidecar.origin["tuned"] = {"images": chose}
+    tuned = dataclasses.replace(backend.artifact.sidecar, tuned_on=tuple(chose))
+    backend.artifact = dataclasses.replace(backend.artifact, sidecar=tuned)
     evaluation = evaluate(dataset, backend, threshold=0.4, min_area=1, batch_size=2, workers=2)
     assert evaluation.tuned_on == 4, "the black one of class 1 is both of class 2, byte for byte"
     assert result_of(evaluation)["tuned_on_these_images"] is True

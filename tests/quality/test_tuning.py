@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tinyunet_deploy.artifacts.sidecar import lineage, read_artifact, read_sidecar
+from tinyunet_deploy.artifacts.lineage import lineage
+from tinyunet_deploy.artifacts.sidecar import read_artifact, read_sidecar
 from tinyunet_deploy.cli import run, tinyunet
 from tinyunet_deploy.contract import Contract
 from tinyunet_deploy.data.encoding import write_png
@@ -122,8 +123,8 @@ def test_the_choice_goes_into_a_copy_whose_bytes_and_lineage_are_the_same(
     assert copy.sidecar.min_area == result["chosen"]["min_area"]
     note = copy.sidecar.origin["tuned"]
     assert note["replaced"] == {"threshold": 0.45, "min_area": 3}
-    assert note["images"] == result["dataset"]["images"]
-    assert len(note["images"]) == 6
+    assert list(copy.sidecar.tuned_on) == result["dataset"]["images"]
+    assert len(copy.sidecar.tuned_on) == 6
     folders = (tiny_onnx.parent,)
     copied, known = lineage(copy.path, folders), lineage(tiny_onnx)
     assert [link.sha256 for link in copied] == [link.sha256 for link in known]
@@ -156,7 +157,7 @@ def test_in_place_only_the_sidecar_is_renewed(
     assert captured.err == "nothing written: give -o FOLDER or --in-place\n"
     assert captured.out.startswith("4 defective and 2 good parts; least cost, escape : overkill =")
     assert max(map(len, captured.out.splitlines())) <= 80
-    assert "tuned" not in read_sidecar(model).origin
+    assert read_sidecar(model).tuned_on == ()
     assert run(tinyunet, [*command, "-o", str(model.parent)]) == 4
     assert "is the model's own folder" in capsys.readouterr().err
     assert run(tinyunet, [*command, "--in-place", "--cost", "10:2"]) == 0

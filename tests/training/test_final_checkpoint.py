@@ -14,7 +14,7 @@ from training.sources import read_source
 
 def test_a_run_leaves_a_checkpoint_that_loads(finished: Path):
     network, sidecar = load_checkpoint(finished / "checkpoint.safetensors")
-    assert network.variant == "tiny"
+    assert network.name == "tiny"
     assert sidecar.contract.height == 64
     assert sidecar.origin["recipe"]["steps"] == 6
     assert sidecar.origin["operating_point"]["validation_images"] == 4

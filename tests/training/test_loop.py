@@ -104,7 +104,7 @@ def test_the_best_step_is_kept(
     recipe = Recipe(steps=7, batch=2, validate_every=2, data=data)
     train(recipe, [read_source(tiny_data, None, recipe)], tmp_path / "long", machine=Machine())
     _, sidecar = load_checkpoint(tmp_path / "long" / "checkpoint.safetensors")
-    assert sidecar.origin["step"] == 4
+    assert sidecar.step == 4
     assert (sidecar.threshold, sidecar.min_area) == (0.35, 8)
     assert final_bytes(tmp_path / "long") == final_bytes(tmp_path / "short")
 

@@ -9,7 +9,8 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
-from tinyunet_deploy.artifacts.network import VARIANTS, TinyUNet
+from tinyunet_deploy.artifacts.architectures import NETWORKS
+from tinyunet_deploy.artifacts.network import TinyUNet
 from tinyunet_deploy.artifacts.sidecar import (
     Artifact,
     Sidecar,
@@ -28,19 +29,26 @@ def save_checkpoint(
     *,
     threshold: float = 0.5,
     min_area: int = 1,
+    step: int | None = None,
     origin: dict[str, Any],
 ) -> Sidecar:
     """Write the float32 weights of ``network`` and their sidecar.
 
     Args:
         path: ends in ``.safetensors``.
-        origin: how it was trained; goes into the sidecar.
+        contract: size of the images, which the network must take.
+        step: optimizer steps of the training.
+        origin: how it was trained, for people; goes into the sidecar.
+
+    Raises:
+        ValueError: the network does not take images of this size.
     """
+    network.facts.check_size(contract.height, contract.width)
     weights = {
         name: value.detach().to("cpu", torch.float32).contiguous()
         for name, value in network.state_dict().items()
     }
-    data = safetensors.torch.save(weights, metadata={"variant": network.variant})
+    data = safetensors.torch.save(weights, metadata={"variant": network.name})
     sidecar = Sidecar(
         kind="checkpoint",
         precision="fp32",
@@ -49,14 +57,16 @@ def save_checkpoint(
         contract=contract,
         threshold=threshold,
         min_area=min_area,
-        origin={"variant": network.variant, **origin},
+        origin=origin,
+        network=network.facts,
+        step=step,
     )
     write_artifact(path, data, sidecar)
     return sidecar
 
 
 def load_checkpoint(path: Path) -> tuple[TinyUNet, Sidecar]:
-    """The network of a checkpoint, in eval mode on the CPU, and its sidecar.
+    """Return the network of a checkpoint, in eval mode on the CPU, and its sidecar.
 
     Raises:
         ArtifactError: missing, changed, not a checkpoint, of another network, or not finite.
@@ -66,7 +76,7 @@ def load_checkpoint(path: Path) -> tuple[TinyUNet, Sidecar]:
 
 
 def network_of(artifact: Artifact) -> TinyUNet:
-    """The network of a checkpoint that has been read already, in eval mode on the CPU.
+    """Return the network of a checkpoint that was read already, in eval mode on the CPU.
 
     Raises:
         ArtifactError: not a checkpoint, of another network, or not finite.
@@ -74,20 +84,23 @@ def network_of(artifact: Artifact) -> TinyUNet:
     path = artifact.path
     if artifact.sidecar.kind != "checkpoint":
         raise ArtifactError(path, f"is of the kind {artifact.sidecar.kind}, not checkpoint")
-    variant = artifact.sidecar.origin.get("variant")
-    if variant not in list(VARIANTS):
-        raise ArtifactError(path, f"holds an unknown network variant {variant!r}")
+    facts = artifact.sidecar.network
+    name = None if facts is None else facts.name
+    if name is None or name not in NETWORKS:
+        raise ArtifactError(
+            path, f"has weights of an unknown network {name!r}", f"known are {', '.join(NETWORKS)}"
+        )
     try:
         weights = safetensors.torch.load(artifact.data)
     except SafetensorError as error:
-        raise ArtifactError(path, f"is no safetensors file: {error}") from error
-    network = TinyUNet(variant)
+        raise ArtifactError(path, f"is not a safetensors file: {error}") from error
+    network = TinyUNet(name)
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
         detail = str(error).splitlines()[-1].strip()
-        raise ArtifactError(path, f"holds the weights of another network: {detail}") from error
+        raise ArtifactError(path, f"has the weights of another network: {detail}") from error
     for name, value in weights.items():
         if not bool(torch.isfinite(value).all()):
-            raise ArtifactError(path, f"holds values that are not finite, in {name}")
+            raise ArtifactError(path, f"has values that are not finite, in {name}")
     return network.eval()

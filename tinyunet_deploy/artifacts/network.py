@@ -6,30 +6,12 @@ Shape suffixes name the axes: N images, C channels, H rows, W columns.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Final
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-
-@dataclass(frozen=True)
-class Variant:
-    """Widths of one U-Net Industrial variant."""
-
-    encoder: tuple[int, ...]
-    """Channels of each encoder block, full resolution first."""
-    bottleneck: int
-    """Channels of the lowest resolution."""
-    head: int
-    """Channels of the two convolutions before the logit."""
-
-
-VARIANTS: Final = {
-    "tiny": Variant(encoder=(32, 32, 64, 128), bottleneck=256, head=32),
-    "original": Variant(encoder=(64, 128, 256, 512), bottleneck=1024, head=64),
-}
+from tinyunet_deploy.artifacts.architectures import NETWORKS
 
 
 class UpConv(nn.Module):
@@ -63,12 +45,16 @@ class TinyUNet(nn.Module):
 
     ``tiny`` has 23 convolutions, 1,850,305 parameters and 18.337 GMAC at 512x512;
     ``original`` has 29,137,793 parameters.
+
+    Args:
+        name: a key of :data:`~tinyunet_deploy.artifacts.architectures.NETWORKS`.
     """
 
-    def __init__(self, variant: str = "tiny") -> None:
+    def __init__(self, name: str = "tiny") -> None:
         super().__init__()
-        widths = VARIANTS[variant]
-        self.variant = variant
+        widths = NETWORKS[name]
+        self.name = name
+        self.facts = widths.facts(name)
         channels = 1
         encoder = []
         for width in widths.encoder:
@@ -106,7 +92,7 @@ class TinyUNet(nn.Module):
         """Logits of normalised images.
 
         Args:
-            x_NCHW: float [N, 1, H, W] in [-1, 1]; H and W multiples of 16.
+            x_NCHW: float [N, 1, H, W] in [-1, 1]; H and W multiples of the network's size multiple.
 
         Returns:
             float [N, 1, H, W]; positive means defect more likely than not.
@@ -124,12 +110,12 @@ class TinyUNet(nn.Module):
 
 
 def normalize(image_NCHW: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Raw grey values 0..255 (any dtype) -> ``dtype`` in [-1, 1], by x / 127.5 - 1."""
+    """Scale raw grey values 0..255 of any dtype to ``dtype`` in [-1, 1], by x / 127.5 - 1."""
     return image_NCHW.to(dtype) * (1.0 / 127.5) - 1.0
 
 
 class DeployableGraph(nn.Module):
-    """A network with the contract's bytes at both ends: what is exported and run."""
+    """A network with the contract's bytes at both ends, ready to be exported or run."""
 
     def __init__(self, network: TinyUNet) -> None:
         super().__init__()
@@ -139,7 +125,7 @@ class DeployableGraph(nn.Module):
         """Score of raw grey images.
 
         Args:
-            image: uint8 [N, 1, H, W]; H and W multiples of 16.
+            image: uint8 [N, 1, H, W]; H and W multiples of the network's size multiple.
 
         Returns:
             uint8 [N, 1, H, W], round(255 * sigmoid(logit)), half to even.
@@ -149,19 +135,19 @@ class DeployableGraph(nn.Module):
 
 
 def parameter_count(network: nn.Module) -> int:
-    """Number of trained values."""
+    """Count the trained values."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def multiply_accumulates(variant: str = "tiny", height: int = 512, width: int = 512) -> int:
-    """Multiply-accumulates of the convolutions for one image; twice this is the FLOP count.
+def multiply_accumulates(name: str = "tiny", height: int = 512, width: int = 512) -> int:
+    """Count the multiply-accumulates of the convolutions for one image, half the FLOP count.
 
     Args:
-        variant: a key of :data:`VARIANTS`.
-        height, width: image size in pixels, multiples of 16.
+        name: a key of :data:`~tinyunet_deploy.artifacts.architectures.NETWORKS`.
+        height, width: image size, pixels.
     """
     with torch.device("meta"):
-        network = TinyUNet(variant)
+        network = TinyUNet(name)
         image_NCHW = torch.empty(1, 1, height, width)
     total = 0
 

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from tinyunet_deploy.contract import INPUT_NAME, OUTPUT_NAME, SIZE_MULTIPLE
+from tinyunet_deploy.contract import INPUT_NAME, OUTPUT_NAME
 from tinyunet_deploy.errors import ArtifactError
 
 __all__ = ["check_onnx"]
@@ -119,12 +119,9 @@ def _check_ends(model: onnx.ModelProto, where: Path) -> None:
                 f"for {dims[0].dim_value} images only",
                 'export with dynamic_shapes={"image": {0: Dim("N")}}',
             )
-        if any(dim.dim_value < 1 or dim.dim_value % SIZE_MULTIPLE for dim in dims[2:]):
+        if any(dim.dim_value < 1 for dim in dims[2:]):
             raise ArtifactError(
-                where,
-                f"{kind} {wanted} is {shape}: height and width must be fixed multiples of "
-                f"{SIZE_MULTIPLE}",
-                _AGAIN,
+                where, f"{kind} {wanted} is {shape}: height and width must be fixed", _AGAIN
             )
 
 

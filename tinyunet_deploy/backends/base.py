@@ -79,7 +79,8 @@ class Backend(abc.ABC):
     @property
     def min_batch(self) -> int:
         """Images of the smallest batch: 1, or what the profile of a plan says."""
-        return int(self.artifact.sidecar.origin.get("profile", {}).get("min", 1))
+        plan = self.artifact.sidecar.plan
+        return 1 if plan is None else plan.profile.min
 
     @property
     def versions(self) -> dict[str, str]:

@@ -146,6 +146,8 @@ def _resized(artifact: Artifact, size: tuple[int, int]) -> Contract:
             "export the checkpoint for this size",
         )
     try:
+        if artifact.sidecar.network is not None:
+            artifact.sidecar.network.check_size(height, width)
         return replace(contract, height=height, width=width)
     except ValueError as error:
         raise RefusedError(artifact.path, f"cannot take images of {height}x{width}: {error}") from (

@@ -10,11 +10,17 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
-from tinyunet_deploy.artifacts.sidecar import Artifact, Sidecar
+from tinyunet_deploy.artifacts.sidecar import Artifact
 from tinyunet_deploy.backends import nvidia_probe
 from tinyunet_deploy.backends.base import Backend, Run
 from tinyunet_deploy.backends.cuda_device import Device, Event, Graph, Memory, PyCUDADevice
-from tinyunet_deploy.backends.nvidia_probe import GPU, TensorRT
+from tinyunet_deploy.backends.nvidia_probe import TensorRT
+from tinyunet_deploy.backends.plan_check import (
+    check_gpu,
+    check_recorded,
+    check_release,
+    contract_of,
+)
 from tinyunet_deploy.contract import INPUT_NAME, OUTPUT_NAME, Batch, Contract
 from tinyunet_deploy.errors import ArtifactError, RuntimeUnavailable, unavailable
 
@@ -23,14 +29,14 @@ SLOTS: Final = 2
 
 
 class TensorRTBackend(Backend):
-    """A plan of this very TensorRT and GPU; any other is refused before it is deserialised.
+    """A plan that was built by this TensorRT for this GPU; others are refused unread.
 
     Args:
         artifact: a plan. One whose sidecar says nothing of TensorRT was trusted by the user; its
             contract is read from the plan.
         device: ``cuda:N``.
-        here: TensorRT, the sidecar's flavour of it if None.
-        gpu: the GPU itself, the one that ``device`` names if None.
+        tensorrt: the TensorRT that runs it; the installed one of the sidecar's flavour if None.
+        gpu: the GPU that runs it; the one that ``device`` names if None.
         graphs: replay each batch size's work as one CUDA graph where that can be captured.
 
     Raises:
@@ -45,33 +51,27 @@ class TensorRTBackend(Backend):
         artifact: Artifact,
         device: str = "cuda:0",
         *,
-        here: TensorRT | None = None,
+        tensorrt: TensorRT | None = None,
         gpu: Device | None = None,
         graphs: bool = True,
     ) -> None:
         super().__init__(artifact, device)
-        origin = artifact.sidecar.origin
-        built = origin.get("tensorrt", {})
-        if artifact.sidecar.precision != "unknown" and not {"tensorrt", "gpu"} <= origin.keys():
-            raise ArtifactError(
-                artifact.path,
-                "has a sidecar that does not say which TensorRT and GPU it was built for",
-                "build it again: tinyunet build MODEL.onnx",
-            )
-        if here is None:
-            here = _installed(artifact, built.get("flavour"))
-        if built:
-            check_release(artifact, here)
+        check_recorded(artifact)
+        plan = artifact.sidecar.plan
+        if tensorrt is None:
+            tensorrt = _installed(None if plan is None else plan.flavour)
+        if plan is not None:
+            check_release(artifact, tensorrt)
         if gpu is None:
             index = nvidia_probe.gpu_index(device)
-            if built:
+            if plan is not None:
                 check_gpu(artifact, nvidia_probe.gpu(index))
             gpu = PyCUDADevice(index)
-        elif built:
+        elif plan is not None:
             check_gpu(artifact, gpu.gpu)
-        self._loaded = _Loaded(artifact, here.module, gpu, graphs)
+        self._loaded = _Loaded(artifact, tensorrt.module, gpu, graphs)
         self._close = weakref.finalize(self, self._loaded.close)
-        self._versions = {here.flavour: here.version, **gpu.versions}
+        self._versions = {tensorrt.flavour: tensorrt.version, **gpu.versions}
         sidecar = dataclasses.replace(artifact.sidecar, contract=self._loaded.contract)
         self.artifact = dataclasses.replace(artifact, sidecar=sidecar)
 
@@ -93,52 +93,12 @@ class TensorRTBackend(Backend):
         return next(self._loaded.run_many(iter([image])))
 
     def close(self) -> None:
-        """Give the GPU's memory back."""
+        """Free the GPU's memory."""
         self._close()
 
 
-def check_release(artifact: Artifact, here: TensorRT) -> None:
-    """Refuse a plan of another TensorRT.
-
-    Raises:
-        ArtifactError: with the command that builds it again.
-    """
-    built = artifact.sidecar.origin["tensorrt"]
-    was = f"{built['flavour']} {nvidia_probe.release(built['version'])}"
-    now = f"{here.flavour} {nvidia_probe.release(here.version)}"
-    if was != now:
-        raise ArtifactError(
-            artifact.path, f"was built by {was}, here is {now}", _rebuild(artifact.sidecar)
-        )
-
-
-def check_gpu(artifact: Artifact, here: GPU) -> None:
-    """Refuse a plan of another GPU.
-
-    A plan that was built without a GPU names only the compute capability.
-
-    Raises:
-        ArtifactError: with the command that builds it again.
-    """
-    built = artifact.sidecar.origin["gpu"]
-    for word, was, now in (
-        ("", built["name"] or here.name, here.name),
-        ("compute capability ", built["compute_capability"], here.compute_capability),
-    ):
-        if was != now:
-            raise ArtifactError(
-                artifact.path,
-                f"was built for {word}{was}, here is {word}{now}",
-                _rebuild(artifact.sidecar),
-            )
-
-
-def _rebuild(sidecar: Sidecar) -> str:
-    return f"build it again: {sidecar.origin.get('rebuild', 'tinyunet build MODEL.onnx')}"
-
-
-def _installed(artifact: Artifact, flavour: str | None) -> TensorRT:
-    """The flavour the plan needs, or the one that is here, for the refusal to name."""
+def _installed(flavour: str | None) -> TensorRT:
+    """Import the flavour that the plan needs, else the installed one, for the refusal to name."""
     try:
         return nvidia_probe.tensorrt(flavour)
     except RuntimeUnavailable:
@@ -211,7 +171,7 @@ class _Loaded:
         self._engine = self._runtime.deserialize_cuda_engine(artifact.data)
         if self._engine is None:
             raise ArtifactError(self._path, f"TensorRT refuses it: {self._log.reason()}")
-        self.contract, self._least = _contract_of(self._engine, self._trt, artifact)
+        self.contract, self._least = contract_of(self._engine, self._trt, artifact)
         self._activations = self._device.allocate(max(self._engine.device_memory_size_v2, 1))
         self._slots += [_Slot() for _ in range(SLOTS)]
         for slot in self._slots:
@@ -320,36 +280,3 @@ class _Loaded:
             self._slots.clear()
             self._computed = self._activations = self._engine = self._runtime = None
         self._device.close()
-
-
-def _contract_of(engine: Any, trt: Any, artifact: Artifact) -> tuple[Contract, int]:
-    """What the plan itself takes, and the fewest images of a batch.
-
-    Raises:
-        ArtifactError: not our contract, or not what the sidecar says.
-    """
-    found = {}
-    for index in range(engine.num_io_tensors):
-        name = engine.get_tensor_name(index)
-        found[name] = engine.get_tensor_mode(name), engine.get_tensor_dtype(name)
-    wanted = {
-        INPUT_NAME: (trt.TensorIOMode.INPUT, trt.DataType.UINT8),
-        OUTPUT_NAME: (trt.TensorIOMode.OUTPUT, trt.DataType.UINT8),
-    }
-    if found != wanted:
-        raise ArtifactError(
-            artifact.path,
-            f"takes and gives {', '.join(sorted(found))}, not uint8 {INPUT_NAME} and {OUTPUT_NAME}",
-        )
-    least, _, most = (tuple(dims) for dims in engine.get_tensor_profile_shape(INPUT_NAME, 0))
-    try:
-        contract = Contract(most[2], most[3], max_batch=most[0])
-    except (IndexError, ValueError) as error:
-        raise ArtifactError(artifact.path, f"takes images of shape {list(most)}") from error
-    if artifact.sidecar.origin.get("tensorrt") and contract != artifact.sidecar.contract:
-        raise ArtifactError(
-            artifact.path,
-            f"takes batches of {list(most)}, its sidecar says otherwise",
-            _rebuild(artifact.sidecar),
-        )
-    return contract, int(least[0])

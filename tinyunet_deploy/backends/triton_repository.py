@@ -60,7 +60,7 @@ def write_repository(
         raise RefusedError(
             model, f"is of the kind {sidecar.kind}, which Triton does not run", "python -m export"
         )
-    if sidecar.origin.get("tensorrt", {}).get("flavour") == "tensorrt_rtx":
+    if sidecar.plan is not None and sidecar.plan.flavour == "tensorrt_rtx":
         raise RefusedError(
             model, "is of TensorRT-RTX, which Triton does not run", "build it with tensorrt"
         )

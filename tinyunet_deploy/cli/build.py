@@ -92,19 +92,21 @@ def build(
     A plan runs on the TensorRT release and the GPU it was built with, and only there. It is refused
     unless its convolutions compute in the precision of MODEL.
     """
+    from tinyunet_deploy.artifacts.facts import Profile
     from tinyunet_deploy.artifacts.golden import inherit_golden
     from tinyunet_deploy.backends import nvidia_probe
     from tinyunet_deploy.errors import RuntimeUnavailable
 
     try:
         from tinyunet_deploy.backends import tensorrt_builder
+        from tinyunet_deploy.backends.precision_audit import mixture
     except ModuleNotFoundError as error:
         raise RuntimeUnavailable(
             error.name or "onnx", "is not installed", nvidia_probe.HINT
         ) from error
 
     options = tensorrt_builder.Options(
-        profile=tensorrt_builder.Profile(*batch),
+        profile=Profile(*batch),
         workspace_mb=workspace_mb,
         level=builder_level,
         timing_cache=timing_cache,
@@ -112,15 +114,16 @@ def build(
     )
     plan = tensorrt_builder.build(model, output, options, flavour)
     inherit_golden(plan.path, model)
-    origin = plan.sidecar.origin
-    audit = origin["precision_audit"]
-    looked_at = "plan" if audit["engine"] else "parsed network"
-    mix = tensorrt_builder.mixture(audit["engine"] or audit["parsed_network"])
+    facts = plan.sidecar.plan
+    assert facts is not None and facts.audit is not None
+    audit = facts.audit
+    inspected = "plan" if audit.engine else "parsed network"
+    types = mixture(audit.engine or audit.parsed_network)
     click.echo(plan.path)
     click.echo(
-        f"{origin['plan_bytes']:,} bytes in {origin['build_s']:.1f} s; convolutions of the "
-        f"{looked_at}: {', '.join(f'{count} {name}' for name, count in mix.items())}",
+        f"{facts.size_bytes:,} bytes in {facts.build_s:.1f} s; convolutions of the "
+        f"{inspected}: {', '.join(f'{count} {name}' for name, count in types.items())}",
         err=True,
     )
-    if "engine_not_inspected" in audit:
-        click.echo(f"the plan itself was not inspected: {audit['engine_not_inspected']}", err=True)
+    if audit.not_inspected is not None:
+        click.echo(f"the plan itself was not inspected: {audit.not_inspected}", err=True)

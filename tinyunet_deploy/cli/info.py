@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from tinyunet_deploy.cli.options import debug_option, format_option
 from tinyunet_deploy.errors import printable
+
+if TYPE_CHECKING:
+    from tinyunet_deploy.artifacts.sidecar import Sidecar
 
 
 @click.command()
@@ -17,9 +21,10 @@ from tinyunet_deploy.errors import printable
 def info(model: Path | None, style: str) -> None:
     """Say what MODEL is and where it comes from.
 
-    Without MODEL, the one that comes with the package. The file is checked against its sidecar.
+    The model of the package if MODEL is not given. The file is checked against its sidecar.
     """
-    from tinyunet_deploy.artifacts.sidecar import DEFAULT_ONNX, lineage, read_artifact
+    from tinyunet_deploy.artifacts.lineage import lineage
+    from tinyunet_deploy.artifacts.sidecar import DEFAULT_ONNX, read_artifact
 
     path = model or DEFAULT_ONNX
     artifact = read_artifact(path)
@@ -34,7 +39,7 @@ def info(model: Path | None, style: str) -> None:
         "kind": f"{sidecar.kind}, {sidecar.precision}",
         "sha256": f"{sidecar.sha256}  (checked)",
         "made from": "\n".join(
-            f"{click.format_filename(link.path.name) if link.path else 'not here:'}  {link.sha256}"
+            f"{click.format_filename(link.path.name) if link.path else 'not found:'}  {link.sha256}"
             for link in lineage(path)[1:]
         )
         or "training",
@@ -44,12 +49,47 @@ def info(model: Path | None, style: str) -> None:
         "self-test": "golden images" if sidecar.golden else "no golden images",
         "threshold": f"{sidecar.threshold:g}",
         "min_area": f"{sidecar.min_area} px",
+        **_network_facts(sidecar),
+        **_plan_facts(sidecar),
     }
     origin = sidecar.origin.items()
     rows = [*facts.items(), *((printable(name), _one_line(value)) for name, value in origin)]
     width = max(len(name) for name, _ in rows) + 2
     for name, fact in rows:
         click.echo(f"{name:{width}}" + fact.replace("\n", "\n" + " " * width))
+
+
+def _network_facts(sidecar: Sidecar) -> dict[str, str]:
+    network = sidecar.network
+    if network is None:
+        return {"network": "unknown"}
+    multiple = network.size_multiple or "unknown"
+    reach = "reach unknown"
+    if network.reach is not None:
+        before, after = network.reach
+        reach = f"a score depends on {before} px before and {after} px after its pixel"
+    facts = {"network": f"{network.name or 'unnamed'}, size multiple {multiple}, {reach}"}
+    if sidecar.step is not None:
+        facts["step"] = str(sidecar.step)
+    if sidecar.tuned_on:
+        facts["tuned on"] = f"{len(sidecar.tuned_on)} images"
+    if sidecar.kept_in_float32:
+        facts["kept in float32"] = " ".join(sidecar.kept_in_float32)
+    return {name: printable(fact) for name, fact in facts.items()}
+
+
+def _plan_facts(sidecar: Sidecar) -> dict[str, str]:
+    plan = sidecar.plan
+    if plan is None:
+        return {}
+    least, usual, most = plan.profile.sizes
+    facts = {
+        "tensorrt": f"{plan.flavour} {plan.version}",
+        "gpu": f"{plan.gpu_name or 'any'}, compute capability {plan.compute_capability}",
+        "profile": f"batches of {least} to {most}, tuned for {usual}",
+        "rebuild": plan.rebuild,
+    }
+    return {name: printable(fact) for name, fact in facts.items()}
 
 
 def _one_line(value: object) -> str:

@@ -68,9 +68,8 @@ def triton(
             f"batches up to {UNVERIFIED_BATCH}, which nobody verified: tinyunet parity --record",
             err=True,
         )
-    if "tensorrt" in sidecar.origin:
-        version = sidecar.origin["tensorrt"]["version"]
-        click.echo(f"needs a Triton with TensorRT {version}", err=True)
+    if sidecar.plan is not None:
+        click.echo(f"needs a Triton with TensorRT {sidecar.plan.version}", err=True)
     click.echo(
         f"tritonserver --model-repository {output}; then "
         f"tinyunet-infer IMAGES -o OUT --server http://localhost:8000/{folder.name}",

@@ -1,17 +1,19 @@
 """Images larger than the network's: overlapping tiles in, one score without a seam out.
 
-A pixel's score depends on the pixels around it, as far as the network reaches: at most 107 px
-before it and 122 px after it (:func:`reach`). A tile's own scores are used only where all that they
-depend on lies in the tile or outside the image, so they are those of the whole image; where two
-tiles are right, one fades into the other. Tiles start at multiples of 16, where the grid of the
-four 2x2 pools is that of the whole image.
+A pixel's score depends on the pixels around it, as far as the network reaches; ``tiny`` reaches
+107 px before it and 122 px after it. A tile's own scores are used only where all pixels that they
+depend on lie in the tile or outside the image, so they are those of the whole image; where two
+tiles are right, one fades into the other. Tiles start at multiples of the network's size multiple,
+where the grid of its pools is that of the whole image.
 
-A network that takes less than 320 px has hardly such a place in its tiles: they overlap by half,
-fade into each other across all of the overlap, and are only near the scores of the whole image.
+Where tiles are too small for the reach (below 320 px for ``tiny``), or the reach is unknown, they
+overlap by half, fade into each other across all of the overlap, and only approximate the scores of
+the whole image.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import cache
 from itertools import pairwise
@@ -20,52 +22,27 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyunet_deploy.contract import SIZE_MULTIPLE, Contract, Image, Score
+from tinyunet_deploy.contract import Contract, Image, Score
 
-_POOLS: Final = 4
+_USUAL_MULTIPLE: Final = 32
+"""Grid of five 2x2 pools, more than most networks have; used where the network's is unknown."""
 _FADE: Final = 16
 """Widest stretch over which one tile fades into the next where both are right, pixels."""
 
 
-@cache
-def reach() -> tuple[int, int]:
-    """How far before and after a pixel its score depends on the image, pixels.
-
-    Computed back through the layers of TinyUNet: pairs of 3x3 convolutions, 2x2 pools, nearest x2
-    with a 2x2 convolution that is padded at the end only.
-    """
-    spans = [_depends_on(pixel, pixel) for pixel in range(SIZE_MULTIPLE)]
-    before = max(pixel - first for pixel, (first, _) in enumerate(spans))
-    after = max(last - pixel for pixel, (_, last) in enumerate(spans))
-    return before, after
-
-
-def _depends_on(first: int, last: int, level: int = 0) -> tuple[int, int]:
-    """What a decoder block's pixels ``first..last`` need of what enters the encoder block beside.
-
-    Args:
-        level: pools above the block; the bottleneck is the lowest.
-    """
-    first, last = first - 2, last + 2  # a pair of 3x3
-    if level == _POOLS:
-        return first, last
-    below = _depends_on(first // 2, (last + 1) // 2, level + 1)
-    return min(first, 2 * below[0]) - 2, max(last, 2 * below[1] + 1) + 2
-
-
 class Span(NamedTuple):
-    """One tile along one axis, and the pixels of the image to which it gives scores."""
+    """One tile along one axis, and the pixels of the image whose scores it contributes to."""
 
     start: int
     """First pixel of the tile."""
     first: int
-    """First pixel that it gives a score to."""
+    """First pixel whose score it contributes to."""
     weights: NDArray[np.float32]
     """[pixels]: share of this tile in each score from ``first`` on; those of all tiles sum to 1."""
 
     @property
     def last(self) -> int:
-        """One behind the last pixel that it gives a score to."""
+        """Index after the last pixel whose score it contributes to."""
         return self.first + len(self.weights)
 
     @property
@@ -75,23 +52,27 @@ class Span(NamedTuple):
 
 
 @cache
-def spans(length: int, tile: int) -> tuple[Span, ...]:
-    """Tiles along one axis, from the first pixel to the last, spread evenly.
+def spans(
+    length: int, tile: int, size_multiple: int, reach: tuple[int, int] | None
+) -> tuple[Span, ...]:
+    """Spread tiles evenly along one axis, from the first pixel to the last.
 
     Args:
-        length: pixels of the image, a multiple of 16, ``tile`` at least.
-        tile: pixels of a tile, a multiple of 16.
+        length: pixels of the image, a multiple of ``size_multiple``, ``tile`` at least.
+        tile: pixels of a tile, a multiple of ``size_multiple``.
+        size_multiple: grid on which tiles start, pixels.
+        reach: pixels before and after a pixel on which its score depends; None if unknown.
     """
-    before, after = reach()
-    stride = (tile - before - after) // SIZE_MULTIPLE * SIZE_MULTIPLE
+    before, after = reach or (0, 0)
+    stride = (tile - before - after) // size_multiple * size_multiple
     widest = _FADE
-    if stride < tile // 4:  # hardly a place is right
+    if reach is None or stride < tile // 4:  # hardly a place is right
         before = after = 0
-        stride = max(tile // 2 // SIZE_MULTIPLE * SIZE_MULTIPLE, SIZE_MULTIPLE)
+        stride = max(tile // 2 // size_multiple * size_multiple, size_multiple)
         widest = tile
     steps = -(-(length - tile) // stride)
     starts = [
-        (length - tile) * step // max(steps, 1) // SIZE_MULTIPLE * SIZE_MULTIPLE
+        (length - tile) * step // max(steps, 1) // size_multiple * size_multiple
         for step in range(steps + 1)
     ]
     # Between two tiles: from where the later is right to where the earlier no longer is.
@@ -101,31 +82,46 @@ def spans(length: int, tile: int) -> tuple[Span, ...]:
     share = [np.ones(length)]  # of all tiles from this one on
     share += [np.clip((pixels - (b + e) // 2) / fade + 0.5, 0.0, 1.0) for b, e in places]
     share.append(np.zeros(length))
-    found = []
-    for start, (here, next_) in zip(starts, pairwise(share), strict=True):
-        weights = (here - next_).astype(np.float32)
+    tiles = []
+    for start, (this, later) in zip(starts, pairwise(share), strict=True):
+        weights = (this - later).astype(np.float32)
         (used,) = weights.nonzero()
-        found.append(Span(start, int(used[0]), weights[used[0] : used[-1] + 1]))
-    return tuple(found)
+        tiles.append(Span(start, int(used[0]), weights[used[0] : used[-1] + 1]))
+    return tuple(tiles)
+
+
+def tile_multiple(contract: Contract, size_multiple: int | None) -> int:
+    """Return the grid on which tiles start: the network's, or a usual one if that is unknown."""
+    return size_multiple or math.gcd(_USUAL_MULTIPLE, contract.height, contract.width)
 
 
 class Mosaic:
     """One image on its way through the network, tile by tile.
 
-    A side that is no multiple of 16 is mirrored on, at the right and at the bottom.
+    A side that is not a multiple of the size multiple is extended by its mirror image, at the right
+    and at the bottom.
 
     Args:
         image: uint8 [H, W], nowhere smaller than a tile.
         contract: the size of a tile.
+        size_multiple, reach: facts of the network; None where they are unknown.
     """
 
-    def __init__(self, image: Image, contract: Contract) -> None:
+    def __init__(
+        self,
+        image: Image,
+        contract: Contract,
+        size_multiple: int | None,
+        reach: tuple[int, int] | None,
+    ) -> None:
         self._shape = image.shape
-        rest = [(0, -side % SIZE_MULTIPLE) for side in image.shape]
+        multiple = tile_multiple(contract, size_multiple)
+        rest = [(0, -side % multiple) for side in image.shape]
         self._image = np.pad(image, rest, "reflect") if any(more for _, more in rest) else image
         self._tile = contract.height, contract.width
         height, width = self._image.shape
-        self._rows, self._columns = spans(height, contract.height), spans(width, contract.width)
+        self._rows = spans(height, contract.height, multiple, reach)
+        self._columns = spans(width, contract.width, multiple, reach)
         self._score = np.empty((height, width), np.uint8)
         self._band = np.zeros((0, width), np.float32)
         """Weighted scores of the rows that the present row of tiles gives scores to."""
@@ -141,7 +137,7 @@ class Mosaic:
                 ]
 
     def add(self, score: Score) -> None:
-        """Take in the score of the next tile."""
+        """Add the score of the next tile."""
         at, place = divmod(self._added, len(self._columns))
         row, column = self._rows[at], self._columns[place]
         if place == 0:
@@ -160,7 +156,7 @@ class Mosaic:
 
     @property
     def complete(self) -> bool:
-        """Whether the scores of all tiles are in."""
+        """Whether the scores of all tiles were added."""
         return self._added == len(self._rows) * len(self._columns)
 
     @property

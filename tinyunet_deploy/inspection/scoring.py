@@ -87,7 +87,7 @@ def score_images(
     def run(images: Iterator[Scored]) -> Generator[list[Scored]]:
         return _run_batches(_batches(images, batch_size), run_many, trace)
 
-    scored_batches = _run_tiles(decoded, contract, run) if tile else run(decoded)
+    scored_batches = _run_tiles(decoded, backend, run) if tile else run(decoded)
     # Two: one batch is being run while the caller consumes the one before.
     running = deque(runner.submit(next, scored_batches, None) for _ in range(2))
     try:
@@ -226,18 +226,21 @@ def _run_batches(
 
 def _run_tiles(
     decoded: Iterator[Scored],
-    contract: Contract,
+    backend: Backend,
     run: Callable[[Iterator[Scored]], Generator[list[Scored]]],
 ) -> Generator[list[Scored]]:
     """Yield after each batch of tiles the images that it completed; a batch spans images."""
     unfinished: deque[tuple[Scored, Mosaic]] = deque()
+    contract, network = backend.contract, backend.artifact.sidecar.network
+    size_multiple = None if network is None else network.size_multiple
+    reach = None if network is None else network.reach
 
     def tiles() -> Iterator[Scored]:
         for scored in decoded:
             if scored.image is None:
                 yield scored
                 continue
-            mosaic = Mosaic(scored.image, contract)
+            mosaic = Mosaic(scored.image, contract, size_multiple, reach)
             unfinished.append((scored, mosaic))
             for tile in mosaic.tiles():
                 yield replace(scored, image=tile)

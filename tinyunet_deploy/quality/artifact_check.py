@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from tinyunet_deploy.artifacts.sidecar import kind_of, lineage, read_artifact
+from tinyunet_deploy.artifacts.lineage import lineage
+from tinyunet_deploy.artifacts.sidecar import kind_of, read_artifact
 from tinyunet_deploy.backends.registry import open_backend
 from tinyunet_deploy.backends.table import rows_for
 from tinyunet_deploy.errors import RefusedError, TinyUNetError

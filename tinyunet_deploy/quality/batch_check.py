@@ -43,8 +43,8 @@ def check_batches(backend: Backend, images: Sequence[Image], batch_size: int) ->
         batch_size: the largest batch, cut to what the backend takes. The smallest, best and largest
             batch of a plan's profile are run as well.
     """
-    profile: dict[str, int] = backend.artifact.sidecar.origin.get("profile", {})
-    wanted = (batch_size, *profile.values())
+    plan = backend.artifact.sidecar.plan
+    wanted = (batch_size, *(plan.profile.sizes if plan else ()))
     sizes = sorted({max(backend.min_batch, backend.batch_size(size)) for size in wanted})
     rows = np.stack([images[row % len(images)] for row in range(sizes[-1])])[:, None]
     distinct = min(len(images), len(rows))

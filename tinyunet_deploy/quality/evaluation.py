@@ -123,7 +123,7 @@ def evaluate(
     """
     score_threshold(threshold)
     sidecar = backend.artifact.sidecar
-    tuned_on = set(sidecar.inherited.get("tuned", {}).get("images", ()))
+    tuned_on = set(sidecar.tuned_on)
 
     def count(item: Item, image: Image, score: Score) -> _Counted:
         name = item.image.relative_to(dataset.root).as_posix()

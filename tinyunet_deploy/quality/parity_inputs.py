@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinyunet_deploy.artifacts.sidecar import KINDS, kind_of, lineage
+from tinyunet_deploy.artifacts.lineage import lineage
+from tinyunet_deploy.artifacts.sidecar import KINDS, kind_of
 from tinyunet_deploy.contract import Mask, Score
 from tinyunet_deploy.data.dataset import Item
 from tinyunet_deploy.data.layouts import UnknownLayout, read_dataset

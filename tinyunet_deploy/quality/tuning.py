@@ -200,12 +200,12 @@ def write_tuned(tuning: Tuning, path: Path) -> None:
         "escapes": tuning.chosen.escapes,
         "overkills": tuning.chosen.overkills,
         **tuning.bounds(tuning.chosen),
-        "images": list(tuning.images),
     }
     sidecar = dataclasses.replace(
         own,
         threshold=tuning.chosen.threshold,
         min_area=tuning.chosen.min_area,
+        tuned_on=tuple(tuning.images),
         origin={**own.origin, "tuned": note},
     )
     if path.exists() or sidecar_path(path).exists():

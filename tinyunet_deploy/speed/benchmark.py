@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tinyunet_deploy.artifacts.sidecar import Artifact, kind_of, lineage, read_artifact
+from tinyunet_deploy.artifacts.lineage import lineage
+from tinyunet_deploy.artifacts.sidecar import Artifact, kind_of, read_artifact
 from tinyunet_deploy.backends.base import Backend
 from tinyunet_deploy.backends.registry import open_backend
 from tinyunet_deploy.backends.table import BackendChoice, BackendRow

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tinyunet_deploy.artifacts.architectures import NETWORKS
+from tinyunet_deploy.artifacts.facts import NetworkFacts
 from tinyunet_deploy.artifacts.sidecar import Artifact, Sidecar, digest
 from tinyunet_deploy.backends.base import Backend, Run
 from tinyunet_deploy.contract import Batch, Contract
@@ -20,6 +22,7 @@ class FakeBackend(Backend):
         contract: image size and largest batch.
         threshold, min_area: as a sidecar would say.
         delay_s: how long a call takes, seconds.
+        network: facts of the network; those of ``tiny`` if None.
     """
 
     name = "fake"
@@ -32,6 +35,7 @@ class FakeBackend(Backend):
         threshold: float = 0.5,
         min_area: int = 1,
         delay_s: float = 0.0,
+        network: NetworkFacts | None = None,
     ) -> None:
         sidecar = Sidecar(
             kind="onnx",
@@ -41,6 +45,7 @@ class FakeBackend(Backend):
             contract=contract or Contract(),
             threshold=threshold,
             min_area=min_area,
+            network=network or NETWORKS["tiny"].facts("tiny"),
         )
         super().__init__(Artifact(Path("fake.onnx"), b"", sidecar))
         self._score = score or (lambda image: image.copy())

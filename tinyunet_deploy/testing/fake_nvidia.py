@@ -6,7 +6,7 @@ error.
 
 >>> device = FakeDevice()
 >>> trt = FakeTensorRT(device)
->>> backend = TensorRTBackend(artifact, here=trt.here, gpu=device)  # doctest: +SKIP
+>>> backend = TensorRTBackend(artifact, tensorrt=trt.here, gpu=device)  # doctest: +SKIP
 """
 
 from __future__ import annotations

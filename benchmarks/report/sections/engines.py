@@ -7,6 +7,7 @@ from pathlib import Path
 
 from benchmarks.report.content import Section, Table
 from benchmarks.report.results import Results
+from tinyunet_deploy.artifacts.facts import PrecisionAudit
 from tinyunet_deploy.artifacts.sidecar import Sidecar
 
 
@@ -17,31 +18,27 @@ def engines(results: Results) -> list[Section]:
 
 
 def _section(path: Path, plan: Sidecar, timed: bool) -> Section:
-    origin = plan.origin
-    audit = origin.get("precision_audit", {})
+    facts = plan.plan
+    assert facts is not None, f"{path} was read as a plan"
+    audit = facts.audit or PrecisionAudit({}, None)
     section = Section(f"TensorRT engine {path.name}")
-    engine = audit.get("engine")
-    untested = audit.get("engine_not_inspected")
+    engine, untested = audit.engine, audit.not_inspected
     section.lead = [
         f"Not inspected: {untested}."
         if untested
         else "Layers as TensorRT's own inspector reports them."
     ]
-    gpu, profile, made = origin["gpu"], origin["profile"], origin["tensorrt"]
-    parsed = audit.get("parsed_network") or {}
-    where = f"{gpu['name'] or 'none at hand'}, compute capability {gpu['compute_capability']}"
+    parsed = audit.parsed_network
+    where = f"{facts.gpu_name or 'none at hand'}, compute capability {facts.compute_capability}"
     parameters = [
         ("precision", plan.precision),
         ("convolutions of the parsed network", _mix(parsed)),
         ("convolutions of the engine", _mix(engine)),
-        ("plan size", f"{origin['plan_bytes'] / 2**20:.2f} MiB"),
-        ("build time", f"{origin['build_s']:.1f} s"),
-        (
-            "batch, least / best / most",
-            " / ".join(str(profile[limit]) for limit in ("min", "opt", "max")),
-        ),
+        ("plan size", _with_unit(facts.size_bytes, 2**20, ".2f", "MiB")),
+        ("build time", _with_unit(facts.build_s, 1, ".1f", "s")),
+        ("batch, least / best / most", " / ".join(map(str, facts.profile.sizes))),
         ("GPU", where),
-        ("TensorRT", f"{made['flavour']} {made['version']}"),
+        ("TensorRT", f"{facts.flavour} {facts.version}"),
     ]
     layers = [
         (name, type_, (engine or {}).get(name, "not inspected")) for name, type_ in parsed.items()
@@ -52,8 +49,12 @@ def _section(path: Path, plan: Sidecar, timed: bool) -> Section:
     ]
     if not timed:
         section.notes = ["This engine was not timed on hardware: no result has its sha256."]
-    section.commands = [origin["rebuild"]]
+    section.commands = [facts.rebuild]
     return section
+
+
+def _with_unit(value: float | None, divisor: int, digits: str, unit: str) -> str:
+    return "not recorded" if value is None else f"{value / divisor:{digits}} {unit}"
 
 
 def _mix(types: dict[str, str] | None) -> str:

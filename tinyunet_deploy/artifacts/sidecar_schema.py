@@ -1,0 +1,247 @@
+"""The sidecar: its typed fields, and their text as JSON of schema 2.
+
+Files of schema 1, which had the facts that code reads in ``origin``, are upgraded when they are
+read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args
+
+from tinyunet_deploy.artifacts.architectures import NETWORKS
+from tinyunet_deploy.artifacts.facts import NetworkFacts, PlanFacts, PrecisionAudit, Profile
+from tinyunet_deploy.artifacts.precision import PRECISIONS, AnyPrecision
+from tinyunet_deploy.contract import Contract
+from tinyunet_deploy.errors import ArtifactError
+
+__all__ = ["SCHEMA_VERSION", "Decision", "Kind", "Sidecar", "digest", "parse_sidecar"]
+
+SCHEMA_VERSION: Final = 2
+"""Version that is written; version 1 is read as well."""
+
+Kind: TypeAlias = Literal["checkpoint", "onnx", "plan"]
+
+
+class Decision(NamedTuple):
+    """The rule that makes masks and verdicts of scores."""
+
+    threshold: float
+    """Probability over which a pixel is a defect, 0..1."""
+    min_area: int
+    """Pixels that a defect must have to make a part NG."""
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """Description of one artifact, stored as ``NAME.json``."""
+
+    kind: Kind
+    precision: AnyPrecision
+    sha256: str
+    """sha256 of the artifact's bytes, 64 hex digits."""
+    parent: str | None
+    """sha256 of the artifact that this one was made from; None for a checkpoint."""
+    contract: Contract
+    threshold: float = 0.5
+    """Probability over which a pixel is a defect, unless the user says otherwise."""
+    min_area: int = 1
+    """Pixels that a defect must have to make a part NG, unless the user says otherwise."""
+    origin: dict[str, Any] = field(default_factory=dict)
+    """How it was made: command, recipe, data digest, versions, figures. For people; code reads
+    nothing of it."""
+    golden: str | None = None
+    """sha256 of ``NAME.golden.png``, which the self-test uses; None where there is none."""
+    verified_batch: int | None = None
+    """Largest batch that was seen to score its images as one by one; a larger one is refused.
+    None: not tried, not limited."""
+    network: NetworkFacts | None = None
+    """Facts of the network; None where nothing is known of it."""
+    tuned_on: tuple[str, ...] = ()
+    """Digests of the images that chose its threshold and min_area, or those of its parents."""
+    kept_in_float32: tuple[str, ...] = ()
+    """Convolutions that a quantised file computes in float32, as the network names them."""
+    plan: PlanFacts | None = None
+    """For what it was built; None for every kind but a plan."""
+    step: int | None = None
+    """Optimizer steps of the training of a checkpoint; None where they are not recorded."""
+
+    @property
+    def max_batch(self) -> int | None:
+        """Images of the largest batch: what the file takes and what was verified, whichever is
+        smaller; None where only memory limits it."""
+        limits = (self.contract.max_batch, self.verified_batch)
+        return min((limit for limit in limits if limit is not None), default=None)
+
+    def decision(self, threshold: float | None = None, min_area: int | None = None) -> Decision:
+        """Return the rule that decides on defects: the user's values, else the artifact's own."""
+        return Decision(
+            self.threshold if threshold is None else threshold,
+            self.min_area if min_area is None else min_area,
+        )
+
+    def as_json(self) -> str:
+        """Return the text of the sidecar file; its last field is the digest of all others."""
+        fields = {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(self)}
+        fields["sidecar_sha256"] = _digest_of_fields(fields)
+        return json.dumps(fields, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def digest(data: bytes) -> str:
+    """Return the sha256 of bytes, in hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def parse_sidecar(text: str | bytes, where: str | os.PathLike[str]) -> Sidecar:
+    """Read a sidecar from its text.
+
+    Args:
+        where: names it in errors.
+
+    Raises:
+        ArtifactError: it is damaged or of another schema version.
+    """
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(where, f"is not a readable sidecar: {error}") from error
+    try:
+        version = fields["schema_version"]
+        if type(version) is not int or not 1 <= version <= SCHEMA_VERSION:
+            raise ArtifactError(where, "is of another schema version")
+        if fields.pop("sidecar_sha256") != _digest_of_fields(fields):
+            raise ArtifactError(where, "was edited after it was written")
+        del fields["schema_version"]
+        sidecar = _sidecar(_upgraded(fields) if version == 1 else fields)
+        sidecar.as_json().encode()  # half a surrogate pair could be read but never written again
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(where, f"is not a valid sidecar: {error}") from error
+    return sidecar
+
+
+def _digest_of_fields(fields: dict[str, Any]) -> str:
+    """Return the sha256 of values as JSON keeps them, in the order of their names."""
+    plain = json.loads(json.dumps(fields, allow_nan=False))
+    return digest(json.dumps(plain, sort_keys=True).encode())
+
+
+def _sidecar(fields: dict[str, Any]) -> Sidecar:
+    """Build a sidecar from the fields of schema 2.
+
+    Raises:
+        AttributeError, KeyError, TypeError, ValueError: a field is missing, unknown or impossible.
+    """
+    plan = fields.pop("plan", None)
+    network = fields.pop("network", None)
+    sidecar = Sidecar(
+        contract=Contract(**fields.pop("contract")),
+        network=None if network is None else NetworkFacts(**network),
+        plan=None if plan is None else _plan(plan),
+        tuned_on=_texts("tuned_on", fields.pop("tuned_on", [])),
+        kept_in_float32=_texts("kept_in_float32", fields.pop("kept_in_float32", [])),
+        **fields,
+    )
+    _check_values(sidecar)
+    return sidecar
+
+
+def _plan(fields: dict[str, Any]) -> PlanFacts:
+    audit = fields.pop("audit", None)
+    return PlanFacts(
+        profile=Profile(**fields.pop("profile")),
+        audit=None if audit is None else PrecisionAudit(**audit),
+        **fields,
+    )
+
+
+def _texts(name: str, values: Any) -> tuple[str, ...]:
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise ValueError(f"{name} is not a list of texts")
+    return tuple(values)
+
+
+def _check_values(sidecar: Sidecar) -> None:
+    if sidecar.kind not in get_args(Kind) or sidecar.precision not in (*PRECISIONS, "unknown"):
+        raise ValueError(f"unknown kind or precision {sidecar.kind!r} {sidecar.precision!r}")
+    for name, value in (("parent", sidecar.parent), ("golden", sidecar.golden)):
+        if value is not None and not re.fullmatch("[0-9a-f]{64}", value):
+            raise ValueError(f"{name} is not a sha256")
+    if not re.fullmatch("[0-9a-f]{64}", sidecar.sha256):
+        raise ValueError("sha256 is not a sha256")
+    if not 0.0 <= sidecar.threshold <= 1.0:
+        raise ValueError(f"threshold {sidecar.threshold} is outside 0..1")
+    if type(sidecar.min_area) is not int or sidecar.min_area < 1:
+        raise ValueError(f"min_area {sidecar.min_area!r} is not a positive number")
+    for name in ("verified_batch", "step"):
+        number = getattr(sidecar, name)
+        if number is not None and (type(number) is not int or number < (name != "step")):
+            raise ValueError(f"{name} {number!r} is not a positive number")
+    if not isinstance(sidecar.origin, dict):
+        raise ValueError("origin is not a table")
+    if sidecar.network is not None:
+        sidecar.network.check_size(sidecar.contract.height, sidecar.contract.width)
+    if sidecar.plan is not None and sidecar.kind != "plan":
+        raise ValueError(f"a {sidecar.kind} file has facts of a plan")
+
+
+# --- schema 1 -------------------------------------------------------------------------------------
+
+
+def _upgraded(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of schema 2 from those of schema 1: facts move out of ``origin``."""
+    new = sorted({"network", "tuned_on", "kept_in_float32", "plan", "step"}.intersection(fields))
+    if new:
+        raise ValueError(f"schema 1 has no field {new[0]}")
+    origin = fields.get("origin", {})
+    if not isinstance(origin, dict):
+        raise ValueError("origin is not a table")
+    origin = dict(origin)
+    checkpoint = fields["kind"] == "checkpoint"
+    upgraded: dict[str, Any] = {
+        **fields,
+        "network": _network_1(origin.pop("variant", None) if checkpoint else None),
+        "step": origin.pop("step", None) if checkpoint else None,
+    }
+    if "tuned" in origin:
+        origin["tuned"] = dict(origin["tuned"])
+        upgraded["tuned_on"] = origin["tuned"].pop("images", [])
+    if "quantization" in origin:
+        upgraded["kept_in_float32"] = origin["quantization"].get("kept_in_float32", [])
+    if fields["kind"] == "plan" and {"tensorrt", "gpu"} <= origin.keys():
+        upgraded["plan"] = _plan_1(origin, fields["contract"])
+    upgraded["origin"] = origin
+    return upgraded
+
+
+def _network_1(name: Any) -> dict[str, Any]:
+    """Facts of a network of schema 1: all had the four pools of ``tiny`` and ``original``."""
+    return dataclasses.asdict(dataclasses.replace(NETWORKS["tiny"].facts("tiny"), name=name))
+
+
+def _plan_1(origin: dict[str, Any], contract: dict[str, Any]) -> dict[str, Any]:
+    """Take the facts of a plan out of an origin of schema 1."""
+    tensorrt, gpu = origin.pop("tensorrt"), origin.pop("gpu")
+    most = contract.get("max_batch") or 1
+    plan = {
+        "flavour": tensorrt["flavour"],
+        "version": tensorrt["version"],
+        "gpu_name": gpu["name"],
+        "compute_capability": gpu["compute_capability"],
+        "profile": origin.pop("profile", {"min": 1, "opt": most, "max": most}),
+    }
+    audit = origin.pop("precision_audit", None)
+    if audit is not None:
+        plan["audit"] = {
+            "parsed_network": audit["parsed_network"],
+            "engine": audit["engine"],
+            "not_inspected": audit.get("engine_not_inspected"),
+        }
+    for old, name in (("rebuild", "rebuild"), ("plan_bytes", "size_bytes"), ("build_s", "build_s")):
+        if old in origin:
+            plan[name] = origin.pop(old)
+    return plan

@@ -1,0 +1,109 @@
+"""Whether a TensorRT plan may run on this machine: its TensorRT, its GPU and its contract."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tinyunet_deploy.artifacts.sidecar import Artifact, Sidecar
+from tinyunet_deploy.backends import nvidia_probe
+from tinyunet_deploy.backends.nvidia_probe import GPU, TensorRT
+from tinyunet_deploy.contract import INPUT_NAME, OUTPUT_NAME, Contract
+from tinyunet_deploy.errors import ArtifactError
+
+__all__ = ["check_gpu", "check_recorded", "check_release", "contract_of"]
+
+
+def check_recorded(artifact: Artifact) -> None:
+    """Refuse a plan whose sidecar does not say for what it was built.
+
+    One without a sidecar, of unknown precision, was trusted by the user.
+
+    Raises:
+        ArtifactError: with the command that builds it again.
+    """
+    if artifact.sidecar.plan is None and artifact.sidecar.precision != "unknown":
+        raise ArtifactError(
+            artifact.path,
+            "has a sidecar that does not say which TensorRT and GPU it was built for",
+            "build it again: tinyunet build MODEL.onnx",
+        )
+
+
+def check_release(artifact: Artifact, tensorrt: TensorRT) -> None:
+    """Refuse a plan that was built by another TensorRT.
+
+    Raises:
+        ArtifactError: with the command that builds it again.
+    """
+    plan = artifact.sidecar.plan
+    assert plan is not None
+    was = f"{plan.flavour} {nvidia_probe.release(plan.version)}"
+    now = f"{tensorrt.flavour} {nvidia_probe.release(tensorrt.version)}"
+    if was != now:
+        raise ArtifactError(
+            artifact.path, f"was built by {was}, here is {now}", _rebuild(artifact.sidecar)
+        )
+
+
+def check_gpu(artifact: Artifact, gpu: GPU) -> None:
+    """Refuse a plan that was built for another GPU.
+
+    A plan that was built without a GPU names only the compute capability.
+
+    Raises:
+        ArtifactError: with the command that builds it again.
+    """
+    plan = artifact.sidecar.plan
+    assert plan is not None
+    for word, was, now in (
+        ("", plan.gpu_name or gpu.name, gpu.name),
+        ("compute capability ", plan.compute_capability, gpu.compute_capability),
+    ):
+        if was != now:
+            raise ArtifactError(
+                artifact.path,
+                f"was built for {word}{was}, here is {word}{now}",
+                _rebuild(artifact.sidecar),
+            )
+
+
+def _rebuild(sidecar: Sidecar) -> str:
+    assert sidecar.plan is not None
+    return f"build it again: {sidecar.plan.rebuild}"
+
+
+def contract_of(engine: Any, trt: Any, artifact: Artifact) -> tuple[Contract, int]:
+    """Return the contract of a deserialised plan, and the fewest images of a batch.
+
+    Args:
+        engine: TensorRT's ``ICudaEngine``.
+        trt: the module that made it.
+
+    Raises:
+        ArtifactError: it does not keep the contract, or not the one that its sidecar says.
+    """
+    ends = {}
+    for index in range(engine.num_io_tensors):
+        name = engine.get_tensor_name(index)
+        ends[name] = engine.get_tensor_mode(name), engine.get_tensor_dtype(name)
+    wanted = {
+        INPUT_NAME: (trt.TensorIOMode.INPUT, trt.DataType.UINT8),
+        OUTPUT_NAME: (trt.TensorIOMode.OUTPUT, trt.DataType.UINT8),
+    }
+    if ends != wanted:
+        raise ArtifactError(
+            artifact.path,
+            f"takes and gives {', '.join(sorted(ends))}, not uint8 {INPUT_NAME} and {OUTPUT_NAME}",
+        )
+    least, _, most = (tuple(dims) for dims in engine.get_tensor_profile_shape(INPUT_NAME, 0))
+    try:
+        contract = Contract(most[2], most[3], max_batch=most[0])
+    except (IndexError, ValueError) as error:
+        raise ArtifactError(artifact.path, f"takes images of shape {list(most)}") from error
+    if artifact.sidecar.plan is not None and contract != artifact.sidecar.contract:
+        raise ArtifactError(
+            artifact.path,
+            f"takes batches of {list(most)}, its sidecar says otherwise",
+            _rebuild(artifact.sidecar),
+        )
+    return contract, int(least[0])

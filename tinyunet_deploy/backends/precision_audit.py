@@ -1,0 +1,182 @@
+"""The audit of a TensorRT plan: do its convolutions compute in the precision of the ONNX file?"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+from tinyunet_deploy.artifacts.precision import precision_facts
+from tinyunet_deploy.artifacts.sidecar import Artifact, Sidecar
+from tinyunet_deploy.backends import nvidia_probe
+from tinyunet_deploy.backends.nvidia_probe import TensorRT
+from tinyunet_deploy.errors import ArtifactError, GateFailed, RuntimeUnavailable
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = [
+    "check_precision",
+    "engine_convolutions",
+    "inspect_plan",
+    "kept_nodes",
+    "mixture",
+    "parsed_convolutions",
+]
+
+_FLOATS: Final = frozenset({"Float", "Half"})
+"""What a convolution that an int8 file did not quantise may compute in."""
+
+
+def check_precision(
+    convolutions: dict[str, str],
+    source: Artifact,
+    kept: frozenset[str],
+    error: type[ArtifactError] | type[GateFailed],
+    what: str,
+) -> None:
+    """Check that convolutions compute in the precision that the sidecar of their file names.
+
+    Args:
+        convolutions: name -> ``Float``, ``Half``, ``Int8`` or whatever TensorRT calls it.
+        kept: names of those that an int8 file did not quantise.
+        error: what to raise.
+        what: ``the plan`` or ``the ONNX file``, for the message.
+
+    Raises:
+        ArtifactError, GateFailed: as ``error`` says, naming the mix.
+    """
+    precision = source.sidecar.precision
+    if precision == "unknown":
+        raise ArtifactError(source.path, "has a sidecar that does not name its precision")
+    wanted = precision_facts(precision).tensorrt_types
+    wrong = [
+        name
+        for name, type_ in convolutions.items()
+        if type_ not in (_FLOATS if name in kept else wanted)
+    ]
+    if wrong:
+        mix = ", ".join(f"{count} {type_}" for type_, count in mixture(convolutions).items())
+        raise error(
+            source.path,
+            f"is to be {precision}, but the convolutions of {what} are {mix}",
+            f"{', '.join(wrong[:3])}{', ...' if len(wrong) > 3 else ''}; nothing was written",
+        )
+
+
+def mixture(convolutions: dict[str, str]) -> dict[str, int]:
+    """Count the convolutions of each type, the most common first."""
+    return dict(Counter(convolutions.values()).most_common())
+
+
+def kept_nodes(graph: onnx.ModelProto, sidecar: Sidecar) -> frozenset[str]:
+    """Return the names of the nodes that an int8 file did not quantise, by its sidecar.
+
+    The sidecar names convolutions as the network does, such as ``encoder.0.2``; a node is known by
+    the weights it reads.
+    """
+    weights = {f"network.{name}.weight" for name in sidecar.kept_in_float32}
+    return frozenset(
+        node.name
+        for node in graph.graph.node
+        if node.op_type == "Conv" and node.input[1] in weights
+    )
+
+
+def parsed_convolutions(network: Any, trt: Any) -> dict[str, str]:
+    """Return the name of each convolution of a parsed network and the type it computes in.
+
+    In a strongly typed network the types of tensors bind the builder. A convolution is Int8 where
+    its input and its weights both come from a dequantisation of int8.
+    """
+    layers = [network.get_layer(index) for index in range(network.num_layers)]
+    makers = {
+        layer.get_output(index).name: layer
+        for layer in layers
+        for index in range(layer.num_outputs)
+    }
+    types = {}
+    for layer in layers:
+        if layer.type not in (trt.LayerType.CONVOLUTION, trt.LayerType.DECONVOLUTION):
+            continue
+        tensors = [layer.get_input(index) for index in range(min(layer.num_inputs, 2))]
+        int8 = len(tensors) == 2 and all(
+            tensor.name in makers
+            and makers[tensor.name].type == trt.LayerType.DEQUANTIZE
+            and makers[tensor.name].get_input(0).dtype == trt.DataType.INT8
+            for tensor in tensors
+        )
+        types[str(layer.name)] = (
+            "Int8" if int8 else _spelling(tensors[0].dtype.name) or tensors[0].dtype.name
+        )
+    return types
+
+
+def inspect_plan(plan: bytes, tensorrt: TensorRT, names: Iterable[str]) -> dict[str, str]:
+    """Return what the convolutions of a built plan compute in; needs the GPU.
+
+    Args:
+        names: of the convolutions to look for.
+
+    Raises:
+        RuntimeUnavailable: TensorRT does not load the plan.
+    """
+    trt, log = tensorrt.module, nvidia_probe.logger(tensorrt.module)
+    runtime = trt.Runtime(log)
+    engine = runtime.deserialize_cuda_engine(plan)
+    if engine is None:
+        raise RuntimeUnavailable(tensorrt.flavour, f"does not load what it built: {log.reason()}")
+    inspector = engine.create_engine_inspector()
+    text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
+    return engine_convolutions(text, names)
+
+
+def engine_convolutions(report: str, names: Iterable[str]) -> dict[str, str]:
+    """Return what convolutions compute in, from the JSON of TensorRT's engine inspector.
+
+    TensorRT 8 to 11 spell types differently and fuse layers under joined names; the ONNX names
+    stay in a layer's metadata.
+
+    Args:
+        report: of a plan that was built with detailed verbosity.
+        names: of the convolutions to look for.
+
+    Returns:
+        Name of a convolution -> ``Float``, ``Half``, ``Int8`` ...; those that the report names.
+    """
+    types: dict[str, str] = {}
+    wanted = set(names)
+    for entry in json.loads(report).get("Layers", []):
+        if not isinstance(entry, dict) or "reformat" in str(entry.get("LayerType", "")).lower():
+            continue
+        parts = set(re.findall(r"\[ONNX Layer: ([^\]]+)\]", str(entry.get("Metadata", ""))))
+        parts |= set(str(entry.get("Name", "")).split(" + "))
+        weights = entry.get("Weights")
+        inputs = entry.get("Inputs") or [{}]
+        spelled = [weights.get("Type")] if isinstance(weights, dict) else []
+        if isinstance(inputs[0], dict):
+            spelled += [inputs[0].get(key) for key in ("DataType", "Datatype", "Format/Datatype")]
+        type_ = next((known for text in spelled if text and (known := _spelling(text))), None)
+        for name in parts & wanted:
+            if type_ is not None:
+                types.setdefault(name, type_)
+    return types
+
+
+def _spelling(type_: str) -> str | None:
+    """Return our name of a type: ``Half`` for ``HALF``, ``FP16``, ``Channel major FP16 format``.
+
+    None for a type that nothing computes in.
+    """
+    for ours, theirs in (
+        ("Int8", r"(?<!u)int8"),
+        ("BFloat16", r"bf16|bfloat16"),
+        ("Half", r"half|fp16"),
+        ("FP8", r"fp8"),
+        ("Float", r"float|fp32"),
+    ):
+        if re.search(theirs, type_, re.IGNORECASE):
+            return ours
+    return None
