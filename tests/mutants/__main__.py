@@ -20,6 +20,7 @@ import ast
 import concurrent.futures
 import contextlib
 import difflib
+import functools
 import hashlib
 import json
 import os
@@ -78,9 +79,9 @@ class Module:
         """Dotted name of the module."""
         return self.path.removesuffix(".py").replace("/", ".")
 
-    @property
+    @functools.cached_property
     def source(self) -> str:
-        """The module's text."""
+        """The module's text when it was first read: an edit during a run changes no mutant."""
         return (REPOSITORY / self.path).read_text()
 
     @property
@@ -308,8 +309,8 @@ def survivors(module: Module, session: WorkDB) -> tuple[int, list[Survivor]]:
             lines = [
                 line for line in (result.diff or "").splitlines() if line[:3] not in {"---", "+++"}
             ]
-            was = " ".join(line[1:].strip() for line in lines if line.startswith("-"))
-            becomes = " ".join(line[1:].strip() for line in lines if line.startswith("+"))
+            was = " ".join(line[1:].strip() for line in lines if line.startswith("-")).strip()
+            becomes = " ".join(line[1:].strip() for line in lines if line.startswith("+")).strip()
             reason = reasons.get((was, becomes))
             found.append(Survivor(item.mutations[0].start_pos[0], was, becomes, reason))
     return tried, sorted(found, key=lambda survivor: (survivor.line, survivor.becomes))
