@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import ClassVar
+from typing import ClassVar, Final
 
 __all__ = [
     "ArtifactError",
@@ -100,9 +100,16 @@ class OutOfMemory(RuntimeUnavailable):
     """Memory, of the machine or of a GPU, does not hold a batch; a smaller one may fit."""
 
 
+_SHORTAGE: Final = (
+    "out of memory|not enough memory|alloc"
+    "|resource temporarily unavailable|can't start new thread|pthread_create"
+)
+"""Words of runtimes for too little memory, and for a thread that cannot be started."""
+
+
 def lacks_memory(what: str) -> bool:
-    """Whether the words of a runtime say that memory is short."""
-    return bool(re.search("out of memory|not enough memory|alloc", what, re.IGNORECASE))
+    """Whether the words of a runtime say that memory, or a thread, is not available."""
+    return bool(re.search(_SHORTAGE, what, re.IGNORECASE))
 
 
 def unavailable(where: str | os.PathLike[str], what: str) -> RuntimeUnavailable:

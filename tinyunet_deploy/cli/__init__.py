@@ -19,7 +19,8 @@ import click
 
 from tinyunet_deploy import __version__
 from tinyunet_deploy.cli import stopping
-from tinyunet_deploy.errors import RuntimeUnavailable, TinyUNetError
+from tinyunet_deploy.cli.streams import open_streams
+from tinyunet_deploy.errors import RuntimeUnavailable, TinyUNetError, lacks_memory
 
 VERBS: Final = {
     "benchmark": "tinyunet_deploy.cli.benchmark:benchmark",
@@ -90,6 +91,10 @@ def run(command: click.Command, arguments: list[str] | None = None) -> int:
     except Exception as error:
         if debug:
             traceback.print_exc()
+        if isinstance(error, RuntimeError) and lacks_memory(str(error)):
+            limits = "the limit of processes or of memory is reached"
+            _say(f"error: {error} ({limits})")
+            return RuntimeUnavailable.exit_code
         _say(f"error: a bug of ours: {error!r} ({_keep_trace()})")
         return 70
 
@@ -121,6 +126,7 @@ def _say(line: str) -> None:
 
 def main() -> None:
     """Entry point of ``tinyunet``."""
+    open_streams()
     end(run(tinyunet))
 
 
@@ -128,6 +134,7 @@ def infer_main() -> None:
     """Entry point of ``tinyunet-infer``, the same as ``tinyunet infer``."""
     from tinyunet_deploy.cli.infer import infer
 
+    open_streams()
     end(run(infer))
 
 

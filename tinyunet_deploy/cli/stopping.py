@@ -140,7 +140,8 @@ def _wait(command: _Command, woken: socket.socket) -> None:
     woken.settimeout(0.05)
     # in a thread of its own: it may wait for a disk that does not answer
     reaction = threading.Thread(target=_react, args=(command,), daemon=True)
-    reaction.start()
+    if command.reaction is not None:
+        reaction.start()
     while time.monotonic() < deadline:
         if not (command.waits or command.answered or reaction.is_alive()):
             break

@@ -1,0 +1,40 @@
+"""stdin, stdout and stderr of a command that may have been started without them."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+from typing import Any
+
+__all__ = ["open_streams"]
+
+
+def open_streams() -> None:
+    """Make the three standard streams usable; for the beginning of a program.
+
+    A closed one leads to ``/dev/null``: else a file that is opened later has its number, and gets
+    the messages. What stderr does not take, as on a full disk, is dropped: messages are no results.
+    """
+    for descriptor, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number is this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(descriptor, mode, closefd=False))
+    if sys.stderr is sys.__stderr__ or sys.__stderr__ is None:
+        raw = _Forgiving(2, "wb", closefd=False)
+        sys.stderr = io.TextIOWrapper(
+            raw, sys.stderr.encoding, "backslashreplace", write_through=True
+        )
+
+
+class _Forgiving(io.FileIO):
+    """A file that takes everything."""
+
+    def write(self, data: Any) -> int:
+        with contextlib.suppress(OSError):
+            super().write(data)
+        return len(data)
