@@ -1,0 +1,128 @@
+"""What every backend must do, as tests that another package runs on its own backend.
+
+Needs pytest. Subclass it in a test module and give the loaded backend::
+
+    class TestMine(BackendContract):
+        @pytest.fixture
+        def backend(self):
+            with open_backend(Path("small.onnx"), MyBackend) as backend:
+                yield backend
+
+The scores of the model must depend on the image, or a mixed-up batch is not seen.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from tinyunet_deploy.backends.base import Backend
+from tinyunet_deploy.backends.table import device_type
+from tinyunet_deploy.contract import Batch
+
+__all__ = ["BackendContract"]
+
+
+class BackendContract:
+    """Tests of one loaded backend, which the fixture ``backend`` of a subclass gives."""
+
+    steps = 1
+    """Largest difference of a score that other images in the batch may make, steps of 1/255."""
+
+    @pytest.fixture
+    def backend(self) -> Iterator[Backend]:
+        """Load the backend; a subclass must define it."""
+        raise NotImplementedError("a subclass defines the fixture backend")
+
+    @pytest.fixture
+    def images(self, backend: Backend) -> Batch:
+        """Noise, a gradient, black and white, no more of them than the backend takes at once."""
+        height, width = backend.contract.height, backend.contract.width
+        batch = np.random.default_rng(1).integers(0, 256, (4, 1, height, width), dtype=np.uint8)
+        batch[0] = np.linspace(0, 255, width).astype(np.uint8)
+        batch[2], batch[3] = 0, 255
+        count = max(backend.batch_size(4), backend.min_batch)
+        return batch[np.arange(count) % 4]
+
+    def assert_near(self, scores: Batch, expected: Batch) -> None:
+        """Assert that scores differ by at most :attr:`steps`."""
+        assert int(np.abs(scores.astype(int) - expected).max()) <= self.steps
+
+    def test_it_names_itself_its_device_and_its_versions(self, backend: Backend) -> None:
+        assert backend.name
+        device_type(backend.device)
+        assert all(isinstance(text, str) for pair in backend.versions.items() for text in pair)
+        assert backend.synchronization
+
+    def test_a_batch_gets_one_score_for_each_pixel(self, backend: Backend, images: Batch) -> None:
+        run = backend.run(images)
+        assert run.score.dtype == np.uint8
+        assert run.score.shape == images.shape
+        assert min(run.device_ms, run.copy_in_ms, run.copy_out_ms) >= 0
+
+    def test_the_score_depends_on_the_image(self, backend: Backend, images: Batch) -> None:
+        score = backend.run(images).score
+        assert any(not np.array_equal(score[0], other) for other in score[1:]) or len(score) == 1
+
+    def test_the_batch_changes_no_score(self, backend: Backend, images: Batch) -> None:
+        self.assert_near(backend.score_alone(images), backend.run(images).score)
+
+    def test_the_place_in_the_batch_changes_no_score(self, backend: Backend, images: Batch) -> None:
+        expected = backend.run(images).score[::-1]
+        self.assert_near(backend.run(images[::-1]).score, expected)
+
+    def test_a_score_stays_when_the_next_one_comes(self, backend: Backend, images: Batch) -> None:
+        first = backend.run(images).score
+        kept = first.copy()
+        backend.run(255 - images)
+        assert np.array_equal(first, kept)
+
+    def test_many_batches_are_scored_in_their_order(self, backend: Backend, images: Batch) -> None:
+        batches = [images, images[::-1], 255 - images, images]
+        runs = list(backend.run_many(iter(batches)))
+        for run, batch in zip(runs, batches, strict=True):
+            self.assert_near(run.score, backend.run(batch).score)
+
+    def test_many_batches_may_be_left_unfinished(self, backend: Backend, images: Batch) -> None:
+        runs = iter(backend.run_many(images for _ in range(4)))
+        first = next(runs).score
+        del runs
+        self.assert_near(first, backend.run(images).score)
+
+    def test_the_image_is_not_changed(self, backend: Backend, images: Batch) -> None:
+        given = images.copy()
+        backend.run(given)
+        assert np.array_equal(given, images)
+
+    def test_memory_of_any_layout_is_read(self, backend: Backend, images: Batch) -> None:
+        wide = np.repeat(images, 2, axis=3)
+        wide[..., 1::2] = 0
+        self.assert_near(backend.run(wide[..., ::2]).score, backend.run(images).score)
+
+    def test_any_thread_may_call(self, backend: Backend, images: Batch) -> None:
+        scores: list[Batch] = []
+        thread = threading.Thread(target=lambda: scores.append(backend.run(images).score))
+        thread.start()
+        thread.join()
+        self.assert_near(scores[0], backend.run(images).score)
+
+    def test_what_breaks_the_contract_is_a_value_error(
+        self, backend: Backend, images: Batch
+    ) -> None:
+        wrong = [
+            images.astype(np.float32),
+            images[:, 0],
+            images[:0],
+            np.repeat(images, 3, axis=1),
+            np.repeat(images, 2, axis=3),
+        ]
+        if backend.max_batch is not None:
+            wrong.append(np.repeat(images[:1], backend.max_batch + 1, axis=0))
+        for batch in wrong:
+            with pytest.raises(ValueError, match="given"):
+                backend.run(batch)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="given"):
+            list(backend.run_many([images, images[:, 0]]))
