@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import errno
-import functools
 import os
 import struct
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tinyunet_deploy.contract import Image
+from tinyunet_deploy.data.bit_depth import (
+    SHALLOW,
+    OnShallow,
+    depth_of,
+    luminance,
+    require_depth,
+    to_8_bits,
+)
 from tinyunet_deploy.data.formats import bmp, jpeg, png, pnm, tiff, webp
 from tinyunet_deploy.data.formats.header import Format, FormatError, Header, Samples
 from tinyunet_deploy.errors import ImageError
@@ -24,7 +29,6 @@ __all__ = [
     "MAX_BYTES",
     "MAX_PIXELS",
     "Labels",
-    "OnShallow",
     "decode_image",
     "decode_labels",
     "read_bytes",
@@ -39,11 +43,6 @@ MAX_PIXELS: Final = 64 * 1024 * 1024
 """Largest accepted image, height x width: a small file can decode to an enormous image."""
 MAX_BYTES: Final = 512 * 1024 * 1024
 """Largest accepted image file."""
-SHALLOW: Final = 4095
-"""A 16-bit file that has no value above this is likely to come from a 10- or 12-bit camera."""
-OnShallow = Callable[[Path, int], None]
-"""Called with a 16-bit image without any value above :data:`SHALLOW`, and its largest value."""
-
 _FORMATS: Final[tuple[tuple[bytes, Format], ...]] = (
     (png.SIGNATURE, png),
     (jpeg.SIGNATURE, jpeg),
@@ -100,7 +99,7 @@ def read_image(
         max_pixels: largest accepted height x width.
         size: the (height, width) that the model takes. Another size is refused before it costs
             the memory of decoding it, and so are files far larger than such an image needs.
-        bits: depth of the camera whose values 16-bit files contain, 9..16. Files of up to 8 bits
+        bits: depth of the camera whose values 16-bit files contain, 8..16. Files of up to 8 bits
             are read as they are.
         on_shallow: called if a 16-bit file without a depth has no value above 4095.
 
@@ -169,16 +168,16 @@ def decode_image(
         _require_size(header, max_pixels, size, larger)
         samples = file_format.decode(data, header)
         if header.bits < 16:
-            return _luminance(samples.astype(np.uint8, copy=False))
-        depth = _depth(header, samples, bits)
+            return luminance(samples.astype(np.uint8, copy=False))
+        depth = depth_of(header, samples, bits)
         if depth is not None and header.colour:
-            _require_depth(file_format.decode_labels(data, header)[..., :3], depth)
-        largest = _require_depth(samples, depth)
+            require_depth(file_format.decode_labels(data, header)[..., :3], depth)
+        largest = require_depth(samples, depth)
     except (FormatError, struct.error, EOFError) as error:
         raise _image_error(where, error) from error
-    if depth is None and 0 < largest <= SHALLOW and on_shallow is not None:
+    if depth is None and bits is None and 0 < largest <= SHALLOW and on_shallow is not None:
         on_shallow(where, largest)
-    return _scaled(samples, depth)
+    return to_8_bits(samples, depth)
 
 
 class Labels(NamedTuple):
@@ -239,65 +238,6 @@ def _require_size(
             )
     if height * width == 0:
         raise FormatError("corrupt", f"has {width}x{height} pixels")
-
-
-def _depth(header: Header, samples: Samples, bits: int | None) -> int | None:
-    """Return the depth of 16-bit samples in bits, None for all 16."""
-    stated = header.depth
-    if stated is not None and header.left_justified and _is_left_justified(samples, stated):
-        stated = 16
-    if bits is not None and stated not in (None, 16, bits):
-        raise FormatError("bit-depth", f"states {stated}-bit values, {bits} bits were declared")
-    depth = bits or stated
-    return None if depth == 16 else depth
-
-
-def _is_left_justified(samples: Samples, depth: int) -> bool:
-    """Return whether values of ``depth`` bits fill the 16 bits from the top, as PNG prescribes.
-
-    Some writers state the depth of a camera in sBIT, but store its values as they are. Those have
-    low bits that scaled values cannot have.
-    """
-    if samples.max(initial=0) >= 1 << depth:
-        return True
-    low = samples & np.uint16((1 << (16 - depth)) - 1)
-    rounding = 1 if depth < 15 else 0  # of v * 65535 / (2^depth - 1), where v is so small
-    return int(low.max(initial=0)) <= rounding
-
-
-def _require_depth(samples: Samples, depth: int | None) -> int:
-    """Return the largest value; refuse one that has more bits than ``depth``."""
-    largest = int(samples.max(initial=0))
-    if depth is not None and largest >= 1 << depth:
-        raise FormatError(
-            "bit-depth",
-            f"has the value {largest}, more than {depth} bits can hold",
-            "declare the depth of the camera with --bits",
-        )
-    return largest
-
-
-def _scaled(samples: Samples, depth: int | None) -> Image:
-    """Return 16-bit samples of ``depth`` bits as 8-bit luminance, [H, W]."""
-    if depth is not None:
-        return _luminance(_depth_table(depth)[samples])
-    if samples.ndim == 2:
-        return (samples >> 8).astype(np.uint8)
-    return _luminance(((samples.astype(np.uint32) + 128) // 257).astype(np.uint8))
-
-
-@functools.cache
-def _depth_table(depth: int) -> NDArray[np.uint8]:
-    largest = (1 << depth) - 1
-    return ((np.arange(largest + 1) * 510 + largest) // (2 * largest)).astype(np.uint8)
-
-
-def _luminance(samples: NDArray[np.uint8]) -> Image:
-    """Return grey [H, W] of grey or RGB, by Rec. 601 in the fixed point of OpenCV's TIFF reader."""
-    if samples.ndim == 2:
-        return samples
-    weighted = samples.astype(np.uint32) @ np.array([4899, 9617, 1868], np.uint32)
-    return ((weighted + (1 << 13)) >> 14).astype(np.uint8)
 
 
 def _image_error(where: Path, error: FormatError | struct.error | EOFError) -> ImageError:

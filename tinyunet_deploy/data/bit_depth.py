@@ -1,0 +1,118 @@
+"""The depth of 16-bit files in bits: cameras of 10, 12 or 14 bits store their values in them."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyunet_deploy.contract import Image
+from tinyunet_deploy.data.formats.header import FormatError, Header, Samples
+
+__all__ = [
+    "DEPTHS",
+    "SHALLOW",
+    "BitDepth",
+    "OnShallow",
+    "depth_of",
+    "luminance",
+    "require_depth",
+    "to_8_bits",
+]
+
+log = logging.getLogger(__name__)
+
+DEPTHS: Final = range(8, 17)
+"""Depths that can be declared for 16-bit files."""
+SHALLOW: Final = 4095
+"""A 16-bit file that has no value above this is likely to come from a 10- or 12-bit camera."""
+_USUAL_DEPTHS: Final = (8, 10, 12)
+OnShallow = Callable[[Path, int], None]
+"""Called with a 16-bit image without any value above :data:`SHALLOW`, and its largest value."""
+
+
+class BitDepth:
+    """The depth that one run declares for 16-bit files; warns once if none is but seems needed."""
+
+    def __init__(self, bits: int | None = None) -> None:
+        """Declare a depth of 8..16 bits; None leaves it to the files."""
+        self.bits = bits
+        self._first: list[object] = []
+
+    def on_shallow(self, path: Path, largest: int) -> None:
+        """Log a warning for the first image of the run."""
+        call = object()
+        if not self._first:
+            self._first.append(call)
+        if self._first[0] is call:  # also where threads came here at the same time
+            log.warning(
+                "%s: has 16-bit values up to %d only, so the image is nearly black; declare the "
+                "depth of the camera, as by --bits %d (further images like it are not named)",
+                path,
+                largest,
+                next(bits for bits in _USUAL_DEPTHS if largest < 1 << bits),
+            )
+
+
+def depth_of(header: Header, samples: Samples, bits: int | None) -> int | None:
+    """Return the depth of 16-bit samples in bits, None for all 16."""
+    stated = header.depth
+    if stated is not None and header.left_justified and _is_left_justified(samples, stated):
+        stated = 16
+    if bits is not None and stated not in (None, 16, bits):
+        raise FormatError("bit-depth", f"states {stated}-bit values, {bits} bits were declared")
+    depth = bits or stated
+    return None if depth == 16 else depth
+
+
+def _is_left_justified(samples: Samples, depth: int) -> bool:
+    """Return whether values of ``depth`` bits fill the 16 bits from the top, as PNG prescribes.
+
+    Some writers state the depth of a camera in sBIT, but store its values as they are. Those have
+    low bits that scaled values cannot have.
+    """
+    if samples.max(initial=0) >= 1 << depth:
+        return True
+    low = samples & np.uint16((1 << (16 - depth)) - 1)
+    rounding = 1 if depth < 15 else 0  # of v * 65535 / (2^depth - 1), where v is so small
+    return int(low.max(initial=0)) <= rounding
+
+
+def require_depth(samples: Samples, depth: int | None) -> int:
+    """Return the largest value; refuse one that has more bits than ``depth``."""
+    largest = int(samples.max(initial=0))
+    if depth is not None and largest >= 1 << depth:
+        raise FormatError(
+            "bit-depth",
+            f"has the value {largest}, more than {depth} bits can hold",
+            "declare the depth of the camera with --bits",
+        )
+    return largest
+
+
+def to_8_bits(samples: Samples, depth: int | None) -> Image:
+    """Return 16-bit samples of ``depth`` bits as 8-bit luminance, [H, W]."""
+    if depth is not None:
+        return luminance(_depth_table(depth)[samples])
+    if samples.ndim == 2:
+        return (samples >> 8).astype(np.uint8)
+    return luminance(((samples.astype(np.uint32) + 128) // 257).astype(np.uint8))
+
+
+@functools.cache
+def _depth_table(depth: int) -> NDArray[np.uint8]:
+    largest = (1 << depth) - 1
+    return ((np.arange(largest + 1) * 510 + largest) // (2 * largest)).astype(np.uint8)
+
+
+def luminance(samples: NDArray[np.uint8]) -> Image:
+    """Return grey [H, W] of grey or RGB, by Rec. 601 in the fixed point of OpenCV's TIFF reader."""
+    if samples.ndim == 2:
+        return samples
+    weighted = samples.astype(np.uint32) @ np.array([4899, 9617, 1868], np.uint32)
+    return ((weighted + (1 << 13)) >> 14).astype(np.uint8)
