@@ -10,7 +10,7 @@ import click
 
 from tinyunet_deploy.artifacts.precision import PRECISIONS, Precision, precision_facts
 from tinyunet_deploy.cli import run
-from tinyunet_deploy.cli.options import debug_option
+from tinyunet_deploy.cli.options import bits_option, debug_option
 
 
 class ImageSize(click.ParamType):  # type: ignore[type-arg]  # not subscriptable before click 8.4
@@ -91,6 +91,7 @@ class PrecisionList(click.ParamType):  # type: ignore[type-arg]  # not subscript
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="Folder of images to compare on, instead of synthetic ones.",
 )
+@bits_option
 @debug_option
 def export(
     checkpoint: Path,
@@ -100,6 +101,7 @@ def export(
     iou_budget: float | None,
     size: tuple[int, int] | None,
     images: Path | None,
+    bits: int | None,
 ) -> None:
     """Turn CHECKPOINT into ONNX files: uint8 image in, uint8 score out.
 
@@ -121,6 +123,7 @@ def export(
         folders=folders,
         images=images,
         iou_budget=iou_budget,
+        bits=bits,
         log=lambda line: click.echo(line, err=True),
     ):
         click.echo(path)

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from tinyunet_deploy.artifacts.sidecar import digest
 from tinyunet_deploy.contract import Contract, Image, Mask
 from tinyunet_deploy.data import synthetic
+from tinyunet_deploy.data.bit_depth import BitDepth
 from tinyunet_deploy.data.dataset import Item
-from tinyunet_deploy.data.decoding import read_image
+from tinyunet_deploy.data.decoding import read_image, require_content
 from tinyunet_deploy.data.layouts import read_dataset
 from tinyunet_deploy.data.masks import read_mask
 from tinyunet_deploy.errors import DataError, ImageError
@@ -83,7 +84,9 @@ def images_digest(images: Iterable[Labelled]) -> str:
     return digest("".join(parts).encode())
 
 
-def read_image_sets(folders: Sequence[Path], contract: Contract) -> ImageSets:
+def read_image_sets(
+    folders: Sequence[Path], contract: Contract, bits: int | None = None
+) -> ImageSets:
     """Draw three sets from the training images of data folders, or make synthetic images.
 
     Each set takes the classes, and defective and defect-free images, in turns. A quarter of the
@@ -91,10 +94,11 @@ def read_image_sets(folders: Sequence[Path], contract: Contract) -> ImageSets:
 
     Args:
         folders: labelled data sets; synthetic images are drawn if there are none.
+        bits: depth of 16-bit files, 8..16; None leaves it to the files.
 
     Raises:
         DataError: there are too few images, none with a defect, or one has another size than the
-            contract's.
+            contract's, or a single grey value throughout.
     """
     if not folders:
         starts = (0, SYNTHETIC_IMAGES, 2 * SYNTHETIC_IMAGES)
@@ -118,9 +122,10 @@ def read_image_sets(folders: Sequence[Path], contract: Contract) -> ImageSets:
                 "and measure on",
                 "at least 12 images, 6 of them with a defect",
             )
+    depth = BitDepth(bits)
     return ImageSets(
         "training images",
-        *(tuple(_read(item, contract) for item in part) for part in parts),
+        *(tuple(_read(item, contract, depth) for item in part) for part in parts),
     )
 
 
@@ -162,9 +167,9 @@ def _shuffled(items: Iterable[Item]) -> list[Item]:
     return [item for _, _, item in sorted(turns, key=lambda entry: entry[:2])]
 
 
-def _read(item: Item, contract: Contract) -> Labelled:
+def _read(item: Item, contract: Contract, depth: BitDepth) -> Labelled:
     try:
-        image = read_image(item.image)
+        image = read_image(item.image, bits=depth.bits, on_shallow=depth.on_shallow)
     except ImageError as error:
         raise DataError(error.where, error.what) from error
     if image.shape != (contract.height, contract.width):
@@ -174,6 +179,7 @@ def _read(item: Item, contract: Contract) -> Labelled:
             f"the model takes {contract.height}x{contract.width} (HxW)",
             "calibrate on images of this size, or leave --data out",
         )
+    require_content(image, item.image)
     truth = read_mask(item, (contract.height, contract.width))
     return Labelled(item.image.name, image, truth, item.class_id, item.defective)
 

@@ -12,7 +12,8 @@ from tinyunet_deploy.artifacts.sidecar import Artifact
 from tinyunet_deploy.backends.onnxruntime import ONNXRuntimeBackend
 from tinyunet_deploy.contract import Batch, Contract, Image
 from tinyunet_deploy.data import synthetic
-from tinyunet_deploy.data.decoding import IMAGE_SUFFIXES, read_image
+from tinyunet_deploy.data.bit_depth import BitDepth
+from tinyunet_deploy.data.decoding import IMAGE_SUFFIXES, read_image, require_content
 from tinyunet_deploy.errors import DataError, GateFailed
 from tinyunet_deploy.quality.batch_check import check_batches
 from tinyunet_deploy.quality.comparison import ScoreComparison
@@ -26,14 +27,20 @@ _BATCH: Final = 3
 """Images in the batches that are checked."""
 
 
-def comparison_images(contract: Contract, folder: Path | None) -> list[Image]:
+def comparison_images(
+    contract: Contract, folder: Path | None, bits: int | None = None
+) -> list[Image]:
     """Read up to ten images of a folder, or draw one synthetic image of each class.
+
+    Args:
+        bits: depth of 16-bit files, 8..16; None leaves it to the files.
 
     Returns:
         uint8 [H, W] each, of the contract's size.
 
     Raises:
-        DataError: none of the folder's first ten images has the contract's size.
+        DataError: none of the folder's first ten images has the contract's size, or one has a
+            single grey value throughout.
     """
     if folder is None:
         return [
@@ -42,7 +49,13 @@ def comparison_images(contract: Contract, folder: Path | None) -> list[Image]:
         ]
     size = (contract.height, contract.width)
     paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-    images = [image for image in map(read_image, paths[:IMAGES]) if image.shape == size]
+    depth = BitDepth(bits)
+    images = []
+    for path in paths[:IMAGES]:
+        image = read_image(path, bits=depth.bits, on_shallow=depth.on_shallow)
+        if image.shape == size:
+            require_content(image, path)
+            images.append(image)
     if not images:
         raise DataError(
             folder, f"contains no images of {contract.height}x{contract.width} pixels (HxW)"

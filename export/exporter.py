@@ -76,6 +76,7 @@ def export_checkpoint(
     folders: Sequence[Path] = (),
     images: Path | None = None,
     iou_budget: float | None = None,
+    bits: int | None = None,
     log: Log,
 ) -> Iterator[Path]:
     """Make the files of a checkpoint, judge all beside it, then write them.
@@ -87,6 +88,7 @@ def export_checkpoint(
         folders: labelled data sets whose training images calibrate int8; synthetic images if empty.
         images: folder of images to judge on; synthetic images if None.
         iou_budget: iou_defective that int8 may lose; None reports the loss without a limit.
+        bits: depth of 16-bit files, 8..16, which the files keep; the checkpoint's own if None.
 
     Yields:
         Path of each file as soon as it is written with its sidecar; the first after all were made
@@ -99,11 +101,13 @@ def export_checkpoint(
         RefusedError: the network does not take images of this size.
     """
     source = read_artifact(checkpoint)
+    bits = source.sidecar.bit_depth(bits)
     network = network_of(source)
     with load(source, "torch", "cpu", size=size) as reference:
         contract = reference.contract
+        source = dataclasses.replace(source, sidecar=dataclasses.replace(source.sidecar, bits=bits))
         float32 = _artifact(source, contract, checkpoint, "fp32", onnx_graph(network, contract), {})
-        pictures = comparison_images(contract, images)
+        pictures = comparison_images(contract, images, bits)
         expected = reference.score_alone(np.stack(pictures)[:, None])
         judged = []
         for precision, path in paths.items():
@@ -116,7 +120,7 @@ def export_checkpoint(
                     made = _Made(data, {"largest_activation": reach})
                 case "int8":
                     int8 = make_int8(
-                        dataclasses.replace(float32, path=path), folders, iou_budget, log
+                        dataclasses.replace(float32, path=path), folders, iou_budget, log, bits
                     )
                     reports = sensitivity_reports(path, int8)
                     kept = () if int8.mixed is None else int8.mixed.kept
@@ -209,6 +213,7 @@ def _artifact(
         network=source.sidecar.network,
         tuned_on=source.sidecar.tuned_on,
         kept_in_float32=tuple(kept_in_float32),
+        bits=source.sidecar.bits,
         origin=json_value(
             {
                 "checkpoint": source.path.name,

@@ -57,6 +57,7 @@ def make_int8(
     folders: Sequence[Path],
     iou_budget: float | None,
     log: Callable[[str], None],
+    bits: int | None = None,
 ) -> Int8File:
     """Quantise a float32 file with the calibration that measures best.
 
@@ -69,12 +70,13 @@ def make_int8(
         folders: labelled data sets whose training images calibrate; synthetic images if empty.
         iou_budget: iou_defective that int8 may lose; None sets no limit.
         log: takes one line on each finding.
+        bits: depth of 16-bit files, 8..16; None leaves it to the files.
 
     Raises:
         DataError: the images are unusable or too few.
         GateFailed: the choice meets the budget on the selection images, but not on the gate images.
     """
-    sets = read_image_sets(folders, float32.sidecar.contract)
+    sets = read_image_sets(folders, float32.sidecar.contract, bits)
     model = onnx.load_from_string(float32.data)
     equalized = _equalize(model, sets.calibration)
     selection = score_with_float32(float32, sets.selection)

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from tinyunet_deploy.cli import run
-from tinyunet_deploy.cli.options import debug_option
+from tinyunet_deploy.cli.options import bits_option, debug_option
 from training.commands import (
     HELP,
     amp_option,
@@ -33,6 +33,7 @@ from training.commands import (
     help="Folder of images and masks; give it again to train on several, which take turns.",
 )
 @classes_option
+@bits_option
 @click.option(
     "-o",
     "--output",
@@ -63,6 +64,7 @@ def training(
     recipe: str,
     folders: tuple[Path, ...],
     classes: tuple[int, ...] | None,
+    bits: int | None,
     output: Path,
     init: Path | None,
     steps: int | None,
@@ -85,7 +87,9 @@ def training(
     from training.sources import read_source
 
     chosen = read_recipe(recipe, steps=steps, seed=seed, variant=variant)
-    read = functools.cache(functools.partial(read_source, classes=classes, recipe=chosen))
+    read = functools.cache(
+        functools.partial(read_source, classes=classes, recipe=chosen, bits=bits)
+    )
     with join_ranks() as ranks:
         log_to_stderr(logging.INFO if ranks.first else logging.WARNING)
         checkpoint = train(

@@ -55,6 +55,7 @@ def write_checkpoint(
         threshold=best.point.threshold,
         min_area=best.point.min_area,
         step=best.step,
+        bits=sources[0].bits,
         origin={
             **record,
             "sources": [source.name for source in sources],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from tinyunet_deploy.artifacts.sidecar import digest
 from tinyunet_deploy.contract import Image, Mask
+from tinyunet_deploy.data.bit_depth import BitDepth
 from tinyunet_deploy.data.dataset import Item
 from tinyunet_deploy.data.decoding import read_image
 from tinyunet_deploy.data.layouts import read_dataset
@@ -49,17 +51,24 @@ class Source:
     defect_free: tuple[Example, ...]
     validation: tuple[Example, ...]
     """Defective and defect-free images that are kept out of training."""
+    bits: int | None = None
+    """Depth of the camera whose values 16-bit files contain; None leaves it to the files."""
 
 
-def read_source(root: Path, classes: Sequence[int] | None, recipe: Recipe) -> Source:
+def read_source(
+    root: Path, classes: Sequence[int] | None, recipe: Recipe, bits: int | None = None
+) -> Source:
     """Decode the Train part of a data folder into memory.
+
+    Args:
+        bits: depth of 16-bit files, 8..16; None leaves it to the files.
 
     Raises:
         DataError: no usable training image, a crop larger than an image, a bad mask.
     """
     items = read_dataset(root, classes=classes, split="train").items
     with ThreadPoolExecutor(processor_count()) as pool:
-        examples = list(pool.map(_read_example, items))
+        examples = list(pool.map(functools.partial(_read_example, depth=BitDepth(bits)), items))
     for example in examples:
         if min(example.image.shape) < recipe.data.crop:
             height, width = example.image.shape
@@ -77,11 +86,11 @@ def read_source(root: Path, classes: Sequence[int] | None, recipe: Recipe) -> So
     if recipe.data.defect_free and not defect_free:
         raise DataError(root, "contains no defect-free image", "set [data] defect_free = 0")
     validation = tuple(example for example in examples if example.item in kept_out)
-    return Source(root.resolve().name, defective, defect_free, validation)
+    return Source(root.resolve().name, defective, defect_free, validation, bits)
 
 
-def _read_example(item: Item) -> Example:
-    image = read_image(item.image)
+def _read_example(item: Item, depth: BitDepth) -> Example:
+    image = read_image(item.image, bits=depth.bits, on_shallow=depth.on_shallow)
     mask = read_mask(item, image.shape)
     pixels = None
     if item.defective and mask.any():

@@ -570,3 +570,15 @@ def test_a_file_that_calls_itself_its_parent_ends_a_lineage(tmp_path: Path) -> N
     family = Family(tmp_path, checkpoints_parent=digest(b"net.plan"))
     links = lineage(family.paths[-1], family.folders)
     assert [link.path for link in links] == [*family.paths[::-1], None]
+
+
+@pytest.mark.parametrize("bits", [7, 17, 0, True, 12.0, "12"])
+def test_a_depth_that_no_16_bit_file_has_is_refused(tmp_path, bits):
+    path = tmp_path / "net.onnx"
+    sidecar = Sidecar("onnx", "fp32", digest(b"x"), None, Contract(64, 64), bits=12)
+    write_artifact(path, b"x", sidecar)
+    assert read_sidecar(path).bit_depth() == 12
+    assert read_sidecar(path).bit_depth(10) == 10
+    write_artifact(path, b"x", dataclasses.replace(sidecar, bits=bits))
+    with pytest.raises(ArtifactError, match="is not a depth of 8 to 16 bits"):
+        read_sidecar(path)

@@ -453,3 +453,32 @@ def test_images_that_changed_are_inspected_again_and_said_so(
     assert out.startswith(b"6 images: ")
     tinyunet_infer(station, "-o", tmp_path / "fresh")
     assert tree(tmp_path / "out") == tree(tmp_path / "fresh")
+
+
+def test_a_camera_of_12_bits_gives_the_masks_of_its_8_bit_images(
+    station: Path,
+    tmp_path: Path,
+    tinyunet_infer: Tinyunet,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    deep = tmp_path / "deep"
+    deep.mkdir()
+    for name in ("a.png", "b.PNG"):
+        grey = read_image(station / "day 1" / name).astype(float)
+        ok, data = cv2.imencode(".png", np.rint(grey * (4095 / 255)).astype(np.uint16))
+        assert ok
+        (deep / name).write_bytes(data.tobytes())
+    options = ("-o", tmp_path / "out", "--threshold", THRESHOLD)
+    assert tinyunet_infer(deep, *options, "--bits", 12).code == 0
+    assert tinyunet_infer(station, "-o", tmp_path / "8", "--threshold", THRESHOLD).code == 0
+    for name in ("a.png", "b.PNG"):
+        same = [tmp_path / "out" / "masks" / name, tmp_path / "8" / "masks" / "day 1" / name]
+        assert same[0].read_bytes() == same[1].read_bytes()
+    assert json.loads((tmp_path / "out" / "run.json").read_bytes())["bits"] == 12
+    assert json.loads((tmp_path / "8" / "run.json").read_bytes())["bits"] is None
+    outcome = tinyunet_infer(deep, *options)
+    assert outcome.code == 4, "masks of another depth are never mixed in"
+    outcome = tinyunet_infer(deep, "-o", tmp_path / "black", "--threshold", THRESHOLD)
+    assert outcome.code == 0
+    assert caplog.text.count("declare the depth of the camera") == 1
+    assert tinyunet_infer(deep, "-o", tmp_path / "x", "--bits", 7).code == 2

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from export.calibration_images import read_image_sets
 from tests.export.conftest import CONTRACT, SIZE
 from tinyunet_deploy.contract import Contract
 from tinyunet_deploy.data import synthetic
+from tinyunet_deploy.data.encoding import write_png
 from tinyunet_deploy.errors import DataError
 
 
@@ -49,3 +51,15 @@ def test_training_images_of_another_size_are_refused(tmp_path: Path) -> None:
     synthetic.write_dataset(tmp_path, classes=[1], train=16, test=1, size=SIZE, defective=0.5)
     with pytest.raises(DataError, match="64x64 pixels, the model takes 128x160"):
         read_image_sets([tmp_path], Contract(128, 160))
+
+
+def test_images_without_content_calibrate_nothing(tmp_path: Path) -> None:
+    for index in range(16):
+        image = np.full((SIZE, SIZE), 90 + index, np.uint8)
+        mask = np.zeros_like(image)
+        mask[:8, :8] = 255 * (index % 2)
+        for folder, array in (("images", image), ("masks", mask)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            write_png(tmp_path / folder / f"{index:02}.png", array)
+    with pytest.raises(DataError, match=r"has the grey value \d+ throughout"):
+        read_image_sets([tmp_path], CONTRACT)

@@ -5,9 +5,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 
 from tinyunet_deploy.backends.base import Run
 from tinyunet_deploy.contract import Batch, Contract
+from tinyunet_deploy.data.bit_depth import BitDepth
 from tinyunet_deploy.data.decoding import read_image
 from tinyunet_deploy.data.encoding import encode_png, write_png
 from tinyunet_deploy.errors import ImageError, OutOfMemory, RefusedError, RuntimeUnavailable
@@ -424,3 +427,28 @@ def test_the_trace_has_each_image_in_the_batch_that_ran_it(shelf: Path, ahead: i
     for stage in ("read", "decode"):
         images = [span.images for span in trace.spans if span.stage == stage]
         assert sorted(images) == [(index,) for index in range(7)]
+
+
+def test_16_bit_files_are_read_by_the_sidecars_depth_unless_another_is_declared(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    values = np.linspace(0, 1000, 512).astype(np.uint16).reshape(SHAPE)
+    ok, data = cv2.imencode(".png", values)
+    assert ok
+    paths = [tmp_path / f"{number}.png" for number in range(5)]
+    for path in paths:
+        path.write_bytes(data.tobytes())
+
+    def largest(bits: int | None, declared: BitDepth | None = None) -> int:
+        backend = FakeBackend(contract=CONTRACT)
+        sidecar = replace(backend.artifact.sidecar, bits=bits)
+        backend.artifact = replace(backend.artifact, sidecar=sidecar)
+        results = list(score_images(paths, backend, batch_size=2, workers=2, depth=declared))
+        assert all(result.error is None for result in results)
+        return max(int(result.image.max()) for result in results if result.image is not None)
+
+    assert largest(12) == round(1000 * 255 / 4095)
+    assert largest(10, BitDepth(12)) == largest(12)
+    assert not caplog.records
+    assert largest(None) == 1000 >> 8
+    assert len(caplog.records) == 1, "one line for five images"

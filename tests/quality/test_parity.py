@@ -17,6 +17,8 @@ from tests.quality.conftest import PRECISIONS, SIZE, write_onnx
 from tinyunet_deploy.artifacts.sidecar import read_sidecar
 from tinyunet_deploy.backends.registry import open_backend
 from tinyunet_deploy.cli import run, tinyunet
+from tinyunet_deploy.data.encoding import write_png
+from tinyunet_deploy.errors import DataError
 from tinyunet_deploy.quality.parity import ArtifactParity, run_parity
 from tinyunet_deploy.quality.parity_limits import read_limits
 from tinyunet_deploy.quality.stored_scores import StoredScores
@@ -196,3 +198,11 @@ def test_without_a_checkpoint_there_is_no_reference(
         shutil.copy(project / "engines" / f"net.onnx{suffix}", tmp_path)
     assert run(tinyunet, ["parity", str(project / "data"), "-m", str(tmp_path)]) == 4
     assert "--reference" in capsys.readouterr().err
+
+
+def test_images_without_content_are_refused(station: Path, tmp_path: Path) -> None:
+    """Every file answers alike on them."""
+    write_png(tmp_path / "a.png", np.full((SIZE, SIZE), 80, np.uint8))
+    with StoredScores() as scores, pytest.raises(DataError, match="grey value 80 throughout"):
+        model = station / "engines" / PRECISIONS["fp32"]
+        run_parity([model], tmp_path, scores, limits=read_limits())

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.training.small_runs import SMALL
 from tinyunet_deploy.artifacts.checkpoint import load_checkpoint
 from tinyunet_deploy.errors import RefusedError
 from training.loop import train
@@ -28,3 +29,10 @@ def test_weights_that_are_not_finite_never_become_a_checkpoint(tiny_data: Path, 
     with pytest.raises(RefusedError, match="not finite after step 1"):
         train(recipe, [read_source(tiny_data, None, recipe)], tmp_path, machine=Machine())
     assert not (tmp_path / "checkpoint.safetensors").exists()
+
+
+def test_the_depth_of_the_cameras_files_is_kept(tiny_data: Path, tmp_path: Path):
+    """On files of 8 bits, which it does not change."""
+    train(SMALL, [read_source(tiny_data, None, SMALL, bits=12)], tmp_path, machine=Machine())
+    _, sidecar = load_checkpoint(tmp_path / "checkpoint.safetensors")
+    assert sidecar.bits == 12

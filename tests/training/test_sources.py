@@ -3,6 +3,8 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from tests.training.small_runs import SMALL
@@ -10,7 +12,7 @@ from tinyunet_deploy.artifacts.checkpoint import load_checkpoint
 from tinyunet_deploy.errors import DataError
 from training.loop import train
 from training.machine import Machine
-from training.recipe import Recipe
+from training.recipe import Data, Recipe
 from training.sources import read_source, sources_digest
 
 
@@ -40,3 +42,16 @@ def test_a_folder_that_takes_two_turns_is_read_and_counted_once(tiny_data: Path,
     assert sidecar.origin["images"]["validation"] == validation
     assert sidecar.origin["images"]["defective"] == len(source.defective)
     assert sidecar.origin["operating_point"]["validation_images"] == validation
+
+
+def test_16_bit_files_are_scaled_by_the_declared_depth(tmp_path: Path):
+    values = np.linspace(0, 4095, 64 * 64).astype(np.uint16).reshape(64, 64)
+    mask = np.zeros((64, 64), np.uint16)
+    mask[20:30, 20:30] = 1
+    for folder, array in (("images", values), ("masks", mask)):
+        (tmp_path / "train" / folder).mkdir(parents=True)
+        assert cv2.imwrite(str(tmp_path / "train" / folder / "a.png"), array)
+    recipe = Recipe(data=Data(crop=32))
+    (example,) = read_source(tmp_path, None, recipe, bits=12).defective
+    assert example.image.max() == 255
+    assert example.mask.sum() == 255 * 100

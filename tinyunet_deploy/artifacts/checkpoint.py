@@ -30,6 +30,7 @@ def save_checkpoint(
     threshold: float = 0.5,
     min_area: int = 1,
     step: int | None = None,
+    bits: int | None = None,
     origin: dict[str, Any],
 ) -> Sidecar:
     """Write the float32 weights of ``network`` and their sidecar.
@@ -37,6 +38,7 @@ def save_checkpoint(
     Args:
         path: ends in ``.safetensors``.
         contract: size of the images, which the network must take.
+        bits: depth of the 16-bit files that it was trained on; None leaves it to the files.
         step: optimizer steps of the training.
         origin: how it was trained, for people; goes into the sidecar.
 
@@ -60,6 +62,7 @@ def save_checkpoint(
         origin=origin,
         network=network.facts,
         step=step,
+        bits=bits,
     )
     write_artifact(path, data, sidecar)
     return sidecar

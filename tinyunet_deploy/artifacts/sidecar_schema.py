@@ -18,6 +18,7 @@ from tinyunet_deploy.artifacts.architectures import NETWORKS
 from tinyunet_deploy.artifacts.facts import NetworkFacts, PlanFacts, PrecisionAudit, Profile
 from tinyunet_deploy.artifacts.precision import PRECISIONS, AnyPrecision
 from tinyunet_deploy.contract import Contract
+from tinyunet_deploy.data.bit_depth import DEPTHS
 from tinyunet_deploy.errors import ArtifactError
 
 __all__ = ["SCHEMA_VERSION", "Decision", "Kind", "Sidecar", "digest", "parse_sidecar"]
@@ -68,6 +69,9 @@ class Sidecar:
     """Convolutions that a quantised file computes in float32, as the network names them."""
     plan: PlanFacts | None = None
     """For what it was built; None for every kind but a plan."""
+    bits: int | None = None
+    """Depth in bits of the camera whose 16-bit files it was trained on, 8..16; None leaves it to
+    the files, unless the user says otherwise."""
     step: int | None = None
     """Optimizer steps of the training of a checkpoint; None where they are not recorded."""
 
@@ -84,6 +88,10 @@ class Sidecar:
             self.threshold if threshold is None else threshold,
             self.min_area if min_area is None else min_area,
         )
+
+    def bit_depth(self, bits: int | None = None) -> int | None:
+        """Return the depth of 16-bit image files: the user's value, else the artifact's own."""
+        return self.bits if bits is None else bits
 
     def as_json(self) -> str:
         """Return the text of the sidecar file; its last field is the digest of all others."""
@@ -177,6 +185,8 @@ def _check_values(sidecar: Sidecar) -> None:
         raise ValueError(f"threshold {sidecar.threshold} is outside 0..1")
     if type(sidecar.min_area) is not int or sidecar.min_area < 1:
         raise ValueError(f"min_area {sidecar.min_area!r} is not a positive number")
+    if sidecar.bits is not None and (type(sidecar.bits) is not int or sidecar.bits not in DEPTHS):
+        raise ValueError(f"bits {sidecar.bits!r} is not a depth of 8 to 16 bits")
     for name in ("verified_batch", "step"):
         number = getattr(sidecar, name)
         if number is not None and (type(number) is not int or number < (name != "step")):
@@ -194,7 +204,8 @@ def _check_values(sidecar: Sidecar) -> None:
 
 def _upgraded(fields: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of schema 2 from those of schema 1: facts move out of ``origin``."""
-    new = sorted({"network", "tuned_on", "kept_in_float32", "plan", "step"}.intersection(fields))
+    later = {"network", "tuned_on", "kept_in_float32", "plan", "bits", "step"}
+    new = sorted(later.intersection(fields))
     if new:
         raise ValueError(f"schema 1 has no field {new[0]}")
     origin = fields.get("origin", {})

@@ -10,6 +10,7 @@ import click
 
 from tinyunet_deploy.cli.options import (
     NumberList,
+    bits_option,
     comparison_options,
     debug_option,
     format_option,
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Images to take, evenly spaced over those found.",
 )
+@bits_option
 @workers_option
 @click.option(
     "-o",
@@ -80,6 +82,7 @@ def benchmark(
     duration: float,
     samples: int | None,
     count: int,
+    bits: int | None,
     workers: int | None,
     output: Path | None,
     trace_file: Path | None,
@@ -116,6 +119,7 @@ def benchmark(
     words += [word for device in devices for word in ("--device", device)]
     words += ["--batch-size", ",".join(map(str, batch_sizes)), "--images", str(count)]
     words += ["--samples", str(samples)] if samples else ["--duration", f"{duration:g}"]
+    words += ["--bits", str(bits)] if bits else []
     words += ["--workers", str(workers)] if workers else []
     for path in (output, trace_file):
         if path is not None:
@@ -133,6 +137,7 @@ def benchmark(
             batch_sizes=batch_sizes,
             effort=Effort(duration, samples),
             images=count,
+            bits=bits,
             workers=workers or processor_count(),
             progress=status.update,
         )

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tinyunet_deploy.cli.options import ClassList, classes_option, debug_option, format_option
+from tinyunet_deploy.cli.options import (
+    ClassList,
+    bits_option,
+    classes_option,
+    debug_option,
+    format_option,
+)
 
 if TYPE_CHECKING:
     from tinyunet_deploy.data.check import Oddity
@@ -30,9 +36,10 @@ def data() -> None:
 @data.command()
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @classes_option
+@bits_option
 @format_option
 @debug_option
-def check(folder: Path, classes: tuple[int, ...] | None, style: str) -> None:
+def check(folder: Path, classes: tuple[int, ...] | None, bits: int | None, style: str) -> None:
     """Count the images of DIR, compare with DAGM2007 as published, and list oddities.
 
     Exit code 4 if training or evaluation would stop at a file.
@@ -43,7 +50,7 @@ def check(folder: Path, classes: tuple[int, ...] | None, style: str) -> None:
 
     dataset = read_dataset(folder, classes=classes)
     with _progress("checking", len(dataset.items)) as advance:
-        oddities = find_oddities(dataset, advance)
+        oddities = find_oddities(dataset, advance, bits=bits)
     if style == "json":
         click.echo(json.dumps(_result(dataset, oddities), indent=2))
     else:

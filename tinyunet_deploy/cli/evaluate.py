@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from tinyunet_deploy.cli.options import (
+    bits_option,
     classes_option,
     debug_option,
     format_option,
@@ -39,6 +40,7 @@ _SHOWN = 10
 )
 @operating_options
 @tile_option
+@bits_option
 @click.option(
     "--misses",
     type=click.Path(path_type=Path, file_okay=False),
@@ -67,6 +69,7 @@ def evaluate(
     threshold: float | None,
     min_area: int | None,
     tile: bool,
+    bits: int | None,
     misses: Path | None,
     style: str,
     output: Path | None,
@@ -105,6 +108,7 @@ def evaluate(
             batch_size=batch_size,
             workers=workers or processor_count(),
             tile=tile,
+            bits=bits,
             misses=misses,
             progress=lambda count: bar.advance(task, count),
         )

@@ -13,6 +13,7 @@ import click
 from tinyunet_deploy.cli import stopping
 from tinyunet_deploy.cli.options import (
     ShardType,
+    bits_option,
     debug_option,
     format_option,
     model_options,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 )
 @operating_options
 @tile_option
+@bits_option
 @click.option(
     "--mm-per-px",
     type=click.FloatRange(0.0, min_open=True),
@@ -79,6 +81,7 @@ def infer(
     threshold: float | None,
     min_area: int | None,
     tile: bool,
+    bits: int | None,
     mm_per_px: float | None,
     contours: bool,
     overlays: bool,
@@ -140,6 +143,7 @@ def infer(
             batch_size=batch_size,
             workers=workers or processor_count(),
             tile=tile,
+            bits=bits,
             outputs=Outputs(overlays, scores, contours, mm_per_px),
             on_line=progress.show,
         )

@@ -109,6 +109,12 @@ workers_option = click.option(
     help="Threads for reading and writing; one per processor if not given.",
 )
 classes_option = click.option("--classes", type=ClassList(), help="Only these classes.")
+bits_option = click.option(
+    "--bits",
+    type=click.IntRange(8, 16),
+    help="Depth of the camera whose values 16-bit files contain, such as 12. Default: the model's, "
+    "else the one stated in the file, else 16.",
+)
 tile_option = click.option(
     "--tile",
     is_flag=True,

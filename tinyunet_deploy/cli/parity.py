@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tinyunet_deploy.cli.options import (
+    bits_option,
     classes_option,
     comparison_options,
     debug_option,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 @comparison_options
 @classes_option
 @operating_options
+@bits_option
 @click.option(
     "-b",
     "--batch-size",
@@ -66,6 +68,7 @@ def parity(
     classes: tuple[int, ...] | None,
     threshold: float | None,
     min_area: int | None,
+    bits: int | None,
     batch_size: int,
     workers: int | None,
     explain: bool,
@@ -107,6 +110,7 @@ def parity(
             devices=devices,
             threshold=threshold,
             min_area=min_area,
+            bits=bits,
             batch_size=batch_size,
             workers=workers or processor_count(),
             with_explanation=explain,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from tinyunet_deploy.cli.options import (
+    bits_option,
     classes_option,
     debug_option,
     format_option,
@@ -52,6 +53,7 @@ class CostRatio(click.ParamType):  # type: ignore[type-arg]  # not subscriptable
     help="Images to use. Default: train, or all if the data set has no splits.",
 )
 @tile_option
+@bits_option
 @click.option(
     "--cost",
     type=CostRatio(),
@@ -93,6 +95,7 @@ def tune(
     classes: tuple[int, ...] | None,
     split: Literal["train", "test", "all"] | None,
     tile: bool,
+    bits: int | None,
     cost: float,
     max_escape_rate: float | None,
     confidence: float,
@@ -136,6 +139,7 @@ def tune(
             batch_size=batch_size,
             workers=workers or processor_count(),
             tile=tile,
+            bits=bits,
             progress=lambda count: bar.advance(task, count),
         )
     text = tuning_json(result)

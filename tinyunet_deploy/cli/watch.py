@@ -9,6 +9,7 @@ import click
 
 from tinyunet_deploy.cli import stopping
 from tinyunet_deploy.cli.options import (
+    bits_option,
     debug_option,
     format_option,
     model_options,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 )
 @model_options
 @operating_options
+@bits_option
 @picture_options
 @click.option(
     "--deadline-ms",
@@ -64,6 +66,7 @@ def watch(
     workers: int | None,
     threshold: float | None,
     min_area: int | None,
+    bits: int | None,
     overlays: bool,
     scores: bool,
     deadline_ms: float | None,
@@ -100,6 +103,7 @@ def watch(
                 loaded,
                 threshold=threshold,
                 min_area=min_area,
+                bits=bits,
                 batch_size=batch_size,
                 workers=workers or processor_count(),
                 stop=stop,

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from tinyunet_deploy.contract import Image
 from tinyunet_deploy.data.formats.header import FormatError, Header, Samples
+from tinyunet_deploy.errors import printable
 
 __all__ = [
     "DEPTHS",
@@ -53,7 +54,7 @@ class BitDepth:
             log.warning(
                 "%s: has 16-bit values up to %d only, so the image is nearly black; declare the "
                 "depth of the camera, as by --bits %d (further images like it are not named)",
-                path,
+                printable(str(path)),
                 largest,
                 next(bits for bits in _USUAL_DEPTHS if largest < 1 << bits),
             )

@@ -21,7 +21,7 @@ from tinyunet_deploy.data.bit_depth import (
 )
 from tinyunet_deploy.data.formats import bmp, jpeg, png, pnm, tiff, webp
 from tinyunet_deploy.data.formats.header import Format, FormatError, Header, Samples
-from tinyunet_deploy.errors import ImageError
+from tinyunet_deploy.errors import DataError, ImageError
 from tinyunet_deploy.files import read_regular
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "decode_labels",
     "read_bytes",
     "read_image",
+    "require_content",
 ]
 
 IMAGE_SUFFIXES: Final = frozenset(
@@ -178,6 +179,17 @@ def decode_image(
     if depth is None and bits is None and 0 < largest <= SHALLOW and on_shallow is not None:
         on_shallow(where, largest)
     return to_8_bits(samples, depth)
+
+
+def require_content(image: Image, where: Path) -> None:
+    """Refuse an image of one grey value, on which nothing can be compared, measured or calibrated.
+
+    Raises:
+        DataError: every pixel has the same value.
+    """
+    if image.min() == image.max():
+        hint = "use images with content"
+        raise DataError(where, f"has the grey value {image.min()} throughout", hint)
 
 
 class Labels(NamedTuple):

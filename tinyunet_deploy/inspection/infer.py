@@ -32,6 +32,7 @@ def infer(
     batch_size: int,
     workers: int,
     tile: bool = False,
+    bits: int | None = None,
     outputs: Outputs | None = None,
     shard: Shard | None = None,
     on_line: Callable[[ReportLine], None] | None = None,
@@ -53,6 +54,7 @@ def infer(
         batch_size: images per call of the backend.
         workers: threads that decode, and as many that write; with 0 nothing overlaps.
         tile: also inspect images larger than the network's, in overlapping tiles.
+        bits: depth of 16-bit files, 8..16; None takes the one in the sidecar.
         outputs: what is written beside masks and report.
         shard: inspect these images only; the last shard to finish writes the whole report.
         on_line: called with the report line of each image, in order.
@@ -66,7 +68,7 @@ def infer(
         RuntimeUnavailable: the disk is full or read-only; what was written stays valid.
     """
     inspection = Inspection.for_backend(
-        backend, common_root(sources), output, threshold, min_area, tile, outputs
+        backend, common_root(sources), output, threshold, min_area, tile, outputs, bits
     )
     options = inspection.options(backend, "infer")
     resume = Resume(inspection, lambda: map(inspection.name, walk_images(sources, output)))
@@ -140,6 +142,7 @@ def inspect_images(
         workers=workers,
         tile=inspection.tile,
         identify=True,
+        depth=inspection.depth,
         trace=trace,
     )
     writers = executor(workers, "write")

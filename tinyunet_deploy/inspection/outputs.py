@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 
 from tinyunet_deploy.backends.base import Backend
 from tinyunet_deploy.contract import defect_mask
+from tinyunet_deploy.data.bit_depth import BitDepth
 from tinyunet_deploy.data.encoding import encode_jpeg, encode_png
 from tinyunet_deploy.errors import ImageError, RuntimeUnavailable
 from tinyunet_deploy.files import write_atomic, writing
@@ -55,6 +56,8 @@ class Inspection:
     tile: bool = False
     """Whether images larger than the network's are inspected in overlapping tiles."""
     outputs: Outputs = Outputs()
+    depth: BitDepth = field(default_factory=BitDepth)
+    """Depth of 16-bit files; warns once a run."""
     changes: Mapping[str, int] = field(default_factory=dict)
     """Image -> number of its change, for files that changed after a verdict and are now another
     part."""
@@ -71,11 +74,12 @@ class Inspection:
         min_area: int | None = None,
         tile: bool = False,
         outputs: Outputs | None = None,
+        bits: int | None = None,
     ) -> Self:
         """Return the inspection of a backend's scores.
 
         Args:
-            threshold, min_area: None takes the value in the sidecar of the backend's artifact.
+            threshold, min_area, bits: None takes the value in the artifact's sidecar.
         """
         return cls(
             root,
@@ -83,6 +87,7 @@ class Inspection:
             *backend.artifact.sidecar.decision(threshold, min_area),
             tile,
             outputs or Outputs(),
+            BitDepth(backend.artifact.sidecar.bit_depth(bits)),
         )
 
     def options(self, backend: Backend, verb: Literal["infer", "watch"]) -> dict[str, Any]:
@@ -101,6 +106,7 @@ class Inspection:
             "threshold": self.threshold,
             "min_area": self.min_area,
             "tile": self.tile,
+            "bits": self.depth.bits,
             **asdict(self.outputs),
         }
 

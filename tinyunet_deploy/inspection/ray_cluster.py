@@ -78,6 +78,7 @@ def infer_on_ray(
     workers: int,
     tile: bool,
     outputs: Outputs,
+    bits: int | None = None,
     on_line: Callable[[ReportLine], None] | None = None,
 ) -> RunSummary:
     """Write the masks and the report that ``infer`` writes, on a Ray cluster.
@@ -94,6 +95,7 @@ def infer_on_ray(
         workers: threads per actor that decode, and as many that write.
         tile: also inspect images larger than the network's, in overlapping tiles.
         outputs: what is written beside masks and report.
+        bits: depth of 16-bit files, 8..16; None takes the one in the sidecar.
         on_line: called with the report line of each image, in the order in which they finish.
 
     Raises:
@@ -108,7 +110,14 @@ def infer_on_ray(
         inspection, options = _result_of(
             ray,
             ray.remote(**resources)(_describe).remote(
-                loader, common_root(sources), output.resolve(), threshold, min_area, tile, outputs
+                loader,
+                common_root(sources),
+                output.resolve(),
+                threshold,
+                min_area,
+                tile,
+                outputs,
+                bits,
             ),
         )
         refuse_shards(output)
@@ -184,11 +193,12 @@ def _describe(
     min_area: int | None,
     tile: bool,
     outputs: Outputs,
+    bits: int | None,
 ) -> tuple[Inspection, dict[str, Any]]:
     """Return the inspection and the options of the report, as a node computes them."""
     with loader.open() as backend:
         inspection = Inspection.for_backend(
-            backend, root, output, threshold, min_area, tile, outputs
+            backend, root, output, threshold, min_area, tile, outputs, bits
         )
         return inspection, inspection.options(backend, "infer")
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from tinyunet_deploy.backends.base import Backend, Run
 from tinyunet_deploy.contract import Batch, Contract, Image, Score
+from tinyunet_deploy.data.bit_depth import BitDepth
 from tinyunet_deploy.data.decoding import decode_image, read_bytes
 from tinyunet_deploy.data.tiles import Mosaic
 from tinyunet_deploy.errors import ImageError, OutOfMemory
@@ -53,6 +54,7 @@ def score_images(
     workers: int,
     tile: bool = False,
     identify: bool = False,
+    depth: BitDepth | None = None,
     trace: Trace | None = None,
 ) -> Generator[Scored]:
     """Score image files in their order.
@@ -66,6 +68,7 @@ def score_images(
         workers: decoding threads; with 0 nothing overlaps, all is done on the caller's thread.
         tile: also score images larger than the network's, in overlapping tiles.
         identify: also hash the bytes of each file, and skip files that change while they are read.
+        depth: of 16-bit files; None takes the one in the sidecar of the backend's artifact.
         trace: records the stages of each image.
 
     Raises:
@@ -75,8 +78,9 @@ def score_images(
     decoders = executor(workers, "decode")
     runner = executor(min(workers, 1), "run")
     contract = backend.contract
+    depth = depth or BitDepth(backend.artifact.sidecar.bit_depth())
     decode = functools.partial(
-        _decode, contract=contract, tile=tile, identify=identify, trace=trace
+        _decode, contract=contract, tile=tile, identify=identify, depth=depth, trace=trace
     )
     ahead = batch_size + 2 * workers
     decoded = _decode_ahead(
@@ -135,6 +139,7 @@ def _decode(
     contract: Contract,
     tile: bool,
     identify: bool,
+    depth: BitDepth,
     trace: Trace | None,
 ) -> Scored:
     size = (contract.height, contract.width)
@@ -147,7 +152,9 @@ def _decode(
             else:
                 data = read_bytes(path, size=most)
         with timed(trace, "decode", index):
-            image = decode_image(data, path, size=size, larger=tile)
+            image = decode_image(
+                data, path, size=size, larger=tile, bits=depth.bits, on_shallow=depth.on_shallow
+            )
     except ImageError as error:
         return Scored(index, path, error=error, identity=identity)
     return Scored(index, path, image, identity=identity)

@@ -80,6 +80,7 @@ def watch(
     workers: int,
     stop: threading.Event,
     outputs: Outputs,
+    bits: int | None = None,
     deadline_ms: float | None = None,
     settle_ms: float = 50.0,
     patience_s: float = 5.0,
@@ -103,6 +104,7 @@ def watch(
         threshold: probability in [0, 1].
         min_area: pixels that a defect must have to make a part NG.
         batch_size: images that are run at once where several are waiting.
+        bits: depth of 16-bit files, 8..16; None takes the one in the sidecar.
         stop: ends the watch; the image at hand is finished and the report completed.
         deadline_ms: lines of later images have ``"late": true``.
         settle_ms: how long size, time and content of a file must not have changed.
@@ -115,7 +117,7 @@ def watch(
         RuntimeUnavailable: the disk is full or read-only; what was written stays valid.
     """
     inspection = Inspection.for_backend(
-        backend, folder.resolve(), output, threshold, min_area, outputs=outputs
+        backend, folder.resolve(), output, threshold, min_area, outputs=outputs, bits=bits
     )
     verdicts = WatchVerdicts(inspection)
     files: dict[Path, _File] = {}

@@ -66,7 +66,8 @@ def open_station(
         RuntimeUnavailable: there is no runtime, or a process ended.
     """
     with open_backend(model, backend, device, trust_engine=trust_engine) as loaded:
-        images = _read_images(sources, loaded.contract, skipped)
+        bits = loaded.artifact.sidecar.bit_depth()
+        images = _read_images(sources, loaded.contract, bits, skipped)
         facts = {
             "model": loaded.artifact.path.name,
             "model_sha256": loaded.artifact.sidecar.sha256,
@@ -88,7 +89,10 @@ def open_station(
 
 
 def _read_images(
-    sources: Sequence[Path], contract: Contract, skipped: Callable[[ImageError], None]
+    sources: Sequence[Path],
+    contract: Contract,
+    bits: int | None,
+    skipped: Callable[[ImageError], None],
 ) -> list[Image]:
     """Decode the first usable images, uint8 [H, W], at most :data:`MOST_IMAGES`.
 
@@ -98,7 +102,7 @@ def _read_images(
     images: list[Image] = []
     for path in walk_images(sources):
         try:
-            image = read_image(path)
+            image = read_image(path, bits=bits)
             if image.shape != (contract.height, contract.width):
                 size = f"{image.shape[1]}x{image.shape[0]}"
                 wanted = f"the model takes {contract.width}x{contract.height}"

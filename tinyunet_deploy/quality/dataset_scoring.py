@@ -12,6 +12,7 @@ from typing import TypeVar
 from tinyunet_deploy.artifacts.sidecar import digest
 from tinyunet_deploy.backends.base import Backend
 from tinyunet_deploy.contract import Image, Score
+from tinyunet_deploy.data.bit_depth import BitDepth
 from tinyunet_deploy.data.dataset import Dataset, Item
 from tinyunet_deploy.errors import DataError, ImageError
 from tinyunet_deploy.files import read_regular
@@ -57,6 +58,7 @@ def score_dataset(
     batch_size: int,
     workers: int,
     tile: bool,
+    bits: int | None,
     progress: Callable[[int], None] | None,
 ) -> tuple[list[T], dict[Path, ImageError]]:
     """Score the images of a data set and measure each score.
@@ -65,6 +67,7 @@ def score_dataset(
         measure: takes the item, its image and its score; called on a pool of ``workers`` threads.
         workers: threads that decode images, and as many that measure.
         tile: also take images larger than the network's, in overlapping tiles.
+        bits: depth of 16-bit files, 8..16; None takes the one in the sidecar.
         progress: takes the number of images that are newly finished.
 
     Returns:
@@ -78,10 +81,11 @@ def score_dataset(
     measured: list[T] = []
     skipped: dict[Path, ImageError] = {}
     pending: deque[Future[T]] = deque()
+    depth = BitDepth(backend.artifact.sidecar.bit_depth(bits))
     paths = [item.image for item in dataset.items]
     with ThreadPoolExecutor(workers) as pool:
         for scored in score_images(
-            paths, backend, batch_size=batch_size, workers=workers, tile=tile
+            paths, backend, batch_size=batch_size, workers=workers, tile=tile, depth=depth
         ):
             if scored.error is not None:
                 skipped[scored.path] = scored.error

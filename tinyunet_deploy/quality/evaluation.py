@@ -104,6 +104,7 @@ def evaluate(
     batch_size: int,
     workers: int,
     tile: bool = False,
+    bits: int | None = None,
     misses: Path | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Evaluation:
@@ -114,6 +115,7 @@ def evaluate(
         min_area: smallest defect that makes a part NG, pixels.
         workers: threads that decode images, and as many that compare scores with masks.
         tile: also take images larger than the network's, in overlapping tiles.
+        bits: depth of 16-bit files, 8..16; None takes the one in the sidecar.
         misses: folder for a picture of each missed defect; made if it does not exist.
         progress: takes the number of images that are newly finished.
 
@@ -152,6 +154,7 @@ def evaluate(
         batch_size=batch_size,
         workers=workers,
         tile=tile,
+        bits=bits,
         progress=progress,
     )
     return Evaluation(

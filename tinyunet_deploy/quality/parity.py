@@ -19,7 +19,8 @@ from tinyunet_deploy.backends.base import Backend
 from tinyunet_deploy.backends.registry import open_backend
 from tinyunet_deploy.backends.table import BackendChoice, BackendRow, find_row, rows_for
 from tinyunet_deploy.contract import Image
-from tinyunet_deploy.data.decoding import read_image
+from tinyunet_deploy.data.bit_depth import BitDepth
+from tinyunet_deploy.data.decoding import read_image, require_content
 from tinyunet_deploy.errors import (
     DataError,
     GateFailed,
@@ -93,6 +94,8 @@ class Parity:
     reference_versions: dict[str, str]
     threshold: float
     min_area: int
+    bits: int | None
+    """Depth of 16-bit files; None leaves it to the files."""
     images: list[ComparedImage]
     """The images that were compared."""
     skipped_images: list[ImageError]
@@ -124,6 +127,7 @@ def run_parity(
     devices: Sequence[str] = ("cpu",),
     threshold: float | None = None,
     min_area: int | None = None,
+    bits: int | None = None,
     batch_size: int = 4,
     workers: int = 2,
     with_explanation: bool = False,
@@ -141,13 +145,14 @@ def run_parity(
             the first model was made from.
         backends: names of backends, or rows or classes of the caller's own; all if None.
         threshold, min_area: when a pixel is a defect and a part NG; the reference's own if None.
+        bits: depth of 16-bit files, 8..16; the reference's own if None.
         batch_size: images per call, and the batch that is verified; cut to what a backend takes.
         workers: threads that decode images.
         with_explanation: also find the first stage at which each artifact leaves the reference.
 
     Raises:
         ArtifactError: a file is not the one that its sidecar describes.
-        DataError: there is no usable image.
+        DataError: there is no usable image, or one has a single grey value throughout.
         RefusedError: no reference is found, or the models are of several image sizes.
         RuntimeUnavailable: the reference cannot run here.
     """
@@ -169,16 +174,21 @@ def run_parity(
             reference_versions=opened.versions,
             threshold=decision.threshold,
             min_area=decision.min_area,
+            bits=own.bit_depth(bits),
             images=[],
             skipped_images=[],
             scores=scores,
         )
         paths = [image.path for image in images]
-        for scored in score_images(paths, opened, batch_size=batch_size, workers=workers):
+        for scored in score_images(
+            paths, opened, batch_size=batch_size, workers=workers, depth=BitDepth(parity.bits)
+        ):
             if scored.error is not None:
                 parity.skipped_images.append(scored.error)
             else:
+                assert scored.image is not None
                 assert scored.score is not None
+                require_content(scored.image, scored.path)
                 parity.images.append(images[scored.index])
                 scores.append(scored.score)
             report(f"reference on {opened.name}", 1)
@@ -198,7 +208,12 @@ def run_parity(
                             worst = max(comparison.worst).image_index if comparison.worst else 0
                             image = parity.images[worst]
                             artifact.explanation = explain(
-                                image.path, image.name, parity.threshold, opened, backend
+                                image.path,
+                                image.name,
+                                parity.threshold,
+                                opened,
+                                backend,
+                                bits=parity.bits,
                             )
                 except TinyUNetError as error:
                     artifact.skipped = str(error)
@@ -270,7 +285,9 @@ def _compare(
 ) -> None:
     """Score every image and add it to the comparison."""
     paths = [image.path for image in parity.images]
-    for scored in score_images(paths, backend, batch_size=batch_size, workers=workers):
+    for scored in score_images(
+        paths, backend, batch_size=batch_size, workers=workers, depth=BitDepth(parity.bits)
+    ):
         if scored.error is not None or scored.score is None:
             raise DataError(scored.path, "was changed during the comparison")
         image = parity.images[scored.index]
@@ -287,4 +304,4 @@ def _compare(
 def _examples(parity: Parity) -> list[Image]:
     """Read a few images for the batch check, defective ones first."""
     images = sorted(parity.images, key=lambda image: not image.defective)
-    return [read_image(image.path) for image in images[:_EXAMPLES]]
+    return [read_image(image.path, bits=parity.bits) for image in images[:_EXAMPLES]]

@@ -102,7 +102,8 @@ def write_parity_report(parity: Parity, output: Path) -> None:
             compared = parity.images[worst.image_index]
             name = re.sub("[^A-Za-z0-9.-]+", "-", compared.name)
             path = pictures / f"{artifact.model.name}-{artifact.backend}-{rank}-{name}.png"
-            image, expected = read_image(compared.path), parity.scores[worst.image_index]
+            image = read_image(compared.path, bits=parity.bits)
+            expected = parity.scores[worst.image_index]
             picture = draw_difference(image, expected, worst.score, parity.threshold)
             write_atomic(path, encode_png(picture))
     write_atomic(output / "parity.xml", parity_junit(parity), durable=True)

@@ -65,18 +65,25 @@ class Explanation:
 
 
 def explain(
-    path: Path, name: str, threshold: float, reference: Backend, backend: Backend
+    path: Path,
+    name: str,
+    threshold: float,
+    reference: Backend,
+    backend: Backend,
+    *,
+    bits: int | None = None,
 ) -> Explanation:
     """Compare a backend with the reference stage by stage on one image file.
 
     Args:
         name: how the explanation calls the image.
         threshold: probability above which a pixel is a defect.
+        bits: depth of a 16-bit file; None leaves it to the file.
     """
     differences = []
     values: list[dict[str, NDArray[np.generic]]] = []
     for runner in (reference, backend):
-        image = read_image(path)[None, None]
+        image = read_image(path, bits=bits)[None, None]
         score = runner.score_alone(image)
         values.append(
             {

@@ -100,6 +100,7 @@ def tune(
     batch_size: int,
     workers: int,
     tile: bool = False,
+    bits: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Tuning:
     """Score every image of a data set once, try every threshold and min_area, and choose.
@@ -107,6 +108,7 @@ def tune(
     Args:
         dataset: validation images with truth; figures on the same images afterwards are not a test.
         tile: also take images larger than the network's, in overlapping tiles.
+        bits: depth of 16-bit files, 8..16; None takes the one in the sidecar.
         progress: takes the number of images that are newly finished.
 
     Raises:
@@ -128,6 +130,7 @@ def tune(
         batch_size=batch_size,
         workers=workers,
         tile=tile,
+        bits=bits,
         progress=progress,
     )
     defective = [image.defective for image in measured]

@@ -52,6 +52,7 @@ def run_benchmark(
     batch_sizes: Sequence[int] = (1,),
     effort: Effort,
     images: int = 32,
+    bits: int | None = None,
     workers: int = 2,
     ceilings: MeasureCeilings | None = None,
     progress: Callable[[str], None] | None = None,
@@ -71,6 +72,7 @@ def run_benchmark(
         backends: names of backends, or rows or classes of the caller's own; None takes all.
         effort: how long each row is measured.
         images: largest number of images; if there are more, they are taken evenly spaced.
+        bits: depth of 16-bit files, 8..16; None takes the one in the reference's sidecar.
         workers: decoding threads of the pipelined stage table, and as many that write.
         ceilings: measures what a device can do at most; None is :func:`measure_ceilings`.
         progress: called with what is being measured.
@@ -97,7 +99,7 @@ def run_benchmark(
     with contextlib.ExitStack() as stack:
         with open_backend(reference or find_reference(models[0]), size=size) as opened:
             scored = stack.enter_context(
-                open_benchmark_images(sources, opened, count=images, workers=workers)
+                open_benchmark_images(sources, opened, count=images, workers=workers, bits=bits)
             )
             facts = _reference_facts(opened)
         for model, work in works.items():

@@ -15,7 +15,8 @@ import numpy as np
 from tinyunet_deploy.backends.base import Backend
 from tinyunet_deploy.contract import Batch
 from tinyunet_deploy.data import synthetic
-from tinyunet_deploy.data.decoding import read_image
+from tinyunet_deploy.data.bit_depth import BitDepth
+from tinyunet_deploy.data.decoding import read_image, require_content
 from tinyunet_deploy.data.encoding import write_png
 from tinyunet_deploy.errors import DataError
 from tinyunet_deploy.files import scratch_folder
@@ -39,15 +40,24 @@ class BenchmarkImages:
     """The reference's own, as is the next."""
     min_area: int
     facts: MeasuredImages
+    bits: int | None = None
+    """Depth of 16-bit files; None leaves it to the files."""
 
     def batch(self, indices: Iterable[int]) -> Batch:
         """Read and decode images, uint8 [N, 1, H, W]."""
-        return np.stack([read_image(self.images[index].path) for index in indices])[:, None]
+        return np.stack([read_image(self.images[index].path, bits=self.bits) for index in indices])[
+            :, None
+        ]
 
 
 @contextmanager
 def open_benchmark_images(
-    sources: Sequence[Path], reference: Backend, *, count: int, workers: int
+    sources: Sequence[Path],
+    reference: Backend,
+    *,
+    count: int,
+    workers: int,
+    bits: int | None = None,
 ) -> Iterator[BenchmarkImages]:
     """Find or generate images and have the reference score them.
 
@@ -57,6 +67,7 @@ def open_benchmark_images(
         reference: also says of which size the images are.
         count: largest number of images; if there are more, they are taken evenly spaced.
         workers: decoding threads.
+        bits: depth of 16-bit files, 8..16; None takes the one in the reference's sidecar.
 
     Raises:
         DataError: there is no usable image, or one has a single grey value throughout.
@@ -70,7 +81,15 @@ def open_benchmark_images(
         count = min(count, len(images))
         images = [images[number * len(images) // count] for number in range(count)]
         source = "files" if sources else "synthetic"
-        yield _score(images, reference, scores, source, folder, workers)
+        yield _score(
+            images,
+            reference,
+            scores,
+            source,
+            folder,
+            workers,
+            reference.artifact.sidecar.bit_depth(bits),
+        )
 
 
 def _find_images(sources: Sequence[Path]) -> list[ComparedImage]:
@@ -107,20 +126,20 @@ def _score(
     source: str,
     folder: str,
     workers: int,
+    bits: int | None,
 ) -> BenchmarkImages:
     """Score the images, leave out those that cannot be used, and describe the others."""
     usable, errors = [], []
     checksum = hashlib.sha256()
     means, squares = [], []
     paths = [image.path for image in images]
-    for scored in score_images(paths, reference, batch_size=1, workers=workers):
+    for scored in score_images(
+        paths, reference, batch_size=1, workers=workers, depth=BitDepth(bits)
+    ):
         if scored.image is None or scored.score is None:
             errors.append(str(scored.error))
             continue
-        if scored.image.min() == scored.image.max():
-            raise DataError(
-                scored.path, "has one grey value throughout", "a benchmark needs real images"
-            )
+        require_content(scored.image, scored.path)
         usable.append(images[scored.index])
         scores.append(scored.score)
         checksum.update(scored.image.tobytes())
@@ -140,4 +159,4 @@ def _score(
         skipped=tuple(errors),
     )
     sidecar = reference.artifact.sidecar
-    return BenchmarkImages(usable, scores, sidecar.threshold, sidecar.min_area, facts)
+    return BenchmarkImages(usable, scores, sidecar.threshold, sidecar.min_area, facts, bits)

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import logging
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinyunet_deploy.data.bit_depth import BitDepth, to_8_bits
+
+
+@given(st.integers(8, 15), st.data())
+def test_the_nearest_grey_value_is_taken(depth: int, data: st.DataObject) -> None:
+    largest = (1 << depth) - 1
+    value = data.draw(st.integers(0, largest))
+    grey = int(to_8_bits(np.array([[value]], np.uint16), depth)[0, 0])
+    assert abs(grey * largest - value * 255) * 2 <= largest
+    ends = to_8_bits(np.array([[0, largest]], np.uint16), depth)
+    assert ends.tolist() == [[0, 255]]
+
+
+def test_all_16_bits_are_cut_to_8() -> None:
+    values = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    assert np.array_equal(to_8_bits(values, None), values >> 8)
+
+
+def test_colours_are_scaled_before_they_become_luminance() -> None:
+    colours = np.array([[[4095, 4095, 4095], [4095, 0, 0], [0, 4095, 0], [0, 0, 4095]]], np.uint16)
+    assert to_8_bits(colours, 12).tolist() == [[255, 76, 150, 29]]
+
+
+def test_a_run_is_warned_once_whichever_thread_sees_it_first(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    depth = BitDepth()
+    start = threading.Barrier(8)
+
+    def see(number: int) -> None:
+        start.wait()
+        for _ in range(50):
+            depth.on_shallow(Path(f"{number}.png"), 3987)
+
+    threads = [threading.Thread(target=see, args=(number,)) for number in range(8)]
+    with caplog.at_level(logging.WARNING):
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    (record,) = caplog.records
+    assert "16-bit values up to 3987 only" in record.getMessage()
+    assert "--bits 12" in record.getMessage()
+
+
+@pytest.mark.parametrize(("largest", "bits"), [(200, 8), (1000, 10), (1024, 12), (4095, 12)])
+def test_the_warning_names_a_depth_that_holds_the_values(
+    largest: int, bits: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    BitDepth().on_shallow(Path("a\x1b.png"), largest)
+    assert "\x1b" not in caplog.text
+    assert f"--bits {bits} " in caplog.text
