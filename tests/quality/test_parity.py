@@ -200,9 +200,9 @@ def test_without_a_checkpoint_there_is_no_reference(
     assert "--reference" in capsys.readouterr().err
 
 
-def test_images_without_content_are_refused(station: Path, tmp_path: Path) -> None:
+def test_images_without_content_are_refused(project: Path, tmp_path: Path) -> None:
     """Every file answers alike on them."""
     write_png(tmp_path / "a.png", np.full((SIZE, SIZE), 80, np.uint8))
     with StoredScores() as scores, pytest.raises(DataError, match="grey value 80 throughout"):
-        model = station / "engines" / PRECISIONS["fp32"]
+        model = project / "engines" / PRECISIONS["fp32"]
         run_parity([model], tmp_path, scores, limits=read_limits())
