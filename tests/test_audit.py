@@ -187,3 +187,22 @@ def test_the_lock_has_hashes_the_pinned_versions_and_no_address() -> None:
     for name, version in locked().items():
         assert pinned[name] == version, name
     assert {"numpy", "click", "rich", "onnxruntime", "openvino"} <= locked().keys()
+
+
+def test_every_promise_names_a_test_that_exists() -> None:
+    text = (REPOSITORY / "SECURITY.md").read_text()
+    promised = text.partition("## Promised")[2].partition("## Not promised")[0]
+    tests = set()
+    for path in (REPOSITORY / "tests").rglob("test_*.py"):
+        tests |= set(re.findall(r"(?m)^def (test_\w+)", path.read_text()))
+    assert set(re.findall(r"`(test_\w+)`", promised)) - tests == set()
+    rows = re.findall(r"(?m)^\| (?!promise|---)(.+) \|$", promised)
+    assert len(rows) > 30
+    assert [row for row in rows if "`test_" not in row] == []
+
+
+def test_every_file_of_tests_that_is_named_exists() -> None:
+    text = (REPOSITORY / "SECURITY.md").read_text()
+    names = re.findall(r"tests/[\w/]+\.py", text)
+    assert names
+    assert [name for name in names if not (REPOSITORY / name).exists()] == []

@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.conftest import REPOSITORY
+from tinyunet_deploy.artifacts.sidecar import Artifact, read_artifact
+from tinyunet_deploy.backends import registry
 from tinyunet_deploy.backends.registry import open_backend
 from tinyunet_deploy.errors import RuntimeUnavailable
 
@@ -31,6 +34,32 @@ def broken_openvino(
     for name in list(sys.modules):
         if name.partition(".")[0] == "openvino" or name == "tinyunet_deploy.backends.openvino":
             monkeypatch.delitem(sys.modules, name)
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime", "torch"])
+def test_a_model_swapped_after_its_hash_was_checked_is_not_what_runs(
+    backend: str, tiny_onnx: Path, tiny_checkpoint: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """The file is junk, then gone, from the moment when its bytes have been checked."""
+    source = tiny_checkpoint if backend == "torch" else tiny_onnx
+    path = tmp_path / source.name
+    shutil.copy(source, path)
+    shutil.copy(f"{source}.json", f"{path}.json")
+
+    def read_and_swap(model: Path) -> Artifact:
+        artifact = read_artifact(model)
+        model.write_bytes(b"junk")
+        return artifact
+
+    monkeypatch.setattr(registry, "read_artifact", read_and_swap)
+    image = np.random.default_rng(0).integers(0, 255, (1, 1, 64, 64), np.uint8)
+    with open_backend(path, backend) as swapped:
+        path.unlink()
+        score = swapped.run(image).score
+    monkeypatch.undo()
+    with open_backend(source, backend) as untouched:
+        assert (untouched.run(image).score == score).all()
 
 
 @pytest.mark.usefixtures("broken_openvino")
