@@ -271,3 +271,43 @@ def test_a_mask_file_is_read_as_stored_and_a_cut_one_refused_at_every_byte(kind:
     for length in range(len(data) - 8):
         with pytest.raises(ImageError):
             decode_labels(data[:length], HERE)
+
+
+CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}
+"""Colour type of a PNG file -> samples of a pixel."""
+
+
+def camera_png(colour_type: int, sbit: list[int], *more: bytes) -> bytes:
+    """A 16-bit PNG file of one grey of a 12-bit camera, opaque, that states the depths ``sbit``."""
+    samples = np.full((8, 8, CHANNELS[colour_type]), 4003, ">u2")
+    if colour_type in (4, 6):
+        samples[..., -1] = 65535
+    header = struct.pack(">IIBBBBB", 8, 8, 16, colour_type, 0, 0, 0)
+    rows = b"".join(b"\0" + row.tobytes() for row in samples)
+    parts = [chunk(b"IHDR", header), *more, chunk(b"sBIT", bytes(sbit))]
+    parts += [chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+@pytest.mark.parametrize(
+    ("colour_type", "sbit"),
+    [(0, [12]), (2, [10, 11, 12]), (2, [12, 9, 9]), (4, [12, 16]), (6, [10, 10, 12, 16])],
+)
+def test_the_depth_of_a_png_is_that_of_its_deepest_channel_but_not_of_its_transparency(
+    colour_type: int, sbit: list[int]
+) -> None:
+    assert (decode_image(camera_png(colour_type, sbit), HERE) == 249).all(), "4003 of 4095"
+
+
+@pytest.mark.parametrize(
+    ("colour_type", "sbit"),
+    [(0, []), (0, [8]), (0, [7]), (0, [16]), (0, [17]), (2, [12, 12]), (4, []), (6, [12, 12])],
+)
+def test_a_depth_that_no_png_can_state_is_passed_over(colour_type: int, sbit: list[int]) -> None:
+    assert (decode_image(camera_png(colour_type, sbit), HERE) == 4003 >> 8).all()
+
+
+def test_an_animation_of_one_frame_is_an_image_and_one_of_two_is_not() -> None:
+    frames = [chunk(b"acTL", struct.pack(">II", count, 0)) for count in (1, 2)]
+    assert decode_image(camera_png(0, [12], frames[0]), HERE).shape == (8, 8)
+    assert refusal(camera_png(0, [12], frames[1])).reason == "several-images"

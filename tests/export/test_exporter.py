@@ -180,6 +180,20 @@ def test_activations_above_half_of_what_half_precision_holds_are_refused(factor:
         largest_activation(amplifier(factor), images, Path("net.fp16.onnx"))
 
 
+def test_half_of_what_half_precision_holds_is_accepted_and_any_more_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    half = float(np.finfo(np.float16).max) / 2
+    image = np.full((SIZE, SIZE), 1, np.uint8)
+    for reach, accepted in ((half, True), (half + 0.25, False)):
+        monkeypatch.setattr(exporter, "largest", lambda counts, reach=reach: reach)
+        if accepted:
+            assert largest_activation(amplifier(1.0), [image], Path("net.fp16.onnx")) == reach
+        else:
+            with pytest.raises(GateFailed, match="65504"):
+                largest_activation(amplifier(1.0), [image], Path("net.fp16.onnx"))
+
+
 def test_files_come_first_then_their_reports_and_golden_scores_are_of_what_rounds(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
