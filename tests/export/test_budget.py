@@ -59,6 +59,14 @@ def test_convolutions_with_few_weights_are_kept_first() -> None:
     assert choice.kept == ("small",), "though the large one alone gains more"
 
 
+def test_a_convolution_that_a_later_one_makes_needless_goes_back_to_int8() -> None:
+    measure = Additive({"cheap": 0.01, "needed": 0.04})
+    weights = {"cheap": 10, "needed": 100_000}
+    choice = choose(weights, measure, measure([]), 0.02)
+    assert choice.kept == ("needed",), "though the cheap one was kept first"
+    assert choice.chosen == measure(["needed"])
+
+
 def test_a_budget_is_not_met_by_flipped_verdicts_or_other_masks() -> None:
     assert meets(figures(0.005, 0.95), 0.006)
     assert meets(figures(-0.1, 0.95), 0.0), "a gain is no loss"

@@ -77,3 +77,15 @@ def test_a_range_is_never_zero(method: str) -> None:
     reaches = ranges({"dead": histogram(np.zeros(9, np.float32)), "sparse": mostly_zero}, method)
     assert reaches["dead"] == 1.0
     assert reaches["sparse"] >= 8e-3
+
+
+def test_each_percentile_is_the_one_of_its_name() -> None:
+    shares = {1.0: 9_985_000, 2.0: 13_900, 4.0: 900, 8.0: 180, 16.0: 20}
+    counts = sum(
+        (count * histogram(np.float32([value])) for value, count in shares.items()),
+        start=np.zeros_like(histogram(np.zeros(1, np.float32))),
+    )
+    expected = {"99.9": 2.0, "99.99": 4.0, "99.999": 8.0, "99.9999": 16.0}
+    for percent, value in expected.items():
+        reach = METHODS[f"percentile-{percent}"](counts)
+        assert reach == pytest.approx(value, rel=RESOLUTION), percent

@@ -3,10 +3,13 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from export.calibrate import histograms, largest, ranges
 from export.equalize import channel_peaks, equalize, in_steps
-from tests.export.conftest import SIZE, output_of, uneven
+from export.graph import onnx_graph
+from tests.export.conftest import CONTRACT, SIZE, output_of, uneven
+from tinyunet_deploy.artifacts.network import TinyUNet
 from tinyunet_deploy.data import synthetic
 
 
@@ -60,3 +63,24 @@ def test_a_network_in_steps_computes_the_same_and_fills_int8(float32: onnx.Model
     assert np.abs(after - before).max() <= 0.01 * np.abs(before).max(), "but for the padding"
     peaks = {name: largest(counts) for name, counts in histograms(steps, images).items()}
     assert all(125 < peak < 130 for peak in peaks.values())
+
+
+def test_biases_are_scaled_with_their_channels() -> None:
+    """Those of an untrained network are 0 and left out of the graph."""
+    network = TinyUNet()
+    generator = torch.Generator().manual_seed(1)
+    network.reset_parameters(generator)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name.endswith(".bias"):
+                parameter.uniform_(0.0, 0.5, generator=generator)
+    model = uneven(onnx.load_from_string(onnx_graph(network, CONTRACT)))
+    images = [synthetic.sample(1, 1, defective=True, size=SIZE).image]
+    logit = next(node.input[0] for node in model.graph.node if node.op_type == "Sigmoid")
+    before = output_of(model, logit, images)
+    equalized = equalize(model, channel_peaks(model, images), 0.5)
+    after = output_of(equalized, logit, images)
+    assert np.abs(after - before).max() <= 1e-4 * np.abs(before).max()
+    steps = in_steps(equalized, ranges(histograms(equalized, images), "minmax"))
+    after = output_of(steps, logit, images)
+    assert np.abs(after - before).max() <= 0.02 * np.abs(before).max(), "but for the padding"
