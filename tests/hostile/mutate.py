@@ -37,6 +37,13 @@ REPOSITORY: Final = Path(__file__).resolve().parent.parent.parent
 
 PAST: Final[dict[str, tuple[int, ...]]] = {
     **dict.fromkeys(judged_images.FAMILIES, ()),
+    "png": (310, 429),  # a wrong checksum of gAMA and eXIf
+    "jpeg": (89, 284),  # a second scan of the same components
+    "bmp": (6409,),  # pixels that begin in the palette
+    "webp": (3085, 5091),  # a chunk that ends early; data behind the end
+    "tiff": (6542,),  # an unknown planar configuration
+    "tiff-deflate": (883,),  # a tag without a value
+    "tiff-packbits": (0, 21),  # runs that hold more than the strip
     "safetensors": (),
     "onnx": (1976, 9024),  # a dimension's name that is no UTF-8; a bias of a wrong length
     "sidecars": (1370,),  # half a surrogate pair, which could not be written again
