@@ -96,10 +96,7 @@ def start(tmp_path: Path) -> Iterator[Any]:
 
 def bare(lines: list[ReportLine]) -> list[ReportLine]:
     """Lines as ``infer`` writes them."""
-    return [
-        {key: line[key] for key in line if key not in {"latency_ms", "late", "change"}}
-        for line in lines
-    ]
+    return [{key: line[key] for key in line if key not in {"latency_ms", "late"}} for line in lines]
 
 
 def test_parts_get_their_verdicts_as_they_come(start: Any, tmp_path: Path) -> None:
