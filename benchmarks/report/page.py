@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import jinja2
@@ -26,10 +27,10 @@ from benchmarks.report.sections.published_gpu import published_gpu
 from benchmarks.report.sections.stage_times import stage_times
 from benchmarks.report.sections.threshold_choice import threshold_choices
 from benchmarks.report.sections.worst_images import worst_images
-from tinyunet_deploy.errors import DataError
+from tinyunet_deploy.errors import DataError, printable
 from tinyunet_deploy.files import write_atomic
 
-__all__ = ["TEMPLATES", "write_report"]
+__all__ = ["TEMPLATES", "page_environment", "write_report"]
 
 TEMPLATES = Path(__file__).parent
 """Folder of report.html.j2 and report.md.j2."""
@@ -47,15 +48,7 @@ def write_report(results: Results, output: Path, *, data: Path | None, command: 
     """
     if output.suffix not in (".html", ".md"):
         raise DataError(output, "is neither .html nor .md")
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=output.suffix == ".html",
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters["svg"] = Markup
-    environment.filters["cell"] = lambda text: text.replace("|", "\\|").replace("\n", " ")
+    environment = page_environment(output.suffix)
     text = environment.get_template(f"report{output.suffix}.j2").render(
         title=summary.title(results),
         facts=summary.facts(results),
@@ -66,6 +59,36 @@ def write_report(results: Results, output: Path, *, data: Path | None, command: 
     )
     output.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(output, text.encode())
+
+
+def page_environment(suffix: str) -> jinja2.Environment:
+    """Return what renders the template of a suffix: names in the results are text, never markup."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=suffix == ".html",
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_as_text if suffix == ".md" else _on_screen,
+    )
+    environment.filters["svg"] = Markup
+    environment.filters["cell"] = lambda text: text.replace("|", "\\|").replace("\n", " ")
+    return environment
+
+
+def _on_screen(value: object) -> object:
+    """Spell out control characters in a text; leave markup of ours as it is."""
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return "\n".join(map(printable, value.split("\n")))
+
+
+def _as_text(value: object) -> object:
+    """Keep a text from being taken for HTML or a link in Markdown."""
+    shown = _on_screen(value)
+    if not isinstance(shown, str):
+        return shown
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", shown).replace("](", "] (")
 
 
 def _sections(results: Results, data: Path | None) -> list[Section]:

@@ -17,6 +17,7 @@ from tinyunet_deploy import __version__
 from tinyunet_deploy.contract import Image, Score, defect_mask
 from tinyunet_deploy.data.decoding import read_image
 from tinyunet_deploy.data.encoding import encode_png
+from tinyunet_deploy.errors import printable
 from tinyunet_deploy.files import json_value, write_atomic
 from tinyunet_deploy.host import describe_machine
 from tinyunet_deploy.quality.comparison import NEAR_STEPS
@@ -62,7 +63,7 @@ def parity_junit(parity: Parity) -> bytes:
     """Return JUnit XML: a suite for each artifact on each backend, a case for each limit."""
     suites = ET.Element("testsuites", name="parity")
     for artifact in parity.artifacts:
-        name = f"{artifact.model.name} on {artifact.backend} {artifact.device}"
+        name = printable(f"{artifact.model.name} on {artifact.backend} {artifact.device}")
         checks = [] if artifact.skipped is not None else artifact.checks
         failures = sum(not check.holds for check in checks)
         suite = ET.SubElement(
@@ -77,7 +78,7 @@ def parity_junit(parity: Parity) -> bytes:
         if not checks:
             case = ET.SubElement(suite, "testcase", classname=name, name="runs")
             reason = artifact.skipped or f"no limit for {artifact.sidecar.precision}"
-            ET.SubElement(case, "skipped", message=_printable(reason))
+            ET.SubElement(case, "skipped", message=printable(reason))
         for check in checks:
             case = ET.SubElement(suite, "testcase", classname=name, name=check.limit.figure)
             if not check.holds:
@@ -189,8 +190,3 @@ def _artifact_fields(parity: Parity, artifact: ArtifactParity) -> dict[str, Any]
 
 def _mean(values: Sequence[float]) -> float | None:
     return float(np.mean(values)) if values else None
-
-
-def _printable(text: str) -> str:
-    """Replace control characters, which XML cannot contain."""
-    return re.sub(r"[\x00-\x1f\x7f\ud800-\udfff\ufffe\uffff]", "?", text)
