@@ -86,6 +86,7 @@ def test_the_largest_batch_is_the_smaller_limit(
 ) -> None:
     backend = Numpy(artifact(Contract(16, 32, max_batch=most), verified_batch=verified))
     assert backend.max_batch == limit
+    assert [backend.batch_size(wanted) for wanted in (1, 9)] == [1, limit or 9]
     assert len(backend.run(zeros(limit or 9, 1, 16, 32)).score) == (limit or 9)
     if limit:
         with pytest.raises(ValueError, match=rf"batch of {limit + 1} given, 1\.\.{limit} wanted"):

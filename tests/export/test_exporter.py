@@ -6,7 +6,6 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -15,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from export import exporter
 from export.exporter import export_checkpoint, largest_activation, output_paths
+from export.int8 import Int8File
 from tests.conftest import REPOSITORY
 from tests.export.conftest import SIZE, TUNED
 from tinyunet_deploy.artifacts.sidecar import Artifact, digest, read_artifact
@@ -200,8 +200,8 @@ def test_files_come_first_then_their_reports_and_golden_scores_are_of_what_round
     report = tmp_path / "net.int8.sensitivity.json"
     scored_by: dict[str, str] = {}
 
-    def int8(float32: Artifact, *_: object) -> SimpleNamespace:
-        return SimpleNamespace(data=float32.data, origin={"method": "none"})
+    def int8(float32: Artifact, *_: object) -> Int8File:
+        return Int8File(float32.data, {"method": "none"}, None)
 
     def golden(path: Path, score: Callable[[Batch], Batch]) -> None:
         scored_by[path.name] = score.__self__.name  # type: ignore[attr-defined]
