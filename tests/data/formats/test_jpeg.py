@@ -69,6 +69,8 @@ def test_a_lost_interval_between_restarts_is_noticed() -> None:
     for first, count in ((0, 1), (3, 8), (len(markers) - 9, 8)):  # 8 keep the numbers in order
         shorter = data[: markers[first]] + data[markers[first + count] :]
         assert refusal(shorter).reason in ("truncated", "corrupt")
+    for lost in (1, 5):  # at the end, where no number shows it
+        assert refusal(data[: markers[-lost]] + data[-2:]).reason == "truncated"
     doubled = data[: markers[0]] + data[markers[0] : markers[8]] * 2 + data[markers[8] :]
     assert refusal(doubled).reason == "corrupt"
 
