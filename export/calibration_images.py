@@ -132,7 +132,7 @@ def read_image_sets(
 def synthetic_image(contract: Contract, class_id: int, index: int, *, defective: bool) -> Labelled:
     """Draw a synthetic image of the contract's size, cut around its defect if it is not square."""
     height, width = contract.height, contract.width
-    side = max(SMALLEST_SYNTHETIC, height, width)
+    side = max(SMALLEST_SYNTHETIC, -(-max(height, width) // 16) * 16)  # the generator's grid
     sample = synthetic.sample(class_id, index, defective=defective, size=side)
     truth = np.zeros((side, side), np.uint8) if sample.label is None else sample.label
     rows, columns = np.nonzero(truth)

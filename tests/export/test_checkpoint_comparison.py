@@ -88,7 +88,7 @@ def test_images_of_a_folder_are_those_of_the_size(tmp_path: Path) -> None:
     assert [image.shape for image in wide] == [(SIZE, SIZE + 16)]
 
 
-@pytest.mark.parametrize("size", [(64, 64), (64, 160), (96, 48), (48, 48)])
+@pytest.mark.parametrize("size", [(64, 64), (64, 160), (96, 48), (48, 48), (40, 72)])
 def test_synthetic_images_have_the_size_and_show_their_defect(size: tuple[int, int]) -> None:
     images = comparison_images(Contract(*size), None)
     assert [image.shape for image in images] == [size] * 10
