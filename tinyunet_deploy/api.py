@@ -1,4 +1,4 @@
-"""A model in five lines of Python, whatever runs it; see :mod:`tinyunet_deploy` for them."""
+"""Use a model from Python in five lines, on any backend; :mod:`tinyunet_deploy` shows them."""
 
 from __future__ import annotations
 
@@ -112,11 +112,11 @@ class Model:
         Args:
             scores: uint8 [N, H, W] or [N, 1, H, W], as calling the model gives them.
         """
-        each = scores[:, 0] if scores.ndim == 4 else scores
-        return [find_defects(score, self.threshold, self.min_area) for score in each]
+        planes = scores[:, 0] if scores.ndim == 4 else scores
+        return [find_defects(score, self.threshold, self.min_area) for score in planes]
 
     def close(self) -> None:
-        """Give memory and device back; the model is not to be called any more."""
+        """Release memory and device; the model must not be called any more."""
         self.backend.close()
 
     def __enter__(self) -> Self:
