@@ -27,6 +27,8 @@ VERSIONS = {"10.16": "10.16.1.11", "11.4": "11.4.0.106"}
 SOURCES = (
     "backends/nvidia_probe.py",
     "backends/tensorrt_builder.py",
+    "backends/plan_check.py",
+    "backends/precision_audit.py",
     "backends/tensorrt.py",
 )
 CLASSES = {
@@ -45,7 +47,7 @@ CLASSES = {
     "context": "IExecutionContext",
 }
 """How the sources call an object -> its class."""
-NOT_TENSORRT = {"error": {"where", "what", "hint"}, "profile": {"max", "_asdict"}}
+NOT_TENSORRT = {"error": {"where", "what", "hint"}, "profile": {"max", "sizes"}}
 """Names of ours and Python's on variables of the same name."""
 RTX_ONLY = {"ComputeCapability", "num_compute_capabilities", "set_compute_capability"}
 
