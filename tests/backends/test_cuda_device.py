@@ -13,7 +13,7 @@ from tinyunet_deploy.backends import cuda_device as device_module
 from tinyunet_deploy.backends import nvidia_probe
 from tinyunet_deploy.backends.cuda_device import PyCUDADevice
 from tinyunet_deploy.errors import RuntimeUnavailable
-from tinyunet_deploy.testing.fake_nvidia import FakeDevice
+from tinyunet_deploy.testing.fake_cuda import FakeDevice
 
 
 def ones(device: FakeDevice) -> np.ndarray:

@@ -28,7 +28,8 @@ from tinyunet_deploy.backends.registry import open_backend
 from tinyunet_deploy.backends.tensorrt import TensorRTBackend
 from tinyunet_deploy.contract import Batch, Contract
 from tinyunet_deploy.errors import ArtifactError, RuntimeUnavailable
-from tinyunet_deploy.testing.fake_nvidia import FakeDevice, FakeTensorRT, interleavings
+from tinyunet_deploy.testing.fake_cuda import FakeDevice, interleavings
+from tinyunet_deploy.testing.fake_tensorrt import FakeTensorRT
 
 CONTRACT = Contract(16, 16, max_batch=4)
 PLAN = b"a plan"

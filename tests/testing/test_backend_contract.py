@@ -17,7 +17,8 @@ from tinyunet_deploy.backends.tensorrt import TensorRTBackend
 from tinyunet_deploy.contract import Batch, Contract
 from tinyunet_deploy.testing.backend_contract import BackendContract
 from tinyunet_deploy.testing.fake_backend import FakeBackend
-from tinyunet_deploy.testing.fake_nvidia import FakeDevice, FakeTensorRT
+from tinyunet_deploy.testing.fake_cuda import FakeDevice
+from tinyunet_deploy.testing.fake_tensorrt import FakeTensorRT
 
 ON_CPU = [row for row in BACKENDS.values() if "cpu" in row.devices]
 

@@ -1,7 +1,7 @@
 """A GPU as the TensorRT backend needs it: memory, streams, events, copies, graphs.
 
 Everything is explicit, so that copies can overlap computing. :class:`PyCUDADevice` is the real one;
-:class:`tinyunet_deploy.testing.fake_nvidia.FakeDevice` computes on numpy arrays.
+:class:`tinyunet_deploy.testing.fake_cuda.FakeDevice` computes on numpy arrays.
 """
 
 from __future__ import annotations
