@@ -12,7 +12,7 @@ from typing import ClassVar, NamedTuple, Self
 import numpy as np
 
 from tinyunet_deploy.artifacts.sidecar import Artifact
-from tinyunet_deploy.backends.table import device_type
+from tinyunet_deploy.backends.device_name import device_type
 from tinyunet_deploy.contract import Batch, Contract
 from tinyunet_deploy.errors import (
     ArtifactError,

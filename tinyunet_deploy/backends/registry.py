@@ -18,12 +18,12 @@ from tinyunet_deploy.artifacts.sidecar import (
     trusted,
 )
 from tinyunet_deploy.backends.base import Backend
+from tinyunet_deploy.backends.device_name import device_type
 from tinyunet_deploy.backends.table import (
     BACKENDS,
     BackendChoice,
     BackendRow,
     default_device,
-    device_type,
     find_row,
     rows_for,
     why_not,

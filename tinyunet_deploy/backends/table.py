@@ -11,8 +11,9 @@ import importlib.metadata
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
+from tinyunet_deploy.backends.device_name import DeviceType, device_type
 from tinyunet_deploy.errors import RefusedError, RuntimeUnavailable
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ __all__ = [
     "backend_names",
     "backend_rows",
     "default_device",
-    "device_type",
     "find_row",
     "rows_for",
     "why_not",
@@ -35,8 +35,6 @@ __all__ = [
 
 GROUP: Final = "tinyunet_deploy.backends"
 """Entry-point group in which another package names its rows: ``NAME = "module:ROW"``."""
-
-DeviceType: TypeAlias = Literal["cpu", "cuda"]
 
 
 def missing_package(row: BackendRow) -> str | None:
@@ -269,20 +267,6 @@ def default_device(kind: Kind, backend: BackendChoice | None = None) -> str:
     """
     row = find_row(backend) if backend is not None else rows_for(kind, unasked_only=True)[0]
     return "cpu" if row.devices[0] == "cpu" else "cuda:0"
-
-
-def device_type(device: str) -> DeviceType:
-    """Type of a device: ``cuda`` for ``cuda:1``.
-
-    Raises:
-        RuntimeUnavailable: it is neither ``cpu`` nor ``cuda:N``.
-    """
-    kind, _, index = device.partition(":")
-    if device == "cpu":
-        return "cpu"
-    if kind == "cuda" and index.isascii() and index.isdigit():
-        return "cuda"
-    raise RuntimeUnavailable(device, "is not a device", "cpu or cuda:0")
 
 
 def _entry_points() -> list[importlib.metadata.EntryPoint]:

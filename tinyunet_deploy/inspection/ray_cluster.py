@@ -20,8 +20,9 @@ import numpy as np
 
 from tinyunet_deploy.artifacts.sidecar import kind_of
 from tinyunet_deploy.backends.base import Backend
+from tinyunet_deploy.backends.device_name import device_type
 from tinyunet_deploy.backends.registry import default_model, open_backend
-from tinyunet_deploy.backends.table import default_device, device_type, find_row
+from tinyunet_deploy.backends.table import default_device, find_row
 from tinyunet_deploy.errors import RuntimeUnavailable, TinyUNetError
 from tinyunet_deploy.files import sweep_tree
 from tinyunet_deploy.inspection.infer import inspect_images

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from tinyunet_deploy.backends.base import Backend
-from tinyunet_deploy.backends.table import device_type
+from tinyunet_deploy.backends.device_name import device_type
 from tinyunet_deploy.contract import Batch
 
 __all__ = ["BackendContract"]
