@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,14 @@ from export.calibrate import watch
 from export.graph import onnx_graph
 from tinyunet_deploy.artifacts.checkpoint import save_checkpoint
 from tinyunet_deploy.artifacts.network import TinyUNet
+from tinyunet_deploy.artifacts.sidecar import write_sidecar
 from tinyunet_deploy.contract import Contract, Image
 from tinyunet_deploy.data import synthetic
 
 SIZE = 64
 CONTRACT = Contract(SIZE, SIZE)
-TUNED = {"images": ["0123456789abcdef"]}
-"""Note of the images that chose the checkpoint's threshold."""
+TUNED_ON = ("0123456789abcdef",)
+"""Digests of the images that chose the checkpoint's threshold."""
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +41,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.no_grad():
         network.logit.weight *= 20.0
     path = tmp_path_factory.mktemp("checkpoint") / "net.safetensors"
-    save_checkpoint(path, network, CONTRACT, threshold=0.4, min_area=3, origin={"tuned": TUNED})
+    sidecar = save_checkpoint(path, network, CONTRACT, threshold=0.4, min_area=3, origin={})
+    write_sidecar(path, dataclasses.replace(sidecar, tuned_on=TUNED_ON))
     return path
 
 

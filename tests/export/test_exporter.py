@@ -16,7 +16,7 @@ from export import exporter
 from export.exporter import export_checkpoint, largest_activation, output_paths
 from export.int8 import Int8File
 from tests.conftest import REPOSITORY
-from tests.export.conftest import SIZE, TUNED
+from tests.export.conftest import SIZE, TUNED_ON
 from tinyunet_deploy.artifacts.sidecar import Artifact, digest, read_artifact
 from tinyunet_deploy.artifacts.tensorrt_preflight import check_onnx
 from tinyunet_deploy.backends.onnxruntime import ONNXRuntimeBackend
@@ -80,7 +80,7 @@ def test_each_file_has_the_lineage_and_operating_point_of_the_checkpoint(
         assert sidecar.parent == parent.sha256
         assert sidecar.sha256 == digest(artifact.data)
         assert (sidecar.threshold, sidecar.min_area) == (0.4, 3)
-        assert sidecar.inherited == {"tuned": TUNED}, "evaluation warns of these images"
+        assert sidecar.tuned_on == TUNED_ON, "evaluation warns of these images"
         assert sidecar.origin["parity_with_checkpoint"]["images"] == 10
 
 
