@@ -20,6 +20,9 @@ from tinyunet_deploy.backends.registry import open_backend
 from tinyunet_deploy.cli import run, tinyunet
 from tinyunet_deploy.contract import Contract
 from tinyunet_deploy.data.encoding import write_png
+from tinyunet_deploy.errors import TinyUNetError
+from tinyunet_deploy.quality.parity_limits import read_limits
+from tinyunet_deploy.speed.benchmark import Effort, run_benchmark
 from tinyunet_deploy.testing.backend_contract import BackendContract
 
 EXAMPLE = REPOSITORY / "examples" / "third_party_backend"
@@ -84,7 +87,7 @@ def test_every_verb_runs_it(
 ) -> None:
     images = tmp_path / "images"
     images.mkdir()
-    image = np.zeros((16, 32), np.uint8)
+    image = np.tile(np.arange(32, dtype=np.uint8), (16, 1))
     write_png(images / "good.png", image)
     image[4:8, 4:8] = 255
     write_png(images / "defect.png", image)
@@ -96,3 +99,16 @@ def test_every_verb_runs_it(
     words = ["parity", str(images), *choice, "--reference", str(model), "--format", "json"]
     assert run(tinyunet, words) == 0, capsys.readouterr().err
     assert "onnx-reference" in capsys.readouterr().out
+    result, _ = run_benchmark(
+        [model],
+        [images / "defect.png"],
+        limits=read_limits(),
+        command="test",
+        reference=model,
+        backends=["onnx-reference"],
+        effort=Effort(samples=2),
+        ceilings=lambda device: iter([(device, TinyUNetError(device, "is not measured"))]),
+    )
+    (row,) = result.measurements
+    assert (row.backend, row.check.images) == ("onnx-reference", 1)
+    assert not result.red
