@@ -79,11 +79,11 @@ def find_oddities(
 ) -> list[Oddity]:
     """Decode every image and mask and list the oddities.
 
-    Odd are images and masks that cannot be used; sizes other than 512x512 (for a user's own images:
-    other than the most frequent); 16-bit images without any value above 4095; masks that look
-    inverted, that cover more than half of their image, or fewer than 20 pixels of it; masks of more
-    than one piece, except in a user's own images, where these are usual; images with the same bytes
-    as another; files that belong to no image.
+    Odd are images and masks that cannot be used; sizes other than 512x512 (outside DAGM2007: other
+    than the most frequent); 16-bit images without any value above 4095; masks that look inverted,
+    that cover more than half of their image, or fewer than 20 pixels of it; masks of more than one
+    piece, in DAGM2007 only, as elsewhere these are usual; images with the same bytes as another;
+    files that belong to no image.
 
     Args:
         progress: called with 1 after each image.
@@ -96,7 +96,7 @@ def find_oddities(
     shapes: Counter[tuple[int, int]] = Counter()
     sized: list[tuple[Item, tuple[int, int]]] = []
     oddities: list[Oddity] = []
-    own = dataset.layout == "folders"
+    own = dataset.layout in ("folders", "kolektorsdd2")
     with ThreadPoolExecutor() as pool:
         inspections = pool.map(partial(_inspect, pieces=not own, bits=bits), dataset.items)
         for item, inspection in zip(dataset.items, inspections, strict=True):

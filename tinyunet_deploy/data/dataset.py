@@ -9,7 +9,7 @@ from typing import Final, Literal, NamedTuple
 __all__ = ["SPLITS", "Dataset", "Ellipse", "Item", "Layout", "Split"]
 
 Split = Literal["train", "test"]
-Layout = Literal["released", "development", "folders"]
+Layout = Literal["released", "development", "folders", "kolektorsdd2"]
 
 SPLITS: Final[tuple[Split, ...]] = ("train", "test")
 
@@ -43,11 +43,12 @@ class Item:
     defective: bool
     """Whether the image shows a defect."""
     mask: Path | None
-    """The mask file; None when there is none: the image is defect-free or has an ellipse."""
+    """The mask file; None when there is none. Folders and KolektorSDD2 have one for
+    defect-free images, too: it is all zero."""
     ellipse: Ellipse | None
     """The weak label of the development layout."""
     class_id: int | None
-    """The K of ClassK, 1..10 in DAGM2007; None for a user's own images."""
+    """The K of ClassK, 1..10 in DAGM2007; None in layouts without classes."""
     split: Split | None
     """None where the layout has no split."""
 

@@ -9,6 +9,8 @@ One module per layout::
                   (defect-free): the DAGM2007 release of 2007
     folders       images/ and masks/ with the same names at any depth, in the data set's folder or
                   below its train/ and test/; an all-zero mask means defect-free
+    kolektorsdd2  {train,test}/10000.png with its mask {train,test}/10000_GT.png beside it; an
+                  all-zero mask means defect-free
 
 ``released`` and ``development`` are those of DAGM2007: Wieler, Hahn, Hamprecht, "Weakly Supervised
 Learning for Industrial Optical Inspection", 2007, doi:10.5281/zenodo.8086136. The development
@@ -23,6 +25,7 @@ from pathlib import Path
 from tinyunet_deploy.data.dataset import Dataset, Item, Layout, Split
 from tinyunet_deploy.data.layouts.development import read_development
 from tinyunet_deploy.data.layouts.folders import image_folders, read_folders
+from tinyunet_deploy.data.layouts.kolektorsdd2 import kolektorsdd2_splits, read_kolektorsdd2
 from tinyunet_deploy.data.layouts.listing import (
     class_folders,
     images_in,
@@ -42,12 +45,12 @@ class UnknownLayout(DataError):
 def read_dataset(
     root: Path, *, classes: Collection[int] | None = None, split: Split | None = None
 ) -> Dataset:
-    """List the images of a folder in one of the three layouts at the head of this module.
+    """List the images of a folder in one of the layouts at the head of this module.
 
-    No image is decoded. The masks of the folders layout are, to find the empty ones.
+    No image is decoded. The masks of ``folders`` and ``kolektorsdd2`` are, to find the empty ones.
 
     Args:
-        classes: list only these; None lists all. Must be None for a user's own images.
+        classes: list only these; None lists all. Must be None where the layout has no ClassK.
         split: list only this one; None lists both.
 
     Raises:
@@ -78,10 +81,16 @@ def read_dataset(
         if classes is not None:
             raise DataError(root, "has images/ and masks/, not classes", "leave the classes out")
         return _dataset(root, "folders", read_folders(root, pairs, split))
+    splits = kolektorsdd2_splits(root)
+    if splits:
+        if classes is not None:
+            raise DataError(root, "is KolektorSDD2, which has no classes", "leave the classes out")
+        return _dataset(root, "kolektorsdd2", read_kolektorsdd2(root, splits, split))
     raise UnknownLayout(
         root,
         "contains no data set",
-        "expected ClassK/Train and ClassK/Test, ClassK_def, or images and masks",
+        "expected ClassK/Train and ClassK/Test, ClassK_def, images and masks, "
+        "or train/10000.png with train/10000_GT.png",
     )
 
 
