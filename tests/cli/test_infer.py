@@ -16,7 +16,9 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from tests.conftest import REPOSITORY
 from tinyunet_deploy.backends.registry import open_backend
@@ -413,6 +415,33 @@ def test_an_interrupted_run_is_gone_on_with_to_the_same_bytes(
     assert tinyunet_infer(station, "-o", tmp_path / "out", *arguments).code == 3
     assert tinyunet_infer(station, "-o", tmp_path / "undisturbed", *arguments).code == 3
     assert tree(tmp_path / "out") == tree(tmp_path / "undisturbed")
+
+
+def test_scores_that_are_labels_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A model that gives 0 and 1 calls every part good, with exit 0."""
+    nodes = [
+        helper.make_node("Cast", ["image"], ["grey"], to=TensorProto.FLOAT),
+        helper.make_node("Less", ["limit", "grey"], ["bright"]),
+        helper.make_node("Cast", ["bright"], ["label"], to=TensorProto.FLOAT),
+        helper.make_node("Cast", ["label"], ["score"], to=TensorProto.UINT8),
+    ]
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.UINT8, ["N", 1, 16, 16])
+        for name in ("image", "score")
+    ]
+    limit = numpy_helper.from_array(np.float32(100), "limit")
+    graph = helper.make_graph(nodes, "labels", ends[:1], ends[1:], [limit])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.save(model, tmp_path / "labels.onnx")
+    write_png(tmp_path / "part.png", np.arange(256, dtype=np.uint8).reshape(16, 16))
+    words = [str(tmp_path / "part.png"), "-m", str(tmp_path / "labels.onnx"), "--trust-engine"]
+    assert run(infer, [*words, "-o", str(tmp_path / "out")]) == 0
+    assert "note: no score is above 1 of 255" in capsys.readouterr().err
+    write_png(tmp_path / "part.png", np.full((16, 16), 100, np.uint8))
+    assert run(infer, [*words, "-o", str(tmp_path / "other")]) == 0
+    assert "no score is above" not in capsys.readouterr().err, "no score at all: a good part"
 
 
 def test_what_is_passed_over_is_printed_and_reported(
