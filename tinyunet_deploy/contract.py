@@ -1,4 +1,4 @@
-"""The contract of a deployable graph: bytes in, bytes out, the same on every backend.
+"""The contract of a deployable graph, the same on every backend: uint8 images in, scores out.
 
     image  uint8 [N, 1, H, W]   raw grey values; N dynamic, H and W fixed
     score  uint8 [N, 1, H, W]   round(255 * sigmoid(logit))
@@ -26,7 +26,7 @@ Batch = NDArray[np.uint8]
 INPUT_NAME: Final = "image"
 OUTPUT_NAME: Final = "score"
 INT8_GREY: Final = 128.0
-"""An int8 file subtracts this from a grey value instead of normalising it: int8 holds the result
+"""Grey value that an int8 file subtracts instead of normalising; int8 represents the result
 exactly."""
 DEFAULT_SIZE: Final = 512
 
@@ -40,7 +40,7 @@ class Contract:
     width: int = DEFAULT_SIZE
     """Columns of an image, pixels."""
     max_batch: int | None = None
-    """Largest batch the artifact takes; None where only memory limits it."""
+    """Largest batch, images; None if only memory limits it."""
 
     def __post_init__(self) -> None:
         for name, value in (("height", self.height), ("width", self.width)):
@@ -51,10 +51,13 @@ class Contract:
 
 
 def score_threshold(threshold: float) -> int:
-    """Return the largest score that is still good: round(255 * threshold), half up.
+    """Return the largest score of a good pixel: round(255 * threshold), half up.
 
     Args:
         threshold: probability in [0, 1].
+
+    Raises:
+        ValueError: the threshold is outside [0, 1].
     """
     if not 0.0 <= threshold <= 1.0:
         raise ValueError(f"threshold {threshold} is outside 0..1")

@@ -1,4 +1,4 @@
-"""Every error that a user can meet, and the exit code it becomes.
+"""All errors that a user can see, and their exit codes.
 
 ::
 
@@ -11,7 +11,7 @@
     │   └── OutOfMemory       ... memory: a smaller batch may fit
     └── GateFailed            parity, IoU or a deadline was not kept         exit 6
 
-Each is one line: ``<where>: <what> (<hint>)``.
+Each error prints as one line: ``<where>: <what> (<hint>)``.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class TinyUNetError(Exception):
     """Base of all errors of this library.
 
     Args:
-        where: the file, folder or part that the error is about.
-        what: what is wrong with it, one clause.
-        hint: what to do about it, if anything can be said.
+        where: the file, folder, device or package with the fault.
+        what: the fault, as a clause that continues ``where``.
+        hint: what the user can do; None if nothing helps.
     """
 
     exit_code: ClassVar[int] = 70
@@ -56,7 +56,7 @@ class TinyUNetError(Exception):
 
 
 def printable(text: str) -> str:
-    """Text as one line that does nothing to a terminal: what cannot be printed is spelled out."""
+    """Return text as one line with unprintable characters escaped, which is safe on a terminal."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
@@ -64,7 +64,7 @@ class ImageError(TinyUNetError):
     """One image cannot be used.
 
     Args:
-        reason: a stable code for reports, such as ``not-an-image`` or ``wrong-size``.
+        reason: stable code for reports, such as ``not-an-image`` or ``wrong-size``.
     """
 
     exit_code = 3
@@ -91,29 +91,29 @@ class DataError(RefusedError):
 
 
 class RuntimeUnavailable(TinyUNetError):
-    """The machine lacks what is needed: a runtime, a GPU, memory, disk."""
+    """A runtime, a GPU, memory or disk space is missing on this machine."""
 
     exit_code = 5
 
 
 class OutOfMemory(RuntimeUnavailable):
-    """Memory, of the machine or of a GPU, does not hold a batch; a smaller one may fit."""
+    """A batch does not fit the memory of the machine or the GPU; a smaller one may."""
 
 
 _SHORTAGE: Final = (
     "out of memory|not enough memory|alloc"
     "|resource temporarily unavailable|can't start new thread|pthread_create"
 )
-"""Words of runtimes for too little memory, and for a thread that cannot be started."""
+"""Pattern of runtimes' messages about too little memory, or a thread that cannot start."""
 
 
 def lacks_memory(what: str) -> bool:
-    """Whether the words of a runtime say that memory, or a thread, is not available."""
+    """Return whether a runtime's message says that memory or a thread is not available."""
     return bool(re.search(_SHORTAGE, what, re.IGNORECASE))
 
 
 def unavailable(where: str | os.PathLike[str], what: str) -> RuntimeUnavailable:
-    """The error of a runtime that failed while it ran, by its own words."""
+    """Return the error for a runtime's message: OutOfMemory if it says that memory is short."""
     return (OutOfMemory if lacks_memory(what) else RuntimeUnavailable)(where, what)
 
 

@@ -1,7 +1,7 @@
 """File I/O: bounded reads of untrusted files, atomic writes, JSON conversion.
 
-What a process would leave behind when a signal ends it (temporary files, scratch folders, lock
-files) is known here, so that :func:`put_away` can remove it.
+The module keeps a list of the temporary files, scratch folders and lock files of this process, so
+that :func:`put_away` can remove them when a signal ends it.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ _FAILING: Final = _EXHAUSTED | {
     *(errno.EBUSY, errno.ETXTBSY, errno.ENODEV, errno.ENXIO, errno.ENOTCONN),  # a drive, a share
     *(errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.EREMOTEIO),
 }
-"""Errors of the machine, not of the path."""
+"""Error numbers of a fault of the machine, not of the path."""
 UNSUPPORTED: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP})
-"""How a file system says that it cannot do something, such as syncing a folder."""
+"""Error numbers of an operation that a file system lacks, such as syncing a folder."""
 _PASSING: Final = frozenset({errno.EBUSY, errno.ETXTBSY, errno.EACCES})
-"""What a rename may meet for a moment: a virus scanner or another client has the file open."""
+"""Error numbers of a rename while a virus scanner or another client has the file open."""
 _RETRIES_S: Final = (0.01, 0.02, 0.05, 0.1, 0.3)
 """Waits between the tries of a rename, seconds."""
 _TEMPORARY: Final = re.compile(r"\.tinyunet-[0-9a-f]{16}\.part")
@@ -64,22 +64,22 @@ LOCK: Final = ".tinyunet.lock"
 """Name of the file that locks a folder (:mod:`tinyunet_deploy.inspection.folder_lock`)."""
 _log = logging.getLogger(__name__)
 _left: dict[str, Callable[[str], object]] = {}
-"""Path that this process would leave behind -> what removes it."""
+"""Path that this process would leave behind -> function that removes it."""
 
 
 def read_regular(path: Path, limit: int | None = None) -> bytes:
-    """The bytes of a regular file.
+    """Return the bytes of a regular file.
 
-    A FIFO, socket or device is not opened: that alone can wake a writer or start a machine. Should
-    one take the file's place in between, it does not hang the caller.
+    A FIFO, socket or device is not opened, as opening one can wake a writer or start a machine. If
+    one replaces the file after the check, opening it does not block.
 
     Args:
-        limit: largest accepted size in bytes, also of a file that says it is empty or grows.
+        limit: largest accepted size, bytes; enforced even if the file grows while it is read.
 
     Raises:
         OSError: the file is missing, unreadable, not regular (EINVAL, EISDIR), or over the limit
             (EFBIG).
-        RuntimeUnavailable: it is not the file: this process may open no more, or has no memory.
+        RuntimeUnavailable: the process has too many open files or too little memory.
     """
     _require_regular(path.stat(), path)
     with reading(path), open(path, "rb", opener=_open_without_waiting) as file:
@@ -102,7 +102,7 @@ def _require_regular(status: os.stat_result, path: Path) -> None:
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Tell of a process that can open no more as RuntimeUnavailable; pass on other errors."""
+    """Turn an OSError for too many open files or too little memory into RuntimeUnavailable."""
     try:
         yield
     except OSError as error:
@@ -118,12 +118,12 @@ def _open_without_waiting(path: str, flags: int) -> int:
 def write_atomic(
     path: Path, data: bytes | memoryview | Iterable[bytes], *, durable: bool = False
 ) -> None:
-    """Write ``data`` so that ``path`` holds either its old content or all of the new.
+    """Write ``data`` so that ``path`` always has either its old content or all of the new.
 
     Args:
         data: the content, whole or in pieces.
-        durable: also survive a power cut: fsync the file and its folder. And remove what writes
-            that were killed have left in the folder.
+        durable: fsync the file and its folder, so that the file survives a power cut, and remove
+            temporary files that killed processes have left in the folder.
 
     Raises:
         RuntimeUnavailable: the disk is full, read-only or failing.
@@ -143,7 +143,7 @@ def write_atomic(
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Tell of a machine that cannot write ``path`` as RuntimeUnavailable; pass on other errors."""
+    """Raise RuntimeUnavailable if the machine cannot write ``path``; pass on other errors."""
     try:
         yield
     except OSError as error:
@@ -164,7 +164,7 @@ def _rename(temporary: str, path: Path) -> None:
 
 
 def sync(descriptor: int, path: Path) -> None:
-    """Make what was written to a file survive a power cut, where its file system can do that."""
+    """Sync a file to the disk, for a power cut; warn if its file system cannot."""
     try:
         os.fsync(descriptor)
     except OSError as error:
@@ -174,7 +174,7 @@ def sync(descriptor: int, path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder survive a power cut, where its file system can do that."""
+    """Sync the names in a folder to the disk; warn if its file system cannot."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         sync(descriptor, folder)
@@ -189,15 +189,17 @@ def _warn_unsynced(mount: str) -> None:
 
 @contextlib.contextmanager
 def _temporary(folder: Path) -> Iterator[str]:
-    """Make a hidden file, which is gone at the end unless it was renamed.
+    """Make a hidden file; remove it after an error.
 
-    It is locked while it is in use, which is how :func:`sweep` tells it from one whose writer is
-    dead, whichever container or machine that ran in.
+    The file is locked while it is in use. By the lock :func:`sweep` recognises files whose writer
+    is dead, even if that ran in another container or on another machine.
     """
     while True:
         path = f"{folder}/.tinyunet-{secrets.token_hex(8)}.part"
         lock = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        with contextlib.suppress(OSError):  # a file system without locks, where none are swept
+        with contextlib.suppress(
+            OSError
+        ):  # without locks on this file system, sweep removes nothing
             fcntl.flock(lock, fcntl.LOCK_EX)
         if os.fstat(lock).st_nlink:  # not swept before it was locked
             break
@@ -219,18 +221,18 @@ def _remove_folder(folder: str) -> None:
 
 
 def remove_at_end(path: str, remove: Callable[[str], object] = _remove_folder) -> None:
-    """Remove a folder, or what ``remove`` removes, when this process ends."""
+    """Call ``remove(path)`` when this process ends; by default it removes a folder."""
     _left[path] = remove
 
 
 def keep(path: str) -> None:
-    """Take back :func:`remove_at_end`."""
+    """Cancel :func:`remove_at_end` for a path."""
     _left.pop(path, None)
 
 
 @contextlib.contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """Make a temporary folder, which is removed at the end, also if a signal ends the process."""
+    """Make a temporary folder; remove it at the end, even if a signal ends the process."""
     folder = tempfile.mkdtemp(prefix="tinyunet-")
     remove_at_end(folder)
     try:
@@ -241,7 +243,7 @@ def scratch_folder() -> Iterator[Path]:
 
 
 def put_away() -> None:
-    """Remove what this process would leave behind; for the moment before it ends."""
+    """Remove everything that this process would leave behind; call it just before the end."""
     for path, remove in list(_left.items()):
         with contextlib.suppress(OSError):
             remove(path)
@@ -253,7 +255,7 @@ os.register_at_fork(after_in_child=_left.clear)
 
 
 def is_temporary(name: str) -> bool:
-    """Whether a file name is that of an unfinished write or of a lock."""
+    """Return whether a file name is that of an unfinished write or of a lock."""
     return _TEMPORARY.fullmatch(name) is not None or name.startswith(LOCK)
 
 
@@ -272,13 +274,13 @@ def sweep(folder: Path) -> None:
 
 
 def sweep_tree(folder: Path) -> None:
-    """Sweep a folder and all below it."""
+    """Sweep a folder and all folders below it."""
     for below, _, _ in os.walk(folder):
         sweep(Path(below))
 
 
 def mount_of(path: Path) -> tuple[str, str]:
-    """Return the mount point that a path is below, and the type of its file system."""
+    """Return the mount point of a path and the type of its file system, such as ``nfs4``."""
     best = ("/", "unknown")
     with contextlib.suppress(OSError, ValueError, IndexError):
         place = str(path.resolve())
@@ -291,7 +293,7 @@ def mount_of(path: Path) -> tuple[str, str]:
 
 
 def json_value(value: Any) -> Any:
-    """Return a value in the types of JSON: keys as text, tuples as lists, NaN as None."""
+    """Convert a value to JSON's types: keys to text, tuples to lists, NaN to None."""
     if isinstance(value, dict):
         return {str(key): json_value(part) for key, part in value.items()}
     if isinstance(value, list | tuple):

@@ -230,8 +230,8 @@ def mixed(model: onnx.ModelProto) -> None:
         (external, ["weight", "weight_dequantize", "external_data=False"]),
         (fixed_height, ["image", "Nx1xHx48"]),
         (float_input, ["input image is float", "uint8"]),
-        (unsorted, ["no valid ONNX graph"]),
-        (mixed, ["no valid ONNX graph", "scale_up"]),
+        (unsorted, ["not a valid ONNX graph"]),
+        (mixed, ["not a valid ONNX graph", "scale_up"]),
     ],
 )
 def test_what_tensorrt_would_reject_is_refused(

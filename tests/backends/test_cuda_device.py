@@ -208,7 +208,7 @@ class CUDA:
 def test_gpus_are_read_from_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ctypes, "CDLL", lambda name: CUDA())
     assert nvidia_probe.gpus() == [nvidia_probe.GPU("Fake GPU", "8.6")] * 2
-    with pytest.raises(RuntimeUnavailable, match="cuda:2: is not among the 2 GPUs"):
+    with pytest.raises(RuntimeUnavailable, match="cuda:2: is not one of the 2 visible GPUs"):
         nvidia_probe.gpu(2)
 
 
@@ -225,7 +225,7 @@ def test_devices_by_name(device: str, index: int) -> None:
 
 @pytest.mark.parametrize("device", ["cpu", "cuda:", "cuda:-1", "gpu:0", "cuda:0 "])
 def test_other_devices_are_refused(device: str) -> None:
-    with pytest.raises(RuntimeUnavailable, match="is no NVIDIA GPU"):
+    with pytest.raises(RuntimeUnavailable, match="is not an NVIDIA GPU"):
         nvidia_probe.gpu_index(device)
 
 

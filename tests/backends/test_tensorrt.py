@@ -54,7 +54,7 @@ def backend(
 ) -> TensorRTBackend:
     device = device or FakeDevice()
     trt = trt or FakeTensorRT(device, inverted)
-    return TensorRTBackend(artifact or plan(), tensorrt=trt.here, gpu=device)
+    return TensorRTBackend(artifact or plan(), tensorrt=trt.library, gpu=device)
 
 
 def batches(sizes: list[int]) -> list[Batch]:
@@ -306,7 +306,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> FakeTensorRT:
     device = FakeDevice()
     trt = FakeTensorRT(device, inverted)
     monkeypatch.setattr(nvidia_probe, "why_no_tensorrt", lambda: None)
-    monkeypatch.setattr(nvidia_probe, "tensorrt", lambda flavour=None: trt.here)
+    monkeypatch.setattr(nvidia_probe, "tensorrt", lambda flavour=None: trt.library)
     monkeypatch.setattr(nvidia_probe, "gpu", lambda index: device.gpu)
     monkeypatch.setattr("tinyunet_deploy.backends.tensorrt.PyCUDADevice", lambda index: device)
     return trt
@@ -381,7 +381,7 @@ def test_the_cpu_is_no_device_for_a_plan(machine: FakeTensorRT, tmp_path: Path) 
     [
         ({"tensorrt", "tensorrt_rtx"}, "tensorrt is not installed"),
         ({"pycuda"}, "pycuda is not installed"),
-        (set(), "no NVIDIA driver is installed here"),
+        (set(), "no NVIDIA driver is installed"),
     ],
 )
 def test_why_not_tensorrt(missing: set[str], reason: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -133,7 +133,7 @@ def test_weights_that_are_not_finite_are_refused_wherever_they_are(
 ) -> None:
     assert check_onnx_file(form(0.25).SerializeToString(), WHERE) == Contract(16, 16)
     for value in (NAN, INF, -INF):
-        with pytest.raises(ArtifactError, match="holds values that are not finite"):
+        with pytest.raises(ArtifactError, match="has values that are not finite"):
             check_onnx_file(form(value).SerializeToString(), WHERE)
 
 
@@ -143,7 +143,7 @@ def test_a_model_of_nan_is_not_run_even_with_a_sidecar_that_fits(
 ) -> None:
     path = described(tmp_path / "net.onnx", raw(NAN))
     monkeypatch.setattr("tinyunet_deploy.backends.registry.load", lambda *_: pytest.fail("loaded"))
-    with pytest.raises(ArtifactError, match="the tensor weight holds values that are not finite"):
+    with pytest.raises(ArtifactError, match="the tensor weight has values that are not finite"):
         open_backend(path, backend)
 
 
@@ -458,7 +458,7 @@ def test_halves_written_as_numbers_are_judged_as_numpy_judges_them(values: list[
     if finite:
         check_onnx_file(model.SerializeToString(), WHERE)
     else:
-        with pytest.raises(ArtifactError, match="the tensor t holds values that are not finite"):
+        with pytest.raises(ArtifactError, match="the tensor t has values that are not finite"):
             check_onnx_file(model.SerializeToString(), WHERE)
 
 

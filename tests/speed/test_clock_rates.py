@@ -69,7 +69,7 @@ def test_without_bindings_or_driver_there_are_no_gpu_clock_rates(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def no_driver() -> None:
-        raise RuntimeUnavailable("libcuda.so.1", "no NVIDIA driver is installed here")
+        raise RuntimeUnavailable("libcuda.so.1", "no NVIDIA driver is installed")
 
     monkeypatch.setattr(nvidia_probe, "driver", no_driver)
     assert read_clock_rates("cuda:0").gpu_throttle_reasons is None

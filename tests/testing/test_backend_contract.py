@@ -41,7 +41,7 @@ class TestTensorRT(BackendContract):
         device = FakeDevice()
         trt = FakeTensorRT(device, least=2)
         artifact = Artifact(Path("a.plan"), b"plan", sidecar)
-        with TensorRTBackend(artifact, tensorrt=trt.here, gpu=device) as backend:
+        with TensorRTBackend(artifact, tensorrt=trt.library, gpu=device) as backend:
             yield backend
 
 

@@ -36,11 +36,13 @@ def save_checkpoint(
     """Write the float32 weights of ``network`` and their sidecar.
 
     Args:
-        path: ends in ``.safetensors``.
-        contract: size of the images, which the network must take.
-        bits: depth of the 16-bit files that it was trained on; None leaves it to the files.
-        step: optimizer steps of the training.
-        origin: how it was trained, for people; goes into the sidecar.
+        path: file to write, ``NAME.safetensors``.
+        contract: size of the images.
+        threshold: probability above which a pixel is a defect.
+        min_area: smallest defect that makes a part NG, pixels.
+        step: number of optimizer steps of the training.
+        bits: bit depth of the 16-bit training images; None takes the depth that a file states.
+        origin: how the network was trained; copied into the sidecar for people to read.
 
     Raises:
         ValueError: the network does not take images of this size.
@@ -72,17 +74,19 @@ def load_checkpoint(path: Path) -> tuple[TinyUNet, Sidecar]:
     """Return the network of a checkpoint, in eval mode on the CPU, and its sidecar.
 
     Raises:
-        ArtifactError: missing, changed, not a checkpoint, of another network, or not finite.
+        ArtifactError: the file is missing, changed or not a checkpoint, its network is unknown, or
+            a weight is not finite.
     """
     artifact = read_artifact(path)
     return network_of(artifact), artifact.sidecar
 
 
 def network_of(artifact: Artifact) -> TinyUNet:
-    """Return the network of a checkpoint that was read already, in eval mode on the CPU.
+    """Return the network of a loaded checkpoint, in eval mode on the CPU.
 
     Raises:
-        ArtifactError: not a checkpoint, of another network, or not finite.
+        ArtifactError: the artifact is not a checkpoint, its network is unknown, or a weight is not
+            finite.
     """
     path = artifact.path
     if artifact.sidecar.kind != "checkpoint":
@@ -91,7 +95,9 @@ def network_of(artifact: Artifact) -> TinyUNet:
     name = None if facts is None else facts.name
     if name is None or name not in NETWORKS:
         raise ArtifactError(
-            path, f"has weights of an unknown network {name!r}", f"known are {', '.join(NETWORKS)}"
+            path,
+            f"has weights of an unknown network {name!r}",
+            f"known are {', '.join(NETWORKS)}",
         )
     try:
         weights = safetensors.torch.load(artifact.data)

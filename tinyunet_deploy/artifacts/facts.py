@@ -1,4 +1,4 @@
-"""Facts about artifacts that code reads: the network's, and a TensorRT plan's."""
+"""Facts in a sidecar that code reads, about the network and about a TensorRT plan."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ __all__ = ["NetworkFacts", "PlanFacts", "PrecisionAudit", "Profile"]
 
 @dataclass(frozen=True)
 class NetworkFacts:
-    """What the rest of the program must know of a network."""
+    """Facts about a network that other modules need."""
 
     name: str | None
-    """Its architecture, such as ``tiny``; None where it is not recorded."""
+    """Name of the architecture, such as ``tiny``; None if not recorded."""
     size_multiple: int | None = None
-    """Height and width of an image must divide by this; None where it is unknown."""
+    """Number that must divide the height and width of an image; None if unknown."""
     reach_before: int | None = None
-    """Pixels above and to the left of a pixel on which its score depends; None where unknown."""
+    """How far above and left of a pixel its score depends on the image, pixels; None if unknown."""
     reach_after: int | None = None
-    """Pixels below and to the right of it; None where unknown."""
+    """How far below and right of a pixel its score depends on the image, pixels; None likewise."""
 
     def __post_init__(self) -> None:
         if self.name is not None and not isinstance(self.name, str):
@@ -32,7 +32,7 @@ class NetworkFacts:
 
     @property
     def reach(self) -> tuple[int, int] | None:
-        """``reach_before`` and ``reach_after``, pixels; None where they are unknown."""
+        """``reach_before`` and ``reach_after``, pixels; None if unknown."""
         if self.reach_before is None or self.reach_after is None:
             return None
         return self.reach_before, self.reach_after
@@ -51,11 +51,11 @@ class NetworkFacts:
 
 @dataclass(frozen=True)
 class Profile:
-    """Images per batch that a plan is built for."""
+    """Batch sizes that a plan is built for."""
 
     min: int = 1
     opt: int = 8
-    """The size that tactics are chosen for."""
+    """Batch size for which TensorRT chooses its kernels."""
     max: int = 16
 
     def __post_init__(self) -> None:
@@ -72,12 +72,12 @@ class Profile:
 
 @dataclass(frozen=True)
 class PrecisionAudit:
-    """What the convolutions of a plan compute in: name -> ``Float``, ``Half``, ``Int8`` ..."""
+    """Number types of a plan's convolutions: name -> ``Float``, ``Half``, ``Int8`` ..."""
 
     parsed_network: dict[str, str]
-    """As TensorRT's parser read the ONNX file."""
+    """Types in the ONNX file, as TensorRT's parser reads them."""
     engine: dict[str, str] | None
-    """As the inspector reports them of the built plan; None if it was not inspected."""
+    """Types in the built plan, as TensorRT's inspector reports them; None if not inspected."""
     not_inspected: str | None = None
     """Why the plan itself was not inspected; None if it was."""
 
@@ -91,24 +91,24 @@ class PrecisionAudit:
 
 @dataclass(frozen=True)
 class PlanFacts:
-    """For what a TensorRT plan was built, and how to build it again."""
+    """TensorRT, GPU and batch sizes that a plan was built for, and the command to rebuild it."""
 
     flavour: str
     """``tensorrt`` or ``tensorrt_rtx``."""
     version: str
     """TensorRT's version, such as ``11.4.0.106``."""
     gpu_name: str | None
-    """The GPU's name as its driver says it; None if it was built without one."""
+    """Name of the GPU by its driver; None if the plan was built without a GPU."""
     compute_capability: str
-    """Such as ``8.6``."""
+    """Compute capability of the GPU, such as ``8.6``."""
     profile: Profile
     rebuild: str = "tinyunet build MODEL.onnx"
-    """The command that builds it again."""
+    """Command that rebuilds the plan."""
     audit: PrecisionAudit | None = None
     size_bytes: int | None = None
-    """Size of the plan."""
+    """Size of the plan, bytes."""
     build_s: float | None = None
-    """How long TensorRT took to build it, seconds."""
+    """Time that TensorRT took to build the plan, seconds."""
 
     def __post_init__(self) -> None:
         for field in ("flavour", "version", "compute_capability", "rebuild"):

@@ -1,7 +1,7 @@
-"""Golden images: what an artifact must answer, beside the artifact.
+"""Golden images: test images beside an artifact, with the scores that it must return for them.
 
-``NAME.golden.png`` is one picture to look at and to compute with: each row of it is an image of
-the contract's size and, to the right, the score that it must get. The sidecar has its sha256.
+``NAME.golden.png`` is one grey picture. Each of its rows is an image of the contract's size and, to
+the right, the expected score. The artifact's sidecar has the sha256 of the picture.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from tinyunet_deploy.files import read_regular, write_atomic
 
 IMAGES: Final = 2
 TILE: Final = 64
-"""Side of the texture of which an image is made, pixels."""
+"""Side of the square textures that an image is composed of, pixels."""
 
 
 def golden_path(path: Path) -> Path:
-    """Where the golden images of the artifact ``path`` are."""
+    """Return the path of the golden images of the artifact ``path``."""
     return path.with_name(path.name + ".golden.png")
 
 
 def golden_images(contract: Contract) -> Batch:
-    """Two images of bands: in each the surroundings of one class's defect, over and over.
+    """Draw two images of horizontal bands; each band repeats a texture with one class's defect.
 
-    Repetition makes them small as PNG. They are made once and stored with the artifact: another
-    processor may draw them with another rounding.
+    Repetition keeps the PNG small. The images are drawn once and stored with the artifact, because
+    another processor may round them differently.
 
     Returns:
         uint8 [2, 1, H, W].
@@ -58,12 +58,13 @@ def golden_images(contract: Contract) -> Batch:
 
 
 def write_golden(path: Path, score: Callable[[Batch], Batch]) -> None:
-    """Put golden images beside the artifact ``path`` and note them in its sidecar.
+    """Write golden images beside the artifact ``path`` and record their sha256 in its sidecar.
 
     Args:
-        path: the artifact, written already.
-        score: scores uint8 [N, 1, H, W] images of the artifact's size one by one: the checkpoint in
-            PyTorch for float32, the artifact itself for a precision whose rounding is its own.
+        path: the artifact; it and its sidecar must exist.
+        score: scores uint8 [N, 1, H, W] images of the artifact's size, each image by itself. It is
+            the checkpoint in PyTorch for float32, and the artifact itself for a precision that
+            rounds differently, such as int8.
     """
     sidecar = read_sidecar(path)
     image = golden_images(sidecar.contract)
@@ -76,17 +77,17 @@ def write_golden(path: Path, score: Callable[[Batch], Batch]) -> None:
 
 
 def inherit_golden(path: Path, parent: Path) -> None:
-    """Give the artifact ``path`` the golden images of the one it was built from, if it has some."""
+    """Copy the golden images of ``parent``, if it has any, to the artifact ``path``."""
     expected = read_sidecar(parent).golden
     if expected is not None:
         _put(path, _read(parent, expected))
 
 
 def read_golden(artifact: Artifact) -> tuple[Batch, Batch]:
-    """The golden images of an artifact and their scores, each uint8 [N, 1, H, W].
+    """Return the golden images of an artifact and their scores, each uint8 [N, 1, H, W].
 
     Raises:
-        ArtifactError: it has none, or they are not those that its sidecar describes.
+        ArtifactError: the artifact has no golden images, or their sha256 is not the sidecar's.
     """
     path, contract = golden_path(artifact.path), artifact.sidecar.contract
     if artifact.sidecar.golden is None:
@@ -113,7 +114,7 @@ def _read(path: Path, expected: str) -> bytes:
 
 
 def _put(path: Path, data: bytes) -> None:
-    """The images first: a sidecar never describes what is not there."""
+    """Write the images, then the sidecar, so that it never describes a missing file."""
     sidecar = read_sidecar(path)
     write_atomic(golden_path(path), data, durable=True)
     write_sidecar(path, replace(sidecar, golden=digest(data)))

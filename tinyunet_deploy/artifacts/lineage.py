@@ -18,32 +18,32 @@ class Link(NamedTuple):
 
     sha256: str
     path: Path | None
-    """None where no folder that was searched has it."""
+    """Path of the artifact; None if it was not found."""
 
 
 def lineage(path: Path, folders: Sequence[Path] = ()) -> list[Link]:
-    """An artifact and what it was made from: plan, ONNX file, checkpoint, as far as they are here.
+    """Return the lineage of an artifact, itself first: plan, ONNX file, checkpoint.
 
-    Parents are known by their sha256 alone, and looked for beside the artifact, in ``folders`` and
-    among the models of the package. Nothing but sidecars is read. A parent that is not found is
-    the last link.
+    A sidecar names its parent only by sha256. Parents are searched beside the artifact, in
+    ``folders`` and among the models of the package, by their sidecars. A parent that is not found
+    is the last link, with the path None.
 
     Raises:
         ArtifactError: the artifact's own sidecar is missing or damaged.
     """
     sidecar = read_sidecar(path)
-    found = {sidecar.sha256: (path, sidecar)}
+    artifacts = {sidecar.sha256: (path, sidecar)}
     for folder in (path.parent, *folders, MODELS):
         for where in sorted(folder.glob("*.json")):
             candidate = where.with_suffix("")
             if candidate.suffix in KINDS and candidate.is_file():
                 with contextlib.suppress(ArtifactError):
                     other = read_sidecar(candidate)
-                    found.setdefault(other.sha256, (candidate, other))
+                    artifacts.setdefault(other.sha256, (candidate, other))
     links = []
     wanted: str | None = sidecar.sha256
     while wanted is not None:
-        parent, known = found.pop(wanted, (None, None))
+        parent, known = artifacts.pop(wanted, (None, None))
         links.append(Link(wanted, parent))
         wanted = known.parent if known else None
     return links

@@ -1,9 +1,9 @@
 """Checks of an ONNX file by its protobuf fields, before a runtime parses it.
 
-No package is needed, nothing in the file is followed or executed, and the work is bounded: the
-fields of all messages are counted, and values are looked at in pieces. A field that may occur once
-and occurs more often is merged as protobuf's parsers merge it ("Encoding": the last scalar wins,
-messages are concatenated), so that what is judged is what the runtime will see. Field numbers are
+The check needs no ONNX package, follows no reference and executes nothing. Its work is bounded: it
+counts the fields of all messages, and reads values in pieces. A field that may occur only once but
+is repeated is merged as protobuf's parsers do ("Encoding": the last scalar wins, messages are
+concatenated), so that the check sees the same file as the runtime. Field numbers are
 those of onnx.proto3.
 """
 
@@ -33,7 +33,7 @@ PLAIN_OPERATORS: Final = frozenset(
      "MaxPool", "Mul", "Pad", "QuantizeLinear", "Relu", "Resize", "Round", "Sigmoid",
      "SpaceToDepth", "Sub"}
 )  # fmt: skip
-"""Operators of convolutional networks, whose time is bounded by the shapes in the file."""
+"""Operators of convolutional networks; the shapes in the file bound their running time."""
 
 _PARTS: Final = {
     "model": {7: "main", 25: "function"},
@@ -45,9 +45,9 @@ _PARTS: Final = {
                   22: "sparse", 23: "sparse"},
     "sparse": {1: "tensor", 2: "tensor"},
 }  # fmt: skip
-"""Message -> field number -> its content, for all that can hold weights, operators or ends."""
+"""Message -> field number -> content, for fields with weights, operators, inputs or outputs."""
 _ONCE: Final = {("attribute", 5), ("attribute", 6), ("attribute", 22), ("sparse", 1), ("sparse", 2)}
-"""(message, field number) of the messages that are merged if they occur more than once."""
+"""(message, field number) of the messages that are merged if repeated."""
 
 _UINT8: Final = 2
 _FLOAT16, _BFLOAT16 = 10, 16
@@ -58,7 +58,7 @@ _RAW: Final[dict[int, type[np.floating]]] = {
     14: np.float32,
     15: np.float64,
 }
-"""Data type of a tensor -> how its raw bytes are read; a complex number is two floats."""
+"""Data type of a tensor -> numpy type of its raw bytes; a complex number is two floats."""
 _FLOAT8: Final[dict[int, Callable[[NDArray[Any]], NDArray[np.bool_]]]] = {
     17: lambda bits: (bits & 0x7F) == 0x7F,  # E4M3FN: NaN only
     18: lambda bits: bits == 0x80,  # E4M3FNUZ
@@ -66,9 +66,10 @@ _FLOAT8: Final[dict[int, Callable[[NDArray[Any]], NDArray[np.bool_]]]] = {
     20: lambda bits: bits == 0x80,  # E5M2FNUZ
     24: lambda bits: bits == 0xFF,  # E8M0
 }
-"""Data type of a float8 tensor -> which bytes are not finite (OCP 8-bit floating point, 2023)."""
+"""Data type of a float8 tensor -> test for bytes that are not finite (OCP 8-bit floating point,
+2023)."""
 _PIECE: Final = 1 << 22
-"""Bytes of a tensor that are looked at together."""
+"""Largest piece of a tensor that is checked at once, bytes."""
 
 
 class _End(NamedTuple):
@@ -77,23 +78,23 @@ class _End(NamedTuple):
     name: str
     element_type: int
     dims: list[int | None]
-    """None for a free dimension."""
+    """Size of each dimension; None if it is free."""
 
 
 def check_onnx_file(data: bytes, where: Path) -> Contract:
-    """Refuse a file that is not an ONNX graph of our contract with all its weights, all finite.
+    """Check that a file is an ONNX graph that keeps our contract and contains only finite weights.
 
-    A file with external data is refused even if that lies beside it: the sha256 in the sidecar
-    would not cover it.
+    A file with external data is refused even if the data lie beside it, because the sha256 in the
+    sidecar would not cover them.
 
     Args:
-        where: the file, for the error.
+        where: path of the file, for the error.
 
     Returns:
-        The height and width that the graph takes.
+        Height and width of the graph's images.
 
     Raises:
-        ArtifactError: with the reason.
+        ArtifactError: the file is not such a graph; the message has the reason.
     """
     try:
         return _check(memoryview(data))
@@ -104,7 +105,7 @@ def check_onnx_file(data: bytes, where: Path) -> Contract:
 def is_plain(data: bytes) -> bool:
     """Return whether a checked file has only :data:`PLAIN_OPERATORS`, in one graph.
 
-    Anything else, such as a Loop, may run without an end on some image.
+    Other operators, such as Loop, might never end on some image.
     """
     return all(operator in PLAIN_OPERATORS for operator in _operators(memoryview(data)))
 
@@ -117,7 +118,7 @@ def _check(data: memoryview) -> Contract:
     for message, part, value in _walk(data, reader):
         if part == "f":
             if not isinstance(value, int):
-                raise ValueError("bytes stand where a number must be")
+                raise ValueError("it has bytes where a number must be")
             _require_finite(struct.pack("<I", value & 0xFFFFFFFF), np.float32, "an attribute")
         elif part == "floats":
             packed = struct.pack("<I", value & 0xFFFFFFFF) if isinstance(value, int) else value
@@ -136,7 +137,7 @@ def _check(data: memoryview) -> Contract:
 
 
 def _operators(data: memoryview) -> Iterator[str]:
-    """Yield the type of every node; ``domain.type`` outside ONNX's own, "" for a nested graph."""
+    """Yield each node's operator, ``domain.type`` if not in ONNX's domain; "" for nested graphs."""
     reader = Reader()
     for _, part, value in _walk(data, reader):
         if part in ("graph", "function"):
@@ -151,7 +152,7 @@ def _operators(data: memoryview) -> Iterator[str]:
 def _walk(data: memoryview, reader: Reader) -> Iterator[tuple[str, str, Value]]:
     """Yield (message, part, value) of :data:`_PARTS` in all messages of a model.
 
-    A message that may occur once is given once, merged.
+    A repeated message that may occur only once is merged and yielded once.
     """
     waiting = [("model", data, 0)]
     while waiting:
@@ -173,14 +174,14 @@ def _walk(data: memoryview, reader: Reader) -> Iterator[tuple[str, str, Value]]:
             yield message, part, value
             if part in _PARTS:
                 if isinstance(value, int):
-                    raise ValueError("a number stands where a message must be")
+                    raise ValueError("it has a number where a message must be")
                 waiting.append((part, value, depth + 1))
 
 
 def _contract(inputs: list[_End], outputs: list[_End]) -> Contract:
     for what, given, wanted in (("input", inputs, INPUT_NAME), ("output", outputs, OUTPUT_NAME)):
         if [end.name for end in given] != [wanted]:
-            raise ValueError(f"its {what}s are not {wanted} alone")
+            raise ValueError(f"its {what}s are not just {wanted}")
         if given[0].element_type != _UINT8:
             raise ValueError(f"its {what} {wanted} is not uint8")
     (image,) = inputs
@@ -188,7 +189,7 @@ def _contract(inputs: list[_End], outputs: list[_End]) -> Contract:
         raise ValueError("its image is not [N, 1, H, W] with a free N")
     _, _, height, width = image.dims
     if height is None or width is None:
-        raise ValueError("height and width of its image are not fixed")
+        raise ValueError("the height and width of its image are not fixed")
     if height * width > MAX_PIXELS:
         raise ValueError(f"its image has {width}x{height} pixels, more than {MAX_PIXELS}")
     return Contract(height, width)
@@ -253,14 +254,16 @@ def _not_finite(halves: NDArray[Any], kind: int) -> NDArray[np.bool_]:
 def _require_finite(data: bytes | memoryview, kind: type[np.floating], what: str) -> None:
     dtype = np.dtype(kind).newbyteorder("<")
     if len(data) % dtype.itemsize:
-        raise ValueError(f"{what} has {len(data)} bytes, which is not a number of values")
+        raise ValueError(
+            f"{what} has {len(data)} bytes, which is not a multiple of {dtype.itemsize}"
+        )
     for piece in _pieces(data):
         _require(bool(np.isfinite(np.frombuffer(piece, dtype)).all()), what)
 
 
 def _require(finite: bool, what: str) -> None:
     if not finite:
-        raise ValueError(f"{what} holds values that are not finite")
+        raise ValueError(f"{what} has values that are not finite")
 
 
 def _pieces(data: bytes | memoryview) -> Iterator[bytes | memoryview]:
@@ -288,12 +291,12 @@ def _end(info: Value, reader: Reader) -> _End:
 
 
 def _dim(value: Value, reader: Reader) -> int | None:
-    """Return a dimension; its number and its name exclude each other, the last one counts."""
+    """Return the size of a dimension, None if it has a name; the last number or name counts."""
     size: int | None = None
     for number, given in reader.fields(value):
         if number == 1 and isinstance(given, int):
             size = given if 0 < given < 2**63 else None
         if number == 2 and not isinstance(given, int):
-            bytes(given).decode()  # ONNX Runtime does not give the shape otherwise
+            bytes(given).decode()  # ONNX Runtime rejects a name that is not UTF-8
             size = None
     return size

@@ -37,7 +37,7 @@ class Reader:
             ValueError: not a message, or the file has too many fields.
         """
         if isinstance(value, int):
-            raise ValueError("a number stands where a message must be")
+            raise ValueError("it has a number where a message must be")
         for field in _fields(value):
             self._count += 1
             if self._count > MAX_FIELDS:
@@ -57,7 +57,7 @@ def joined(values: list[Value]) -> memoryview:
     """
     parts = [value for value in values if not isinstance(value, int)]
     if len(parts) < len(values):
-        raise ValueError("a number stands where a message must be")
+        raise ValueError("it has a number where a message must be")
     return parts[0] if len(parts) == 1 else memoryview(b"".join(parts))
 
 

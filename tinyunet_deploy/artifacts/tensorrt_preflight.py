@@ -1,6 +1,6 @@
-"""What NVIDIA's ONNX parser rejects or misreads, found without a GPU and before it is met there.
+"""Find, without a GPU, what NVIDIA's ONNX parser would reject or misread in a file.
 
-TensorRT says most of this late, on the target machine, and one of it only as a warning.
+TensorRT itself reports these faults only on the target machine, and one of them as a mere warning.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _SYMMETRIC: Final = "quantise with QInt8 and ActivationSymmetric=True, WeightSym
 
 
 def check_onnx(model: onnx.ModelProto, where: Path) -> None:
-    """Refuse a graph that NVIDIA's parser would reject or misread, or that is not the contract's.
+    """Check that NVIDIA's parser reads a graph correctly and that the graph keeps the contract.
 
     Args:
-        where: the file, for the error.
+        where: path of the file, for the error.
 
     Raises:
-        ArtifactError: what is wrong, with the node's name, what the parser would do, and the fix.
+        ArtifactError: it does not; the message has the node, what the parser would do, and the fix.
     """
     _check_versions(model, where)
     _check_storage(model, where)
@@ -46,7 +46,7 @@ def check_onnx(model: onnx.ModelProto, where: Path) -> None:
         inferred = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         detail = " ".join(str(error).split())
-        raise ArtifactError(where, f"is no valid ONNX graph: {detail}", _AGAIN) from error
+        raise ArtifactError(where, f"is not a valid ONNX graph: {detail}", _AGAIN) from error
     types = _types(inferred)
     constants = _constants(model)
     for node in model.graph.node:
@@ -76,7 +76,7 @@ def _check_versions(model: onnx.ModelProto, where: Path) -> None:
                 where,
                 f"node {_name(node)} is {node.domain}.{node.op_type}, which TensorRT's parser "
                 "rejects",
-                "standard ONNX operators only: leave the contrib optimisations out",
+                "export with standard ONNX operators only, without contrib optimisations",
             )
 
 
@@ -183,11 +183,13 @@ def _check_uint8(node: onnx.NodeProto, types: dict[str, int], where: Path) -> No
     other = types.get(node.output[0] if reads else node.input[0])
     if node.op_type != "Cast" or other not in _FLOATS:
         does = "reads the uint8 image" if reads else "gives the uint8 score"
-        raise ArtifactError(where, f"{at} {does} and is no cast of float or half", _NO_UINT8)
+        raise ArtifactError(
+            where, f"{at} {does} and is not a cast to or from float or half", _NO_UINT8
+        )
 
 
 def _types(model: onnx.ModelProto) -> dict[str, int]:
-    """Tensor -> element type."""
+    """Return the name and element type of each tensor."""
     graph = model.graph
     values = (*graph.input, *graph.output, *graph.value_info)
     types = {value.name: value.type.tensor_type.elem_type for value in values}
@@ -196,12 +198,12 @@ def _types(model: onnx.ModelProto) -> dict[str, int]:
 
 
 def _constants(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
-    """Name -> value of what is fixed in the file: initializers and Constant nodes."""
-    found = {tensor.name: tensor for tensor in model.graph.initializer}
+    """Return name -> value of all constants in the file: initializers and Constant nodes."""
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:
         if node.op_type == "Constant" and node.attribute[0].name == "value":
-            found[node.output[0]] = node.attribute[0].t
-    return found
+            constants[node.output[0]] = node.attribute[0].t
+    return constants
 
 
 def _reader(model: onnx.ModelProto, tensor: str) -> str:

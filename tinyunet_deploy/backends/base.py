@@ -1,4 +1,4 @@
-"""What every backend is: one loaded artifact that scores batches."""
+"""Base class of all backends: one loaded artifact that scores batches."""
 
 from __future__ import annotations
 
@@ -26,36 +26,36 @@ __all__ = ["Backend", "Run"]
 
 
 class Run(NamedTuple):
-    """What one call of a backend gave."""
+    """Scores and times of one call of a backend."""
 
     score: Batch
     """uint8 [N, 1, H, W]."""
     device_ms: float
-    """Time inside the runtime, copies to and from a device left out, milliseconds."""
+    """Time inside the runtime without copies to and from a device, milliseconds."""
     copy_in_ms: float = 0.0
-    """Copying the images to where the runtime reads them; 0 where it reads them as they are."""
+    """Time to copy the images to the runtime, milliseconds; 0 if it reads them in place."""
     copy_out_ms: float = 0.0
-    """Copying the scores from where the runtime left them."""
+    """Time to copy the scores from the runtime, milliseconds; 0 if it returns the array."""
 
 
 class Backend(abc.ABC):
     """One artifact, loaded on one device.
 
-    A backend may be called from any thread, by one at a time.
+    A backend may be called from any thread, but by one thread at a time.
 
     Args:
-        artifact: the file and its sidecar, its hash checked.
+        artifact: the file, whose hash was checked, and its sidecar.
         device: ``cpu`` or ``cuda:N``.
 
     Raises:
         ArtifactError: the runtime cannot load the file.
-        RuntimeUnavailable: the runtime or the device is not here.
+        RuntimeUnavailable: the runtime or the device is missing.
     """
 
     name: ClassVar[str]
-    """As in ``--backend``."""
+    """Name of the backend for ``--backend``."""
     failures: ClassVar[tuple[type[Exception], ...]] = (MemoryError, RuntimeError)
-    """What the runtime raises when memory or the device fails it."""
+    """Exceptions that the runtime raises when memory or the device fails."""
 
     def __init__(self, artifact: Artifact, device: str = "cpu") -> None:
         device_type(device)
@@ -64,37 +64,37 @@ class Backend(abc.ABC):
 
     @property
     def contract(self) -> Contract:
-        """What goes in and out."""
+        """Size of the images and scores, and the largest batch."""
         return self.artifact.sidecar.contract
 
     @property
     def max_batch(self) -> int | None:
-        """Images of the largest batch, None where only memory limits it."""
+        """Largest number of images in a batch; None if only memory limits it."""
         return self.artifact.sidecar.max_batch
 
     def batch_size(self, wanted: int) -> int:
-        """Return the number of images per call: as many as wanted, or as many as it takes."""
+        """Return the number of images per call: ``wanted``, or ``max_batch`` if that is less."""
         return min(wanted, self.max_batch or wanted)
 
     @property
     def min_batch(self) -> int:
-        """Images of the smallest batch: 1, or what the profile of a plan says."""
+        """Smallest number of images in a batch: 1, or the minimum of the plan's profile."""
         plan = self.artifact.sidecar.plan
         return 1 if plan is None else plan.profile.min
 
     @property
     def versions(self) -> dict[str, str]:
-        """Package name -> version of what computes here."""
+        """Package name -> version of each package that computes the scores."""
         return {self.name: importlib.metadata.version(self.name)}
 
     @property
     def threads(self) -> int | None:
-        """Threads that compute on the CPU; None on a GPU."""
+        """Number of threads that compute on the CPU; None on a GPU."""
         return processor_count() if self.device == "cpu" else None
 
     @property
     def synchronization(self) -> str:
-        """What ``Run.device_ms`` is the time of, and how its end is known."""
+        """What ``Run.device_ms`` times, and how the end of that time is known."""
         return "wall clock of the runtime's call, which returns when the scores are there"
 
     def run(self, image: Batch) -> Run:
@@ -104,26 +104,26 @@ class Backend(abc.ABC):
             image: uint8 [N, 1, H, W] of the contract's H and W, N up to ``max_batch``.
 
         Raises:
-            ValueError: not such an array.
-            ArtifactError: the artifact cannot be run, or what it gave is no score of the image.
-            OutOfMemory: there is no memory for so many images.
+            ValueError: the array has another dtype or shape.
+            ArtifactError: the artifact cannot be run, or its scores have another shape or dtype.
+            OutOfMemory: memory does not hold a batch of this size.
             RuntimeUnavailable: the device failed.
         """
         checked = self._checked(image)
-        with self._failures_told():
+        with self._translated_failures():
             run = self._run(checked)
         return self._checked_run(run, checked)
 
     @contextlib.contextmanager
-    def _failures_told(self) -> Iterator[None]:
-        """What the runtime raises, as what :meth:`run` says it raises."""
+    def _translated_failures(self) -> Iterator[None]:
+        """Turn the runtime's exceptions into the errors that :meth:`run` documents."""
         try:
             yield
         except self.failures as error:
             raise self._failed(error) from error
 
     def _failed(self, error: Exception) -> TinyUNetError:
-        """A failure of the runtime: of the memory or the device, or else of the artifact."""
+        """Return the error for a failure: of memory or the device, else of the artifact."""
         lines = (str(error).strip() or "out of memory").splitlines()
         reason = lines[-1 if lines[0].startswith("Exception from") else 0].strip()
         if self.device == "cpu" and not lacks_memory(reason):
@@ -131,18 +131,18 @@ class Backend(abc.ABC):
         return unavailable(self.device, f"{self.name} failed: {reason}")
 
     def run_many(self, images: Iterable[Batch]) -> Iterator[Run]:
-        """Score batches in their order, which a backend may overlap.
+        """Score batches in order; a backend may overlap them.
 
-        Batches are taken ahead of the results that are given: up to two where copies to a GPU
-        overlap computing, or processors take up the next batch one by one.
+        A backend that overlaps batches takes up to two from ``images`` before it yields the first
+        result.
 
         Raises:
-            ValueError: as ``run`` does.
+            ValueError, ArtifactError, RuntimeUnavailable: as in :meth:`run`.
         """
         return map(self.run, images)
 
     def score_alone(self, images: Batch) -> Batch:
-        """Score each image by itself; where the smallest batch is larger, among copies of it.
+        """Score each image in a batch of its own, filled up with copies to the smallest batch.
 
         Args:
             images: uint8 [N, 1, H, W], any N.
@@ -188,7 +188,7 @@ class Backend(abc.ABC):
         """Score a batch that keeps the contract."""
 
     def close(self) -> None:  # noqa: B027  most runtimes free themselves
-        """Give memory and device back; the backend is not to be called any more."""
+        """Release memory and device; the backend must not be called afterwards."""
 
     def __enter__(self) -> Self:
         return self

@@ -1,7 +1,7 @@
-"""A GPU as the TensorRT backend needs it: memory, streams, events, copies, graphs.
+"""GPU interface of the TensorRT backend: memory, streams, events, copies, graphs.
 
-Everything is explicit, so that copies can overlap computing. :class:`PyCUDADevice` is the real one;
-:class:`tinyunet_deploy.testing.fake_cuda.FakeDevice` computes on numpy arrays.
+Streams and events are explicit, so that copies can overlap computing. :class:`PyCUDADevice` is a
+real GPU; :class:`tinyunet_deploy.testing.fake_cuda.FakeDevice` computes on numpy arrays.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class Event(Protocol):
     """A point in a stream's work; pycuda's own interface."""
 
     def record(self, stream: Any) -> object:
-        """Happen when what the stream holds now is done."""
+        """Place the event after all work that is queued on the stream now."""
 
     def time_since(self, earlier: Any) -> float:
-        """Milliseconds between two events that have happened."""
+        """Return the milliseconds from ``earlier`` to this event; both must have happened."""
 
 
 class Stream(Protocol):
@@ -37,13 +37,13 @@ class Stream(Protocol):
 
     @property
     def handle(self) -> int:
-        """The address that TensorRT takes."""
+        """Address of the stream, for TensorRT."""
 
     def wait_for_event(self, event: Any) -> None:
-        """What is queued from now on starts after the event."""
+        """Make all work that is queued from now on wait for the event."""
 
     def synchronize(self) -> object:
-        """Return when all that was queued is done."""
+        """Wait until all queued work is done."""
 
 
 class Memory(Protocol):
@@ -62,37 +62,38 @@ class Graph(Protocol):
 class Device(abc.ABC):
     """One GPU.
 
-    All calls but ``close`` happen inside ``with device.current():``, on any thread. What the
-    device gave (streams, events, memory, arrays, graphs) is dropped inside it too.
+    Every method except ``close`` must be called inside ``with device.current():``, on any thread.
+    Streams, events, memory, arrays and graphs of the device must be dropped inside it too.
     """
 
     gpu: nvidia_probe.GPU
     versions: dict[str, str]
-    """Package name -> version of what reaches the GPU."""
+    """Package name -> version of the packages that access the GPU."""
 
     @abc.abstractmethod
     def current(self) -> contextlib.AbstractContextManager[None]:
         """Make the GPU's context current on this thread.
 
         Raises:
-            RuntimeUnavailable: in place of the runtime's own errors: GPU lost, OutOfMemory.
+            RuntimeUnavailable: replaces the runtime's own errors, such as a lost GPU; it is
+                OutOfMemory if memory is short.
         """
 
     @abc.abstractmethod
     def stream(self) -> Stream:
-        """A new stream that does not wait for the default one."""
+        """Return a new stream that does not wait for the default one."""
 
     @abc.abstractmethod
     def event(self) -> Event:
-        """A new event that takes the time."""
+        """Return a new event that records the time."""
 
     @abc.abstractmethod
     def allocate(self, size: int) -> Memory:
-        """``size`` bytes on the GPU, aligned to 256."""
+        """Allocate ``size`` bytes on the GPU, aligned to 256 bytes."""
 
     @abc.abstractmethod
     def pinned(self, shape: tuple[int, ...]) -> Batch:
-        """A uint8 array in page-locked memory, which can be copied while the GPU computes."""
+        """Return a uint8 array in page-locked memory, for copies while the GPU computes."""
 
     @abc.abstractmethod
     def upload(self, host: Batch, memory: Memory, stream: Stream) -> None:
@@ -104,25 +105,25 @@ class Device(abc.ABC):
 
     @abc.abstractmethod
     def capture(self, stream: Stream, enqueue: Callable[[], bool]) -> Graph | None:
-        """What ``enqueue`` queues on the stream, as a graph; None where that cannot be."""
+        """Capture the work that ``enqueue`` queues on the stream; None if that is not possible."""
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Be done with the GPU: nothing that it gave is left."""
+        """Release the GPU; all its streams, events, memory and graphs must be gone."""
 
 
 class PyCUDADevice(Device):
-    """Through pycuda, on the context that CUDA's runtime, and so TensorRT, uses: the primary one.
+    """A GPU through pycuda, in the primary context, which CUDA's runtime and so TensorRT use too.
 
     ``pycuda.autoinit`` would make a second context. The primary one is kept for the life of the
     process, as CUDA's runtime does: pycuda's ``detach`` would leave it on the thread's stack.
-    pycuda knows no graphs; those go through cuda-python where it is installed.
+    pycuda does not support graphs, so they are captured with cuda-python if it is installed.
 
     Args:
-        index: which GPU, 0 for the first.
+        index: index of the GPU, from 0.
 
     Raises:
-        RuntimeUnavailable: the driver, the GPU or pycuda is not here.
+        RuntimeUnavailable: the driver, the GPU or pycuda is missing.
     """
 
     def __init__(self, index: int) -> None:

@@ -1,7 +1,7 @@
-"""What of NVIDIA's is on this machine: driver, GPU, TensorRT, and which one ONNX Runtime wants.
+"""Detect the NVIDIA driver, the GPUs, TensorRT, and the TensorRT that ONNX Runtime links.
 
-Nothing of NVIDIA's raises when the driver is missing: TensorRT hands out null objects, and the
-next call on one kills the process. So the driver is asked for here, first.
+Without a driver TensorRT does not raise an error: it returns null objects, and the next call on
+one kills the process. Check for the driver with this module first.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FLAVOURS: Final = ("tensorrt", "tensorrt_rtx")
 HINT: Final = "pip install 'tinyunet-deploy[gpu]'"
 
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
-"""CUdevice_attribute numbers; the driver's interface keeps them for ever."""
+"""CUdevice_attribute numbers, which are stable across driver versions."""
 
 
 class GPU(NamedTuple):
@@ -30,42 +30,42 @@ class GPU(NamedTuple):
 
     name: str
     compute_capability: str
-    """Such as ``8.6``."""
+    """For example ``8.6``."""
 
 
 class TensorRT(NamedTuple):
-    """One TensorRT that can be imported."""
+    """An imported TensorRT module."""
 
     flavour: str
     """One of :data:`FLAVOURS`."""
     version: str
-    """As the module says it, such as ``11.4.0.106``."""
+    """The module's version, such as ``11.4.0.106``."""
     module: Any
 
 
 class GPUClocks(NamedTuple):
-    """A GPU's clocks at one moment, and what holds them back."""
+    """Clocks of a GPU at one moment, and the reasons why they are throttled."""
 
     sm_mhz: int
     memory_mhz: int
     temperature_c: int
     power_w: float
     throttle_reasons: tuple[str, ...]
-    """Such as ``SwPowerCap``, after NVML's names; empty where nothing does."""
+    """NVML's names without their prefix, such as ``SwPowerCap``; empty if not throttled."""
 
 
 def driver() -> ctypes.CDLL:
-    """The driver's library, initialised.
+    """Return the driver's library, initialised.
 
     Raises:
-        RuntimeUnavailable: there is none, or it finds no GPU.
+        RuntimeUnavailable: no driver is installed, or it finds no GPU.
     """
     try:
         library = ctypes.CDLL("libcuda.so.1")
     except OSError as error:
         raise RuntimeUnavailable(
             "libcuda.so.1",
-            "no NVIDIA driver is installed here",
+            "no NVIDIA driver is installed",
             "install the driver; in a container start it with --gpus all",
         ) from error
     status = library.cuInit(0)
@@ -78,15 +78,15 @@ def driver() -> ctypes.CDLL:
 
 
 def gpus() -> list[GPU]:
-    """The GPUs this process may use, in the order of their index.
+    """Return the GPUs that this process may use, by index.
 
     Raises:
-        RuntimeUnavailable: there is no driver, or it finds no GPU.
+        RuntimeUnavailable: no driver is installed, or it finds no GPU.
     """
     library = driver()
     count = ctypes.c_int()
     library.cuDeviceGetCount(ctypes.byref(count))
-    found = []
+    visible = []
     for index in range(count.value):
         device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
         name = ctypes.create_string_buffer(256)
@@ -94,26 +94,27 @@ def gpus() -> list[GPU]:
         library.cuDeviceGetName(name, len(name), device)
         library.cuDeviceGetAttribute(ctypes.byref(major), _CAPABILITY_MAJOR, device)
         library.cuDeviceGetAttribute(ctypes.byref(minor), _CAPABILITY_MINOR, device)
-        found.append(GPU(name.value.decode(), f"{major.value}.{minor.value}"))
-    return found
+        visible.append(GPU(name.value.decode(), f"{major.value}.{minor.value}"))
+    return visible
 
 
 def gpu(index: int) -> GPU:
-    """One GPU by its index.
+    """Return the GPU of this index.
 
     Raises:
-        RuntimeUnavailable: it is not here.
+        RuntimeUnavailable: no driver is installed, or this process sees no such GPU.
     """
-    found = gpus()
-    if index >= len(found):
-        raise RuntimeUnavailable(f"cuda:{index}", f"is not among the {len(found)} GPUs here")
-    return found[index]
+    visible = gpus()
+    if index >= len(visible):
+        raise RuntimeUnavailable(f"cuda:{index}", f"is not one of the {len(visible)} visible GPUs")
+    return visible[index]
 
 
 def clocks(index: int) -> GPUClocks | None:
-    """Clocks of a GPU by its index, through nvidia-ml-py; None where that cannot be.
+    """Return the clocks of a GPU by its CUDA index; None without nvidia-ml-py, a driver or the GPU.
 
-    NVML counts the GPUs of the machine, CUDA those of this process: the bus address says which.
+    NVML numbers all GPUs of the machine, CUDA only those of this process, so the GPU is looked up
+    by its PCI bus address.
     """
     try:
         import pynvml
@@ -157,19 +158,19 @@ def _reasons(pynvml: Any, mask: int) -> tuple[str, ...]:
 
 
 def gpu_index(device: str) -> int:
-    """``cuda`` or ``cuda:N`` -> N.
+    """Return N for a device ``cuda:N``, and 0 for ``cuda``.
 
     Raises:
-        RuntimeUnavailable: another device.
+        RuntimeUnavailable: the device has another form.
     """
     match = re.fullmatch(r"cuda(?::([0-9]+))?", device)
     if match is None:
-        raise RuntimeUnavailable(device, "is no NVIDIA GPU", "use --device cuda:0")
+        raise RuntimeUnavailable(device, "is not an NVIDIA GPU", "use --device cuda:0")
     return int(match[1] or 0)
 
 
 def tensorrt(flavour: str | None = None) -> TensorRT:
-    """Import TensorRT. Nothing of it is constructed, so this needs no driver.
+    """Import TensorRT; no object of it is constructed, so no driver is needed.
 
     Args:
         flavour: one of :data:`FLAVOURS`; None takes the first that is installed.
@@ -188,9 +189,9 @@ def tensorrt(flavour: str | None = None) -> TensorRT:
 
 
 def logger(trt: Any) -> Any:
-    """A TensorRT logger that keeps the texts of errors in its list ``errors``, and prints nothing.
+    """Return a TensorRT logger that collects error texts in its list ``errors`` and prints nothing.
 
-    TensorRT's calls answer with null or false; what was wrong goes to the logger only.
+    A failed TensorRT call returns null or false; its reason goes to the logger only.
     """
 
     class Logger(trt.ILogger):  # type: ignore[misc]
@@ -203,7 +204,7 @@ def logger(trt: Any) -> Any:
                 self.errors.append(message.strip())
 
         def reason(self) -> str:
-            """The first error since the last call: those that follow are its consequences."""
+            """Return the first error since the last call; later errors are its consequences."""
             first = self.errors[0] if self.errors else "it gives no reason"
             self.errors.clear()
             return first
@@ -212,12 +213,15 @@ def logger(trt: Any) -> Any:
 
 
 def release(version: str) -> str:
-    """``11.4.0.106`` -> ``11.4.0``: plans of one release run on another build of it."""
+    """Return the release of a version, ``11.4.0`` of ``11.4.0.106``.
+
+    A plan runs on every build of the release that built it.
+    """
     return ".".join(version.split(".")[:3])
 
 
 def why_no_tensorrt() -> str | None:
-    """Why a plan cannot run on this machine, and what to do; None if it can."""
+    """Return why a plan cannot run on this machine, and what to do; None if it can."""
     if not any(map(_installed, FLAVOURS)):
         return f"tensorrt is not installed: {HINT}"
     if not _installed("pycuda"):
@@ -226,7 +230,10 @@ def why_no_tensorrt() -> str | None:
 
 
 def why_no_onnxruntime_tensorrt() -> str | None:
-    """Why ONNX Runtime cannot run TensorRT here, and what to do; None if it can, by all we see."""
+    """Return why ONNX Runtime cannot run TensorRT on this machine, and what to do.
+
+    None means that the package, its TensorRT provider and the driver are present.
+    """
     if not _installed("onnxruntime"):
         return f"onnxruntime is not installed: {HINT}"
     major = onnxruntime_tensorrt()
@@ -236,10 +243,10 @@ def why_no_onnxruntime_tensorrt() -> str | None:
 
 
 def onnxruntime_tensorrt() -> int | None:
-    """Major version of the TensorRT that the installed ONNX Runtime's provider links.
+    """Return the major version of the TensorRT that the installed ONNX Runtime links.
 
-    Read from the provider's shared object, which is not loaded: without its libraries it could
-    not be. None if this ONNX Runtime has no such provider.
+    It is read from the bytes of the provider's shared object, which cannot be loaded where
+    TensorRT's libraries are missing. None if this ONNX Runtime has no TensorRT provider.
     """
     spec = importlib.util.find_spec("onnxruntime")
     if spec is None or spec.origin is None:

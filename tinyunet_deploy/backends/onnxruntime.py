@@ -21,11 +21,15 @@ from tinyunet_deploy.errors import ArtifactError, RuntimeUnavailable, lacks_memo
 from tinyunet_deploy.host import processor_count
 
 _USUAL_BATCH, _MAX_BATCH = 8, 16
-"""Of the engines that ONNX Runtime builds; a larger batch makes it build again."""
+"""Batch sizes of the TensorRT engines that ONNX Runtime builds: the one they are tuned for, and the
+largest; a larger batch makes it build again."""
 
 
 class ONNXRuntimeBackend(Backend):
-    """The provider that was asked for, and no other: never silently the CPU instead of a GPU.
+    """An ONNX file in ONNX Runtime, on the CPU or on an NVIDIA GPU through CUDA.
+
+    Only the provider of ``device`` computes: a node that would fall back from the GPU to the CPU
+    is an error.
 
     Args:
         graphs: replay each batch size's work on a GPU as one CUDA graph, from its second call on.
@@ -79,7 +83,7 @@ class ONNXRuntimeBackend(Backend):
 
     @property
     def versions(self) -> dict[str, str]:
-        """Package name -> version of what computes here."""
+        """Package name -> version of each package that computes the scores."""
         package = "onnxruntime" if self.device == "cpu" else "onnxruntime-gpu"
         try:
             return {package: importlib.metadata.version(package)}
@@ -88,13 +92,13 @@ class ONNXRuntimeBackend(Backend):
 
     @property
     def synchronization(self) -> str:
-        """What ``Run.device_ms`` is the time of, and how its end is known."""
+        """What ``Run.device_ms`` times, and how the end of that time is known."""
         if self.device == "cpu":
             return super().synchronization
         return "wall clock from run_with_iobinding to the end of synchronize_outputs"
 
     def _providers(self) -> list[tuple[str, dict[str, Any]]]:
-        """Provider and its options, the wanted one first."""
+        """Return the providers and their options, the required one first."""
         if self.device == "cpu":
             return [("CPUExecutionProvider", {})]
         index = nvidia_probe.gpu_index(self.device)
@@ -114,10 +118,10 @@ class ONNXRuntimeBackend(Backend):
 
 
 class ONNXRuntimeTensorRTBackend(ONNXRuntimeBackend):
-    """ONNX Runtime building and running TensorRT engines by itself.
+    """An ONNX file in ONNX Runtime, which builds TensorRT engines for it and runs them.
 
-    The first call of a new file builds, which takes minutes; engines and timings are kept in
-    ``$XDG_CACHE_HOME/tinyunet-deploy`` under the file's own hash.
+    The first call with a new file builds its engines, which takes minutes. Engines and timings are
+    kept in ``$XDG_CACHE_HOME/tinyunet-deploy``, in a folder named by the file's sha256.
     """
 
     name = "onnxruntime-tensorrt"
@@ -134,23 +138,24 @@ class ONNXRuntimeTensorRTBackend(ONNXRuntimeBackend):
 
 
 class DeviceBinding(NamedTuple):
-    """Buffers for batches of one size, made once, so that only bytes move per call."""
+    """Buffers on the device for batches of one size; allocated once and used by every call."""
 
     image: onnxruntime.OrtValue
     score: onnxruntime.OrtValue
     io: onnxruntime.IOBinding
     options: onnxruntime.RunOptions
-    """Names the CUDA graph of this batch size."""
+    """Run options that name the CUDA graph of this batch size."""
 
     @classmethod
     def of(
         cls, session: onnxruntime.InferenceSession, shape: tuple[int, ...], kind: str, index: int
     ) -> DeviceBinding:
-        """Allocate and bind.
+        """Allocate the buffers and bind them to the network's input and output.
 
         Args:
             shape: [N, 1, H, W].
-            kind, index: ONNX Runtime's name of the device, ``cuda`` or ``cpu``, and which.
+            kind: ONNX Runtime's name of the device type, ``cuda`` or ``cpu``.
+            index: index of the device, from 0.
         """
         image, score = (
             onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, np.uint8, kind, index)
@@ -164,7 +169,7 @@ class DeviceBinding(NamedTuple):
         return cls(image, score, io, options)
 
     def run(self, session: onnxruntime.InferenceSession, image: Batch) -> Run:
-        """Copy in, run, copy out; the time is that of the middle one."""
+        """Copy the batch in, run the network, copy the scores out; each step is timed."""
         began = time.perf_counter()
         self.image.update_inplace(image)
         started = time.perf_counter()
@@ -177,7 +182,7 @@ class DeviceBinding(NamedTuple):
 
 
 def cuda_options(artifact: Artifact, index: int, graphs: bool) -> dict[str, Any]:
-    """Options of ONNX Runtime's CUDA provider.
+    """Return the options of ONNX Runtime's CUDA provider.
 
     Args:
         graphs: replay CUDA graphs where the precision allows it.
@@ -197,7 +202,7 @@ def _allows_graphs(precision: AnyPrecision) -> bool:
 
 
 def cache_folder(artifact: Artifact) -> Path:
-    """Where ONNX Runtime keeps the TensorRT engines of one file."""
+    """Return the folder in which ONNX Runtime keeps the TensorRT engines of one file."""
     root = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     folder = f"onnxruntime-{onnxruntime.__version__}/{artifact.sidecar.sha256}"
     try:
@@ -207,9 +212,9 @@ def cache_folder(artifact: Artifact) -> Path:
 
 
 def tensorrt_options(artifact: Artifact, folder: Path) -> dict[str, Any]:
-    """Options of ONNX Runtime's TensorRT provider: profile, engine and timing cache.
+    """Return the options of ONNX Runtime's TensorRT provider: profile, engine and timing cache.
 
-    The provider does not build strongly typed networks: fp16 and int8 files need their flag.
+    The provider does not take precisions from the file, so fp16 and int8 files need their flag.
     """
     contract = artifact.sidecar.contract
     size = f"1x{contract.height}x{contract.width}"

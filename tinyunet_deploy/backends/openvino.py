@@ -21,26 +21,27 @@ from tinyunet_deploy.errors import ArtifactError, RuntimeUnavailable, lacks_memo
 from tinyunet_deploy.host import processor_count
 
 _COMPILED: Final = 4
-"""Ways to share the processors that are kept; most runs have one, the last batch another."""
+"""Largest number of compiled networks kept, one per stream count; a run mostly needs two."""
 
 
 @dataclass(frozen=True)
 class Operator:
-    """What one operator of the compiled graph takes for one image."""
+    """Time of one operator of the compiled graph, for one image."""
 
     name: str
     kind: str
-    """Such as ``Convolution``."""
+    """Operator type, such as ``Convolution``."""
     kernel: str
-    """The runtime's implementation, its precision last."""
+    """Name of the runtime's implementation; ends in its precision."""
     ms: float
 
 
 class OpenVINOBackend(Backend):
-    """In the file's own precision: OpenVINO would run float32 as bfloat16 where the CPU has it.
+    """An ONNX file in OpenVINO, on the CPU, in the file's own precision.
 
-    The images of a batch run side by side, each on its share of the processors: what one image
-    needs stays in a cache, and no processor waits for another after every layer.
+    OpenVINO by itself would compute float32 as bfloat16 on CPUs that support it. The images of a
+    batch are computed in parallel, each on its share of the processors: the data of one image stay
+    in a cache, and processors do not wait for each other after every layer.
     """
 
     name = "openvino"
@@ -48,7 +49,9 @@ class OpenVINOBackend(Backend):
     def __init__(self, artifact: Artifact, device: str = "cpu") -> None:
         super().__init__(artifact, device)
         if device != "cpu":
-            raise RuntimeUnavailable(device, "openvino runs on the CPU here", "use --device cpu")
+            raise RuntimeUnavailable(
+                device, "the openvino backend runs on the CPU only", "use --device cpu"
+            )
         self._core = openvino.Core()
         self._compiled: OrderedDict[int, Any] = OrderedDict()
         try:
@@ -63,7 +66,7 @@ class OpenVINOBackend(Backend):
             raise ArtifactError(artifact.path, f"openvino refuses it: {detail}") from error
 
     def _network(self, images: int) -> Any:
-        """What runs so many images side by side; compiled in 0.1 to 0.2 s."""
+        """Return the network compiled for ``images`` streams; compiling takes 0.1 to 0.2 s."""
         if images not in self._compiled:
             self._compiled[images] = self._compile({"NUM_STREAMS": images})
             if len(self._compiled) > _COMPILED:
@@ -76,40 +79,40 @@ class OpenVINOBackend(Backend):
         return self._core.compile_model(self._model, "CPU", options)
 
     def operators(self, image: Batch, calls: int) -> list[Operator]:
-        """What takes the time, in the order of the graph: medians of the runtime's counters.
+        """Return the median time of each operator, in graph order, by the runtime's counters.
 
         Args:
             image: uint8 [1, 1, H, W].
-            calls: at least 1.
+            calls: number of timed calls, at least 1.
         """
         request = self._compile({"NUM_STREAMS": 1, "PERF_COUNT": True}).create_infer_request()
         times = defaultdict[tuple[str, str, str], list[float]](list)
         for _ in range(calls):
             request.infer([openvino.Tensor(self._checked(image))])
-            for each in request.profiling_info:
-                if each.status == openvino.ProfilingInfo.Status.EXECUTED:
-                    ms = each.real_time.total_seconds() * 1e3
-                    times[each.node_name, each.node_type, each.exec_type].append(ms)
-        return [Operator(*names, statistics.median(found)) for names, found in times.items()]
+            for node in request.profiling_info:
+                if node.status == openvino.ProfilingInfo.Status.EXECUTED:
+                    ms = node.real_time.total_seconds() * 1e3
+                    times[node.node_name, node.node_type, node.exec_type].append(ms)
+        return [Operator(*names, statistics.median(ms)) for names, ms in times.items()]
 
     def _run(self, image: Batch) -> Run:
         return self._start(image).finish()
 
     def run_many(self, images: Iterable[Batch]) -> Iterator[Run]:
-        """A processor that has finished its images of one batch begins with the next."""
+        """Score batches in their order; a processor that is done with one starts on the next."""
         ahead: deque[_Running] = deque()
         ended = 0.0
 
         def finish() -> Run:
             nonlocal ended
-            with self._failures_told():
+            with self._translated_failures():
                 run = ahead[0].finish(not_before=ended)
             ended = time.perf_counter()
             return self._checked_run(run, ahead.popleft().image)
 
         try:
             for image in images:
-                with self._failures_told():
+                with self._translated_failures():
                     ahead.append(self._start(self._checked(image)))
                 if len(ahead) == 2:
                     yield finish()
@@ -121,18 +124,18 @@ class OpenVINOBackend(Backend):
                     running.wait()
 
     def _start(self, image: Batch) -> _Running:
-        side_by_side = math.gcd(len(image), processor_count())  # none of either is left over
+        side_by_side = math.gcd(len(image), processor_count())  # both divide evenly
         return _Running(self._network(side_by_side), image)
 
 
 class _Running:
-    """A batch whose images are being scored, each by a request of its own."""
+    """A batch whose images are being scored, one inference request per image."""
 
     def __init__(self, network: Any, image: Batch) -> None:
         self.image = image
         self._started = time.perf_counter()
         self._requests = [network.create_infer_request() for _ in image]
-        with contextlib.ExitStack() as begun:  # waits for those before one that does not begin
+        with contextlib.ExitStack() as begun:  # if one cannot start, waits for those before it
             for index, request in enumerate(self._requests):
                 part = openvino.Tensor(image[index : index + 1], shared_memory=True)
                 request.set_input_tensor(part)
@@ -141,14 +144,19 @@ class _Running:
             self._ends = begun.pop_all()
 
     def wait(self) -> None:
-        """Return when no image is read any more, even if one has failed."""
+        """Wait until all requests have ended, even if one has failed."""
         self._ends.close()
 
     def finish(self, not_before: float = 0.0) -> Run:
-        """Wait for the scores; the time counts from when a batch before it had ended."""
+        """Wait for the scores and return them.
+
+        Args:
+            not_before: end of the previous batch by ``time.perf_counter``; time before it is not
+                counted.
+        """
         self.wait()
         ended = time.perf_counter()
-        score = np.concatenate([each.get_output_tensor(0).data for each in self._requests])
+        score = np.concatenate([request.get_output_tensor(0).data for request in self._requests])
         copy_out_ms = (time.perf_counter() - ended) * 1e3
         started = max(self._started, not_before)
         return Run(score, (ended - started) * 1e3, copy_out_ms=copy_out_ms)

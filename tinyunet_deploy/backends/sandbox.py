@@ -1,10 +1,10 @@
-"""Trial of an ONNX file in a process of its own, before it is loaded in this one.
+"""Try an ONNX file in a separate process before it is loaded in this one.
 
-A file of unknown origin is tried, and so is one whose operators may run without an end, whoever
-wrote its sidecar.
+A file is tried if its origin is unknown, or if one of its operators might never end, even if it
+has a valid sidecar.
 
-The process may not write a file, and has limits of memory and time; should the file crash or hang
-the runtime, it is that process that ends.
+The process cannot write files and has limits of memory and time. A file that crashes or hangs the
+runtime ends only that process.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from tinyunet_deploy.errors import ArtifactError
 __all__ = ["try_model"]
 
 MEMORY_MIB: Final = 4096
-"""Address space that a trial may take."""
+"""Largest address space of a trial, MiB."""
 SECONDS: Final = 60
-"""Wall and processor time of a trial; loading and one 512x512 image take about two."""
+"""Limit of a trial's wall time, seconds; loading and one 512x512 image take about two."""
 
 
 def try_model(
     artifact: Artifact, backend: str, *, seconds: float = SECONDS, memory_mib: int = MEMORY_MIB
 ) -> None:
-    """Load a model and run one image on the CPU, in another process.
+    """Load a model and run two images on the CPU, in another process.
 
     Raises:
-        ArtifactError: the runtime refuses it, or it took too much time or memory, or it ended the
-            process.
+        ArtifactError: the runtime refuses the model, or the model needs too much time or memory, or
+            it crashed the process.
     """
     path, contract = artifact.path, artifact.sidecar.contract
     library = str(Path(__file__).resolve().parent.parent.parent)
-    # -P: a file called numpy.py in the current folder is not ours to run
+    # -P: do not import a numpy.py that lies in the current folder
     command = [sys.executable, "-P", "-m", "tinyunet_deploy.backends.sandbox_process", backend]
     command += [str(contract.height), str(contract.width), str(memory_mib), str(int(seconds))]
     try:

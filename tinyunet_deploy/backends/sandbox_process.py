@@ -15,12 +15,12 @@ from tinyunet_deploy.errors import ArtifactError, TinyUNetError
 
 
 def unknown(path: Path, data: bytes, contract: Contract) -> Artifact:
-    """An artifact of which nothing is known but its bytes and what its graph takes."""
+    """Return an artifact of unknown origin: its sidecar has only the sha256 and the contract."""
     return Artifact(path, data, Sidecar("onnx", "unknown", digest(data), None, contract))
 
 
 def main(backend: str, height: str, width: str, memory_mib: str, seconds: str) -> int:
-    """The trial itself, of the model on stdin: 0 is usable, 4 refused, any other a failure."""
+    """Try the model on stdin; return exit code 0 if it is usable, 4 if it is refused."""
     memory = int(memory_mib) << 20
     for limit, value in (
         (resource.RLIMIT_AS, memory),
@@ -43,7 +43,7 @@ def run_once(artifact: Artifact, backend: str) -> None:
     """Load a model and run a black and a noisy image on the CPU, in this process.
 
     Raises:
-        ArtifactError: the runtime refuses it or it does not keep its contract.
+        ArtifactError: the runtime refuses the model, or it breaks its contract.
     """
     contract = artifact.sidecar.contract
     with load(artifact, backend, "cpu") as loaded:

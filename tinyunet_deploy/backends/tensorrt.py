@@ -29,18 +29,21 @@ SLOTS: Final = 2
 
 
 class TensorRTBackend(Backend):
-    """A plan that was built by this TensorRT for this GPU; others are refused unread.
+    """A TensorRT plan on an NVIDIA GPU.
+
+    A plan whose sidecar names another TensorRT or GPU is refused before it is loaded.
 
     Args:
-        artifact: a plan. One whose sidecar says nothing of TensorRT was trusted by the user; its
-            contract is read from the plan.
+        artifact: a plan. If its sidecar does not describe a plan, the user chose to trust it, and
+            its contract is read from the plan.
         device: ``cuda:N``.
         tensorrt: the TensorRT that runs it; the installed one of the sidecar's flavour if None.
         gpu: the GPU that runs it; the one that ``device`` names if None.
         graphs: replay each batch size's work as one CUDA graph where that can be captured.
 
     Raises:
-        ArtifactError: the plan is of another TensorRT or GPU, damaged, or not of our contract.
+        ArtifactError: the plan was built for another TensorRT or GPU, is damaged, or breaks our
+            contract.
         RuntimeUnavailable: TensorRT, pycuda, the driver, the GPU or its memory is missing.
     """
 
@@ -77,16 +80,16 @@ class TensorRTBackend(Backend):
 
     @property
     def versions(self) -> dict[str, str]:
-        """Package name -> version of what computes here."""
+        """Package name -> version of each package that computes the scores."""
         return self._versions
 
     @property
     def synchronization(self) -> str:
-        """What ``Run.device_ms`` is the time of, and how its end is known."""
+        """What ``Run.device_ms`` times, and how the end of that time is known."""
         return "CUDA events in the batch's stream around the engine, the stream waited for"
 
     def run_many(self, images: Iterable[Batch]) -> Iterator[Run]:
-        """Score batches in their order, two in flight: copies overlap computing."""
+        """Score batches in order, with two in flight so that copies overlap computing."""
         return self._loaded.run_many(map(self._checked, images))
 
     def _run(self, image: Batch) -> Run:
@@ -98,7 +101,7 @@ class TensorRTBackend(Backend):
 
 
 def _installed(flavour: str | None) -> TensorRT:
-    """Import the flavour that the plan needs, else the installed one, for the refusal to name."""
+    """Import the flavour that the plan needs, else any, so that the refusal can name it."""
     try:
         return nvidia_probe.tensorrt(flavour)
     except RuntimeUnavailable:
@@ -106,9 +109,9 @@ def _installed(flavour: str | None) -> TensorRT:
 
 
 class _Program(NamedTuple):
-    """A plan's execution for one batch size in one slot, as a graph where that can be.
+    """Execution context of one batch size in one slot, and its CUDA graph if it was captured.
 
-    TensorRT wants one execution context per captured graph.
+    TensorRT requires a separate execution context for each captured graph.
     """
 
     context: Any
@@ -116,18 +119,18 @@ class _Program(NamedTuple):
 
 
 class _Slot:
-    """What one batch in flight needs."""
+    """Stream, buffers and events of one batch in flight."""
 
     def __init__(self) -> None:
         self.programs: dict[int, _Program] = {}
-        """Rows of a batch -> how it is run."""
+        """Batch size -> program that runs it."""
         self.batch: int | None = None
-        """Images in flight."""
+        """Images in flight; None if the slot is free."""
         self.staging_ms = 0.0
-        """Copying them into page-locked memory."""
+        """Time to copy the images into page-locked memory, milliseconds."""
 
     def open(self, device: Device, contract: Contract) -> None:
-        """Take what it needs from the GPU."""
+        """Allocate the stream, buffers and events on the GPU."""
         assert contract.max_batch is not None
         shape = (contract.max_batch, 1, contract.height, contract.width)
         self.stream = device.stream()
@@ -140,12 +143,12 @@ class _Slot:
         self.begin, self.end, self.downloaded = device.event(), device.event(), device.event()
 
     def close(self) -> None:
-        """Drop all of it now, whoever may still hold the slot: a loop, a frame in a traceback."""
+        """Free everything now, even if a loop or a traceback still refers to the slot."""
         vars(self).clear()
 
 
 class _Loaded:
-    """A deserialised plan and all that runs it; each method makes the GPU's context current."""
+    """A deserialised plan and its slots; each method makes the GPU's context current."""
 
     def __init__(self, artifact: Artifact, trt: Any, device: Device, graphs: bool) -> None:
         self._path = artifact.path
@@ -158,7 +161,7 @@ class _Loaded:
         self._engine: Any = None
         self._activations: Memory | None = None
         self._computed: Event | None = None
-        """When the last batch was computed: slots share the memory of activations."""
+        """End of the last batch's computing; the next waits for it, as slots share activations."""
         try:
             with device.current():
                 self._load(artifact)
@@ -252,7 +255,7 @@ class _Loaded:
             and context.set_tensor_address(INPUT_NAME, int(slot.device_image))
             and context.set_tensor_address(OUTPUT_NAME, int(slot.device_score))
             and not context.infer_shapes()
-            # once as it is: what TensorRT does at the first time must not get into the graph
+            # run once uncaptured: what TensorRT does on the first call must not get into the graph
             and context.execute_async_v3(handle)
         )
         slot.stream.synchronize()
@@ -269,7 +272,7 @@ class _Loaded:
         return unavailable(self._path, f"TensorRT does not run it: {self._log.reason()}")
 
     def close(self) -> None:
-        """Drop everything while the context is current."""
+        """Free everything while the context is current."""
         with self._device.current():
             for slot in self._slots:
                 if slot.batch is not None:

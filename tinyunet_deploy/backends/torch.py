@@ -1,4 +1,4 @@
-"""A checkpoint in PyTorch: the reference that every other backend is held against."""
+"""A checkpoint in PyTorch: the reference for the scores of every other backend."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from tinyunet_deploy.errors import RuntimeUnavailable
 
 
 class TorchBackend(Backend):
-    """Eager float32, channels last; on a GPU without TF32, whose products keep 10 bits.
+    """A checkpoint in eager PyTorch, in float32 and channels-last memory format.
 
-    On a CPU, image by image: the convolutions of oneDNN round by the size of the batch, which would
-    move scores by a step of 255, and larger batches are not faster there.
+    TF32 is off on a GPU: it rounds the factors of a product to 10 bits. A CPU computes one image at
+    a time: the rounding of oneDNN's convolutions depends on the batch size, which would change
+    scores by 1, and larger batches are not faster on a CPU.
     """
 
     name = "torch"
@@ -33,12 +34,12 @@ class TorchBackend(Backend):
 
     @property
     def threads(self) -> int | None:
-        """Threads that compute on the CPU; None on a GPU."""
+        """Number of threads that compute on the CPU; None on a GPU."""
         return torch.get_num_threads() if self.device == "cpu" else None
 
     @property
     def synchronization(self) -> str:
-        """What ``Run.device_ms`` is the time of, and how its end is known."""
+        """What ``Run.device_ms`` times, and how the end of that time is known."""
         if self.device == "cpu":
             return super().synchronization
         return "CUDA events before and after the network, the later one waited for"

@@ -1,6 +1,6 @@
-"""A model repository for NVIDIA's Triton Inference Server.
+"""Write a model repository for NVIDIA's Triton Inference Server.
 
-NAME/config.pbtxt             what Triton must know, the sidecar included
+NAME/config.pbtxt             the model's configuration, with the sidecar as a parameter
 NAME/1/model.onnx|model.plan  the artifact, unchanged
 NAME/warmup/golden-*          golden images, which every instance scores before it is ready
 """
@@ -22,9 +22,9 @@ from tinyunet_deploy.errors import RefusedError, RuntimeUnavailable
 __all__ = ["write_repository"]
 
 UNVERIFIED_BATCH: Final = 8
-"""Largest batch of an artifact that says none."""
+"""Largest batch of an artifact whose sidecar has no largest batch."""
 QUEUE_DELAY_US: Final = 1000
-"""How long a request waits for others to make a batch with."""
+"""Longest time that a request waits for others to fill a batch, microseconds."""
 
 _PLATFORMS: Final[dict[Kind, str]] = {"onnx": "onnxruntime_onnx", "plan": "tensorrt_plan"}
 
@@ -37,20 +37,20 @@ def write_repository(
     gpu: int | None = None,
     instances: int = 1,
 ) -> Path:
-    """Put an artifact into a model repository, ready to be served.
+    """Put an artifact into a model repository, from which Triton can serve it.
 
     Args:
         model: an ONNX file or a TensorRT plan with its sidecar.
-        repository: Triton's ``--model-repository``; made if it is not there.
-        name: what clients call it; the file's name up to its first dot if None.
-        gpu: which GPU runs it; None is the CPU for an ONNX file, the first GPU for a plan.
-        instances: how many of it run at once.
+        repository: Triton's ``--model-repository``; created if it does not exist.
+        name: name of the model for clients; None is the file name up to its first dot.
+        gpu: index of the GPU; None is the CPU for an ONNX file, the first GPU for a plan.
+        instances: number of instances that run in parallel.
 
     Returns:
         The model's folder, ``repository / name``.
 
     Raises:
-        ArtifactError: the file is missing or changed, or its golden images are.
+        ArtifactError: the file or its golden images are missing or were changed.
         RefusedError: Triton does not run this kind of artifact, or the name is taken.
         RuntimeUnavailable: the disk is full or read-only.
     """
@@ -62,14 +62,14 @@ def write_repository(
         )
     if sidecar.plan is not None and sidecar.plan.flavour == "tensorrt_rtx":
         raise RefusedError(
-            model, "is of TensorRT-RTX, which Triton does not run", "build it with tensorrt"
+            model, "is a plan for TensorRT-RTX, which Triton does not run", "build it with tensorrt"
         )
     name = model.name.partition(".")[0] if name is None else name
     if not re.fullmatch("[A-Za-z0-9][A-Za-z0-9_.-]*", name):
-        raise RefusedError(name, "is no name for a model", "letters, digits, _ . -")
+        raise RefusedError(name, "cannot be the name of a model", "use letters, digits and _ . -")
     folder = repository / name
     if folder.exists():
-        raise RefusedError(folder, "is there already", "remove it, or give another --name")
+        raise RefusedError(folder, "already exists", "remove it, or give another --name")
     gpu = 0 if gpu is None and sidecar.kind == "plan" else gpu
     unfinished = repository / f".{name}.part"
     try:
@@ -88,11 +88,11 @@ def write_repository(
 def config_text(
     artifact: Artifact, name: str, warmups: list[str], gpu: int | None, instances: int
 ) -> str:
-    """``config.pbtxt``: a ``ModelConfig`` of Triton in protobuf's text format.
+    """Return ``config.pbtxt``: Triton's ``ModelConfig`` in protobuf's text format.
 
     Args:
-        warmups: names of files in ``warmup/``, each one image.
-        gpu: which one, None for the CPU.
+        warmups: names of the files in ``warmup/``, one image each.
+        gpu: index of the GPU; None for the CPU.
     """
     sidecar = artifact.sidecar
     dims = f"[1, {sidecar.contract.height}, {sidecar.contract.width}]"
@@ -126,7 +126,7 @@ parameters {{
 
 
 def _write_warmup(artifact: Artifact, folder: Path) -> list[str]:
-    """The golden images as the bytes that Triton feeds; none where the artifact has none."""
+    """Write each golden image as a file of raw bytes; return the names, empty without images."""
     if artifact.sidecar.golden is None:
         return []
     images, _ = read_golden(artifact)
@@ -138,5 +138,5 @@ def _write_warmup(artifact: Artifact, folder: Path) -> list[str]:
 
 
 def _quoted(text: str) -> str:
-    """JSON on one line, as a string of protobuf's text format."""
+    """Return JSON as one line, quoted as a string of protobuf's text format."""
     return '"' + json.dumps(json.loads(text)).replace("\\", "\\\\").replace('"', '\\"') + '"'

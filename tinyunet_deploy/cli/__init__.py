@@ -1,7 +1,7 @@
 """The command line: ``tinyunet VERB`` and ``tinyunet-infer``.
 
-Verbs are imported when they are called, and a verb imports its machinery when it runs, so that
-``--help`` answers at once.
+A verb's module is imported when the verb is called, and imports its heavy packages only when it
+runs, so that ``--help`` answers at once.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ VERBS: Final = {
     "verify": "tinyunet_deploy.cli.verify:verify",
     "watch": "tinyunet_deploy.cli.watch:watch",
 }
-"""Verb -> where its command is."""
+"""Verb -> ``module:name`` of its command."""
 
 
 class _Verbs(click.Group):
@@ -60,10 +60,10 @@ def tinyunet() -> None:
 
 
 def run(command: click.Command, arguments: list[str] | None = None) -> int:
-    """Run a command and turn whatever happens into an exit code and at most one line on stderr."""
+    """Run a command; return its exit code after at most one line on stderr for an error."""
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
-    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # we say what it cannot decode
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # our own error says what cannot be decoded
     try:
         with stopping.ended_by_signals():
             outcome = command.main(args=arguments, standalone_mode=False)
@@ -100,7 +100,7 @@ def run(command: click.Command, arguments: list[str] | None = None) -> int:
 
 
 def _of_the_machine(error: MemoryError | OSError) -> str:
-    """An error that no one foresaw where it happened, as one line."""
+    """Return one line for an error of the machine that no module turned into one of ours."""
     if isinstance(error, OSError) and isinstance(error.filename, str):
         return str(TinyUNetError(error.filename, error.strerror or "fails"))
     return str(error) or "out of memory"
@@ -139,10 +139,10 @@ def infer_main() -> None:
 
 
 def end(code: int) -> NoReturn:
-    """End this process with an exit code, whatever has become of stdout and stderr.
+    """End this process with an exit code, even if stdout or stderr cannot be written.
 
-    Results that stdout does not take, as on a full disk, are an error of the machine. Left to
-    itself, Python would end with 120.
+    If stdout cannot take the results, as on a full disk, a code of 0 becomes 5. Python by itself
+    would exit with 120.
     """
     for stream, name in ((sys.stdout, "stdout"), (sys.stderr, "stderr")):
         try:

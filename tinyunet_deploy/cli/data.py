@@ -1,4 +1,4 @@
-"""``tinyunet data``: check a data set, or write a synthetic one."""
+"""Commands ``tinyunet data check`` and ``tinyunet data synthesize``."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def data() -> None:
 def check(folder: Path, classes: tuple[int, ...] | None, bits: int | None, style: str) -> None:
     """Count the images of DIR, compare with DAGM2007 as published, and list oddities.
 
-    Exit code 4 if training or evaluation would stop at a file.
+    Exit with code 4 if training or evaluation would stop at one of the files.
     """
     from tinyunet_deploy.data.check import find_oddities
     from tinyunet_deploy.data.layouts import read_dataset
@@ -75,7 +75,7 @@ def check(folder: Path, classes: tuple[int, ...] | None, bits: int | None, style
 )
 @click.option("--defective", default=0.25, show_default=True, help="Share of defective images.")
 @click.option("--size", default=512, show_default=True, help="Width and height in pixels.")
-@click.option("--seed", default=0, show_default=True, help="Another seed gives other images.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the random images.")
 @debug_option
 def synthesize(
     folder: Path,

@@ -1,4 +1,4 @@
-"""``tinyunet info``."""
+"""Command ``tinyunet info``: print the facts of a model."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 @format_option
 @debug_option
 def info(model: Path | None, style: str) -> None:
-    """Say what MODEL is and where it comes from.
+    """Print what MODEL is and what it was made from.
 
-    The model of the package if MODEL is not given. The file is checked against its sidecar.
+    MODEL defaults to the package's model. The file is checked against its sidecar.
     """
     from tinyunet_deploy.artifacts.lineage import lineage
     from tinyunet_deploy.artifacts.sidecar import DEFAULT_ONNX, read_artifact

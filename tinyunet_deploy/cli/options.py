@@ -1,4 +1,4 @@
-"""Options, and types of options, that more than one verb takes."""
+"""Options and option types that several verbs share."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from click.shell_completion import CompletionItem
 
 
 class BackendName(click.ParamType):  # type: ignore[type-arg]  # not subscriptable before click 8.4
-    """Name of a backend of the table, those of other packages included.
+    """Name of a backend in the table, or of one that another package provides.
 
-    They are looked up when they are needed: finding those of other packages reads the list of all
-    that is installed.
+    The names are looked up only when an option is read: finding the backends of other packages
+    means reading the metadata of every installed package.
     """
 
     name = "backend"
@@ -39,10 +39,10 @@ class BackendName(click.ParamType):  # type: ignore[type-arg]  # not subscriptab
 
 
 class NumberList(click.ParamType):  # type: ignore[type-arg]  # not subscriptable before click 8.4
-    """Numbers as ``1,3-5``, which becomes ``(1, 3, 4, 5)``: sorted, each once, 1..9999.
+    """List of numbers such as ``1,3-5``, which becomes ``(1, 3, 4, 5)``: sorted, unique, 1..9999.
 
     Args:
-        name: what they are, for messages.
+        name: what the numbers stand for, such as ``classes``; used in messages.
     """
 
     def __init__(self, name: str) -> None:
@@ -67,12 +67,12 @@ class NumberList(click.ParamType):  # type: ignore[type-arg]  # not subscriptabl
 
 
 def ClassList() -> NumberList:  # noqa: N802  stands for a type
-    """Classes as ``1,3-5``."""
+    """Return the type of a list of classes such as ``1,3-5``."""
     return NumberList("classes")
 
 
 class ShardType(click.ParamType):  # type: ignore[type-arg]  # not subscriptable before click 8.4
-    """One of several shards as ``1/4``: the first of four."""
+    """Shard such as ``1/4``, the first of four."""
 
     name = "shard"
 
@@ -92,7 +92,7 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 def _together(*options: Decorator) -> Decorator:
-    """Several options as one decorator, in the order of ``--help``."""
+    """Return one decorator that adds several options, which ``--help`` lists in this order."""
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         for option in reversed(options):
@@ -106,19 +106,19 @@ workers_option = click.option(
     "--workers",
     type=click.IntRange(min=1),
     default=None,
-    help="Threads for reading and writing; one per processor if not given.",
+    help="Threads that read and write files. Default: one per processor.",
 )
-classes_option = click.option("--classes", type=ClassList(), help="Only these classes.")
+classes_option = click.option("--classes", type=ClassList(), help="Use only these classes.")
 bits_option = click.option(
     "--bits",
     type=click.IntRange(8, 16),
-    help="Depth of the camera whose values 16-bit files contain, such as 12. Default: the model's, "
+    help="Bits per pixel of the camera that took 16-bit images, such as 12. Default: the model's, "
     "else the one stated in the file, else 16.",
 )
 tile_option = click.option(
     "--tile",
     is_flag=True,
-    help="Take images larger than the model's, too, in overlapping tiles without a seam.",
+    help="Also accept images larger than the model's: inspect them in overlapping tiles.",
 )
 format_option = click.option(
     "--format",
@@ -126,7 +126,7 @@ format_option = click.option(
     type=click.Choice(["table", "json"]),
     default="table",
     show_default=True,
-    help="How results are printed.",
+    help="Format of the printed results.",
 )
 debug_option = click.option(
     "--debug", is_flag=True, expose_value=False, help="Show the traceback of an error."
@@ -137,25 +137,25 @@ artifact_options = _together(
         "-m",
         "--model",
         type=click.Path(path_type=Path, dir_okay=False),
-        help="A .onnx, .plan or .safetensors file; the one of the package if not given.",
+        help="Model to run: a .onnx, .plan or .safetensors file. Default: the package's model.",
     ),
     click.option(
         "--backend",
         type=BackendName(),
-        help="What runs it; the first that is installed and fits if not given.",
+        help="Backend that runs the model. Default: the first installed one that can.",
     ),
     click.option(
         "--device",
-        help="cpu or cuda:0; the GPU for a TensorRT plan, else cpu, if not given.",
+        help="cpu or cuda:0. Default: cuda:0 for a TensorRT plan, else cpu.",
     ),
     click.option(
         "--trust-engine",
         is_flag=True,
-        help="Load a model without a sidecar: a TensorRT plan, which is a program, or an "
-        "ONNX file, which is tried in a process of its own first.",
+        help="Load a model that has no sidecar. A TensorRT plan can run any code; an ONNX file "
+        "is first tried in a separate process.",
     ),
 )
-"""Which artifact runs and where."""
+"""Options that choose the artifact, its backend and its device."""
 
 model_options = _together(
     artifact_options,
@@ -169,7 +169,7 @@ model_options = _together(
     ),
     workers_option,
 )
-"""Which artifact runs, where and in what batches."""
+"""Options that choose the artifact, its backend and device, the batch size and the threads."""
 
 comparison_options = _together(
     click.option(
@@ -178,20 +178,20 @@ comparison_options = _together(
         "models",
         multiple=True,
         type=click.Path(path_type=Path, exists=True),
-        help="An artifact, or a folder of them; may be given again. The package's model if not "
-        "given.",
+        help="An artifact, or a folder of artifacts; may be given again. Default: the package's "
+        "model.",
     ),
     click.option(
         "--reference",
         type=click.Path(path_type=Path, exists=True, dir_okay=False),
-        help="Whose answers are right; the checkpoint of the first model if not given.",
+        help="Model whose scores are taken as correct. Default: the first model's checkpoint.",
     ),
     click.option(
         "--backend",
         "backends",
         multiple=True,
         type=BackendName(),
-        help="Only on this one; may be given again.",
+        help="Compare only on this backend; may be given again.",
     ),
     click.option(
         "--device",
@@ -205,27 +205,27 @@ comparison_options = _together(
         "--limits",
         "limits_file",
         type=click.Path(path_type=Path, exists=True, dir_okay=False),
-        help="TOML file of limits instead of the package's.",
+        help="TOML file of limits that replaces the package's.",
     ),
 )
-"""Which artifacts run, where, and what their answers are held against."""
+"""Options that choose the artifacts, backends and devices to compare, the reference and limits."""
 
 operating_options = _together(
     click.option(
         "--threshold",
         type=click.FloatRange(0.0, 1.0),
-        help="Probability over which a pixel is a defect.",
+        help="Probability above which a pixel is a defect. Default: the model's.",
     ),
     click.option(
         "--min-area",
         type=click.IntRange(min=1),
-        help="Pixels that a defect must have to make a part NG.",
+        help="Smallest defect, in pixels, that makes a part NG. Default: the model's.",
     ),
 )
-"""What counts as a defect; the artifact's own values if not given."""
+"""Options that set what counts as a defect; the artifact's own values are the defaults."""
 
 picture_options = _together(
     click.option("--overlays", is_flag=True, help="Write pictures with the defects outlined."),
     click.option("--scores", is_flag=True, help="Write the scores as grey PNGs."),
 )
-"""What is written beside the masks."""
+"""Options for the files that are written beside the masks."""

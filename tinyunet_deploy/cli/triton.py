@@ -18,7 +18,7 @@ class Device(click.ParamType):  # type: ignore[type-arg]  # not subscriptable be
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if not re.fullmatch("cpu|cuda:[0-9]+", str(value)):
-            self.fail(f"{value!r} is no device such as cpu or cuda:0", param, ctx)
+            self.fail(f"{value!r} is not a device such as cpu or cuda:0", param, ctx)
         return str(value)
 
 
@@ -29,20 +29,20 @@ class Device(click.ParamType):  # type: ignore[type-arg]  # not subscriptable be
     "--output",
     required=True,
     type=click.Path(path_type=Path, file_okay=False),
-    help="The model repository, which may have other models.",
+    help="Model repository; it may already contain other models.",
 )
-@click.option("--name", help="What clients call it; the file's name up to its first dot.")
+@click.option("--name", help="Model name for clients. Default: the file name up to its first dot.")
 @click.option(
     "--device",
     type=Device(),
-    help="cpu or cuda:0; the GPU for a TensorRT plan, else cpu, if not given.",
+    help="cpu or cuda:0. Default: cuda:0 for a TensorRT plan, else cpu.",
 )
 @click.option(
     "--instances",
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="How many of it run at once.",
+    help="Number of instances that run in parallel.",
 )
 @debug_option
 def triton(
@@ -50,7 +50,7 @@ def triton(
 ) -> None:
     """Put MODEL into a model repository for NVIDIA's Triton.
 
-    MODEL is an ONNX file or a TensorRT plan; the one that comes with the package if not given.
+    MODEL is an ONNX file or a TensorRT plan. Default: the package's model.
     """
     from tinyunet_deploy.artifacts.sidecar import DEFAULT_ONNX, read_sidecar
     from tinyunet_deploy.backends.triton_repository import UNVERIFIED_BATCH, write_repository
@@ -65,7 +65,8 @@ def triton(
     sidecar = read_sidecar(model)
     if sidecar.max_batch is None:
         click.echo(
-            f"batches up to {UNVERIFIED_BATCH}, which nobody verified: tinyunet parity --record",
+            f"takes batches up to {UNVERIFIED_BATCH}, which is not verified; "
+            "tinyunet parity --record verifies it",
             err=True,
         )
     if sidecar.plan is not None:

@@ -1,14 +1,14 @@
-"""Images larger than the network's: overlapping tiles in, one score without a seam out.
+"""Score images larger than the network's in overlapping tiles, without seams.
 
-A pixel's score depends on the pixels around it, as far as the network reaches; ``tiny`` reaches
-107 px before it and 122 px after it. A tile's own scores are used only where all pixels that they
-depend on lie in the tile or outside the image, so they are those of the whole image; where two
-tiles are right, one fades into the other. Tiles start at multiples of the network's size multiple,
-where the grid of its pools is that of the whole image.
+A pixel's score depends on the image up to the network's reach: for ``tiny``, 107 px before and
+122 px after the pixel. A tile's score is exact, that is equal to the whole image's, where all
+pixels that it depends on lie in the tile or outside the image. Only exact scores are used; where
+two tiles are exact, one fades into the other. Tiles start at multiples of the network's size
+multiple, so that its pooling grid is that of the whole image.
 
-Where tiles are too small for the reach (below 320 px for ``tiny``), or the reach is unknown, they
-overlap by half, fade into each other across all of the overlap, and only approximate the scores of
-the whole image.
+If tiles are too small for the reach (below 320 px for ``tiny``), or the reach is unknown, tiles
+overlap by half and fade into each other over the whole overlap. Their scores then only approximate
+those of the whole image.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 from tinyunet_deploy.contract import Contract, Image, Score
 
 _USUAL_MULTIPLE: Final = 32
-"""Grid of five 2x2 pools, more than most networks have; used where the network's is unknown."""
+"""Size multiple used if the network's is unknown, pixels: enough for five 2x2 pools."""
 _FADE: Final = 16
-"""Widest stretch over which one tile fades into the next where both are right, pixels."""
+"""Largest width over which one exact tile fades into the next, pixels."""
 
 
 class Span(NamedTuple):
@@ -36,18 +36,18 @@ class Span(NamedTuple):
     start: int
     """First pixel of the tile."""
     first: int
-    """First pixel whose score it contributes to."""
+    """First pixel to whose score the tile contributes."""
     weights: NDArray[np.float32]
-    """[pixels]: share of this tile in each score from ``first`` on; those of all tiles sum to 1."""
+    """[pixels]: weight of this tile in each score from ``first`` on; all tiles' sum to 1."""
 
     @property
     def last(self) -> int:
-        """Index after the last pixel whose score it contributes to."""
+        """Index after the last pixel to whose score the tile contributes."""
         return self.first + len(self.weights)
 
     @property
     def inside(self) -> slice:
-        """The same pixels, counted in the tile."""
+        """The pixels ``first`` to ``last``, counted from the start of the tile."""
         return slice(self.first - self.start, self.last - self.start)
 
 
@@ -58,15 +58,16 @@ def spans(
     """Spread tiles evenly along one axis, from the first pixel to the last.
 
     Args:
-        length: pixels of the image, a multiple of ``size_multiple``, ``tile`` at least.
-        tile: pixels of a tile, a multiple of ``size_multiple``.
+        length: length of the image, pixels; a multiple of ``size_multiple``, at least ``tile``.
+        tile: length of a tile, pixels; a multiple of ``size_multiple``.
         size_multiple: grid on which tiles start, pixels.
-        reach: pixels before and after a pixel on which its score depends; None if unknown.
+        reach: how far before and after a pixel its score depends on the image, pixels; None if
+            unknown.
     """
     before, after = reach or (0, 0)
     stride = (tile - before - after) // size_multiple * size_multiple
     widest = _FADE
-    if reach is None or stride < tile // 4:  # hardly a place is right
+    if reach is None or stride < tile // 4:  # almost no score is exact
         before = after = 0
         stride = max(tile // 2 // size_multiple * size_multiple, size_multiple)
         widest = tile
@@ -75,7 +76,7 @@ def spans(
         (length - tile) * step // max(steps, 1) // size_multiple * size_multiple
         for step in range(steps + 1)
     ]
-    # Between two tiles: from where the later is right to where the earlier no longer is.
+    # Between two tiles: from where the later is exact to where the earlier no longer is.
     places = [(later + before, earlier + tile - after) for earlier, later in pairwise(starts)]
     fade = max(min([widest, *(end - begin - 1 for begin, end in places)]), 1)
     pixels = np.arange(length) + 0.5
@@ -91,20 +92,19 @@ def spans(
 
 
 def tile_multiple(contract: Contract, size_multiple: int | None) -> int:
-    """Return the grid on which tiles start: the network's, or a usual one if that is unknown."""
+    """Return the grid on which tiles start, pixels: the network's size multiple, else a default."""
     return size_multiple or math.gcd(_USUAL_MULTIPLE, contract.height, contract.width)
 
 
 class Mosaic:
-    """One image on its way through the network, tile by tile.
+    """The tiles of one image, and the score that is composed of theirs.
 
-    A side that is not a multiple of the size multiple is extended by its mirror image, at the right
-    and at the bottom.
+    The image is extended by reflection, at the right and at the bottom, to the size multiple.
 
     Args:
-        image: uint8 [H, W], nowhere smaller than a tile.
-        contract: the size of a tile.
-        size_multiple, reach: facts of the network; None where they are unknown.
+        image: uint8 [H, W], at least as large as a tile.
+        contract: size of a tile.
+        size_multiple, reach: facts of the network; None if unknown.
     """
 
     def __init__(
@@ -124,11 +124,11 @@ class Mosaic:
         self._columns = spans(width, contract.width, multiple, reach)
         self._score = np.empty((height, width), np.uint8)
         self._band = np.zeros((0, width), np.float32)
-        """Weighted scores of the rows that the present row of tiles gives scores to."""
+        """Weighted sum of scores, for the image rows that the current row of tiles covers."""
         self._added = 0
 
     def tiles(self) -> Iterator[Image]:
-        """uint8 [tile height, tile width], row by row."""
+        """Yield the tiles, uint8 [tile height, tile width], row by row."""
         height, width = self._tile
         for row in self._rows:
             for column in self._columns:
@@ -137,7 +137,7 @@ class Mosaic:
                 ]
 
     def add(self, score: Score) -> None:
-        """Add the score of the next tile."""
+        """Add the score of the next tile, in the order of :meth:`tiles`."""
         at, place = divmod(self._added, len(self._columns))
         row, column = self._rows[at], self._columns[place]
         if place == 0:
@@ -156,11 +156,11 @@ class Mosaic:
 
     @property
     def complete(self) -> bool:
-        """Whether the scores of all tiles were added."""
+        """True once the scores of all tiles were added."""
         return self._added == len(self._rows) * len(self._columns)
 
     @property
     def score(self) -> Score:
-        """uint8 [H, W], once it is complete."""
+        """Score of the whole image, uint8 [H, W]; valid once :attr:`complete` is true."""
         height, width = self._shape
         return np.ascontiguousarray(self._score[:height, :width])

@@ -1,1 +1,1 @@
-"""Fakes and a contract suite for the tests of those who build on this library."""
+"""Fakes and contract tests, for the tests of packages that build on this library."""

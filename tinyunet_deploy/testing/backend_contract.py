@@ -1,6 +1,6 @@
-"""What every backend must do, as tests that another package runs on its own backend.
+"""Contract tests that every backend must pass, also the backend of another package.
 
-Needs pytest. Subclass it in a test module and give the loaded backend::
+They need pytest. Subclass :class:`BackendContract` and provide the loaded backend::
 
     class TestMine(BackendContract):
         @pytest.fixture
@@ -8,7 +8,7 @@ Needs pytest. Subclass it in a test module and give the loaded backend::
             with open_backend(Path("small.onnx"), MyBackend) as backend:
                 yield backend
 
-The scores of the model must depend on the image, or a mixed-up batch is not seen.
+The model's scores must depend on the image: else the tests cannot detect a mixed-up batch.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ __all__ = ["BackendContract"]
 
 
 class BackendContract:
-    """Tests of one loaded backend, which the fixture ``backend`` of a subclass gives."""
+    """Tests of one loaded backend, which a subclass provides by the fixture ``backend``."""
 
     steps = 1
-    """Largest difference of a score that other images in the batch may make, steps of 1/255."""
+    """Largest change of a score when the other images of its batch change, in steps of 1/255."""
 
     @pytest.fixture
     def backend(self) -> Iterator[Backend]:
@@ -39,7 +39,7 @@ class BackendContract:
 
     @pytest.fixture
     def images(self, backend: Backend) -> Batch:
-        """Noise, a gradient, black and white, no more of them than the backend takes at once."""
+        """Return noise, a gradient, a black and a white image, or fewer for a small batch."""
         height, width = backend.contract.height, backend.contract.width
         batch = np.random.default_rng(1).integers(0, 256, (4, 1, height, width), dtype=np.uint8)
         batch[0] = np.linspace(0, 255, width).astype(np.uint8)

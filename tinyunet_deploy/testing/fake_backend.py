@@ -1,4 +1,4 @@
-"""A backend without a model, for the tests of those who build on this library."""
+"""A backend without a model, for tests."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tinyunet_deploy.contract import Batch, Contract
 
 
 class FakeBackend(Backend):
-    """Scores by a function that the test gives.
+    """A backend whose scores come from a function of the test.
 
     Args:
-        score: uint8 [N, 1, H, W] images -> uint8 [N, 1, H, W] scores; None gives the image back,
-            so that bright pixels are defects.
+        score: uint8 [N, 1, H, W] images -> uint8 [N, 1, H, W] scores; None returns the images, so
+            that bright pixels are defects.
         contract: image size and largest batch.
-        threshold, min_area: as a sidecar would say.
-        delay_s: how long a call takes, seconds.
+        threshold, min_area: operating values of the sidecar.
+        delay_s: duration of a call, seconds.
         network: facts of the network; those of ``tiny`` if None.
     """
 
@@ -55,7 +55,7 @@ class FakeBackend(Backend):
 
     @property
     def versions(self) -> dict[str, str]:
-        """Nothing computes here."""
+        """Empty, as no package computes the scores."""
         return {}
 
     def _run(self, image: Batch) -> Run:

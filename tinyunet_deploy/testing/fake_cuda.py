@@ -1,8 +1,7 @@
-"""A GPU without one, for tests: memory is numpy arrays, and a stream is a queue of work.
+"""A fake GPU for tests: its memory is numpy arrays, and a stream is a queue of work.
 
-Work that is queued on a stream happens later, in any order that the streams' waits allow, so a
-forgotten wait, a buffer that is reused too early or a use after free shows as a wrong score or an
-error.
+Queued work runs later, in any order that the streams' waits allow. So a missing wait, a buffer that
+is reused too early or a use after free causes a wrong score or an error.
 
 >>> device = FakeDevice()
 >>> with device.current():
@@ -38,7 +37,7 @@ __all__ = [
 ]
 
 POISON = 0xCD
-"""Byte that fills memory that nothing was written to."""
+"""Byte that fills memory before it is written."""
 
 
 class Work:
@@ -50,11 +49,11 @@ class Work:
         self.name = name
         self.run = run
         self.after = after
-        """Whether it may start."""
+        """Function that returns whether the work may start."""
 
 
 class FakeStream:
-    """A queue whose work is done when the device decides, at the latest when it must be."""
+    """A queue whose work runs when the device decides, at the latest when a caller waits for it."""
 
     def __init__(self, device: FakeDevice, handle: int) -> None:
         self._device = device
@@ -63,7 +62,7 @@ class FakeStream:
         self.captured: list[Work] | None = None
 
     def put(self, work: Work) -> None:
-        """Queue work, or capture it."""
+        """Queue work, or add it to the graph that is being captured."""
         self._device.check_current()
         if self.captured is not None:
             self.captured.append(work)
@@ -72,15 +71,15 @@ class FakeStream:
         self._device.run_some()
 
     def wait_for_event(self, event: FakeEvent) -> None:
-        """What is queued from now on starts after the event's last record."""
+        """Make all work that is queued from now on wait for the event's last record."""
         happened = event.happened
         self.put(Work("wait", lambda: None, lambda: bool(happened)))
 
     def synchronize(self) -> None:
-        """Do the queued work, and of other streams what it waits for."""
+        """Do the queued work, and the work of other streams that it waits for."""
         self._device.check_current()
         if self.captured is not None:
-            raise RuntimeUnavailable("fake", "a stream that is captured cannot be waited for")
+            raise RuntimeUnavailable("fake", "a stream cannot be synchronized while it is captured")
         self._device.run_until_empty(self)
 
 
@@ -90,22 +89,22 @@ class FakeEvent:
     def __init__(self, device: FakeDevice) -> None:
         self._device = device
         self.happened: list[float] = []
-        """The time, once the last record was reached."""
+        """Time of the last record, milliseconds; empty until it is reached."""
 
     def record(self, stream: FakeStream) -> None:
-        """Happen when what the stream holds now is done."""
+        """Place the event after all work that is queued on the stream now."""
         happened = self.happened = []
         stream.put(Work("event", lambda: happened.append(self._device.clock_ms)))
 
     def time_since(self, earlier: FakeEvent) -> float:
-        """Milliseconds of the device's clock."""
+        """Return the milliseconds from ``earlier`` to this event, by the device's clock."""
         if not (self.happened and earlier.happened):
             raise RuntimeUnavailable("fake", "an event has not happened yet")
         return self.happened[0] - earlier.happened[0]
 
 
 class FakeMemory:
-    """Bytes of the device."""
+    """Bytes on the fake GPU."""
 
     def __init__(self, address: int, size: int) -> None:
         self._address = address
@@ -116,7 +115,7 @@ class FakeMemory:
 
 
 class FakeGraph:
-    """Captured work."""
+    """Captured work of one stream."""
 
     def __init__(self, device: FakeDevice, stream: FakeStream, works: list[Work]) -> None:
         self._device = device
@@ -134,13 +133,14 @@ class FakeDevice(Device):
     """A GPU whose memory is numpy arrays.
 
     Args:
-        gpu: what it calls itself.
-        seed: None does work as late as possible; a number does it in a random order, early or late.
-        switches: where the device turns to another stream that is ready, as indices into
-            ``history``; without a seed it otherwise stays with the stream that is waited for.
-            :func:`interleavings` gives the ones worth trying.
-        graphs: whether work can be captured.
-        memory: bytes of the device; more cannot be allocated.
+        gpu: name and compute capability.
+        seed: None does work as late as possible; a number does it at random times and in a random
+            order.
+        switches: indices into ``history`` at which the device switches to another stream that is
+            ready; without a seed, it otherwise stays with the stream that a caller waits for.
+            :func:`interleavings` yields all useful values.
+        graphs: True if work can be captured.
+        memory: size of the memory, bytes.
     """
 
     def __init__(
@@ -156,9 +156,9 @@ class FakeDevice(Device):
         self.versions = {}
         self.clock_ms = 0.0
         self.history: list[str] = []
-        """Names of the work done, in its order."""
+        """Name and stream of each finished piece of work, in order."""
         self.launches = 0
-        """Graphs launched."""
+        """Number of graphs launched."""
         self.closed = False
         self._random = None if seed is None else random.Random(seed)
         self._switches = frozenset(switches)
@@ -172,7 +172,7 @@ class FakeDevice(Device):
     @contextlib.contextmanager
     def current(self) -> Iterator[None]:
         if self.closed:
-            raise RuntimeUnavailable(self.gpu.name, "its context was given back")
+            raise RuntimeUnavailable(self.gpu.name, "its context was released")
         self._thread.depth = getattr(self._thread, "depth", 0) + 1
         try:
             yield
@@ -242,22 +242,22 @@ class FakeDevice(Device):
         self.closed = True
 
     def bytes_at(self, address: int) -> Batch:
-        """The memory at an address, which must not have been freed."""
+        """Return the memory at an address; fail if it was freed."""
         memory = self._memory.get(address)
         if memory is None:
             raise RuntimeUnavailable(self.gpu.name, "an illegal memory access was encountered")
         return memory.data
 
     def next_address(self) -> int:
-        """One that was never given before."""
+        """Return an address that was never used before."""
         return next(self._addresses)
 
     def stream_of(self, handle: int) -> FakeStream:
-        """The stream with this handle."""
+        """Return the stream with this handle."""
         return self._streams[handle]
 
     def run_some(self) -> None:
-        """Do a random part of what is queued."""
+        """Do a random part of the queued work."""
         while self._random is not None and self._random.random() < 0.6:
             ready = [s for s in self._streams.values() if s.queue and s.queue[0].after()]
             if not ready:
@@ -265,7 +265,7 @@ class FakeDevice(Device):
             self._do(self._random.choice(ready))
 
     def run_until_empty(self, stream: FakeStream) -> None:
-        """Do a stream's work, and of other streams what it waits for or what the order says."""
+        """Do a stream's work, and work of other streams that it waits for or the order requires."""
         running = stream
         while stream.queue:
             ready = [s for s in self._streams.values() if s.queue and s.queue[0].after()]
@@ -285,9 +285,9 @@ class FakeDevice(Device):
 
 
 def interleavings(first: int, end: int, most: int = 2) -> Iterator[tuple[int, ...]]:
-    """Every choice of up to so many switches between streams, for ``FakeDevice(switches=...)``.
+    """Yield every set of at most ``most`` switches, for ``FakeDevice(switches=...)``.
 
-    Two switches are enough to do any part of one stream's work in the middle of another's.
+    Two switches suffice to run any part of one stream's work in the middle of another's.
 
     Args:
         first: length of the device's ``history`` where the work of interest begins.

@@ -1,8 +1,8 @@
-"""A TensorRT without the library, for tests: a plan is a function, computed on the fake GPU.
+"""A fake TensorRT for tests, without the library: a plan is a function on the fake GPU.
 
 >>> device = FakeDevice()
 >>> trt = FakeTensorRT(device)
->>> backend = TensorRTBackend(artifact, tensorrt=trt.here, gpu=device)  # doctest: +SKIP
+>>> backend = TensorRTBackend(artifact, tensorrt=trt.library, gpu=device)  # doctest: +SKIP
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ class FakeTensorRT:
     """A TensorRT whose plans compute a function.
 
     Args:
-        device: where it computes.
-        score: uint8 [N, 1, H, W] images -> uint8 [N, 1, H, W] scores; None gives the image back.
-        contract: what a plan takes; its ``max_batch`` is the profile's.
-        least: the profile's smallest batch.
-        flavour, version: what it calls itself.
-        dtype: of a plan's tensors, by its name in TensorRT.
-        refuses: plans are not deserialised, for this reason.
-        enqueues: how many executions succeed, None for all.
+        device: fake GPU that computes.
+        score: uint8 [N, 1, H, W] images -> uint8 [N, 1, H, W] scores; None returns the images.
+        contract: image size and largest batch of a plan.
+        least: smallest batch of a plan.
+        flavour, version: flavour and version that the library reports.
+        dtype: type of a plan's tensors, by its name in TensorRT.
+        refuses: error text with which every plan is refused; None accepts all.
+        enqueues: number of executions that succeed before they fail; None for all.
     """
 
     def __init__(
@@ -82,10 +82,10 @@ class FakeTensorRT:
         self.refuses = refuses
         self.enqueues = enqueues
         self.deserialised = 0
-        """Plans that were deserialised or refused."""
+        """Number of plans that were deserialised or refused."""
         self.shapes: list[tuple[int, ...]] = []
-        """Input shapes that contexts were made for."""
-        self.here = TensorRT(
+        """Input shapes that contexts were set to, in order."""
+        self.library = TensorRT(
             flavour,
             version,
             SimpleNamespace(
@@ -96,7 +96,7 @@ class FakeTensorRT:
                 ExecutionContextAllocationStrategy=_AllocationStrategy,
             ),
         )
-        """As :func:`tinyunet_deploy.backends.nvidia_probe.tensorrt` gives it."""
+        """Stands for the result of :func:`tinyunet_deploy.backends.nvidia_probe.tensorrt`."""
 
 
 class _Runtime:
