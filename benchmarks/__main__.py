@@ -35,10 +35,10 @@ def benchmarks() -> None:
 )
 @debug_option
 def matrix(toml: Path, output: Path) -> None:
-    """Time every cell of a matrix in rounds: a TOML file, benchmarks/matrix.toml if not given.
+    """Time every cell of the matrix in a TOML file, in rounds. Default: benchmarks/matrix.toml.
 
-    The same command resumes an interrupted run. Exit 4 when OUTPUT holds a run of another matrix,
-    artifact, version or machine; exit 6 when a cell does not answer as the reference does.
+    The same command resumes an interrupted run. Exit code 4 if OUTPUT contains a run of another
+    matrix, artifact, version or machine; exit code 6 if a cell's answers differ from the reference.
     """
     from benchmarks.matrix_definition import read_matrix
     from benchmarks.matrix_result import read_run

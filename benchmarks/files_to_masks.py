@@ -42,10 +42,12 @@ from tinyunet_deploy.inspection.report_line import ReportLine
     multiple=True,
     default=(DEFAULT_ONNX,),
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="An artifact; may be given again. The package's model if not given.",
+    help="An artifact; may be given again. Default: the package's model.",
 )
 @click.option("--backend", type=click.Choice(backend_names()))
-@click.option("--device", help="cpu or cuda:0; the first GPU for what needs one if not given.")
+@click.option(
+    "--device", help="cpu or cuda:0. Default: cuda:0 for models that need a GPU, else cpu."
+)
 @click.option("--images", "count", default=200, show_default=True, type=click.IntRange(min=1))
 @rounds_option
 @click.option("-b", "--batch-size", default=4, show_default=True, type=click.IntRange(min=1))

@@ -25,7 +25,7 @@ from tinyunet_deploy.errors import RuntimeUnavailable
 __all__ = ["PACKAGES", "Served", "serve"]
 
 PACKAGES = REPOSITORY / ".cache" / "triton"
-"""Where ``make test`` installs Triton and its client."""
+"""Folder into which ``make test`` installs Triton and its client."""
 
 _MODEL = f"import sys; sys.path[:0] = {sys.path!r}"
 _MODEL += """
@@ -74,7 +74,7 @@ def serve(model: Path, scratch: Path) -> Iterator[Served]:
         scratch: an empty folder for the repository, the backend and the server's log.
 
     Raises:
-        RuntimeUnavailable: there is no Triton in ``.cache/triton``, or it does not start.
+        RuntimeUnavailable: Triton is not in ``.cache/triton``, or does not start.
     """
     triton = PACKAGES / "pytriton" / "tritonserver"
     if not triton.is_dir():

@@ -1,19 +1,19 @@
-"""What the benchmark matrix measures: artifacts x runners x batch sizes, read from a TOML file.
+"""Definition of the benchmark matrix, artifacts x runners x batch sizes, in a TOML file.
 
 ::
 
-    rounds = 7                                        # each a process per cell
+    rounds = 7                                        # each starts one process per cell
     repetitions = 20                                  # timed calls of a process
     warm_up = 3                                       # calls before them
     images = 16                                       # synthetic, the same for all
-    reference = "tinyunet.safetensors@pytorch-eager/1"  # what ratios are against
-    twice = "tinyunet.onnx@openvino/1"                # the cell that is timed as two
+    reference = "tinyunet.safetensors@pytorch-eager/1"  # the denominator of all ratios
+    twice = "tinyunet.onnx@openvino/1"                # measured twice, for the noise
 
     [[cells]]                                         # all combinations of three lists
     artifacts = ["tinyunet_deploy/models/tinyunet.onnx"]
     runners = ["openvino", "onnxruntime"]
     batches = [1, 4]
-    device = "cpu"                                    # or cuda:0; cpu unless given
+    device = "cpu"                                    # or cuda:0; default cpu
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the measurements have in common: where results lie, how they are written, options."""
+"""Options, folder and file format that the measurements share."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ rounds_option = click.option(
     default=3,
     show_default=True,
     type=click.IntRange(min=1),
-    help="How often everything is measured in turn.",
+    help="Number of rounds; each measures everything once.",
 )
 
 
 def output_option(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Return ``-o/--output``, the file of a result; ``name`` in benchmarks/results if not given."""
+    """Return the option ``-o/--output``, a result file; default ``name`` in benchmarks/results."""
     return click.option(
         "-o",
         "--output",
         default=RESULTS / name,
         type=click.Path(path_type=Path, dir_okay=False),
-        help=f"Where the result is written; benchmarks/results/{name} if not given.",
+        help=f"File of the result. Default: benchmarks/results/{name}.",
     )
 
 

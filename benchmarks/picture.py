@@ -253,7 +253,7 @@ PICTURES: Final[dict[str, Callable[[Backend, Path], None]]] = {
     "-m",
     "--model",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="An artifact; the package's model if not given.",
+    help="An artifact. Default: the package's model.",
 )
 @click.option(
     "-o",

@@ -50,7 +50,7 @@ class Ratio(NamedTuple):
         return float(max(self.high, 1 / self.low, 1.0))
 
     def outside(self, floor: float) -> bool:
-        """Whether the whole interval lies above ``floor`` or below 1 / ``floor``."""
+        """Return whether the whole interval lies above ``floor`` or below 1 / ``floor``."""
         return self.low > floor or self.high < 1 / floor
 
 

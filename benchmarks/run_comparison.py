@@ -18,7 +18,7 @@ class Difference(NamedTuple):
 
     cell: str
     ratio: Ratio
-    """How many times as fast the cell is in the second run, each against its run's reference."""
+    """Speed in the second run divided by the first's, each relative to its run's reference."""
     call: str
     """``faster``, ``slower``, or why it is neither."""
 

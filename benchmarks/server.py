@@ -35,7 +35,7 @@ from tinyunet_deploy.inspection.infer import infer
     "--model",
     default=DEFAULT_ONNX,
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="An ONNX file; the package's model if not given.",
+    help="An ONNX file. Default: the package's model.",
 )
 @click.option("--images", "count", default=200, show_default=True, type=click.IntRange(min=1))
 @rounds_option

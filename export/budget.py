@@ -1,8 +1,8 @@
 """Choose the calibration of an int8 file and the convolutions that must stay in float32.
 
-Everything is measured against the float32 file, on images that did not calibrate and on every
-installed runtime, of which the worst counts. The choice is made on one set of images and judged on
-another.
+Candidates are compared with the float32 file, on images that were not used for calibration. They
+run on every installed runtime, and the worst result counts. The choice is made on one set of images
+and tested on another.
 """
 
 from __future__ import annotations

@@ -112,9 +112,9 @@ def histogram_percentile(counts: Histogram, percent: float) -> float:
 def entropy(counts: Histogram) -> float:
     """Return the range that loses the least information, by Kullback-Leibler divergence.
 
-    Migacz 2017, "8-bit Inference with TensorRT": 2048 even bins, 128 levels, here every fourth
-    range from 128 bins up. ReLU leaves many zeros, which int8 represents exactly, so the first bin
-    is counted like its neighbour.
+    Migacz 2017, "8-bit Inference with TensorRT": 2048 even bins, 128 levels; we try every
+    fourth range from 128 bins up. ReLU leaves many zeros, which int8 represents exactly, so the
+    first bin is counted like its neighbour.
     """
     top = largest(counts)
     if top == 0.0:

@@ -39,10 +39,10 @@ __all__ = ["export_checkpoint", "largest_activation", "output_paths"]
 
 MAX_ACTIVATION: Final = 65504.0 / 2
 """Largest accepted activation of an fp16 file: half of half precision's largest number, to leave
-room for images that were not seen here. A CPU runs these files in float32 and shows no overflow."""
+room for other images than those tried. A CPU runs these files in float32 and shows no overflow."""
 
 Log = Callable[[str], None]
-"""Takes one line on a finding."""
+"""Function that takes one line of text about a result."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class _Made:
 
     data: bytes
     origin: dict[str, Any] = field(default_factory=dict)
-    """How it was made, for the sidecar."""
+    """Details of how the graph was made, for the sidecar."""
     kept_in_float32: tuple[str, ...] = ()
     """Convolutions that int8 did not quantise."""
     reports: Mapping[Path, bytes] = field(default_factory=dict)

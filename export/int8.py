@@ -47,7 +47,7 @@ class Int8File:
 
     data: bytes
     origin: dict[str, Any]
-    """How it was quantised, for the sidecar."""
+    """Details of the quantisation, for the sidecar."""
     mixed: MixedPrecision | None
     """Choice of the convolutions in float32; None without an IoU budget."""
 

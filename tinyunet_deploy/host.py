@@ -66,12 +66,12 @@ def memory_bytes() -> int:
 
 
 class ContainerLimits(NamedTuple):
-    """What the control group of a process may use."""
+    """Limits of a process's control group."""
 
     processors: float
-    """Processor time per time; infinite without a quota."""
+    """Number of processors, a fraction possible; infinite without a quota."""
     memory_bytes: int | None
-    """None without a limit."""
+    """Largest memory, bytes; None without a limit."""
 
 
 @functools.cache

@@ -1,7 +1,7 @@
-"""What the commands of this workbench share: options, the log, result files, the process.
+"""Options, logging and result files that the training commands share.
 
 ``python -m training``, ``python -m training.recipe_comparison`` and ``python -m training.speed``
-take the same options in the same words.
+take the same options under the same names.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def result_option(name: str) -> _Decorator:
         default=Path("benchmarks/results") / name,
         show_default=True,
         type=click.Path(path_type=Path, dir_okay=False),
-        help="Where the result is written.",
+        help="File of the result.",
     )
 
 

@@ -32,7 +32,7 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes files and reports."""
+        """True in the process that writes files and reports."""
         return self.rank == 0
 
     @property
@@ -58,7 +58,7 @@ class Ranks:
         return total
 
     def gather(self, share: Sequence[T]) -> list[T]:
-        """Return the whole sequence, of which each process gives its :attr:`share`."""
+        """Return the whole sequence; each process passes its :attr:`share`."""
         if self.size == 1:
             return list(share)
         shares: list[Any] = [None] * self.size

@@ -1,4 +1,4 @@
-"""What a run leaves: the checkpoint of its best step with its sidecar and golden images."""
+"""Write the result of a run: the best step's checkpoint, its sidecar and golden images."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def train(
 
 @dataclass(frozen=True)
 class _Run:
-    """What is computed, where it is kept and what computes it."""
+    """Recipe, output folder and machine of one training run."""
 
     recipe: Recipe
     output: Path

@@ -1,4 +1,4 @@
-"""Where a run computes: the device, mixed precision, compilation."""
+"""Machine settings of a run: device, mixed precision, compilation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Machine", "choose_device", "half_precision", "has_bfloat16"]
 
 @dataclass(frozen=True)
 class Machine:
-    """Where and how a run computes; the recipe says what it computes."""
+    """Machine settings of a run; they are not part of its recipe."""
 
     device: str = "cpu"
     """cpu, cuda, or one GPU such as cuda:1; processes that share a machine take one GPU each."""
@@ -30,8 +30,8 @@ def choose_device(machine: Machine, ranks: Ranks) -> torch.device:
     """Return the device of this process.
 
     Raises:
-        RefusedError: one GPU is named for several processes.
-        RuntimeUnavailable: there is no such device, or it cannot do what the machine asks of it.
+        RefusedError: several processes were given one GPU.
+        RuntimeUnavailable: the device does not exist, or does not support the settings.
     """
     try:
         device = torch.device(machine.device)

@@ -1,4 +1,4 @@
-"""What a run shows while it trains: a bar, lines in the log, curves for TensorBoard."""
+"""Progress of a training run: a bar, lines in the log, curves for TensorBoard."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ _MAX_WHOLE = 2**31 - 1
 
 @dataclass(frozen=True)
 class Data:
-    """Which pixels a step is trained on."""
+    """Choice of the images and crops of a training step."""
 
     defect_free: float = 0.0
     """Share of defect-free images among those drawn; the reference draws none."""
@@ -47,12 +47,12 @@ class Data:
     defect_margin: int = 0
     """Least distance of that pixel from the crop's edges, pixels, so that few defects are cut."""
     validation: float = 0.0
-    """Share of the images that is kept out of training, to choose threshold and min_area."""
+    """Share of the images that are held out of training, to choose threshold and min_area."""
 
 
 @dataclass(frozen=True)
 class Augment:
-    """How a crop and its mask are changed, and how often."""
+    """Random changes of a crop and its mask: probabilities, angles and ranges."""
 
     flip_horizontal: float = 0.5
     flip_vertical: float = 0.0

@@ -81,7 +81,7 @@ class TrainedRecipe:
 )
 @device_option
 @amp_option
-@runs_option("runs/compare", "Where the runs are kept; finished ones are not run again.")
+@runs_option("runs/compare", "Folder of the runs; finished ones are not run again.")
 @result_option("training.json")
 @debug_option
 def compare_recipes(

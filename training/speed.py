@@ -77,7 +77,7 @@ class _TimedRun:
 @device_option
 @runs_option(
     "runs/speed",
-    "Where the runs are kept; a finished one is not timed again, so give a new folder.",
+    "Folder of the runs; a finished run is not timed again, so name a new folder.",
 )
 @result_option("training_speed.json")
 @debug_option

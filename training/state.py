@@ -36,7 +36,7 @@ class Best:
     step: int
     point: OperatingPoint
     weights: dict[str, Tensor]
-    """On the CPU."""
+    """Parameter name -> weights, on the CPU."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""What a section of the report is made of: text, tables, pictures, commands."""
+"""Parts of a report section: text, tables, pictures, commands."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ class Section:
     commands: list[str] = field(default_factory=list)
     """Commands that made the results."""
     absent: bool = False
-    """There are no results for this section; ``commands`` would make them."""
+    """True if there are no results for this section; ``commands`` would make them."""
 
 
 def no_benchmark(title: str, lead: str) -> Section:
-    """Return the section that stands where results of ``tinyunet benchmark`` are missing."""
+    """Return the placeholder for a section whose results of ``tinyunet benchmark`` are missing."""
     command = "tinyunet benchmark IMAGES -m engines/ -o benchmarks/results/benchmark.json"
     return Section(title, lead=[lead], commands=[command], absent=True)

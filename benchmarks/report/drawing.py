@@ -1,4 +1,4 @@
-"""How the report's figures are drawn: matplotlib SVG, in the colours of the page.
+"""Draw the report's figures with matplotlib, as SVG in the colours of the page.
 
 Every colour is a CSS variable of the template, so one drawing is readable in light and in dark
 mode. Text stays text, in the page's font. The same data give the same bytes.

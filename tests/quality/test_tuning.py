@@ -137,8 +137,8 @@ def test_the_choice_goes_into_a_copy_whose_bytes_and_lineage_are_the_same(
     captured = capsys.readouterr()
     assert json.loads(captured.out)["tuned_on_these_images"] is True
     assert captured.err == (
-        "note: 6 of these 6 images chose the model's threshold and min_area, "
-        "so these figures are no test of them\n"
+        "note: the model's threshold and min_area were chosen on 6 of these 6 images, "
+        "so these figures do not test them\n"
     )
     assert run(tinyunet, ["evaluate", str(data), "-m", str(tiny_onnx), "--format", "json"]) == 0
     assert json.loads(capsys.readouterr().out)["tuned_on_these_images"] is False

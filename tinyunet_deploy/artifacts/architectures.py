@@ -29,14 +29,14 @@ class Architecture:
 
     @property
     def size_multiple(self) -> int:
-        """Height and width of an image must divide by this: a factor of 2 for each pool."""
+        """Number that must divide the height and width of an image: a factor of 2 for each pool."""
         return 1 << len(self.encoder)
 
     @cached_property
     def reach(self) -> tuple[int, int]:
         """How far before and after a pixel its score depends on the image, pixels.
 
-        Computed back through the layers, from each place in the grid of the pools.
+        The reach is traced back through the layers, from each place in the pooling grid.
         """
         spans = [self._depends_on(pixel, pixel) for pixel in range(self.size_multiple)]
         before = max(pixel - first for pixel, (first, _) in enumerate(spans))

@@ -21,21 +21,21 @@ PRECISIONS: Final[tuple[Precision, ...]] = get_args(Precision)
 
 @dataclass(frozen=True)
 class PrecisionFacts:
-    """One precision."""
+    """Properties of one precision."""
 
     name: Precision
     number_type: str
-    """As runtimes, numpy and the benchmark's ceilings name it, such as ``float32``."""
+    """Name of the number type in runtimes, numpy and benchmarks, such as ``float32``."""
     value_bytes: int
     """Bytes of one value."""
     onnx_type: str
     """Name in ``onnx.TensorProto`` of the type of a convolution's input."""
     tensorrt_types: frozenset[str]
-    """What TensorRT's inspector may call the type that its convolutions compute in."""
+    """Names of TensorRT's inspector for the types in which convolutions may compute."""
     quantized: bool
-    """Whether its scales come from calibration images, so that its rounding is its own."""
+    """True if scales come from calibration images, so that scores differ from the network's."""
     provider_flag: str | None
-    """Option with which ONNX Runtime's TensorRT provider computes in it; None needs none."""
+    """Option that ONNX Runtime's TensorRT provider needs for this precision; None if none."""
     color: str
     """CSS variable of its colour in charts."""
 

@@ -50,28 +50,28 @@ class Sidecar:
     """sha256 of the artifact that this one was made from; None for a checkpoint."""
     contract: Contract
     threshold: float = 0.5
-    """Probability over which a pixel is a defect, unless the user says otherwise."""
+    """Default probability above which a pixel is a defect."""
     min_area: int = 1
-    """Pixels that a defect must have to make a part NG, unless the user says otherwise."""
+    """Default size of the smallest defect that makes a part NG, pixels."""
     origin: dict[str, Any] = field(default_factory=dict)
-    """How it was made: command, recipe, data digest, versions, figures. For people; code reads
-    nothing of it."""
+    """Command, recipe, data digest, versions and figures that made the artifact; for people only,
+    code does not read it."""
     golden: str | None = None
-    """sha256 of ``NAME.golden.png``, which the self-test uses; None where there is none."""
+    """sha256 of ``NAME.golden.png``, which the self-test uses; None if there is none."""
     verified_batch: int | None = None
-    """Largest batch that was seen to score its images as one by one; a larger one is refused.
-    None: not tried, not limited."""
+    """Largest batch that was verified to score images as single ones do; a larger one is refused.
+    None: not verified, not limited."""
     network: NetworkFacts | None = None
-    """Facts of the network; None where nothing is known of it."""
+    """Facts about the network; None if unknown."""
     tuned_on: tuple[str, ...] = ()
-    """Digests of the images that chose its threshold and min_area, or those of its parents."""
+    """Digests of the images on which threshold and min_area, or its parents', were chosen."""
     kept_in_float32: tuple[str, ...] = ()
     """Convolutions that a quantised file computes in float32, as the network names them."""
     plan: PlanFacts | None = None
-    """For what it was built; None for every kind but a plan."""
+    """Facts about a plan's build; None for every other kind."""
     bits: int | None = None
-    """Depth in bits of the camera whose 16-bit files it was trained on, 8..16; None leaves it to
-    the files, unless the user says otherwise."""
+    """Default bits per pixel, 8..16, of the camera that took 16-bit images; None takes the depth
+    that a file states."""
     step: int | None = None
     """Optimizer steps of the training of a checkpoint; None where they are not recorded."""
 

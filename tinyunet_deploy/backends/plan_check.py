@@ -1,4 +1,4 @@
-"""Whether a TensorRT plan may run on this machine: its TensorRT, its GPU and its contract."""
+"""Check that a TensorRT plan may run on this machine: its TensorRT, its GPU and its contract."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def check_release(artifact: Artifact, tensorrt: TensorRT) -> None:
     now = f"{tensorrt.flavour} {nvidia_probe.release(tensorrt.version)}"
     if was != now:
         raise ArtifactError(
-            artifact.path, f"was built by {was}, here is {now}", _rebuild(artifact.sidecar)
+            artifact.path, f"was built by {was}, this machine has {now}", _rebuild(artifact.sidecar)
         )
 
 
@@ -62,7 +62,7 @@ def check_gpu(artifact: Artifact, gpu: GPU) -> None:
         if was != now:
             raise ArtifactError(
                 artifact.path,
-                f"was built for {word}{was}, here is {word}{now}",
+                f"was built for {word}{was}, this machine has {word}{now}",
                 _rebuild(artifact.sidecar),
             )
 

@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 _FLOATS: Final = frozenset({"Float", "Half"})
-"""What a convolution that an int8 file did not quantise may compute in."""
+"""Types in which a convolution may compute that an int8 file did not quantise."""
 
 
 def check_precision(

@@ -173,4 +173,6 @@ def _choose(kind: Kind, device: str, model: Path) -> BackendRow:
             else:
                 return row
         reasons.append(reason)
-    raise RuntimeUnavailable(model, f"no backend here runs the kind {kind}", "; ".join(reasons))
+    raise RuntimeUnavailable(
+        model, f"no backend on this machine can run the kind {kind}", "; ".join(reasons)
+    )

@@ -48,7 +48,7 @@ class Transport(Protocol):
 
 
 class Address(NamedTuple):
-    """Where a model is served."""
+    """Address of a model on an inference server."""
 
     url: str
     host: str

@@ -51,9 +51,9 @@ class BackendRow:
     """One backend, before its runtime is imported."""
 
     name: str
-    """As in ``--backend``; the class has the same ``name``."""
+    """Name for ``--backend``; equal to the ``name`` of the class."""
     implementation: str | type[Backend]
-    """The class, or where it is: ``module:Class``, which is imported when it is first used."""
+    """The class, or its import path ``module:Class``, which is imported at the first use."""
     kinds: tuple[Kind, ...] = ("onnx",)
     """Kinds of artifact that it runs."""
     devices: tuple[DeviceType, ...] = ("cpu",)
@@ -61,22 +61,23 @@ class BackendRow:
     modules: tuple[str, ...] = ()
     """Modules that must be installed, the runtime itself first."""
     distributions: tuple[str, ...] = ()
-    """Packages any one of which provides the runtime; their versions name what computes."""
+    """Packages of which any one provides the runtime; its version is reported."""
     extra: str | None = None
     """Extra of this package that installs it; None for a backend of another package."""
     preference: int = 100
-    """Of several that can run an artifact, the one with the lowest number is chosen."""
+    """Rank among the backends that can run an artifact; the lowest number is chosen."""
     unasked: bool = False
-    """Whether it may be chosen when the user names no backend."""
+    """True if the backend may be chosen when the user names none."""
     sandbox: str = "onnxruntime"
-    """Backend that tries an ONNX file of unknown origin, in a process of its own, before this one
-    loads it."""
+    """Name of the backend that tries an ONNX file of unknown origin in a separate process, before
+    this one loads it."""
     marker: str = "X"
-    """Its marker in charts, as matplotlib names it."""
+    """Marker in charts, in matplotlib's notation."""
     dashes: str = "-."
-    """Its line style in charts, as matplotlib names it."""
+    """Line style in charts, in matplotlib's notation."""
     obstacle: Callable[[BackendRow], str | None] = missing_package
-    """Says why it cannot run on this machine and what to do, or None; imports no runtime."""
+    """Function that returns why the backend cannot run on this machine and what to do, or None; it
+    imports no runtime."""
 
     def load_class(self) -> type[Backend]:
         """Import the class of the backend.
@@ -97,7 +98,7 @@ class BackendRow:
 
 
 BackendChoice: TypeAlias = "str | BackendRow | type[Backend]"
-"""How a caller names a backend: by its name, or with a row or class of the caller's own."""
+"""Backend that a caller asks for: a name, or the caller's own row or class."""
 
 
 def _two_onnxruntimes(row: BackendRow) -> str | None:

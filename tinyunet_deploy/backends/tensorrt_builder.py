@@ -118,9 +118,9 @@ def build(
 
 
 def _gpu(tensorrt: TensorRT, options: Options) -> GPU | None:
-    """Return the GPU to build on; None to build for one that this machine lacks.
+    """Return the GPU to build on; None to build for a GPU that this machine does not have.
 
-    TensorRT itself does not say that there is no GPU: its builder would be a null object.
+    The GPU is checked first: without one, TensorRT raises no error but returns a null builder.
     """
     rtx = tensorrt.flavour == "tensorrt_rtx"
     if options.compute_capability is None:

@@ -88,12 +88,12 @@ def benchmark(
     trace_file: Path | None,
     style: str,
 ) -> int:
-    """Measure how fast models run, on IMAGES, files and folders.
+    """Measure the speed of models on IMAGES, which are files and folders.
 
-    Measures latency one request at a time, throughput, where the time goes from file to mask, and
-    how near that comes to the limit of this machine. Answers are checked: a wrong one is exit 6.
-    Without IMAGES, synthetic images are generated. Models that cannot run here are listed as
-    skipped.
+    Measures the latency of single requests, the throughput, the time of each stage from file to
+    mask, and the share of this machine's limit. Scores are checked; a wrong one is exit code 6.
+    Without IMAGES, synthetic images are generated. Models that cannot run on this machine are
+    listed as skipped.
     """
     import shlex
 
@@ -154,7 +154,7 @@ def benchmark(
         click.echo(f"skipped: {error}", err=True)
     if not result.measurements:
         raise RuntimeUnavailable(
-            chosen[0], "runs on no backend here", "the reasons are listed above"
+            chosen[0], "runs on no backend of this machine", "the reasons are listed above"
         )
     if result.red:
         worst = result.red[0]

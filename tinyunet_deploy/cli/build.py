@@ -40,41 +40,41 @@ class BatchRange(click.ParamType):  # type: ignore[type-arg]  # not subscriptabl
     "--output",
     required=True,
     type=click.Path(path_type=Path),
-    help="A folder, or the file's name, which ends in .plan.",
+    help="Folder of the plan, or its file name, which ends in .plan.",
 )
 @click.option(
     "--batch",
     type=BatchRange(),
     default="1,8,16",
     show_default=True,
-    help="Images per call: smallest, usual (what it is tuned for) and largest.",
+    help="Images per call: smallest, usual (the size it is tuned for) and largest.",
 )
 @click.option(
     "--workspace-mb",
     type=click.IntRange(min=1),
-    help="GPU memory a kernel may use for scratch, MiB; all of it if not given.",
+    help="GPU memory that a kernel may use as workspace, MiB. Default: all of it.",
 )
 @click.option(
     "--timing-cache",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Timings of kernels, read if the file is there and written back: faster next builds.",
+    help="File of kernel timings; read if it exists, then updated, to speed up later builds.",
 )
 @click.option(
     "--builder-level",
     type=click.IntRange(0, 5),
     default=3,
     show_default=True,
-    help="How long to look for fast kernels.",
+    help="Effort to find fast kernels; a higher level builds longer.",
 )
 @click.option(
     "--flavour",
     type=click.Choice(["tensorrt", "tensorrt_rtx"]),
-    help="Which TensorRT; the first that is installed if not given.",
+    help="TensorRT to build with. Default: the first one installed.",
 )
 @click.option(
     "--compute-capability",
     metavar="X.Y",
-    help="Build for this GPU, which is not here, such as 8.6; TensorRT-RTX only.",
+    help="Build for a GPU that this machine lacks, such as 8.6; TensorRT-RTX only.",
 )
 @debug_option
 def build(

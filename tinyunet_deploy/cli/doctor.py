@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 @format_option
 @debug_option
 def doctor(style: str) -> int:
-    """Say which backends run here and what the others lack.
+    """Show which backends run on this machine and what the others need.
 
-    Each backend is tried on the model of the package. Exit 5 if none runs.
+    Each backend is tried with the package's model. Exit code 5 if none runs.
     """
     import json
 

@@ -121,8 +121,8 @@ def evaluate(
         _print_tables(result)
     if result.tuned_on:
         click.echo(
-            f"note: {result.tuned_on} of these {len(result.images)} images chose the model's "
-            "threshold and min_area, so these figures are no test of them",
+            f"note: the model's threshold and min_area were chosen on {result.tuned_on} of these "
+            f"{len(result.images)} images, so these figures do not test them",
             err=True,
         )
     if result.skipped:

@@ -188,7 +188,7 @@ class _Progress:
         return time.monotonic() - self._started_s
 
     def show(self, line: ReportLine) -> None:
-        """Count one image; print it if it was skipped. A signal stops the run here."""
+        """Count one image; print it if it was skipped. A signal stops the run at this call."""
         from tinyunet_deploy.errors import TinyUNetError
 
         self.images += 1

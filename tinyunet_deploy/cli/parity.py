@@ -79,8 +79,8 @@ def parity(
     """Compare models with the network they were made from.
 
     Runs every artifact on every backend and compares its scores with the network in PyTorch. DATA
-    is a labelled data set, whose held-out images are used, or any folder of images. What cannot
-    run here is listed as skipped. Exit code 6 if a limit is broken.
+    is a labelled data set, whose held-out images are used, or any folder of images. Backends that
+    cannot run on this machine are listed as skipped. Exit code 6 if a limit is broken.
     """
     from rich.console import Console
     from rich.progress import Progress

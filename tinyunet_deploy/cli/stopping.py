@@ -1,17 +1,17 @@
-"""How SIGTERM, SIGINT and SIGHUP end a command: with 128 + signal, within ten seconds, always.
+"""End a command on SIGTERM, SIGINT or SIGHUP: always within ten seconds, with code 128 + signal.
 
-A handler that raises an exception cannot promise that. Python runs it in the main thread between
-two instructions, so not while a runtime computes or compiles; and where the exception strikes
-inside the import system, a destructor or a callback, Python prints it and goes on.
+A handler that raises an exception cannot do this. Python runs handlers in the main thread between
+two instructions, so not while a runtime computes or compiles. And if the exception is raised inside
+the import system, a destructor or a callback, Python prints it and continues.
 
 So the handlers do nothing. The signal wakes a thread instead, which ends the process:
 
-- at once where the command has nothing to finish; its temporary files and its child processes are
-  removed first, and every file under a final name is whole at any time;
-- where the command calls :func:`safe_place`, it is stopped there; it puts its files away itself;
+- at once if the command has nothing to finish: temporary files and child processes are removed
+  first, and a file under its final name is always complete;
+- at the next call of :func:`safe_place`, if the command calls it: it removes its files itself;
 - within :func:`reacting`, after the reaction, such as saving the state of a training.
 
-A command that has not ended :data:`GRACE_S` later is ended then. A second signal ends it at once.
+A command that has not ended after :data:`GRACE_S` is killed. A second signal ends it at once.
 """
 
 from __future__ import annotations
@@ -31,30 +31,30 @@ from tinyunet_deploy import files
 __all__ = ["Interrupted", "ended_by_signals", "reacting", "safe_place"]
 
 GRACE_S: Final = 7.0
-"""How long a command may take to end by itself. Ten seconds are promised, and what sends SIGTERM
-(systemd, Docker, a PLC) usually kills after ten."""
+"""Time that a command may take to end by itself, seconds. We promise ten, as the senders of SIGTERM
+(systemd, Docker, a PLC) usually kill a process after ten."""
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Interrupted(BaseException):
-    """A signal ends the command that runs; it unwinds to :func:`ended_by_signals`."""
+    """Raised when a signal ends the command; :func:`ended_by_signals` catches it."""
 
 
 class _Command:
-    """What the command that runs now does when a signal comes."""
+    """State of the running command: what it does on a signal."""
 
     def __init__(self, waker: socket.socket | None = None) -> None:
         self.waker = waker
-        """Python's C handler writes the number of a signal here; kept open as long as this is."""
+        """Socket to which Python's C handler writes signal numbers; kept open with the command."""
         self.number: int | None = None
-        """The signal that came."""
+        """Number of the signal that arrived; None before."""
         self.reaction: Callable[[], None] | None = None
         self.waits = False
-        """Whether the command ends by itself after the signal."""
+        """True if the command ends by itself after the signal."""
         self.answered = False
-        """Whether it has ended so, with an exit code of its own."""
+        """True once the command has ended by itself, with its own exit code."""
         self.resumable = False
-        """Whether the same command, run again, takes up what this one has done."""
+        """True if the same command, run again, resumes this one's work."""
 
 
 _running: _Command | None = None
@@ -196,7 +196,7 @@ def _children() -> list[int]:
 
 
 def _forget() -> None:
-    """In a forked child, leave the signals to the parent, and let them end the child as usual."""
+    """In a forked child, restore the default signal handling."""
     global _running
     if _running is not None:
         _running = None

@@ -12,10 +12,10 @@ __all__ = ["open_streams"]
 
 
 def open_streams() -> None:
-    """Make the three standard streams usable; for the beginning of a program.
+    """Make the three standard streams usable; call this at the start of a program.
 
-    A closed one leads to ``/dev/null``: else a file that is opened later has its number, and gets
-    the messages. What stderr does not take, as on a full disk, is dropped: messages are no results.
+    A closed stream is opened on ``/dev/null``: else a file opened later would get its number, and
+    with it the messages. Messages that stderr cannot take, as on a full disk, are dropped.
     """
     for descriptor, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:

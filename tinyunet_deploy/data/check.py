@@ -57,7 +57,7 @@ class Oddity:
 
     @property
     def fatal(self) -> bool:
-        """Whether training or evaluation would stop at this file."""
+        """True if training or evaluation would stop at this file."""
         return self.kind in ("unusable-image", "unusable-mask")
 
 

@@ -198,9 +198,9 @@ class Labels(NamedTuple):
     values: Samples
     """Palette indices or grey [H, W], or [H, W, C] of grey and alpha, RGB, or RGB and alpha."""
     displayed: Samples | None
-    """The shown grey [H, W] or RGB [H, W, 3] where it is not the stored value, as of a palette."""
+    """Displayed grey [H, W] or RGB [H, W, 3], if it differs from ``values``, as with a palette."""
     lossy: bool
-    """Whether the compression has changed values."""
+    """True if the compression has changed values."""
 
 
 def decode_labels(data: bytes, where: Path, *, max_pixels: int = MAX_PIXELS) -> Labels:

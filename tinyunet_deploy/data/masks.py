@@ -30,7 +30,7 @@ _SHOWN_VALUES: Final = 6
 
 @dataclass(frozen=True, slots=True)
 class MaskRule:
-    """Which stored values of a grey or palette mask mean defect; exactly one field is given."""
+    """Rule for the stored values of a mask that mean defect; exactly one field must be given."""
 
     threshold: int | None = None
     """Defect where the value is above this; the only rule that accepts lossy files."""

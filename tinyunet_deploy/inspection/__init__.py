@@ -1,1 +1,1 @@
-"""From image files to scores, masks, defects, verdicts and a report."""
+"""Inspection of image files: scores, masks, defects, verdicts and a report."""

@@ -75,7 +75,7 @@ class TrueDefect:
     max_score: int
     """Largest score of its pixels, 0..255. A threshold below it would detect a missed defect."""
     hit: bool
-    """Whether it shares a pixel with a detected defect."""
+    """True if the region shares a pixel with a detected defect."""
 
 
 @dataclass(frozen=True)

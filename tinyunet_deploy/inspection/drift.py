@@ -1,7 +1,7 @@
 """Cheap statistics of every image, and a test of whether two reports differ in them.
 
-A moved camera, an ageing lamp or a new material show here before the first defect escapes, and no
-truth is needed.
+They reveal a moved camera, an ageing lamp or a new material before the first defect escapes, and
+need no truth.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class Shift:
 
     @property
     def drift(self) -> bool:
-        """Whether the difference is more than chance and large enough to matter."""
+        """True if the difference is more than chance and large enough to matter."""
         return self.distance > self.critical and self.distance >= LEAST_DISTANCE
 
 

@@ -1,4 +1,4 @@
-"""Thread pools that may have no threads, so that one code path runs overlapped or in turn."""
+"""Thread pools that may have no threads, so that one code path runs overlapped or in sequence."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ __all__ = ["executor"]
 def executor(workers: int, name: str) -> Executor:
     """Return an executor of ``workers`` threads called ``name``.
 
-    With 0 workers there is no thread: each call runs when its result is asked for, on the thread
-    that asks.
+    With 0 workers there are no threads: each call runs when its result is requested, on the
+    requesting thread.
     """
     return ThreadPoolExecutor(workers, name) if workers else _InTurn()
 

@@ -28,7 +28,7 @@ from tinyunet_deploy.files import (
 __all__ = ["FolderLock", "alone", "lock_folder"]
 
 _NO_LOCKS: Final = UNSUPPORTED | {errno.ENOLCK, errno.EBADF}
-"""How file systems say that a folder cannot be locked; NFS locks only files open for writing."""
+"""Error numbers of a folder that cannot be locked; NFS locks only files open for writing."""
 _LOCAL: Final = frozenset(
     {
         *("ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "zfs", "bcachefs", "jfs"),
@@ -83,17 +83,17 @@ class FolderLock:
 def lock_folder(folder: Path) -> FolderLock:
     """Make a folder and hold it for this process alone.
 
-    Two locks, of which the first goes with the process, however that ends, and the second is also
-    seen where clients of a network file system do not see each other's locks, or it has none: the
-    kernel's lock of the folder, and a file in it that names host, process and its start time.
+    Two locks are taken. The kernel's lock of the folder ends with the process, however that dies. A
+    file in the folder names host, process and start time; it also works on network file systems
+    without locks, or whose clients do not see each other's.
 
-    The file of a dead process is taken over where its death is certain: the process ran on this
-    host, or it is a container that is gone from this machine, whose kernel has no lock of the
-    folder, on a file system that no other machine sees.
+    The file of a dead process is taken over if its death is certain: it ran on this host, or in a
+    container that is gone from this machine, while the kernel has no lock of the folder and no
+    other machine can see the file system.
 
     Raises:
-        RefusedError: another process has it, or may have it.
-        RuntimeUnavailable: it cannot be made, opened or locked.
+        RefusedError: another process holds the folder, or may hold it.
+        RuntimeUnavailable: the folder cannot be made, opened or locked.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -201,7 +201,7 @@ def _holder(file: Path) -> tuple[int, str] | None:
 
 
 def _is_this_host(holder: tuple[int, str] | None) -> bool:
-    """Whether a holder's number is one of this host, or of this container, as filelock says it."""
+    """Return whether a lock file's holder, as filelock writes it, is on this host or container."""
     name = socket.gethostname()
     namespace = Path("/proc/self/ns/pid").stat().st_ino
     return holder is not None and holder[1] in {name, f"{name}?pidns-{namespace:x}"}

@@ -51,14 +51,14 @@ def _base(name: str, change: int) -> str:
 
 
 def _has_reserved_suffix(stem: str) -> bool:
-    """Whether ``stem`` is a name to which :func:`mask_name` itself appends .png."""
+    """Return whether ``stem`` looks like a name to which :func:`mask_name` appends .png."""
     head, dot, suffix = stem.rpartition(".")
     ours = suffix == "file" or (suffix.startswith("change") and suffix[6:].isdigit())
     return stem.endswith(_SUFFIXES) or bool(head and dot and ours)
 
 
 def ignores_case(output: Path) -> bool:
-    """Whether the file system of an output folder takes upper and lower case for the same name."""
+    """Return whether the file system of an output folder ignores upper and lower case in names."""
     try:
         return (output / RUN.upper()).samefile(output / RUN)
     except OSError:

@@ -29,7 +29,7 @@ __all__ = ["Inspection", "Outputs"]
 
 @dataclass(frozen=True)
 class Outputs:
-    """What is written beside the masks and the report."""
+    """Optional outputs beside the masks and the report."""
 
     overlays: bool = False
     """Write ``overlays/NAME.jpg``: the image with the mask outlined."""
@@ -52,9 +52,9 @@ class Inspection:
     threshold: float
     """Probability in [0, 1] above which a pixel is a defect."""
     min_area: int
-    """Pixels that a defect must have to make a part NG."""
+    """Smallest defect that makes a part NG, pixels."""
     tile: bool = False
-    """Whether images larger than the network's are inspected in overlapping tiles."""
+    """True if images larger than the network's are inspected in overlapping tiles."""
     outputs: Outputs = Outputs()
     depth: BitDepth = field(default_factory=BitDepth)
     """Depth of 16-bit files; warns once a run."""
@@ -174,7 +174,7 @@ class Inspection:
         return files
 
     def has_files(self, line: ReportLine) -> bool:
-        """Whether the files of a report line exist with the sizes that they were written with."""
+        """Return whether the files of a report line exist with the sizes that were written."""
         sizes = line.get("output_bytes", {})
         files = self.files(line["path"], line.get("change", 0))
         try:

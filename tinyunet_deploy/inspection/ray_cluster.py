@@ -61,7 +61,7 @@ class Loader:
 
     @property
     def on_gpu(self) -> bool:
-        """Whether the model runs on a GPU; Ray shows each actor its own as ``cuda:0``."""
+        """True if the model runs on a GPU; Ray shows each actor its own as ``cuda:0``."""
         row = None if self.backend is None else find_row(self.backend)
         device = self.device or default_device(kind_of(self.model or default_model(row)), row)
         return device_type(device) == "cuda"

@@ -116,10 +116,10 @@ class Resume:
         return {**line, "mtime_ns": identity.mtime_ns}, None
 
     def all_hold(self, lines: Iterable[ReportLine]) -> bool:
-        """Whether all lines hold, skipped ones included, and no image of the run lacks one.
+        """Return whether every image of the run has a line, and every line still holds.
 
         Args:
-            lines: those of all images of the run, in their order.
+            lines: report lines of all images of the run, in order, skipped images included.
         """
         reported = set()
         for name, group in itertools.groupby(lines, lambda line: line["path"]):
@@ -137,5 +137,5 @@ class Resume:
 
 
 def _is_inside(name: str) -> bool:
-    """Whether a name is a path that leads nowhere but down."""
+    """Return whether a relative path stays inside its folder."""
     return not {"", ".", ".."} & set(name.split("/")) and "\0" not in name

@@ -56,7 +56,7 @@ def claim(folder: Path, options: dict[str, Any]) -> None:
 
 
 def is_output(folder: Path) -> bool:
-    """Whether ``infer`` or ``watch`` wrote this folder, which its run.json shows."""
+    """Return whether ``infer`` or ``watch`` wrote this folder, by its run.json."""
     try:
         run = json.loads(read_regular(folder / RUN, _LARGEST))
     except (OSError, ValueError, RecursionError):

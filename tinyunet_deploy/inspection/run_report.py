@@ -79,7 +79,7 @@ class Report:
             raise
 
     def __contains__(self, name: str) -> bool:
-        """Whether an earlier run gave the image a verdict that was kept."""
+        """Return whether the image has a verdict of an earlier run that was kept."""
         return name in self._done
 
     def add(self, line: ReportLine) -> None:

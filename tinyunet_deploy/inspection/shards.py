@@ -71,7 +71,7 @@ class Shard:
         return cls(int(match[1]), int(match[2]))
 
     def __contains__(self, name: str) -> bool:
-        """Whether the image of this name belongs to the shard."""
+        """Return whether the image of this name belongs to the shard."""
         number = int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8])
         return number % self.count + 1 == self.index
 

@@ -46,9 +46,9 @@ class Watched:
     summary: RunSummary
     """Counts over the whole output folder, parts of earlier watches included."""
     timed: int
-    """Images that came while the folder was watched."""
+    """Number of images that arrived while the folder was watched."""
     late: int
-    """Those of them whose verdict came after the deadline."""
+    """Number of timed images whose verdict came after the deadline."""
 
 
 @dataclass
@@ -58,15 +58,15 @@ class _File:
     state: tuple[int, int]
     """Size in bytes and time of change in nanoseconds."""
     since: float
-    """When this state was first seen, seconds."""
+    """Time at which this state was first seen, seconds."""
     not_before: float | None
     """The last poll that did not see this state, seconds; None for a file that was there before."""
     sha256: str | None = None
     """Hash of the content, empty if it could not be read; None if it was not tried yet."""
     hashed: float = 0.0
-    """When the content was hashed, seconds."""
+    """Time at which the content was hashed, seconds."""
     tried: bool = False
-    """Whether this state was inspected and did not decode."""
+    """True if this state was inspected and could not be decoded."""
 
 
 def watch(
@@ -240,7 +240,7 @@ def _poll(
 
 
 def _is_ready(file: _File, now: float, settle_ms: float, patience_s: float) -> bool:
-    """Whether to inspect a file: when it has settled, and once more before it is given up on."""
+    """Return whether to inspect a file now: once settled, and a last time after patience_s."""
     if file.sha256 is None:
         return False
     if file.tried:

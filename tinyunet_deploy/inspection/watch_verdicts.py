@@ -67,7 +67,7 @@ class WatchVerdicts:
         self._redo.pop(name, None)
 
     def lacks(self, name: str, state: tuple[int, int]) -> bool:
-        """Whether a file in this state has no verdict yet."""
+        """Return whether a file in this state has no verdict yet."""
         return (
             name in self._redo
             or name not in self._verdicts
@@ -75,7 +75,7 @@ class WatchVerdicts:
         )
 
     def touched(self, name: str, state: tuple[int, int], sha256: str) -> bool:
-        """Whether only the time of a file changed since its verdict, which then holds."""
+        """Return whether only a file's time changed since its verdict; if so, keep the verdict."""
         verdict = self._verdicts.get(name)
         if verdict is None or name in self._redo or not sha256 or verdict.sha256 != sha256:
             return False

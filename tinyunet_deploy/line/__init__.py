@@ -1,1 +1,1 @@
-"""Whether a model keeps up with a belt: simulation, live run, verification."""
+"""Test whether a model keeps up with a belt: simulation, live run, verification."""

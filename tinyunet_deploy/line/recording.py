@@ -24,17 +24,17 @@ class Recording:
     """Service times in the order in which they were measured."""
 
     source: str
-    """File or folder they come from, for messages."""
+    """File or folder of the times, for messages."""
     stretches: tuple[Times, ...]
     """Times from one stop of the belt to the next; one stretch if it never stopped."""
     processes: int | None = None
-    """Processes that ran side by side; None if unknown."""
+    """Number of parallel processes; None if unknown."""
     idle: bool = False
-    """Whether there were pauses between images, as there are on a line."""
+    """True if there were pauses between images, as there are on a line."""
 
     @property
     def service_ms(self) -> Times:
-        """All times."""
+        """Times of all stretches, milliseconds."""
         return np.concatenate(self.stretches)
 
     def medians_ms(self) -> tuple[float, float]:

@@ -1,1 +1,1 @@
-"""How good the answers are: metrics, evaluation, threshold choice, parity, self-test."""
+"""Quality of the answers: metrics, evaluation, threshold choice, parity, self-test."""

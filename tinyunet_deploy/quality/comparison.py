@@ -27,7 +27,7 @@ class VerdictFlip(NamedTuple):
 
     name: str
     defective: bool
-    """Whether the part is defective: by the truth, or by the reference if there is no truth."""
+    """True if the part is defective: by the truth, or by the reference if there is no truth."""
     reference: Verdict
     verdict: Verdict
 

@@ -58,7 +58,7 @@ BOUNDS: Final = {
     "escape_rate_upper_95": "one-sided 95 % bound of escape_rate (Clopper & Pearson 1934)",
     "overkill_rate_upper_95": "one-sided 95 % bound of overkill_rate (Clopper & Pearson 1934)",
 }
-"""Bound on the rate of all parts of which the images are a sample -> its formula."""
+"""Bound on a rate over all parts, if the images are a sample of them -> its formula."""
 
 _SMOOTH: Final = 1e-5
 """The constant in the Dice formula of NVIDIA's code."""
@@ -80,13 +80,13 @@ class ImageCounts:
     name: str
     class_id: int | None
     defective: bool
-    """Whether the data set calls the part defective."""
+    """True if the data set labels the part defective."""
     truth_px: int
     """B: defect pixels in the truth."""
     max_score: int
     """Largest score of the image, 0..255: the image's score for AUROC."""
     verdict: Verdict
-    """At the operating threshold and min_area."""
+    """Verdict at the operating threshold and min_area."""
     pixels: dict[float, Pixels]
     """Threshold -> counts, for the operating threshold and all of :data:`REFERENCE_THRESHOLDS`."""
 

@@ -31,7 +31,7 @@ class ComparedImage:
 
     @property
     def defective(self) -> bool | None:
-        """Whether the data set calls the part defective; None if there is no truth."""
+        """True if the data set labels the part defective; None if there is no truth."""
         return None if self.item is None else self.item.defective
 
     def truth(self, score: Score) -> Mask | None:

@@ -46,7 +46,7 @@ class StageDifference:
 
     @property
     def exceeds_rounding(self) -> bool:
-        """Whether the difference is more than rounding; NaN is."""
+        """True if the difference is more than rounding, or NaN."""
         return self.difference is not None and not self.difference <= STAGES[self.stage]
 
 

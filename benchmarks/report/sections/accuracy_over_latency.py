@@ -31,7 +31,7 @@ class _Point(NamedTuple):
     ms: float
     iou: float
     passes: bool
-    """Whether its answers keep every limit; drawn hollow if not."""
+    """True if the answers keep every limit; drawn hollow if not."""
 
 
 def accuracy_over_latency(results: Results) -> Section:

@@ -1,4 +1,4 @@
-"""Whether every artifact answers as the network did."""
+"""Section that compares every artifact's answers with the network's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How well it finds defects: IoU, escapes and overkill on labelled images."""
+"""Section on defect detection: IoU, escapes and overkill on labelled images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def defect_finding(results: Results) -> Section:
         section.lead = ["IoU, escapes and overkill on labelled images."]
         section.commands = ["tinyunet evaluate DATA -m MODEL -o benchmarks/results/NAME.json"]
         return section
-    section.tables = [Table(_HEAD, [_row(each) for each in results.evaluations.values()])]
+    section.tables = [Table(_HEAD, [_row(result) for result in results.evaluations.values()])]
     section.commands = [_command(each, path) for path, each in results.evaluations.items()]
     formulas = next(iter(results.evaluations.values()))
     section.notes = [f"Notation: {formulas['notation']}."]

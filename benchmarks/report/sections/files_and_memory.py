@@ -1,4 +1,4 @@
-"""From files to masks: what files cost beside the bare backend, and how memory grows."""
+"""Section on the cost of files beside the bare backend, and on the growth of memory."""
 
 from __future__ import annotations
 

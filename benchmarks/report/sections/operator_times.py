@@ -1,4 +1,4 @@
-"""Which operators take the time, by OpenVINO's counters."""
+"""Section on the time of each operator, by OpenVINO's counters."""
 
 from __future__ import annotations
 

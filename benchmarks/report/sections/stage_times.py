@@ -1,4 +1,4 @@
-"""Where the time goes: from file to mask and report, stage by stage."""
+"""Section on the time of each stage from file to mask and report."""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ def stage_times(results: Results) -> Section:
         for table in tables
     )
     section.tables = [Table(("ms per image", *columns), rows)]
-    section.commands = [each.command for each in results.benchmarks.values() if each.stages]
+    section.commands = [
+        benchmark.command for benchmark in results.benchmarks.values() if benchmark.stages
+    ]
     return section
 
 

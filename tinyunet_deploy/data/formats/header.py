@@ -41,24 +41,24 @@ class Header:
     bits: int = 8
     """Stored bits of a sample, 1..16."""
     depth: int | None = None
-    """Bits that a sample uses, 9..16, where the file states it; None where it does not."""
+    """Bits that a sample uses, 9..16; None if the file does not state it."""
     left_justified: bool = False
-    """Whether ``depth`` counts the highest bits of a sample, as the PNG standard says of sBIT."""
+    """True if ``depth`` counts the highest bits of a sample, as sBIT of the PNG standard does."""
     colour: bool = False
-    """Whether ``decode`` makes luminance [H, W] of a colour image."""
+    """True if ``decode`` converts a colour image to luminance [H, W]."""
     indirect: bool = False
-    """Whether a stored value is not its brightness: a palette, or 0 is white."""
+    """True if a stored value is not its brightness: a palette, or 0 is white."""
     lossy: bool = False
-    """Whether the compression changes sample values."""
+    """True if the compression changes sample values."""
     details: Any = None
     """Facts that the format's own decoder needs again."""
 
 
 class Format(Protocol):
-    """What each module of this folder offers.
+    """Interface of the format modules in this folder.
 
-    Every function raises :class:`FormatError`; ``struct.error`` and ``EOFError`` mean that the file
-    ends too early.
+    Every function raises :class:`FormatError` for a file that it refuses; ``struct.error`` and
+    ``EOFError`` mean that the file ends too early.
     """
 
     def read_header(self, data: bytes) -> Header:

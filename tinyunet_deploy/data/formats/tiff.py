@@ -72,7 +72,7 @@ _MAX_BLOCKS: Final = 1 << 18
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """How the samples of one image are stored."""
+    """Storage of the samples of one image."""
 
     directory: Directory
     photometric: int

@@ -31,12 +31,12 @@ COMPRESSIONS: Final[dict[int, str | None]] = {
     34887: "LERC", 34892: "lossy raw JPEG", 34925: "LZMA", 50000: "zstd", 50001: "WebP",
     50002: "JPEG XL", 52546: "JPEG XL",
 }  # fmt: skip
-"""Code -> None if it is decoded here, else its name."""
+"""Compression code -> name of one that is not supported, None for a supported one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Blocks:
-    """Where the strips or tiles of an image are, and how samples are laid out in them."""
+    """Location of the strips or tiles of an image, and the layout of their samples."""
 
     offsets: NDArray[np.int64]
     sizes: NDArray[np.int64]
@@ -50,7 +50,7 @@ class Blocks:
     channels: int
     """Samples of a pixel in a block; 1 if ``planar``."""
     planar: bool
-    """Whether each channel has blocks of its own."""
+    """True if each channel has its own blocks."""
     bits: int
     big_endian: bool
     predictor: int

@@ -99,7 +99,7 @@ class Directories(NamedTuple):
 
     directories: list[Directory]
     more: bool
-    """Whether there are more than were read."""
+    """True if the file has more directories than were read."""
 
 
 def read_directories(data: bytes) -> Directories:
