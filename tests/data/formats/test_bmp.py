@@ -9,6 +9,8 @@ import PIL.Image
 import pytest
 
 from tinyunet_deploy.data.decoding import decode_image, decode_labels
+from tinyunet_deploy.data.formats import bmp as bmp_format
+from tinyunet_deploy.data.formats.header import FormatError, Header
 from tinyunet_deploy.errors import ImageError
 
 HERE = Path("part.bmp")
@@ -77,3 +79,190 @@ def test_a_variant_that_is_not_read_is_named(code: int, words: str) -> None:
     error = refusal(data[:30] + struct.pack("<I", code) + data[34:])
     assert error.reason == "unsupported"
     assert words in str(error)
+
+
+def windows(
+    bits: int,
+    width: int = 9,
+    height: int = 4,
+    *,
+    size: int = 40,
+    planes: int = 1,
+    compression: int = 0,
+    colours: int = 0,
+    table: bytes | None = None,
+    pixels: bytes | None = None,
+) -> bytes:
+    """A file with a Windows header of ``size`` bytes, black by default."""
+    if table is None:
+        table = bytes(4 * (colours or 1 << bits)) if bits <= 8 else b""
+    if pixels is None:
+        pixels = bytes(-(-bits * width // 32) * 4 * abs(height))
+    first = 14 + size + len(table)
+    head = struct.pack("<2sIHHI", b"BM", first + len(pixels), 0, 0, first)
+    head += struct.pack("<IiiHHI", size, width, height, planes, bits, compression)
+    return head + struct.pack("<IiiII", 0, 0, 0, colours, 0) + bytes(size - 40) + table + pixels
+
+
+def packed(indices: np.ndarray, bits: int) -> bytes:
+    """Rows of palette indices, the last first, each filled up to four bytes."""
+    planes = np.unpackbits(indices[::-1, :, None].astype(np.uint8), axis=2)[:, :, 8 - bits :]
+    rows = planes.reshape(len(indices), -1)
+    return np.packbits(np.pad(rows, ((0, 0), (0, -rows.shape[1] % 32))), axis=1).tobytes()
+
+
+def header_refusal(data: bytes) -> FormatError:
+    with pytest.raises(FormatError) as caught:
+        bmp_format.read_header(data)
+    return caught.value
+
+
+@pytest.mark.parametrize("bits", range(34))
+def test_bits_of_a_pixel(bits: int) -> None:
+    if bits in (1, 4, 8, 16, 24, 32):
+        wanted = Header(4, 9, min(bits, 8), indirect=bits <= 8, details=bits)
+        assert bmp_format.read_header(windows(bits)) == wanted
+        assert bmp_format.read_header(windows(bits, height=-4)) == wanted
+    else:
+        error = header_refusal(windows(bits, compression=1))
+        assert (error.reason, error.what) == ("corrupt", "has a damaged header")
+
+
+@pytest.mark.parametrize(("width", "planes"), [(-1, 1), (-9, 1), (9, 0), (9, 2), (-1, 0)])
+def test_a_damaged_header(width: int, planes: int) -> None:
+    error = header_refusal(windows(24, width, 4, planes=planes, pixels=bytes(200)))
+    assert (error.reason, error.what) == ("corrupt", "has a damaged header")
+
+
+def test_an_image_without_pixels_says_so() -> None:
+    assert refusal(windows(24, 0, 4)).what == "has 0x4 pixels"
+
+
+@pytest.mark.parametrize("size", [*range(40, 70), *range(106, 126)])
+def test_only_known_header_sizes_are_read(size: int) -> None:
+    if size in (40, 52, 56, 64, 108, 124):
+        assert bmp_format.read_header(windows(24, size=size)).width == 9
+    else:
+        assert header_refusal(windows(24, size=size)).reason == "not-an-image"
+
+
+@pytest.mark.parametrize("bits", [1, 4, 8, 16, 24, 32])
+@pytest.mark.parametrize("width", [1, 31, 32, 33])
+def test_the_last_byte_of_the_pixels_has_to_be_there(bits: int, width: int) -> None:
+    data = windows(bits, width, 1, size=56)
+    assert bmp_format.read_header(data).width == width
+    with pytest.raises(EOFError):
+        bmp_format.read_header(data[:-1])
+    with pytest.raises(EOFError):
+        bmp_format.read_header(os2()[:-1])
+    deep = windows(32, width, 1, size=56, compression=3)
+    assert bmp_format.read_header(deep).width == width
+    with pytest.raises(EOFError):
+        bmp_format.read_header(deep[:-1])
+
+
+@pytest.mark.parametrize("height", [1, -1])
+def test_more_pixels_than_the_file_has_bits_are_a_matter_of_the_size_limit(height: int) -> None:
+    """So that a tiny file that claims an enormous image is too large, not cut off."""
+    most = 8 * (14 + 40 + 8)
+    with pytest.raises(EOFError):
+        bmp_format.read_header(windows(1, most, height, pixels=b""))
+    assert bmp_format.read_header(windows(1, most + 1, height, pixels=b"")).width == most + 1
+    assert refusal(windows(24, 30_000, 30_000, pixels=b"")).reason == "too-large"
+
+
+@pytest.mark.parametrize("bits", [1, 4, 8])
+def test_the_palette_ends_before_the_pixels(bits: int) -> None:
+    full = 4 << bits
+    for colours in (0, 1, 2, 1 << bits):
+        size = 4 * colours or full
+        assert bmp_format.read_header(windows(bits, colours=colours, table=bytes(size)))
+        error = header_refusal(windows(bits, colours=colours, table=bytes(size - 1)))
+        assert (error.reason, error.what) == ("corrupt", "has pixels in the place of its palette")
+    colours = (1 << bits) + 1
+    error = header_refusal(windows(bits, colours=colours))
+    assert (error.reason, error.what) == ("corrupt", f"has a palette of {colours} colours")
+
+
+@pytest.mark.parametrize(("bits", "table"), [(1, 6), (4, 48), (8, 768), (24, 0)])
+def test_the_palette_of_an_os_2_file_has_three_bytes_a_colour(bits: int, table: int) -> None:
+    def file(table: int) -> bytes:
+        head = struct.pack("<2sIHHIIHHHH", b"BM", 0, 0, 0, 26 + table, 12, 1, 1, 1, bits)
+        return head + bytes(max(table, 0) + 4)
+
+    assert bmp_format.read_header(file(table)).details == bits
+    assert header_refusal(file(table - 1)).reason == "corrupt"
+
+
+@pytest.mark.parametrize(
+    ("size", "compression", "masks"), [(40, 0, 0), (40, 3, 12), (56, 0, 0), (56, 3, 0), (108, 3, 0)]
+)
+def test_masks_of_the_colours_follow_the_shortest_header_only(
+    size: int, compression: int, masks: int
+) -> None:
+    data = windows(32, size=size, compression=compression, table=bytes(masks))
+    assert bmp_format.read_header(data).details == 32
+    first = struct.pack("<I", 14 + size + masks - 1)
+    assert header_refusal(data[:10] + first + data[14:]).reason == "corrupt"
+
+
+@pytest.mark.parametrize("compression", range(16))
+def test_compressions(compression: int) -> None:
+    names = {4: "JPEG", 5: "PNG", 6: "alpha masks", 11: "CMYK", 12: "CMYK", 13: "CMYK"}
+    data = windows(16, size=56, compression=compression)
+    old = windows(16, size=64, compression=compression)
+    if compression in names:
+        for error in (header_refusal(data), header_refusal(old)):
+            assert error.reason == "unsupported"
+            assert error.what == f"is a BMP with {names[compression]} compression"
+    elif compression > 3:
+        assert header_refusal(data).what == "has a damaged header"
+    else:
+        assert bmp_format.read_header(data).details == 16
+    if compression < 3:
+        assert bmp_format.read_header(old).details == 16
+    elif compression not in names:
+        assert header_refusal(old).what == "is a BMP with Huffman or 24-bit run-length compression"
+
+
+@pytest.mark.parametrize("compression", [1, 2])
+def test_run_length_pixels_may_be_shorter_than_the_image(compression: int) -> None:
+    data = windows(8, compression=compression, pixels=b"")
+    assert bmp_format.read_header(data).width == 9
+
+
+GREYS = [[0, 255], [0, 1], [255, 0], [3, 9], [0], list(range(4)), list(range(16))]
+
+
+@pytest.mark.parametrize("bits", [1, 4, 8])
+@pytest.mark.parametrize("palette", GREYS)
+def test_a_palette_of_greys_changes_no_label(bits: int, palette: list[int]) -> None:
+    colours = min(len(palette), 1 << bits)
+    indices = np.random.default_rng(0).integers(0, colours, (5, 37)).astype(np.uint8)
+    table = b"".join(bytes([grey, grey, grey, 0]) for grey in palette[:colours])
+    data = windows(bits, 37, 5, colours=colours, table=table, pixels=packed(indices, bits))
+    labels = decode_labels(data, HERE)
+    assert np.array_equal(labels.values, indices)
+    assert labels.values.dtype == np.uint8
+    assert np.array_equal(labels.displayed, np.array(palette)[indices])
+
+
+def test_run_length_labels() -> None:
+    rows = b"\x03\x01\x02\x00\x00\x00" + b"\x05\x01\x00\x00" + b"\x00\x01"
+    table = bytes(4) + b"\xff\xff\xff\0"
+    data = windows(8, 5, 2, compression=1, colours=2, table=table, pixels=rows)
+    assert decode_labels(data, HERE).values.tolist() == [[1] * 5, [1, 1, 1, 0, 0]]
+
+
+def test_run_length_pixels_that_end_early_are_no_labels() -> None:
+    data = windows(8, 8, 8, compression=1, pixels=b"\x08\x01\x00\x00" * 3 + bytes(60))
+    with pytest.raises(ImageError, match="cannot be decoded") as caught:
+        decode_labels(data, HERE)
+    assert caught.value.reason == "corrupt"
+
+
+def test_labels_of_16_bits_are_the_stored_colours() -> None:
+    red, green, blue = 29, 8, 24
+    pixels = struct.pack("<HH", red << 10 | green << 5 | blue, 0)
+    values = decode_labels(windows(16, 1, 1, pixels=pixels), HERE).values
+    assert values.tolist() == [[[red << 3, green << 3, blue << 3]]]

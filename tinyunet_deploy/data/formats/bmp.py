@@ -73,9 +73,14 @@ def decode_labels(data: bytes, header: Header) -> Samples:
         return samples
     from PIL.BmpImagePlugin import BmpImageFile
 
+    # Pillow takes indices into a palette of greys from black for samples of 1 or 8 bits, whatever
+    # their size. A first entry with a colour prevents that.
+    (header_size,) = struct.unpack_from("<I", data, 14)
+    palette = 14 + header_size
+    coloured = data[:palette] + b"\1\2\3" + data[palette + 3 :]
     try:
-        with BmpImageFile(io.BytesIO(data)) as picture:
+        with BmpImageFile(io.BytesIO(coloured)) as picture:
             indices = np.asarray(picture)
     except (OSError, ValueError, SyntaxError) as error:
         raise FormatError("corrupt", "cannot be decoded") from error
-    return require_shape(indices.astype(np.uint8, copy=False), header)
+    return require_shape(indices, header)
