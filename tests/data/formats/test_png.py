@@ -14,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tinyunet_deploy.data.decoding import decode_image, decode_labels
+from tinyunet_deploy.data.formats import png as png_format
 from tinyunet_deploy.errors import ImageError
 
 HERE = Path("part.png")
@@ -153,3 +154,53 @@ def test_labels_keep_16_bits_and_channels_in_rgb_order() -> None:
     ok, data = cv2.imencode(".png", np.dstack([(deep >> 8).astype(np.uint8)] * 4))
     assert ok
     assert decode_labels(data.tobytes(), HERE).values.shape == (64, 64, 4)
+
+
+def stated(colour_type: int, depth: int, *, entries: int = 4, bits: int = 16) -> bytes:
+    """A file without pixels whose sBIT chunk has ``entries`` entries."""
+    header = struct.pack(">IIBBBBB", 5, 4, bits, colour_type, 0, 0, 0)
+    parts = [chunk(b"IHDR", header), chunk(b"sBIT", bytes([depth] * entries)), chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+@pytest.mark.parametrize("colour_type", [0, 2, 3, 4, 6])
+def test_header(colour_type: int) -> None:
+    header = png_format.read_header(stated(colour_type, 5, bits=8))
+    assert (header.height, header.width, header.bits, header.depth) == (4, 5, 8, None)
+    assert header.colour == (colour_type in (2, 6))
+    assert header.indirect == (colour_type == 3)
+    assert not header.lossy
+
+
+@pytest.mark.parametrize("depth", [0, 1, 7, 8, 9, 10, 15, 16, 17, 255])
+def test_a_stated_depth_has_9_to_16_bits(depth: int) -> None:
+    wanted = depth if 9 <= depth <= 16 else None
+    assert png_format.read_header(stated(0, depth)).depth == wanted
+
+
+@pytest.mark.parametrize("colour_type", [1, 3, 5, 7, 255])
+@pytest.mark.parametrize("entries", [0, 1, 8, 9, 10, 12])
+def test_a_colour_type_that_has_no_16_bits_is_refused_whatever_depth_it_states(
+    colour_type: int, entries: int
+) -> None:
+    data = stated(colour_type, 12, entries=entries)
+    assert png_format.read_header(data).depth is None
+    assert refusal(data).reason == "corrupt"
+
+
+def palette_png(*more: bytes) -> bytes:
+    header = struct.pack(">IIBBBBB", 3, 1, 8, 3, 0, 0, 0)
+    parts = [chunk(b"IHDR", header), chunk(b"PLTE", bytes(range(9))), *more]
+    parts += [chunk(b"IDAT", zlib.compress(b"\0\2\0\1")), chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [(b"pHYs", b"\1"), (b"zTXt", b"a\0\0" + zlib.compress(bytes(3 << 20))), (b"zTXt", b"a\0\1")],
+)
+def test_labels_of_a_palette_with_a_damaged_chunk_are_refused(more: tuple[bytes, bytes]) -> None:
+    assert decode_labels(palette_png(), HERE).values.tolist() == [[2, 0, 1]]
+    with pytest.raises(ImageError, match="cannot be decoded") as caught:
+        decode_labels(palette_png(chunk(*more)), HERE)
+    assert caught.value.reason == "corrupt"

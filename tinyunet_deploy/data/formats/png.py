@@ -21,8 +21,8 @@ _PALETTE: Final = 3
 """Colour type of an image of palette indices."""
 _COLOUR: Final = (2, 6)
 """Colour types with a red, a green and a blue sample, and with transparency."""
-_CHANNELS_OF_SBIT: Final = {0: 1, 2: 3, 3: 3, 4: 1, 6: 3}
-"""Colour type -> entries of sBIT that are not about transparency."""
+_CHANNELS_OF_SBIT: Final = {0: 1, 2: 3, 4: 1, 6: 3}
+"""Colour type that may have 16 bits -> entries of sBIT that are not about transparency."""
 
 
 def read_header(data: bytes) -> Header:
@@ -33,13 +33,14 @@ def read_header(data: bytes) -> Header:
     name, width, height, bits, colour_type = struct.unpack_from(">4sIIBB", data, 12)
     if name != b"IHDR":
         raise FormatError("corrupt", "does not begin with an IHDR chunk")
+    channels = _CHANNELS_OF_SBIT.get(colour_type, 0)
     depth, frames, at = None, 1, len(SIGNATURE)
     for _ in range(_MAX_CHUNKS):
         length, name = struct.unpack_from(">I4s", data, at)
         if name == b"acTL":
             (frames,) = struct.unpack_from(">I", data, at + 8)
-        elif name == b"sBIT" and bits == 16 and length >= _CHANNELS_OF_SBIT.get(colour_type, 9):
-            depth = max(data[at + 8 : at + 8 + _CHANNELS_OF_SBIT[colour_type]], default=None)
+        elif name == b"sBIT" and bits == 16 and length >= channels:
+            depth = max(data[at + 8 : at + 8 + channels], default=None)
         if name != b"IDAT":  # libpng does that for the pixels, and lets others pass
             _require_checksum(data, at, length)
         at += 12 + length
@@ -88,4 +89,4 @@ def decode_labels(data: bytes, header: Header) -> Samples:
             indices = np.asarray(picture)
     except (OSError, ValueError, SyntaxError) as error:
         raise FormatError("corrupt", "cannot be decoded") from error
-    return require_shape(indices.astype(np.uint8, copy=False), header)
+    return require_shape(indices, header)
