@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tinyunet_deploy.data.decoding import decode_image, decode_labels
+from tinyunet_deploy.data.formats import pnm
 from tinyunet_deploy.errors import ImageError
 
 HERE = Path("part.pgm")
@@ -96,3 +97,120 @@ def test_several_images_are_refused() -> None:
 )
 def test_damaged_files_are_refused(data: bytes, wanted: str) -> None:
     assert reason(data) == wanted
+
+
+def refusal(data: bytes) -> ImageError:
+    with pytest.raises(ImageError) as caught:
+        decode_image(data, HERE)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("kind", "largest", "bits", "depth", "channels"),
+    [
+        (1, None, 8, None, 1),
+        (2, 255, 8, None, 1),
+        (2, 511, 16, 9, 1),
+        (3, 255, 8, None, 3),
+        (4, None, 8, None, 1),
+        (5, 1, 8, None, 1),
+        (5, 65535, 16, 16, 1),
+        (6, 1023, 16, 10, 3),
+    ],
+)
+def test_header(
+    kind: int, largest: int | None, bits: int, depth: int | None, channels: int
+) -> None:
+    text = b"P%d 12 8" % kind + (b"" if largest is None else b" %d" % largest) + b"\n"
+    header = pnm.read_header(text)
+    assert (header.height, header.width, header.bits, header.depth) == (8, 12, bits, depth)
+    assert header.indirect == (largest is None), "1 is black in a bitmap"
+    assert header.details == (kind, largest or 1, len(text))
+    assert header.details.channels == channels
+
+
+@pytest.mark.parametrize("kind", [0, 7, 8])
+def test_there_are_six_kinds(kind: int) -> None:
+    error = refusal(b"P%d 12 8 255\n" % kind + GREY.tobytes())
+    assert error.reason == "not-an-image"
+    assert error.what == "is not a PNG, JPEG, BMP, TIFF, WebP or PNM image"
+
+
+@pytest.mark.parametrize("largest", [0, 65536, 999_999_999])
+def test_the_largest_value_is_1_to_65535(largest: int) -> None:
+    error = refusal(b"P5 12 8 %d\n" % largest + GREY.tobytes() * 2)
+    assert (error.reason, error.what) == (
+        "not-an-image",
+        "is not a PNM image: its header is damaged",
+    )
+
+
+def test_a_header_has_4096_bytes_at_most() -> None:
+    def file(size: int) -> bytes:
+        comment = b"#" + b"x" * (size - len(b"P5 #\n12 8 255\n")) + b"\n"
+        return b"P5 " + comment + b"12 8 255\n" + GREY.tobytes()
+
+    assert np.array_equal(decode_image(file(4096), HERE), GREY)
+    with pytest.raises(ImageError):
+        decode_image(file(4097), HERE)
+
+
+@pytest.mark.parametrize(("size", "wanted"), [(4095, "truncated"), (4096, "not-an-image")])
+def test_a_comment_that_does_not_end_is_cut_off_or_too_long(size: int, wanted: str) -> None:
+    assert reason((b"P5 12 8 #" + b"x" * 5000)[:size]) == wanted
+
+
+def test_every_value_up_to_white() -> None:
+    values = np.arange(256, dtype=np.uint8).reshape(8, 32)
+    assert np.array_equal(decode_image(b"P5 32 8 255\n" + values.tobytes(), HERE), values)
+
+
+@pytest.mark.parametrize("width", range(1, 26))
+def test_rows_of_a_bitmap_fill_whole_bytes(width: int) -> None:
+    bits = np.random.default_rng(width).integers(0, 2, (5, width))
+    data = b"P4 %d 5\n" % width + np.packbits(bits, axis=1).tobytes()
+    assert np.array_equal(decode_labels(data, HERE).values, bits)
+    assert np.array_equal(decode_image(data + b"\n", HERE), 255 * (1 - bits))
+    assert reason(data[:-1]) == "truncated"
+    assert refusal(data * 2).what == "contains 2 images, not one"
+
+
+@pytest.mark.parametrize(
+    ("head", "row"), [(b"P5 12 8 65535\n", 24), (b"P6 6 8 1023\n", 36), (b"P5 24 8 255\n", 24)]
+)
+def test_binary_samples_end_exactly(head: bytes, row: int) -> None:
+    data = head + b"\1" * row * 8
+    assert pnm.decode(data, pnm.read_header(data)).shape[0] == 8
+    assert reason(data[:-1]) == "truncated"
+    assert refusal(data * 2).what == "contains 2 images, not one"
+
+
+@pytest.mark.parametrize("more", [b"\n", b"xy\n", b"P5", b"P5x", b"P9 ", b"\0\0 "])
+def test_what_follows_an_image_is_another_one_only_with_a_signature(more: bytes) -> None:
+    assert np.array_equal(decode_image(b"P5 12 8 255\n" + GREY.tobytes() + more, HERE), GREY)
+
+
+@pytest.mark.parametrize(
+    ("images", "count"), [(999, "999"), (1000, "1000 or more"), (1001, "1000 or more")]
+)
+def test_counting_the_images_of_a_file_stops_at_1000(images: int, count: str) -> None:
+    assert refusal(b"P5 1 1 255\nx" * images).what == f"contains {count} images, not one"
+
+
+@pytest.mark.parametrize(("kind", "text"), [(1, b"1"), (2, b"7"), (3, b"7 7")])
+def test_a_plain_file_has_one_image(kind: int, text: bytes) -> None:
+    """Text of one, two or three bytes, so that another image would begin where a binary one can."""
+    head = b"P%d 1 1" % kind + (b"\n" if kind == 1 else b" 255\n")
+    error = refusal(head + text + head + text)
+    assert (error.reason, error.what) == ("corrupt", "has samples that are not numbers")
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_plain_samples_have_16_bytes_of_text_each_and_16_more(count: int) -> None:
+    head = b"P2 %d 1 255\n" % count
+    text = b"9 " * count
+    most = 16 * (count + 1)
+    image = decode_image(head + text.ljust(most), HERE)
+    assert image.tolist() == [[9] * count]
+    error = refusal(head + text.ljust(most + 1))
+    assert (error.reason, error.what) == ("corrupt", "has more text than its samples need")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import PIL.Image
 import pytest
 
 from tinyunet_deploy.data.decoding import decode_image, decode_labels
+from tinyunet_deploy.data.formats import webp as webp_format
+from tinyunet_deploy.data.formats.header import FormatError
 from tinyunet_deploy.errors import ImageError
 
 HERE = Path("part.webp")
@@ -74,3 +77,98 @@ def test_millions_of_chunks_are_not_walked_over() -> None:
     sized = more[:4] + (len(more) - 8).to_bytes(4, "little") + more[8:]
     with pytest.raises(ImageError, match="more than 10000 chunks"):
         decode_image(sized, HERE)
+
+
+def riff(*chunks: bytes) -> bytes:
+    content = b"WEBP" + b"".join(chunks)
+    return b"RIFF" + struct.pack("<I", len(content)) + content
+
+
+def chunk(name: bytes, content: bytes) -> bytes:
+    return name + struct.pack("<I", len(content)) + content + bytes(len(content) % 2)
+
+
+def extended(flags: int, width: int, height: int) -> bytes:
+    """VP8X: the size of the canvas less one, in 24 bits."""
+    sides = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    return chunk(b"VP8X", bytes([flags, 0, 0, 0]) + sides)
+
+
+def lossless(width: int, height: int) -> bytes:
+    sides = struct.pack("<I", width - 1 | (height - 1) << 14)
+    return chunk(b"VP8L", b"\x2f" + sides)
+
+
+def lossy(width: int, height: int) -> bytes:
+    return chunk(b"VP8 ", bytes(6) + struct.pack("<HH", width, height))
+
+
+def header_refusal(data: bytes) -> FormatError:
+    with pytest.raises(FormatError) as caught:
+        webp_format.read_header(data)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("width", "height"), [(1, 1), (2, 256), (16384, 3), (3, 16384), (0x10000, 5), (5, 0x10000)]
+)
+def test_the_size_of_a_canvas(width: int, height: int) -> None:
+    header = webp_format.read_header(riff(extended(0, width, height), lossless(2, 2)))
+    assert (header.width, header.height) == (width, height)
+
+
+@pytest.mark.parametrize(("width", "height"), [(0x12345, 0x6789A), (0xFEDCBA, 0x13579B)])
+def test_every_byte_of_the_size_of_a_canvas_counts(width: int, height: int) -> None:
+    header = webp_format.read_header(riff(extended(0x3D, width, height), lossless(2, 2)))
+    assert (header.width, header.height) == (width, height)
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (16384, 2), (2, 16384), (1234, 5678)])
+def test_the_size_of_a_lossless_image(width: int, height: int) -> None:
+    data = riff(lossless(width, height))
+    header = webp_format.read_header(data + b"after the end")
+    assert (header.width, header.height, header.details) == (width, height, len(data))
+    assert (header.bits, header.lossy, header.indirect) == (8, False, False)
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (16383, 2), (2, 16383), (1234, 5678)])
+def test_the_size_of_a_lossy_image_is_without_its_scales(width: int, height: int) -> None:
+    for scaled in (0, 1, 2, 3):
+        data = riff(lossy(width | scaled << 14, height | (3 - scaled) << 14))
+        header = webp_format.read_header(data)
+        assert (header.width, header.height, header.lossy) == (width, height, True)
+
+
+def test_labels_of_a_lossy_file_say_so() -> None:
+    colours = np.dstack([GREY] * 3)
+    assert decode_labels(webp(colours, quality=95), HERE).lossy
+    assert not decode_labels(webp(colours, lossless=True), HERE).lossy
+
+
+@pytest.mark.parametrize("flags", [0, 0x01, 0x3C, 0x3D, 0xFD])
+def test_other_flags_do_not_make_an_animation(flags: int) -> None:
+    assert webp_format.read_header(riff(extended(flags, 7, 8), lossy(7, 8))).width == 7
+    assert header_refusal(riff(extended(flags | 2, 7, 8), lossy(7, 8))).reason == "several-images"
+
+
+def test_frames_make_an_animation_whatever_the_flags() -> None:
+    frames = [chunk(b"ANMF", bytes(16))] * 2
+    error = header_refusal(riff(extended(0, 7, 8), *frames))
+    assert (error.reason, error.what) == ("several-images", "contains 2 images, not one")
+
+
+@pytest.mark.parametrize("length", [8, 9])
+@pytest.mark.parametrize("beyond", [1, 2, 15, 1000])
+def test_a_chunk_that_ends_after_the_file_is_truncated(length: int, beyond: int) -> None:
+    data = riff(lossless(7, 8), b"teSt" + struct.pack("<I", length + beyond) + bytes(length))
+    with pytest.raises(EOFError):
+        webp_format.read_header(data + bytes(2000))
+
+
+def test_chunks_fill_the_file_exactly() -> None:
+    odd = b"teSt" + struct.pack("<I", 9) + bytes(9)
+    error = header_refusal(riff(lossless(7, 8), odd))
+    assert (error.reason, error.what) == ("corrupt", "has chunks that do not fill it")
+    assert webp_format.read_header(riff(lossless(7, 8), odd + b"\0")).width == 7
+    with pytest.raises(EOFError):
+        webp_format.read_header(riff(odd + b"\0"))
