@@ -13,6 +13,8 @@ import pytest
 from numpy.typing import NDArray
 
 from tinyunet_deploy.data.decoding import decode_image
+from tinyunet_deploy.data.formats.header import FormatError
+from tinyunet_deploy.data.formats.jpeg import read_header
 from tinyunet_deploy.errors import ImageError
 
 HERE = Path("part.jpg")
@@ -152,3 +154,103 @@ def test_the_passes_over_a_large_image_are_bounded() -> None:
     large = data[: at + 5] + struct.pack(">HH", 16_000, 16_000) + data[at + 9 :]
     error = refusal(large[:end] + large[begin:end] * 9 + large[-2:])
     assert error.reason in ("too-large", "corrupt")
+
+
+VARIANTS = {
+    0xC3: "lossless", 0xC5: "hierarchical", 0xC6: "hierarchical", 0xC7: "hierarchical lossless",
+    0xCB: "lossless arithmetic", 0xCD: "hierarchical", 0xCE: "hierarchical",
+    0xCF: "hierarchical lossless", 0xF7: "JPEG-LS",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("code", "variant"), VARIANTS.items())
+def test_a_frame_that_is_not_read_is_named_even_if_nothing_follows_it(
+    code: int, variant: str
+) -> None:
+    data = jpeg()
+    at = data.index(b"\xff\xc0")
+    changed = data[: at + 1] + bytes([code]) + data[at + 2 :]
+    end = at + 2 + struct.unpack_from(">H", data, at + 2)[0]
+    for whole in (changed, changed[:end]):
+        with pytest.raises(FormatError) as caught:
+            read_header(whole)
+        assert (caught.value.reason, caught.value.what) == ("unsupported", f"is a {variant} JPEG")
+    with pytest.raises(EOFError):
+        read_header(changed[: end - 1])
+
+
+@pytest.mark.parametrize("code", [0x02, 0xBF, 0xC4, 0xC8, 0xCC, 0xDA + 1, 0xE0, 0xEF, 0xFE])
+def test_segments_of_other_kinds_are_walked_over(code: int) -> None:
+    data = jpeg()
+    header = read_header(data[:2] + b"\xff" + bytes([code]) + b"\0\5abc" + data[2:])
+    assert (header.height, header.width, header.bits, header.lossy) == (80, 72, 8, True)
+
+
+@pytest.mark.parametrize("code", [0x01, *range(0xD0, 0xDA)])
+def test_a_marker_without_a_length_between_segments_is_the_end(code: int) -> None:
+    data = jpeg()
+    with pytest.raises(EOFError):
+        read_header(data[:2] + b"\xff" + bytes([code]) + b"\0\2" + data[2:])
+
+
+def test_other_bytes_before_the_frame_are_not_a_jpeg_and_no_bytes_a_short_file() -> None:
+    begin = b"\xff\xd8\xff\xe0\0\4ab"
+    for following in (b"x", b"\xff", b"more text"):
+        with pytest.raises(FormatError) as caught:
+            read_header(begin + following)
+        assert caught.value.reason == "not-an-image"
+    with pytest.raises(EOFError):
+        read_header(begin)
+
+
+def test_an_index_of_pictures_counts_in_its_own_segment_before_the_frame() -> None:
+    data = jpeg()
+    index = picture_index(0x20002, 0x20002)
+    with pytest.raises(FormatError) as caught:
+        read_header(data[:2] + index + data[2:])
+    assert caught.value.what == "contains 2 images, not one"
+    read_header(data[:2] + index[:1] + b"\xe3" + index[2:] + data[2:])
+    read_header(data[:2] + index.replace(b"MPF\0", b"mpf\0") + data[2:])
+    at = data.index(b"\xff\xda")
+    read_header(data[:at] + index + data[at:])
+
+
+@pytest.mark.parametrize(("entries", "count"), [(16, 16), (999, 999), (1000, 1000), (1001, 1000)])
+def test_pictures_are_counted_up_to_a_thousand(entries: int, count: int) -> None:
+    data = jpeg()
+    with pytest.raises(FormatError, match=f"contains {count} images"):
+        read_header(data[:2] + picture_index(*[0x20002] * entries) + data[2:])
+
+
+def test_two_hundred_passes_are_walked_over() -> None:
+    data = jpeg(progressive=True)
+    begin, end = scans(data)[-1]
+    others = len(scans(data))
+    read_header(data[:end] + data[begin:end] * (200 - others) + data[-2:])
+    with pytest.raises(FormatError, match="asks for 201 passes"):
+        read_header(data[:end] + data[begin:end] * (201 - others) + data[-2:])
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "passes", "accepted"),
+    [
+        (1 << 14, 1 << 14, 8, True),
+        (1 << 14, 1 << 14, 9, False),
+        ((1 << 15), (1 << 16) - 1, 1, True),
+        ((1 << 15) + 1, (1 << 16) - 1, 1, False),
+        ((1 << 16) - 1, (1 << 15) + 1, 1, False),
+    ],
+)
+def test_all_passes_together_have_two_thousand_million_pixels_at_most(
+    height: int, width: int, passes: int, accepted: bool
+) -> None:
+    data = jpeg()
+    at = data.index(b"\xff\xc0")
+    large = data[: at + 5] + struct.pack(">HH", height, width) + data[at + 9 :]
+    begin, end = scans(large)[0]
+    large = large[:begin] + large[begin:end] * passes + large[-2:]
+    if accepted:
+        assert len(read_header(large).details.scans) == passes
+    else:
+        with pytest.raises(FormatError, match=f"asks for {passes} passes"):
+            read_header(large)

@@ -17,6 +17,8 @@ import tifffile
 from numpy.typing import NDArray
 
 from tinyunet_deploy.data.decoding import decode_image, decode_labels
+from tinyunet_deploy.data.formats.header import FormatError
+from tinyunet_deploy.data.formats.tiff import decode, read_header
 from tinyunet_deploy.errors import ImageError
 
 HERE = Path("part.tif")
@@ -235,6 +237,22 @@ def test_a_variant_that_is_not_read_is_named_and_not_called_corrupt(
     assert "convert it to" in str(error)
 
 
+COMPRESSION_NAMES = {
+    2: "CCITT", 3: "CCITT T.4 fax", 4: "CCITT T.6 fax", 6: "old-style JPEG", 32766: "NeXT",
+    32771: "CCITT", 32809: "ThunderScan", 33003: "JPEG 2000", 33004: "JPEG 2000",
+    33005: "JPEG 2000", 34661: "JBIG", 34676: "SGI Log", 34677: "SGI Log", 34712: "JPEG 2000",
+    34887: "LERC", 34892: "lossy raw JPEG", 34925: "LZMA", 50000: "zstd", 50001: "WebP",
+    50002: "JPEG XL", 52546: "JPEG XL",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("code", "name"), COMPRESSION_NAMES.items())
+def test_a_compression_that_is_not_read_is_named(code: int, name: str) -> None:
+    with pytest.raises(FormatError) as caught:
+        read_header(plain(t259=code))
+    assert (caught.value.reason, caught.value.what) == ("unsupported", f"has {name} compression")
+
+
 def test_several_pages_are_refused_with_their_count() -> None:
     file = io.BytesIO()
     with tifffile.TiffWriter(file) as tiff:
@@ -332,8 +350,9 @@ def test_a_bomb_costs_no_more_than_the_image_in_the_header(
             return getattr(self.real, name)
 
         def decompress(self, stored: bytes, limit: int) -> bytes:
-            given.append(limit)
-            return self.real.decompress(stored, limit)
+            values: bytes = self.real.decompress(stored, limit)
+            given.append(len(values))
+            return values
 
     monkeypatch.setattr("zlib.decompressobj", Counted)
     if compression == "lzw":  # libtiff stops when the pixels are full
@@ -361,3 +380,278 @@ def test_files_of_pillow_are_read() -> None:
         file = io.BytesIO()
         PIL.Image.fromarray(grey()).save(file, "TIFF", **options)
         assert np.array_equal(decode_image(file.getvalue(), HERE), grey())
+
+
+def laid_out(pixels: bytes = b"x", **changes: int | Sequence[int] | None) -> bytes:
+    """A file of ``pixels`` in one strip, as :func:`plain`; None removes a field."""
+    fields: dict[int, int | Sequence[int] | None] = {
+        256: WIDTH, 257: HEIGHT, 258: 8, 259: 1, 262: 1, 277: 1, 278: HEIGHT, 279: len(pixels),
+    }  # fmt: skip
+    fields |= {int(name[1:]): value for name, value in changes.items()}
+    return directory({tag: value for tag, value in fields.items() if value is not None}, pixels)
+
+
+def unsupported(data: bytes) -> str:
+    """What the header's reader says of a variant."""
+    with pytest.raises(FormatError) as caught:
+        read_header(data)
+    assert caught.value.reason == "unsupported"
+    return caught.value.what
+
+
+@pytest.mark.parametrize(
+    "change", [{"t254": 1}, {"t254": 4}, {"t254": 5}, {"t254": 3}, {"t255": 2}]
+)
+def test_a_file_of_a_reduced_image_or_a_mask_alone_is_refused(change: dict[str, int]) -> None:
+    assert unsupported(plain(**change)) == "contains only a reduced image or a mask"
+
+
+@pytest.mark.parametrize("change", [{"t254": 0}, {"t254": 2}, {"t255": 1}, {"t255": 3}])
+def test_other_kinds_of_a_page_are_images(change: dict[str, int]) -> None:
+    assert np.array_equal(decode_image(plain(**change), HERE), grey())
+
+
+def test_two_pages_are_several() -> None:
+    data = plain()
+    at = struct.unpack_from("<I", data, 4)[0]
+    two = bytearray(data + b"\0" * (len(data) % 2) + data[at:])
+    struct.pack_into("<I", two, at + 2 + 12 * 9, len(two) - len(data[at:]))
+    with pytest.raises(FormatError, match="contains 2 images, not one"):
+        read_header(bytes(two))
+
+
+def test_fields_that_may_be_missing_have_the_values_of_the_standard() -> None:
+    data = laid_out(grey().tobytes(), t259=None, t277=None, t278=None)
+    assert np.array_equal(decode_image(data, HERE), grey())
+    bilevel = laid_out(bytes([0xF0] * (WIDTH // 8 * HEIGHT)), t258=None)
+    assert np.array_equal(decode_image(bilevel, HERE)[0, :8], [255] * 4 + [0] * 4)
+    error = refusal(laid_out(grey().tobytes(), t262=None))
+    assert error.reason == "corrupt"
+    assert "does not say what its samples mean" in str(error)
+
+
+def test_only_jpeg_compression_changes_values() -> None:
+    assert not read_header(plain()).lossy
+    assert read_header(laid_out(t259=7)).lossy
+
+
+@pytest.mark.parametrize("code", [8, 32946])
+def test_both_codes_of_deflate_are_read(code: int) -> None:
+    data = laid_out(zlib.compress(grey().tobytes()), t259=code)
+    assert np.array_equal(decode_image(data, HERE), grey())
+
+
+@pytest.mark.parametrize("planar", [1, 2])
+@pytest.mark.parametrize(("photometric", "channels"), [(0, 2), (1, 2), (2, 4), (3, 2)])
+def test_transparency_is_left_out(photometric: int, channels: int, planar: int) -> None:
+    stored = noise((HEIGHT, WIDTH, channels))
+    pixels = [stored[..., channel].tobytes() for channel in range(channels)]
+    sizes, offsets = [HEIGHT * WIDTH], [8]
+    if planar == 2:
+        sizes *= channels
+        offsets = [8 + sizes[0] * channel for channel in range(channels)]
+    else:
+        pixels, sizes = [stored.tobytes()], [stored.size]
+    data = laid_out(
+        b"".join(pixels), t258=[8] * channels, t262=photometric, t277=channels,
+        t284=planar if planar == 2 else None, t273=offsets, t279=sizes,
+        t320=[256 * (255 - value) + 7 for value in range(256)] * 3,
+    )  # fmt: skip
+    shown = decode(data, read_header(data))
+    first = stored[..., 0]
+    if photometric == 3:
+        assert np.array_equal(shown, np.dstack([255 - first] * 3))
+    elif photometric == 2:
+        assert np.array_equal(shown, stored[..., :3])
+    else:
+        assert np.array_equal(shown, 255 - first if photometric == 0 else first)
+    assert np.array_equal(decode_labels(data, HERE).values, stored)
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_small_samples_are_spread_from_black_to_white(bits: int) -> None:
+    values = np.tile(np.arange(1 << bits, dtype=np.uint8), (2, 8 // (1 << bits) or 1))
+    digits = ["".join(f"{value:0{bits}b}" for value in row) for row in values.tolist()]
+    pixels = b"".join(int(row, 2).to_bytes(len(row) // 8, "big") for row in digits)
+    data = laid_out(pixels, t256=values.shape[1], t257=2, t278=2, t258=bits)
+    assert np.array_equal(decode_image(data, HERE), values * (255 // ((1 << bits) - 1)))
+
+
+@pytest.mark.parametrize("bits", [3, 5, 6, 7, 9, 10, 15, 17, 24])
+def test_samples_of_other_sizes_are_named(bits: int) -> None:
+    packed = " packed" if bits in (9, 10, 15) else ""
+    assert unsupported(plain(t258=bits)) == f"has {bits}-bit{packed} samples"
+
+
+def test_samples_of_several_sizes_are_named() -> None:
+    assert unsupported(plain(t258=[8, 16], t277=2)) == "has samples of 8, 16 bits"
+    nine = [*range(1, 10)]
+    assert unsupported(plain(t258=nine)) == "has samples of 1, 2, 3, 4, 5, 6, 7, 8 bits"
+
+
+@pytest.mark.parametrize(
+    ("code", "name"),
+    [(0, "unknown"), (2, "signed integer"), (3, "floating-point"), (5, "complex integer"),
+     (6, "complex"), (7, "unknown")],
+)  # fmt: skip
+def test_the_form_of_samples_is_named(code: int, name: str) -> None:
+    assert unsupported(plain(t339=code)) == f"has 8-bit {name} samples"
+
+
+@pytest.mark.parametrize("code", [1, 4])
+def test_unsigned_and_undefined_samples_are_read(code: int) -> None:
+    assert np.array_equal(decode_image(plain(t339=code), HERE), grey())
+
+
+PHOTOMETRICS = {
+    4: "a transparency mask", 8: "CIE L*a*b* colour", 9: "ICC L*a*b* colour",
+    10: "ITU L*a*b* colour", 32803: "a colour filter array (raw Bayer data)",
+    32844: "CIE Log L", 32845: "CIE Log Luv", 34892: "linear raw data",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("code", "name"), PHOTOMETRICS.items())
+def test_a_meaning_of_samples_that_is_not_read_is_named(code: int, name: str) -> None:
+    assert unsupported(plain(t262=code)) == f"has {name}"
+
+
+@pytest.mark.parametrize(
+    ("photometric", "accepted"), [(0, (1, 2)), (1, (1, 2)), (2, (3, 4)), (3, (1, 2)), (5, (4,))]
+)
+def test_the_number_of_channels_fits_the_meaning_of_the_samples(
+    photometric: int, accepted: tuple[int, ...]
+) -> None:
+    for channels in range(1, 7):
+        data = plain(t262=photometric, t277=channels, t258=[8] * channels)
+        if channels in accepted:
+            assert read_header(data).bits == 8
+        else:
+            assert unsupported(data) == f"has {channels} channels"
+    assert unsupported(laid_out(t262=None, t277=5)) == "has 5 channels"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"t259": 7, "t258": 16}, "JPEG compression of 1 16-bit channels"),
+        ({"t259": 7, "t262": 3}, "JPEG compression of 1 8-bit channels"),
+        ({"t259": 7, "t277": 2}, "JPEG compression of 2 8-bit channels"),
+        ({"t259": 7, "t277": 4, "t262": 2}, "JPEG compression of 4 8-bit channels"),
+        ({"t259": 7, "t277": 2, "t262": 6}, "2 channels"),
+        ({"t277": 3, "t262": 6}, "YCbCr colour without JPEG compression"),
+        ({"t262": 3, "t258": 16}, "a 16-bit palette or 16-bit CMYK colour"),
+        ({"t262": 5, "t277": 4, "t258": 16}, "a 16-bit palette or 16-bit CMYK colour"),
+        ({"t277": 2, "t258": 4}, "2 channels of 4 bits"),
+        ({"t277": 2, "t258": 1}, "2 channels of 1 bits"),
+        ({"t317": 0}, "predictor 0 of 8-bit samples"),
+        ({"t317": 2, "t258": 4}, "predictor 2 of 4-bit samples"),
+        ({"t317": 3, "t258": 4}, "predictor 3 of 4-bit samples"),
+    ],
+)
+def test_features_that_do_not_go_together_are_named(change: dict[str, int], words: str) -> None:
+    assert unsupported(plain(**change)) == f"has {words}"
+
+
+@pytest.mark.parametrize(
+    "change", [{"t277": 2, "t258": 16}, {"t262": 2, "t277": 3, "t258": 16}, {"t317": 2}]
+)
+def test_features_that_go_together_are_read(change: dict[str, int]) -> None:
+    assert read_header(plain(**change)).bits == change.get("t258", 8)
+
+
+@pytest.mark.parametrize(
+    ("stated", "depth"),
+    [
+        ([255], None), ([511], 9), ([1022], None), ([4095], 12), ([65535], 16), ([131071], None),
+        ([255, 4095], None), ([4095, 255], 12),
+    ],
+)  # fmt: skip
+def test_the_first_largest_value_of_nine_to_sixteen_bits_is_a_depth(
+    stated: list[int], depth: int | None
+) -> None:
+    for tag in ("t281", "t341"):
+        assert read_header(plain(t258=16, **{tag: stated})).depth == depth
+    assert read_header(plain(t281=stated)).depth is None
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"t324": 8}, "lacks tag 323"),
+        ({"t322": 16}, "lacks tag 323"),
+        ({"t284": 0}, "has 0 as its planar configuration"),
+        ({"t284": 3}, "has 3 as its planar configuration"),
+        ({"t278": HEIGHT // 2}, "lists 1 offsets and 1 sizes of its 2 strips"),
+        ({"t322": 16, "t323": 16, "t324": 8, "t325": [1, 2]},
+         "lists 1 offsets and 2 sizes of its 12 tiles"),
+        ({"t262": 2, "t277": 3, "t284": 2}, "lists 1 offsets and 1 sizes of its 3 strips"),
+        ({"t262": 3}, "has 0 palette entries, not 768"),
+        ({"t262": 3, "t320": [1] * 767}, "has 767 palette entries, not 768"),
+    ],
+)  # fmt: skip
+def test_a_damaged_layout_says_which_value_is_wrong(change: dict[str, Any], words: str) -> None:
+    error = refusal(plain(**change))
+    assert error.reason == "corrupt"
+    assert words in str(error)
+
+
+def test_a_quarter_of_a_million_strips_are_the_most() -> None:
+    most = 1 << 18
+    error = refusal(plain(t256=1, t257=most, t278=1))
+    assert f"1 sizes of its {most} strips" in str(error)
+    error = refusal(plain(t256=1, t257=most + 1, t278=1))
+    assert error.reason == "too-large"
+    assert f"has {most + 1} strips, more than {most}" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("side", "height", "width", "tiles", "accepted"),
+    [
+        (1, 2, 2_097_153, 1, True),
+        (1, 1, 4_194_307, 1, False),
+        (1000, 1152, 5377, 1, True),
+        (1000, 1153, 5377, 1, False),
+        (1000, 7000, 500, 2, False),
+        (1000, 6000, 500, 2, True),
+    ],
+)
+def test_tiles_have_twice_the_images_pixels_and_four_million_at_most(
+    side: int, height: int, width: int, tiles: int, accepted: bool
+) -> None:
+    error = refusal(
+        plain(t256=side, t257=side, t322=width, t323=height, t324=[8] * tiles, t325=[9] * tiles)
+    )
+    if accepted:
+        assert error.reason == "corrupt"
+        assert f"decodes to 9 of {height * width} bytes" in str(error)
+    else:
+        assert error.reason == "too-large"
+        assert "tiles far larger than the image" in str(error)
+
+
+@pytest.mark.parametrize(("scale", "rest"), [(1, 0), (256, 0), (256, 255)])
+def test_a_palette_has_values_of_eight_or_sixteen_bits(scale: int, rest: int) -> None:
+    colours = [scale * (255 - value) + rest for value in range(256)]
+    data = plain(t262=3, t320=colours * 3)
+    assert np.array_equal(decode_image(data, HERE), 255 - grey())
+
+
+def test_cmyk_without_ink_is_white_and_black_covers_colours() -> None:
+    ink = np.zeros((1, 4, 4), np.uint8)
+    ink[0, 1:] = [(0, 0, 0, 255), (255, 0, 100, 0), (55, 0, 255, 155)]
+    data = laid_out(ink.tobytes(), t256=4, t257=1, t278=1, t258=[8] * 4, t262=5, t277=4)
+    wanted = [[255, 255, 255], [0, 0, 0], [0, 255, 155], [78, 100, 0]]
+    assert decode(data, read_header(data)).tolist() == [wanted]
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_jpeg_strips_with_common_tables_are_read_as_pillow_reads_them(mode: str) -> None:
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    colours = np.dstack([4 * x, 255 - 4 * x, 6 * y]).astype(np.uint8)
+    picture = PIL.Image.fromarray(colours).convert(mode)
+    file = io.BytesIO()
+    picture.save(file, "TIFF", compression="jpeg", quality=95)
+    values = decode_labels(file.getvalue(), HERE).values
+    assert np.abs(values.astype(int) - np.asarray(picture)).mean() < 3
+    with PIL.Image.open(file) as stored:
+        assert 347 in stored.tag_v2  # type: ignore[attr-defined]
