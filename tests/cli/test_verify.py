@@ -82,7 +82,7 @@ def test_a_parent_that_is_not_here_is_told_and_refused_only_if_strict(
     findings(capsys, model, "--strict", code=4)
     findings(capsys, model, "--strict", "--search", str(archive), code=0)
     assert run(tinyunet, ["info", model]) == 0
-    assert "not here" in capsys.readouterr().out
+    assert "not found:" in capsys.readouterr().out
 
 
 def test_a_changed_parent_is_refused(engines: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -80,9 +80,12 @@ def test_int8_is_only_reported_here(checkpoint: Path, images: list[Image], expec
 def test_images_of_a_folder_are_those_of_the_size(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"contains no images of 64x64 pixels \(HxW\)"):
         comparison_images(CONTRACT, tmp_path)
-    write_png(tmp_path / "0.png", np.zeros((SIZE, SIZE + 16), np.uint8))
+    image = np.zeros((SIZE, SIZE + 16), np.uint8)
+    image[-1] = 255
+    write_png(tmp_path / "0.png", image)
     for index in range(1, 12):
-        write_png(tmp_path / f"{index:02}.png", np.full((SIZE, SIZE), index, np.uint8))
+        image[0] = index
+        write_png(tmp_path / f"{index:02}.png", image[:, :SIZE])
     assert [int(image[0, 0]) for image in comparison_images(CONTRACT, tmp_path)] == [*range(1, 10)]
     wide = comparison_images(Contract(SIZE, SIZE + 16), tmp_path)
     assert [image.shape for image in wide] == [(SIZE, SIZE + 16)]
