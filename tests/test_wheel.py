@@ -69,4 +69,4 @@ def test_it_needs_neither_torch_nor_a_runtime(wheel: zipfile.ZipFile) -> None:
     name = f"tinyunet_deploy-{__version__}.dist-info/METADATA"
     needed = re.findall(r"^Requires-Dist: ([\w-]+)(.*)$", wheel.read(name).decode(), re.MULTILINE)
     always = {package for package, rest in needed if "extra ==" not in rest}
-    assert always == {"click", "numpy", "opencv-python-headless", "pillow", "rich"}
+    assert always == {"click", "filelock", "numpy", "opencv-python-headless", "pillow", "rich"}
