@@ -1,4 +1,4 @@
-"""``python -m benchmarks.agreement RESULT.json ...``: whether evaluations of one model agree."""
+"""Check that evaluations of one model agree: ``python -m benchmarks.agreement RESULT.json ...``."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class Ratio(NamedTuple):
     high: float
 
     def as_dict(self) -> dict[str, float]:
-        """Plain values for JSON."""
+        """Return the values for JSON."""
         return self._asdict()
 
     @property

@@ -55,8 +55,8 @@ class PrecisionList(click.ParamType):  # type: ignore[type-arg]  # not subscript
     "--output",
     required=True,
     type=click.Path(path_type=Path, dir_okay=False),
-    help="NAME.onnx, for a single precision or fp32; the others of several become NAME.fp16.onnx "
-    "and NAME.int8.onnx.",
+    help="File to write, NAME.onnx. With several precisions, fp32 gets this name, the others "
+    "NAME.fp16.onnx and NAME.int8.onnx.",
 )
 @click.option(
     "--precision",
@@ -71,25 +71,25 @@ class PrecisionList(click.ParamType):  # type: ignore[type-arg]  # not subscript
     "folders",
     multiple=True,
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="int8: data set whose training images calibrate and choose; may be given again. Synthetic "
-    "images if not given.",
+    help="int8: data set whose training images calibrate and choose the file; may be given again. "
+    "Default: synthetic images.",
 )
 @click.option(
     "--iou-budget",
     type=click.FloatRange(min=0.0),
-    help="int8: iou_defective that may be lost, such as 0.005. As few convolutions as possible "
-    "stay in float32 to meet it without flipping a verdict.",
+    help="int8: largest accepted loss of iou_defective, such as 0.005. As few convolutions as "
+    "possible stay in float32 to meet it without changing a verdict.",
 )
 @click.option(
     "--size",
     type=ImageSize(),
-    help="Size of the images, HEIGHTxWIDTH, or one number for both, in multiples of 16; the "
-    "checkpoint's own if not given.",
+    help="Size of the images, HEIGHTxWIDTH, or one number for both, in multiples of 16. Default: "
+    "the checkpoint's.",
 )
 @click.option(
     "--images",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Folder of images to compare on, instead of synthetic ones.",
+    help="Folder of images for the comparison. Default: synthetic images.",
 )
 @bits_option
 @debug_option

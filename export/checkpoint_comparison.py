@@ -24,7 +24,7 @@ __all__ = ["compare_with_checkpoint", "comparison_images"]
 IMAGES: Final = 10
 """Largest number of images that are read from a folder."""
 _BATCH: Final = 3
-"""Images in the batches that are checked."""
+"""Batch size of the comparison, images."""
 
 
 def comparison_images(

@@ -103,11 +103,11 @@ class Model:
         return np.concatenate(scores).reshape(given.shape) if scores else np.empty_like(given)
 
     def masks(self, scores: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """uint8 {0, 255} of the shape of ``scores``: 255 where a pixel is a defect."""
+        """Return the masks, uint8 {0, 255} of the shape of ``scores``; 255 is a defect."""
         return defect_mask(scores, self.threshold)
 
     def defects(self, scores: NDArray[np.uint8]) -> list[list[Defect]]:
-        """The defects of each image, the largest first; a part is good where there are none.
+        """Return the defects of each image, largest first; a part without defects is good.
 
         Args:
             scores: uint8 [N, H, W] or [N, 1, H, W], as calling the model gives them.

@@ -53,8 +53,8 @@ def processors() -> tuple[int, ...]:
 def processor_count() -> int:
     """Return how many processors this process may use, at least 1.
 
-    Those of :func:`processors`; fewer where the CPU quota of a container grants less time, whose
-    fraction of a processor counts as one.
+    This is the number of :func:`processors`, or the CPU quota of a container if that is less,
+    rounded up.
     """
     return math.ceil(min(len(processors()), container_limits().processors))
 

@@ -30,7 +30,7 @@ from training.commands import (
     multiple=True,
     required=True,
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Folder of images and masks; give it again to train on several, which take turns.",
+    help="Folder of images and masks; may be given again, to train on several in turn.",
 )
 @classes_option
 @bits_option
@@ -47,8 +47,8 @@ from training.commands import (
     help="Checkpoint to start from.",
 )
 @steps_option
-@click.option("--seed", type=click.IntRange(min=0), help="Seed, instead of the recipe's.")
-@click.option("--variant", help="tiny or original, instead of the recipe's network.")
+@click.option("--seed", type=click.IntRange(min=0), help="Seed of the run. Default: the recipe's.")
+@click.option("--variant", help="Network, tiny or original. Default: the recipe's.")
 @device_option
 @amp_option
 @click.option("--compile", "compiled", is_flag=True, help="Use torch.compile.")
@@ -57,7 +57,7 @@ from training.commands import (
     default=250,
     show_default=True,
     type=click.IntRange(min=1),
-    help="Steps between two states that a run can resume from.",
+    help="Steps between two saved states, from which a run can resume.",
 )
 @debug_option
 def training(

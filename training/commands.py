@@ -28,10 +28,10 @@ HELP: Final[dict[str, Any]] = {"help_option_names": ["-h", "--help"]}
 """Context settings of every command."""
 
 classes_option = click.option(
-    "--classes", type=ClassList(), help="Only these classes, such as 1,3-5."
+    "--classes", type=ClassList(), help="Use only these classes, such as 1,3-5."
 )
 steps_option = click.option(
-    "--steps", type=click.IntRange(min=1), help="Steps, instead of the recipe's."
+    "--steps", type=click.IntRange(min=1), help="Number of steps. Default: the recipe's."
 )
 device_option = click.option(
     "--device", default="cpu", show_default=True, help="cpu, cuda, or one GPU such as cuda:1."

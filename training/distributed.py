@@ -1,4 +1,4 @@
-"""The processes that train as one, each on its share of every batch."""
+"""Processes that train one network together, each on its share of every batch."""
 
 from __future__ import annotations
 

@@ -291,7 +291,7 @@ def test_a_runtime_that_cannot_be_imported_is_named(
 def test_an_unknown_device(tiny_checkpoint: Path, tiny_onnx: Path, device: str) -> None:
     for name in CPU_BACKENDS:
         model = tiny_checkpoint if name == "torch" else tiny_onnx
-        with pytest.raises(RuntimeUnavailable, match=r"is not a device \(cpu or cuda:0\)"):
+        with pytest.raises(RuntimeUnavailable, match=r"is not a device \(use cpu or cuda:0\)"):
             open_backend(model, name, device)
 
 

@@ -165,7 +165,7 @@ def test_the_rebuild_command_builds_it_again(onnx_files: Path, rtx: str, tmp_pat
 def test_a_file_of_another_precision_than_said_is_refused(
     held: str, said: str, mix: str, edited: Callable[..., Path], rtx: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(ArtifactError, match=f"is to be {said}, but .* are {mix}"):
+    with pytest.raises(ArtifactError, match=f"should be {said}, but .* are {mix}"):
         tensorrt_builder.build(edited(held, precision=said), tmp_path / "out", TARGET, rtx)
     assert not (tmp_path / "out").exists()
 
@@ -357,7 +357,7 @@ def test_a_plan_in_another_precision_fails_the_gate(onnx_files: Path) -> None:
     source = read_artifact(onnx_files / "tinyunet.fp16.onnx")
     report = {"Layers": [layer(n, Inputs=[{"DataType": "Float"}]) for n in NAMES]}
     found = engine_convolutions(json.dumps(report), NAMES)
-    with pytest.raises(GateFailed, match=r"is to be fp16, but .* the plan are 2 Float"):
+    with pytest.raises(GateFailed, match=r"should be fp16, but .* the plan are 2 Float"):
         check_precision(found, source, frozenset(), GateFailed, "the plan")
 
 

@@ -193,7 +193,7 @@ def test_nothing_usable_is_refused(tmp_path: Path, tinyunet_infer: Tinyunet) -> 
     outcome = tinyunet_infer(broken, "-o", tmp_path / "out2")
     assert outcome.code == 4
     assert outcome.err.splitlines()[-1] == (
-        f"error: {tmp_path}/out2/report.jsonl: no image was usable (the reason of each is there)"
+        f"error: {tmp_path}/out2/report.jsonl: no image was usable (the report has each reason)"
     )
 
 
@@ -251,7 +251,7 @@ def test_an_unusable_model_or_device_writes_nothing(
             f"error: {tmp_path}/no.pt: is not a model by its",
         ),
         (["--backend", "torch"], 4, f"error: {tiny_onnx}: is of the kind onnx, which torch does"),
-        (["--device", "gpu"], 5, "error: gpu: is not a device (cpu or cuda:0)"),
+        (["--device", "gpu"], 5, "error: gpu: is not a device (use cpu or cuda:0)"),
     ]:
         outcome = tinyunet_infer(station, "-o", tmp_path / "out", *arguments)
         assert outcome.code == code, outcome
@@ -306,7 +306,7 @@ def test_a_foreign_folder_and_a_folder_in_use_are_refused(
     before = tree(station)
     outcome = tinyunet_infer(station, "-o", station)
     assert outcome.code == 4
-    assert "is not empty and not ours" in outcome.err
+    assert "is not empty and was not written by tinyunet" in outcome.err
     assert tree(station) == before
 
     (tmp_path / "out").mkdir()
@@ -343,7 +343,7 @@ def test_a_traceback_only_with_debug(
     outcome = tinyunet_infer(*arguments, "--debug")
     assert outcome.code == 5
     assert outcome.err.startswith("Traceback")
-    assert outcome.err.endswith("error: gpu: is not a device (cpu or cuda:0)\n")
+    assert outcome.err.endswith("error: gpu: is not a device (use cpu or cuda:0)\n")
 
 
 def test_without_a_backend_the_first_that_fits_is_taken(

@@ -186,7 +186,9 @@ def test_a_foreign_folder_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     (tmp_path / ".x.part").write_text("not ours either")
     before = tree(tmp_path)
-    with pytest.raises(RefusedError, match=r"is not empty and not ours \(give another -o\)"):
+    with pytest.raises(
+        RefusedError, match=r"is not empty and was not written by tinyunet \(give another -o\)"
+    ):
         Report(tmp_path, OPTIONS)
     assert tree(tmp_path) == before
 

@@ -147,7 +147,7 @@ def test_folders_of_others_are_refused(station: Path, tmp_path: Path) -> None:
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     (foreign / "thesis.txt").touch()
-    with pytest.raises(RefusedError, match="not empty and not ours"):
+    with pytest.raises(RefusedError, match="not empty and was not written by tinyunet"):
         inspect(station, foreign, Shard(1, 2))
     assert [path.name for path in foreign.iterdir()] == ["thesis.txt"]
     inspect(station, tmp_path / "whole")

@@ -142,7 +142,7 @@ def test_a_fast_wrong_engine_is_caught(
     assert run(tinyunet, [*arguments, "-o", str(output), "--trace", str(trace)]) == 6
     output_text = capsys.readouterr()
     assert "WRONG" in output_text.out
-    assert "answers wrongly on onnxruntime: " in output_text.err
+    assert "gives wrong scores on onnxruntime: " in output_text.err
     (row,) = read_benchmark(output).red
     assert row.check.broken[0].figure in ("flips", "agreement", "largest_steps")
     assert json.loads(trace.read_text())["traceEvents"]

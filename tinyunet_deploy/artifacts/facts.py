@@ -62,7 +62,9 @@ class Profile:
         if any(type(size) is not int for size in self.sizes) or not (
             1 <= self.min <= self.opt <= self.max
         ):
-            raise ValueError(f"profile {self.sizes} does not rise from 1 or more")
+            raise ValueError(
+                f"profile {self.sizes} is not three batch sizes in rising order, from 1 up"
+            )
 
     @property
     def sizes(self) -> tuple[int, int, int]:

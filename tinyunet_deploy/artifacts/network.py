@@ -26,7 +26,7 @@ class UpConv(nn.Module):
         self.conv = nn.Conv2d(channels_in, channels_out, kernel_size=2)
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        """[N, C_in, H, W] -> [N, C_out, 2H, 2W]."""
+        """Enlarge [N, C_in, H, W] to [N, C_out, 2H, 2W]."""
         x_NCHW = F.interpolate(x_NCHW, scale_factor=2.0, mode="nearest")
         return F.relu(self.conv(F.pad(x_NCHW, (0, 1, 0, 1))))
 
@@ -77,7 +77,7 @@ class TinyUNet(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """He-uniform weights, U(-sqrt(6 / fan_in), sqrt(6 / fan_in)), and zero bias.
+        """Draw He-uniform weights, U(-sqrt(6 / fan_in), sqrt(6 / fan_in)); set biases to zero.
 
         He et al. 2015, "Delving Deep into Rectifiers", eq. 10; uniform, as in the reference.
         """
@@ -89,7 +89,7 @@ class TinyUNet(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        """Logits of normalised images.
+        """Return the logits of normalised images.
 
         Args:
             x_NCHW: float [N, 1, H, W] in [-1, 1]; H and W multiples of the network's size multiple.

@@ -82,7 +82,7 @@ def _fields(view: memoryview) -> Iterator[tuple[int, Value]]:
         else:
             raise ValueError(f"field {number} is of an unknown type")
         if at > len(view) or not number:
-            raise ValueError("a field reaches over its end")
+            raise ValueError("a field extends beyond its message")
         yield number, value
 
 

@@ -230,7 +230,7 @@ def _upgraded(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _network_1(name: Any) -> dict[str, Any]:
-    """Facts of a network of schema 1: all had the four pools of ``tiny`` and ``original``."""
+    """Return the facts of a schema-1 network; all had the four pools of ``tiny``."""
     return dataclasses.asdict(dataclasses.replace(NETWORKS["tiny"].facts("tiny"), name=name))
 
 

@@ -12,7 +12,7 @@ DeviceType: TypeAlias = Literal["cpu", "cuda"]
 
 
 def device_type(device: str) -> DeviceType:
-    """Type of a device: ``cuda`` for ``cuda:1``.
+    """Return the type of a device, such as ``cuda`` for ``cuda:1``.
 
     Raises:
         RuntimeUnavailable: it is neither ``cpu`` nor ``cuda:N``.
@@ -22,4 +22,4 @@ def device_type(device: str) -> DeviceType:
         return "cpu"
     if kind == "cuda" and index.isascii() and index.isdigit():
         return "cuda"
-    raise RuntimeUnavailable(device, "is not a device", "cpu or cuda:0")
+    raise RuntimeUnavailable(device, "is not a device", "use cpu or cuda:0")

@@ -74,7 +74,7 @@ class Protocol:
             raise RefusedError(
                 self._url,
                 "has no sidecar, so nothing is known of it",
-                "put it there with: tinyunet triton MODEL -o REPOSITORY",
+                "add the model with: tinyunet triton MODEL -o REPOSITORY",
             )
         sidecar = parse_sidecar(text, self._url)
         most = config.get("max_batch_size")
@@ -147,7 +147,7 @@ class Protocol:
 
 
 def _integers(values: object) -> object:
-    """Dims as integers: gRPC's JSON writes 64-bit numbers as text."""
+    """Return dimensions as integers; gRPC's JSON writes 64-bit numbers as text."""
     if not isinstance(values, list):
         return values
     return [int(v) if isinstance(v, str) and v.isascii() and v.isdigit() else v for v in values]

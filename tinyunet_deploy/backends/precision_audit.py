@@ -61,7 +61,7 @@ def check_precision(
         mix = ", ".join(f"{count} {type_}" for type_, count in mixture(convolutions).items())
         raise error(
             source.path,
-            f"is to be {precision}, but the convolutions of {what} are {mix}",
+            f"should be {precision}, but the convolutions of {what} are {mix}",
             f"{', '.join(wrong[:3])}{', ...' if len(wrong) > 3 else ''}; nothing was written",
         )
 

@@ -131,7 +131,10 @@ def load(
 
 
 def default_model(backend: BackendRow | None = None) -> Path:
-    """Model of the package that a backend runs: its ONNX file unless it takes checkpoints only."""
+    """Return the package's model for a backend: its ONNX file, or its checkpoint.
+
+    The checkpoint is for a backend that runs no other kind.
+    """
     checkpoint_only = backend is not None and backend.kinds == ("checkpoint",)
     return DEFAULT_CHECKPOINT if checkpoint_only else DEFAULT_ONNX
 

@@ -295,7 +295,7 @@ def _no_answer(address: Address, why: str) -> RuntimeUnavailable:
 
 
 def _refusal(address: Address, body: bytes, *, refused: bool) -> RefusedError | RuntimeUnavailable:
-    """Return the error that a server gives as its reason, of the request or of itself."""
+    """Return the error for a server's refusal, which blames the request or the server."""
     what = body[:200].decode("utf-8", "replace") or "no reason given"
     with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
         what = str(json.loads(body)["error"])[:500]

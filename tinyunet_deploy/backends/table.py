@@ -194,21 +194,21 @@ BACKENDS: Final = {row.name: row for row in _ROWS}
 
 
 def backend_names() -> list[str]:
-    """Names of all backends, those of other packages last; nothing of theirs is imported."""
+    """Return the names of all backends, other packages' last, without importing those packages."""
     return list(dict.fromkeys([*BACKENDS, *(entry.name for entry in _entry_points())]))
 
 
 def backend_rows() -> list[BackendRow]:
-    """Rows of all backends, the preferred one first.
+    """Return the rows of all backends, the preferred one first.
 
-    A row of another package that cannot be loaded is there too, with the reason as its obstacle.
+    A row of another package that cannot be loaded is included; the reason is its obstacle.
     """
     rows = [*BACKENDS.values(), *map(_row_of, _entry_points())]
     return sorted(rows, key=lambda row: row.preference)
 
 
 def find_row(backend: BackendChoice) -> BackendRow:
-    """Find the row of a backend; a class without a row is given one with the usual values.
+    """Return the row of a backend; a class without one gets a row of default values.
 
     Raises:
         RefusedError: no backend has this name.
@@ -228,7 +228,7 @@ def find_row(backend: BackendChoice) -> BackendRow:
 def rows_for(
     kind: Kind, device: str | None = None, *, unasked_only: bool = False
 ) -> list[BackendRow]:
-    """Rows of the backends that run a kind of artifact, installed or not, the preferred one first.
+    """Return the backends that run a kind of artifact, installed or not, the preferred one first.
 
     Args:
         device: only those that run on this device, ``cpu`` or ``cuda:N``.
@@ -260,11 +260,11 @@ def why_not(backend: BackendChoice) -> str | None:
 
 
 def default_device(kind: Kind, backend: BackendChoice | None = None) -> str:
-    """Device on which an artifact is opened when none is named.
+    """Return the device on which an artifact is opened if the user names none.
 
     Args:
-        kind: the kind of the artifact.
-        backend: the backend that was named; None for the preferred one of the kind.
+        kind: kind of the artifact.
+        backend: backend that the user named; None for the kind's preferred one.
     """
     row = find_row(backend) if backend is not None else rows_for(kind, unasked_only=True)[0]
     return "cpu" if row.devices[0] == "cpu" else "cuda:0"

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     type=click.IntRange(min=1),
     default=32,
     show_default=True,
-    help="Images to take, evenly spaced over those found.",
+    help="Number of images to use, evenly spaced over those found.",
 )
 @bits_option
 @workers_option
@@ -161,9 +161,9 @@ def benchmark(
         broken = worst.check.broken[0]
         raise GateFailed(
             worst.model,
-            f"answers wrongly on {worst.backend}: {broken.figure} is {broken.value:.6g}, "
+            f"gives wrong scores on {worst.backend}: {broken.figure} is {broken.value:.6g}, "
             f"{broken.limit} wanted",
-            f"{len(result.red)} rows are wrong, and their times count for nothing; {broken.reason}",
+            f"{len(result.red)} rows are wrong, so their times are not valid; {broken.reason}",
         )
     return 3 if result.images.skipped else 0
 

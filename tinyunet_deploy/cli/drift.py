@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     "before",
     required=True,
     type=click.Path(path_type=Path, exists=True),
-    help="Report of a time when all was well.",
+    help="Report of an earlier run without problems.",
 )
 @click.option(
     "--alpha",

@@ -109,7 +109,10 @@ def infer(
     from tinyunet_deploy.quality.self_test import self_test as check_answers
 
     if server and (model or backend or device or trust_engine or self_test):
-        raise click.UsageError("--server decides itself what it runs, and where")
+        raise click.UsageError(
+            "the server chooses the model: use --server without --model, --backend, --device, "
+            "--trust-engine and --self-test"
+        )
     if ray and (server or shard):
         raise click.UsageError("--ray cannot be combined with --server or --shard")
 
@@ -156,7 +159,7 @@ def infer(
             err=True,
         )
     if not summary.ok and not shard:
-        raise RefusedError(output / REPORT, "no image was usable", "the reason of each is there")
+        raise RefusedError(output / REPORT, "no image was usable", "the report has each reason")
     return 3 if summary.skipped else 0
 
 

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     type=click.FloatRange(min=0),
     default=60.0,
     show_default=True,
-    help="Wait this long for FOLDER to come back when it is away, as a network share may be.",
+    help="Wait this long for FOLDER to return if it disappears, as a network share may.",
 )
 @format_option
 @debug_option
@@ -124,7 +124,7 @@ def watch(
         raise GateFailed(
             output / REPORT,
             f"{watched.late} of {watched.timed} verdicts came later than {deadline_ms:g} ms",
-            'they have "late": true there',
+            'the report marks them with "late": true',
         )
     return 3 if summary.skipped else 0
 

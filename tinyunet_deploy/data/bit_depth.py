@@ -38,10 +38,10 @@ OnShallow = Callable[[Path, int], None]
 
 
 class BitDepth:
-    """The depth that one run declares for 16-bit files; warns once if none is but seems needed."""
+    """Bit depth of 16-bit files in one run; warns once if it is not declared but seems needed."""
 
     def __init__(self, bits: int | None = None) -> None:
-        """Declare a depth of 8..16 bits; None leaves it to the files."""
+        """Declare a depth of 8..16 bits; None takes the depth that each file states."""
         self.bits = bits
         self._first: list[object] = []
 
@@ -50,10 +50,10 @@ class BitDepth:
         call = object()
         if not self._first:
             self._first.append(call)
-        if self._first[0] is call:  # also where threads came here at the same time
+        if self._first[0] is call:  # also if several threads call this at the same time
             log.warning(
                 "%s: has 16-bit values up to %d only, so the image is nearly black; declare the "
-                "depth of the camera, as by --bits %d (further images like it are not named)",
+                "depth of the camera, for example --bits %d (other such images are not reported)",
                 printable(str(path)),
                 largest,
                 next(bits for bits in _USUAL_DEPTHS if largest < 1 << bits),

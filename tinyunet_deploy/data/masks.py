@@ -159,7 +159,7 @@ def _one_value(labels: Labels, where: Path, all_of_it: NDArray[np.bool_]) -> NDA
     if len(set(signs.values())) > 1:
         raise DataError(
             where,
-            f"has the value {_shown(labels.values[0, 0])} throughout, which may mean either",
+            f"has the value {_shown(labels.values[0, 0])} throughout, which may be good or defect",
             "store 0 and show black where the part is good, as 8-bit grey PNG",
         )
     return np.logical_not(all_of_it) if signs["zero"] else all_of_it

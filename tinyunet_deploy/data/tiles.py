@@ -38,7 +38,7 @@ class Span(NamedTuple):
     first: int
     """First pixel to whose score the tile contributes."""
     weights: NDArray[np.float32]
-    """[pixels]: weight of this tile in each score from ``first`` on; all tiles' sum to 1."""
+    """[pixels]: weight of the tile in each score from ``first`` on; tiles' weights sum to 1."""
 
     @property
     def last(self) -> int:

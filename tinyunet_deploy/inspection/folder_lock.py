@@ -51,7 +51,7 @@ class FolderLock:
         remove_at_end(str(self._file), self._remove)
 
     def check(self) -> None:
-        """See that the folder still is this process's; call it before the results are complete.
+        """Check that this process still holds the folder; call it before results are complete.
 
         Raises:
             RefusedError: the folder was replaced, or another process has taken it over, which can
@@ -135,7 +135,9 @@ def _flock(descriptor: int, folder: Path, *, wait: bool = False) -> bool:
 
 @functools.cache
 def _warn_unlocked(mount: str) -> None:
-    _log.warning("%s: has no locks; %s in the output folder stands in for one", mount, LOCK)
+    _log.warning(
+        "%s: does not support locks; the file %s in the output folder replaces them", mount, LOCK
+    )
 
 
 @contextlib.contextmanager

@@ -44,7 +44,7 @@ def read_identified(
         data = read_bytes(path, size=size)
         if before == file_state(path) and before[0] == len(data):
             return data, FileIdentity(len(data), before[1], hashlib.sha256(data).hexdigest())
-    raise ImageError(path, "changing", "changes while it is read")
+    raise ImageError(path, "changing", "changed while it was read")
 
 
 def file_state(path: Path) -> tuple[int, int]:

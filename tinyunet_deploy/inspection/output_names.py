@@ -23,7 +23,7 @@ def mask_name(name: str, change: int = 0) -> str:
     """Return the name of the mask, and of the score, of an image.
 
     An image whose suffix is .png keeps its name and any other gets .png after its own suffix:
-    ``a.png``, ``a.jpg.png``. What could then be mistaken for the mask of another image gets one
+    ``a.png``, ``a.jpg.png``. A name that another image's mask could then have gets one
     more suffix: ``a.jpg.png`` becomes ``a.jpg.png.png``, and the file ``a``, which has no suffix of
     an image, ``a.file.png``.
 

@@ -43,7 +43,7 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Inspection:
-    """The rules that turn a score into a verdict, and where the files of an image go."""
+    """Rules that turn a score into a verdict, and the paths of an image's output files."""
 
     root: Path
     """Folder whose tree the output mirrors."""

@@ -36,7 +36,9 @@ def claim(folder: Path, options: dict[str, Any]) -> None:
     record = folder / RUN
     if not record.exists():
         if not all(is_temporary(entry.name) or entry.name == SHARDS for entry in folder.iterdir()):
-            raise RefusedError(folder, "is not empty and not ours", "give another -o")
+            raise RefusedError(
+                folder, "is not empty and was not written by tinyunet", "give another -o"
+            )
         write_atomic(record, json.dumps(run, indent=2).encode() + b"\n", durable=True)
         return
     try:

@@ -60,7 +60,7 @@ def score_images(
     """Score image files in their order.
 
     ``workers`` threads decode ahead while one thread runs the backend, one batch ahead of what the
-    caller has consumed. An image that cannot be used costs only itself.
+    caller has consumed. An unusable image is skipped; the others are still scored.
 
     Args:
         paths: consumed as needed, never listed.

@@ -161,7 +161,9 @@ def _finished(
         if _folders(output):
             return None
         raise RefusedError(
-            output, "has an unfinished run without --shard", "finish it so, or give another -o"
+            output,
+            "has an unfinished run without --shard",
+            "finish it without --shard, or give another -o",
         )
     if resume.all_hold(in_order(whole)):
         _remove_shards(output)

@@ -25,8 +25,8 @@ __all__ = [
 ]
 
 BUSIEST: Final = 0.95
-"""Largest share of its time that a process may work. Nearer to 1 a queue takes so long to reach its
-length that no recording shows it."""
+"""Largest share of its time that a process may work. Closer to 1, a queue grows so slowly that no
+recording is long enough to show its final length."""
 MOST_PROCESSES: Final = 8
 """Largest number of processes that :func:`processes_needed` tries."""
 _GRID: Final = 24

@@ -159,7 +159,7 @@ def run_parity(
     sidecars = {model: read_artifact(model).sidecar for model in models}
     sizes = {(s.contract.height, s.contract.width) for s in sidecars.values()}
     if len(sizes) > 1:
-        raise RefusedError(models[0], "and the others take images of several sizes")
+        raise RefusedError(models[0], "and the other models take images of different sizes")
     reference = reference or find_reference(models[0])
     report = progress or (lambda _task, _count: None)
     images = find_images(folder, classes)
@@ -247,7 +247,7 @@ def require_green(parity: Parity) -> None:
     """
     if all(artifact.outcome == "skipped" for artifact in parity.artifacts):
         raise RuntimeUnavailable(
-            parity.folder, "nothing could be compared", "each has its reason above"
+            parity.folder, "nothing could be compared", "the reasons are listed above"
         )
     if parity.broken:
         artifact, check = parity.broken[0]

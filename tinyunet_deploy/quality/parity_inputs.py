@@ -25,7 +25,7 @@ class ComparedImage:
 
     path: Path
     name: str
-    """Path below the folder, for people; unique."""
+    """Unique name for people: the path below the folder."""
     item: Item | None
     """Entry of the data set with the truth; None if there is no truth."""
 

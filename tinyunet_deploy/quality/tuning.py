@@ -179,7 +179,7 @@ def check_output(output: Path, model: Path) -> None:
         RefusedError: ``output`` is the folder of ``model``.
     """
     if output.resolve() == model.parent.resolve():
-        raise RefusedError(output, "is the model's own folder", "--in-place writes there")
+        raise RefusedError(output, "is the model's own folder", "give another -o, or --in-place")
 
 
 def write_tuned(tuning: Tuning, path: Path) -> None:
@@ -213,7 +213,7 @@ def write_tuned(tuning: Tuning, path: Path) -> None:
     )
     if path.exists() or sidecar_path(path).exists():
         if read_artifact(path).sidecar.sha256 != own.sha256:
-            raise RefusedError(path, "is another model already", "give another -o")
+            raise RefusedError(path, "already exists and is another model", "give another -o")
         write_sidecar(path, sidecar)
         return
     write_artifact(path, tuning.artifact.data, dataclasses.replace(sidecar, golden=None))

@@ -127,7 +127,9 @@ def _one_size(artifacts: dict[Path, Artifact]) -> tuple[int, int]:
     contracts = {artifact.sidecar.contract for artifact in artifacts.values()}
     sizes = {(contract.height, contract.width) for contract in contracts}
     if len(sizes) > 1:
-        raise RefusedError(next(iter(artifacts)), "and the others take images of several sizes")
+        raise RefusedError(
+            next(iter(artifacts)), "and the other models take images of different sizes"
+        )
     return sizes.pop()
 
 

@@ -64,8 +64,8 @@ def open_benchmark_images(
     Args:
         sources: image files and folders; empty generates synthetic images. From a labelled data set
             the held-out images are taken.
-        reference: also says of which size the images are.
-        count: largest number of images; if there are more, they are taken evenly spaced.
+        reference: backend that scores the images; they have the size that it takes.
+        count: largest number of images; if there are more, evenly spaced ones are used.
         workers: decoding threads.
         bits: depth of 16-bit files, 8..16; None takes the one in the reference's sidecar.
 

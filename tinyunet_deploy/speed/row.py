@@ -152,7 +152,7 @@ class Row:
         if not least <= self.batch_size <= most:
             raise RefusedError(
                 self.model,
-                f"takes batches of {least} to {most} here",
+                f"takes batches of {least} to {most}, not {self.batch_size}",
                 "tinyunet parity -b N --record verifies larger ones",
             )
 

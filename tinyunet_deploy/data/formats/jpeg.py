@@ -1,4 +1,4 @@
-"""JPEG files, by OpenCV, which accepts half a file: completeness is checked here."""
+"""Decode JPEG files with OpenCV; refuse incomplete files, which OpenCV would accept."""
 
 from __future__ import annotations
 

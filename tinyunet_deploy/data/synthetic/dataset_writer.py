@@ -55,7 +55,7 @@ def write_dataset(
     """
     check_arguments(classes, size, seed)
     if train < 0 or test < 0:
-        raise ValueError(f"the counts must not be negative, not train={train} and test={test}")
+        raise ValueError(f"the counts must not be negative: train={train}, test={test}")
     if not 0 <= defective <= 1:
         raise ValueError(f"the defective share must lie in [0, 1], not {defective}")
 

@@ -105,7 +105,7 @@ def check_arguments(classes: Sequence[int], size: int, seed: int) -> None:
     if size < 64 or size % 16:
         raise ValueError(f"the size must be a multiple of 16 and at least 64, not {size}")
     if seed < 0:
-        raise ValueError(f"the seed must not be negative, not {seed}")
+        raise ValueError(f"the seed must not be negative: {seed}")
 
 
 def sample(class_id: int, index: int, *, defective: bool, seed: int = 0, size: int = 512) -> Sample:
@@ -123,7 +123,7 @@ def sample(class_id: int, index: int, *, defective: bool, seed: int = 0, size: i
     """
     check_arguments([class_id], size, seed)
     if index < 0:
-        raise ValueError(f"the index must not be negative, not {index}")
+        raise ValueError(f"the index must not be negative: {index}")
     recipe = _RECIPES[class_id]
     words = (seed, class_id, index, size)
     background, flaw = (np.random.default_rng(s) for s in seed_sequence(*words).spawn(2))
