@@ -58,7 +58,7 @@ def test_a_run_is_the_same_with_one_warning_of_each_kind(
     outcome = forge.run(*words, "-o", output, folder=output, modes=modes)
     assert outcome.code == 0, outcome.err
     assert tree(output) == reference
-    warned = ("cannot sync" in outcome.err, "has no locks" in outcome.err)
+    warned = ("cannot sync" in outcome.err, "does not support locks" in outcome.err)
     assert warned == ("sync" in modes, any(m in modes for m in ("enolck", "enosys", "flock-ebadf")))
     assert outcome.err.count("\n") == 1 + sum(warned)
 
