@@ -65,7 +65,7 @@ def test_another_device_is_refused_with_what_to_say(device: str) -> None:
     with pytest.raises(RuntimeUnavailable) as caught:
         Numpy(artifact(), device)
     assert str(caught.value).startswith(device.strip())
-    assert caught.value.hint == "cpu or cuda:0"
+    assert caught.value.hint == "use cpu or cuda:0"
 
 
 def test_it_says_what_computes_and_on_how_many_threads() -> None:

@@ -88,7 +88,7 @@ def benchmark(
     trace_file: Path | None,
     style: str,
 ) -> int:
-    """Measure the speed of models on IMAGES, which are files and folders.
+    """Measure the speed of models on IMAGES, files and folders.
 
     Measures the latency of single requests, the throughput, the time of each stage from file to
     mask, and the share of this machine's limit. Scores are checked; a wrong one is exit code 6.
