@@ -7,6 +7,7 @@ HTTP needs no package; gRPC needs ``tritonclient``.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -82,11 +83,8 @@ class ServerBackend(Backend):
         Raises:
             ArtifactError: the server runs another model than when this backend was opened.
         """
-        transport = self._transports.pop() if self._transports else self._connect()
-        try:
+        with self._transport() as transport:
             sidecar = self._address.protocol.served(transport.config())
-        finally:
-            self._transports.append(transport)
         if sidecar != self.artifact.sidecar:
             raise ArtifactError(
                 self._address.url,
@@ -96,19 +94,25 @@ class ServerBackend(Backend):
             )
 
     def _run(self, image: Batch) -> Run:
-        transport = self._transports.pop() if self._transports else self._connect()
-        try:
+        with self._transport() as transport:
             started = time.perf_counter()
             score = transport.infer(image)
             seconds = time.perf_counter() - started
-        finally:
-            self._transports.append(transport)
         return Run(score, seconds * 1e3)
 
     def close(self) -> None:
         """Close all connections."""
         while self._transports:
             self._transports.pop().close()
+
+    @contextlib.contextmanager
+    def _transport(self) -> Iterator[Transport]:
+        """Lend a connection that no other thread uses; it is kept for the next request."""
+        transport = self._transports.pop() if self._transports else self._connect()
+        try:
+            yield transport
+        finally:
+            self._transports.append(transport)
 
     def _connect(self) -> Transport:
         return TRANSPORTS[urlsplit(self._address.url).scheme](self._address)
