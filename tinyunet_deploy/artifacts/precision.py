@@ -28,8 +28,8 @@ class PrecisionFacts:
     """Name of the number type in runtimes, numpy and benchmarks, such as ``float32``."""
     value_bytes: int
     """Bytes of one value."""
-    onnx_type: str
-    """Name in ``onnx.TensorProto`` of the type of a convolution's input."""
+    onnx_type: int
+    """Number in onnx.proto3 of the type of a convolution's input."""
     tensorrt_types: frozenset[str]
     """Names of TensorRT's inspector for the types in which convolutions may compute."""
     quantized: bool
@@ -57,7 +57,7 @@ _FP32: Final = PrecisionFacts(
     name="fp32",
     number_type="float32",
     value_bytes=4,
-    onnx_type="FLOAT",
+    onnx_type=1,
     tensorrt_types=frozenset({"Float"}),
     quantized=False,
     provider_flag=None,
@@ -67,7 +67,7 @@ _FP16: Final = PrecisionFacts(
     name="fp16",
     number_type="float16",
     value_bytes=2,
-    onnx_type="FLOAT16",
+    onnx_type=10,
     tensorrt_types=frozenset({"Half"}),
     quantized=False,
     provider_flag="trt_fp16_enable",
@@ -77,7 +77,7 @@ _INT8: Final = PrecisionFacts(
     name="int8",
     number_type="int8",
     value_bytes=1,
-    onnx_type="INT8",
+    onnx_type=3,
     tensorrt_types=frozenset({"Int8"}),
     quantized=True,
     provider_flag="trt_int8_enable",

@@ -1,4 +1,4 @@
-"""Protobuf's wire format: fields of messages, merged as parsers merge them, in bounded work.
+"""Protobuf's wire format: read fields as parsers merge them, in bounded work; write fields.
 
 Source: "Encoding", Protocol Buffers documentation. Groups, which no ONNX file has, are refused.
 """
@@ -12,7 +12,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["MAX_FIELDS", "Reader", "Value", "as_varint", "joined", "varint_bits"]
+__all__ = [
+    "MAX_FIELDS", "Reader", "Value", "as_varint", "joined", "varint_bits", "varints",
+    "written_field",
+]  # fmt: skip
 
 MAX_FIELDS: Final = 300_000
 """Most fields of a file; TinyUNet has some thousands, its weights being one field each."""
@@ -127,3 +130,35 @@ def varint_bits(packed: memoryview | bytes) -> Iterator[NDArray[np.int32]]:
             values[inside] |= (piece[starts[inside] + place] & 0x7F).astype(np.int32) << 7 * place
         yield values & 0xFFFF
         start += int(ends[-1]) + 1
+
+
+def varints(packed: memoryview) -> Iterator[int]:
+    """Yield packed varints in full.
+
+    Raises:
+        ValueError: the last one is cut off, or one is longer than 10 bytes.
+    """
+    at = 0
+    while at < len(packed):
+        value, at = _varint(packed, at)
+        yield value
+
+
+def written_field(number: int, value: int | str | bytes) -> bytes:
+    """Return one field of a message as bytes.
+
+    Args:
+        value: a whole number from 0 up, a text, or the bytes of a message.
+    """
+    if isinstance(value, int):
+        return _written_varint(number << 3) + _written_varint(value)
+    data = value.encode() if isinstance(value, str) else value
+    return _written_varint(number << 3 | 2) + _written_varint(len(data)) + data
+
+
+def _written_varint(value: int) -> bytes:
+    groups = bytearray()
+    while value > 0x7F:
+        groups.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*groups, value])

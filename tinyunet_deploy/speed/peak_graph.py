@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, assert_never
+from typing import Final, assert_never
 
 import numpy as np
+from numpy.typing import NDArray
 
+from tinyunet_deploy.artifacts.onnx_writer import FLOAT, UINT8, End, node, onnx_model, tensor
 from tinyunet_deploy.artifacts.precision import Precision
 from tinyunet_deploy.contract import INPUT_NAME, OUTPUT_NAME
-from tinyunet_deploy.errors import TinyUNetError
 
 __all__ = ["BLOCK", "CHANNELS", "matrix_flop", "matrix_graph"]
 
@@ -33,28 +34,18 @@ def matrix_graph(precision: Precision, size: int, layers: int) -> bytes:
         precision: ``fp32``, or ``int8`` with symmetric Q/DQ before every convolution.
         size: side of the image, pixels, a multiple of 16.
         layers: number of convolutions.
-
-    Raises:
-        TinyUNetError: ``onnx`` is not installed.
     """
-    try:
-        import onnx
-    except ImportError as error:
-        raise TinyUNetError(
-            "onnx", "is not installed, so no graph can be built", "pip install onnx"
-        ) from error
-    helper, numpy_helper = onnx.helper, onnx.numpy_helper
     random = np.random.default_rng(0)
-    initializers: list[Any] = []
+    constants: list[bytes] = []
 
-    def constant(name: str, value: Any) -> str:
-        initializers.append(numpy_helper.from_array(np.asarray(value), name))
+    def constant(name: str, value: NDArray[np.generic] | np.generic) -> str:
+        constants.append(tensor(name, np.asarray(value)))
         return name
 
     zero, scale = constant("zero", np.int8(0)), constant("scale", np.float32(255 / 127))
     nodes = [
-        helper.make_node("Cast", [INPUT_NAME], ["grey"], to=onnx.TensorProto.FLOAT),
-        helper.make_node("SpaceToDepth", ["grey"], ["x0"], blocksize=BLOCK),
+        node("Cast", [INPUT_NAME], "grey", to=FLOAT),
+        node("SpaceToDepth", ["grey"], "x0", blocksize=BLOCK),
     ]
     # He et al. 2015: keeps the variance of the values from layer to layer.
     spread = np.float32(np.sqrt(2 / (9 * CHANNELS)))
@@ -73,31 +64,22 @@ def matrix_graph(precision: Precision, size: int, layers: int) -> bytes:
                 zeros = constant(f"zeros{layer}", np.zeros(CHANNELS, np.int8))
                 weights = [constant(f"{w} int8", quantized), constant(f"{w} scale", scales), zeros]
                 nodes += [
-                    helper.make_node("QuantizeLinear", [x, scale, zero], [f"{x} int8"]),
-                    helper.make_node(
-                        "DequantizeLinear", [f"{x} int8", scale, zero], [f"{x} again"]
-                    ),
-                    helper.make_node("DequantizeLinear", weights, [w], axis=0),
+                    node("QuantizeLinear", [x, scale, zero], f"{x} int8"),
+                    node("DequantizeLinear", [f"{x} int8", scale, zero], f"{x} again"),
+                    node("DequantizeLinear", weights, w, axis=0),
                 ]
                 x = f"{x} again"
             case _:
                 assert_never(precision)
         nodes += [
-            helper.make_node("Conv", [x, w], [f"{y} signed"], pads=[1, 1, 1, 1]),
-            helper.make_node("Relu", [f"{y} signed"], [y]),
+            node("Conv", [x, w], f"{y} signed", pads=[1, 1, 1, 1]),
+            node("Relu", [f"{y} signed"], y),
         ]
     limits = [constant("black", np.float32(0)), constant("white", np.float32(255))]
     nodes += [
-        helper.make_node("DepthToSpace", [f"x{layers}"], ["flat"], blocksize=BLOCK),
-        helper.make_node("Clip", ["flat", *limits], ["clipped"]),
-        helper.make_node("Cast", ["clipped"], [OUTPUT_NAME], to=onnx.TensorProto.UINT8),
+        node("DepthToSpace", [f"x{layers}"], "flat", blocksize=BLOCK),
+        node("Clip", ["flat", *limits], "clipped"),
+        node("Cast", ["clipped"], OUTPUT_NAME, to=UINT8),
     ]
-    ends = [
-        helper.make_tensor_value_info(name, onnx.TensorProto.UINT8, ["N", 1, size, size])
-        for name in (INPUT_NAME, OUTPUT_NAME)
-    ]
-    graph = helper.make_graph(nodes, "ceiling", ends[:1], ends[1:], initializers)
-    opset = [helper.make_opsetid("", 18)]
-    model = helper.make_model(graph, opset_imports=opset, ir_version=10)
-    data: bytes = model.SerializeToString()
-    return data
+    image, score = (End(name, UINT8, ("N", 1, size, size)) for name in (INPUT_NAME, OUTPUT_NAME))
+    return onnx_model("ceiling", nodes, constants, [image], [score], opset=18, ir_version=10)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any, Final
 
+from tinyunet_deploy.artifacts.onnx_reader import Convolution, read_graph
 from tinyunet_deploy.artifacts.precision import PRECISIONS, precision_facts
 from tinyunet_deploy.artifacts.sidecar import Artifact
 from tinyunet_deploy.errors import ArtifactError, RuntimeUnavailable
@@ -41,6 +42,8 @@ class Work:
         return batch_size * (self.end_bytes + self.activation_bytes) + self.weight_bytes
 
 
+_KINDS: Final = {row.onnx_type: row.number_type for row in map(precision_facts, PRECISIONS)}
+"""Number of a type in onnx.proto3 -> kind of its ceiling."""
 _BYTES: Final = {row.number_type: row.value_bytes for row in map(precision_facts, PRECISIONS)}
 """Kind of a ceiling -> bytes of one value."""
 
@@ -53,7 +56,8 @@ def count_work(artifact: Artifact) -> Work:
     them.
 
     Raises:
-        RuntimeUnavailable: ``onnx`` is not installed.
+        ArtifactError: the file has convolutions of another type.
+        RuntimeUnavailable: the file does not state all shapes and ``onnx`` is not installed.
     """
     is_checkpoint = artifact.sidecar.kind == "checkpoint"
     layers = _checkpoint_layers(artifact) if is_checkpoint else _onnx_layers(artifact)
@@ -105,43 +109,42 @@ def _checkpoint_layers(artifact: Artifact) -> list[_Layer]:
 
 
 def _onnx_layers(artifact: Artifact) -> list[_Layer]:
+    layers = []
+    for convolution in _convolutions(artifact):
+        # A weight meets every pixel of the output; in a transposed convolution, of the input.
+        places = convolution.image if convolution.transposed else convolution.output
+        pixels = prod(places[2:])
+        kind = _KINDS.get(convolution.element_type)
+        if kind is None:
+            raise ArtifactError(
+                artifact.path,
+                f"has a convolution of ONNX type {convolution.element_type}, which has no ceiling",
+            )
+        weights = prod(convolution.weight)
+        activations = prod(convolution.image) + prod(convolution.output)
+        layers.append(_Layer(kind, weights * pixels, weights, activations))
+    return layers
+
+
+def _convolutions(artifact: Artifact) -> list[Convolution]:
+    """List the convolutions; ``onnx`` is needed only if the file does not state all shapes."""
+    convolutions = read_graph(artifact.data).convolutions()
+    if convolutions is not None:
+        return convolutions
     try:
         import onnx
     except ImportError as error:
         raise RuntimeUnavailable(
-            "onnx", "is not installed, so the graph cannot be read", "pip install onnx"
+            artifact.path,
+            "does not state the shapes of its convolutions, and the package onnx, which could "
+            "infer them, is not installed",
+            "pip install onnx",
         ) from error
-    model = onnx.load_from_string(artifact.data)
-    for value in model.graph.input:
-        value.type.tensor_type.shape.dim[0].dim_value = 1
-    del model.graph.value_info[:]
-    graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
-    shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
-    types = {tensor.name: tensor.data_type for tensor in graph.initializer}
-    for value in (*graph.input, *graph.value_info, *graph.output):
-        shapes[value.name] = tuple(d.dim_value for d in value.type.tensor_type.shape.dim)
-        types[value.name] = value.type.tensor_type.elem_type
-    dequantized = {n.output[0] for n in graph.node if n.op_type == "DequantizeLinear"}
-    kinds = {
-        getattr(onnx.TensorProto, row.onnx_type): row.number_type
-        for row in map(precision_facts, PRECISIONS)
-    }
-    layers = []
-    for node in graph.node:
-        if node.op_type not in ("Conv", "ConvTranspose"):
-            continue
-        x, w, y = (shapes[name] for name in (*node.input[:2], node.output[0]))
-        # Every weight meets every pixel of the output; in a transposed convolution, of the input.
-        pixels = prod((y if node.op_type == "Conv" else x)[2:])
-        type_ = types.get(node.input[0], onnx.TensorProto.UNDEFINED)
-        if node.input[0] in dequantized and node.input[1] in dequantized:
-            type_ = onnx.TensorProto.INT8
-        kind = kinds.get(type_)
-        if kind is None:
-            name = onnx.TensorProto.DataType.Name(type_)
-            raise ArtifactError(artifact.path, f"has a convolution of {name}, which has no ceiling")
-        layers.append(_Layer(kind, prod(w) * pixels, prod(w), prod(x) + prod(y)))
-    return layers
+    inferred = onnx.shape_inference.infer_shapes(onnx.load_from_string(artifact.data))
+    convolutions = read_graph(inferred.SerializeToString()).convolutions()
+    if convolutions is None:
+        raise ArtifactError(artifact.path, "has convolutions of unknown shape")
+    return convolutions
 
 
 def roofline(
