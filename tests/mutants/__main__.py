@@ -127,9 +127,7 @@ class Runner:
             env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
         )
         self._limit_s = 600.0
-        for _ in range(
-            2
-        ):  # the first finds what to import beforehand; the second is as fast as all
+        for _ in range(2):  # the first run finds what to import beforehand, the second is timed
             killed, cpu_s = self._ask(None)
             if killed:
                 print((Path(self._folder.name) / "output.txt").read_text(), file=sys.stderr)
@@ -237,14 +235,14 @@ def mutant(module: Module, item: WorkItem) -> str | None:
     operator = cosmic_ray.plugins.get_operator(mutation.operator_name)
     try:
         source = mutate_code(module.source, operator(), mutation.occurrence)
-    except (
-        AttributeError
-    ):  # Cosmic Ray 8.7 cannot exchange a name with a dot, as in (struct.error,)
+    except AttributeError:  # Cosmic Ray 8.7 cannot exchange a dotted name, as in (struct.error,)
         return None
     if source is None or source == module.source:
         return None
     try:
-        ast.parse(source)
+        # Not ast.parse: in Python 3.11 it fails at random when several threads call it
+        # (github.com/python/cpython/issues/106905).
+        compile(source, module.path, "exec", dont_inherit=True)
     except SyntaxError:
         return None
     return str(source)

@@ -123,9 +123,7 @@ def _preload(folder: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name in json.loads((folder / "imported.json").read_text()):
-            with contextlib.suppress(
-                Exception
-            ):  # a fork imports it again, or fails as a test would
+            with contextlib.suppress(Exception):  # a fork then fails as a test would
                 importlib.import_module(name)
 
 

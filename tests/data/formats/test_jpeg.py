@@ -193,6 +193,13 @@ def test_a_marker_without_a_length_between_segments_is_the_end(code: int) -> Non
         read_header(data[:2] + b"\xff" + bytes([code]) + b"\0\2" + data[2:])
 
 
+@pytest.mark.parametrize("kind", [b"\xc0", b"\xc3"])
+def test_a_frame_header_without_a_byte_is_damage_not_an_unsupported_depth(kind: bytes) -> None:
+    with pytest.raises(FormatError, match="damaged frame header") as caught:
+        read_header(b"\xff\xd8\xff" + kind + b"\x00\x02\xff\xd9")
+    assert caught.value.reason == "corrupt"
+
+
 def test_other_bytes_before_the_frame_are_not_a_jpeg_and_no_bytes_a_short_file() -> None:
     begin = b"\xff\xd8\xff\xe0\0\4ab"
     for following in (b"x", b"\xff", b"more text"):

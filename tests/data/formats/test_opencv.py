@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import io
+
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
 
 from tinyunet_deploy.data.formats.header import FormatError, Header
@@ -36,6 +39,17 @@ def test_channels_are_red_green_blue_and_alpha() -> None:
     assert np.array_equal(decode_unchanged(png(DEEP)), DEEP)
 
 
+def test_rotation_that_a_file_states_is_ignored() -> None:
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 3  # orientation: upside down
+    picture = PIL.Image.fromarray(np.tile(np.arange(16, dtype=np.uint8) * 16, (16, 1)))
+    plain, turned = io.BytesIO(), io.BytesIO()
+    picture.save(plain, "JPEG")
+    picture.save(turned, "JPEG", exif=exif)
+    for decode in (decode_grey, decode_colour, decode_unchanged):
+        assert np.array_equal(decode(turned.getvalue()), decode(plain.getvalue()))
+
+
 @pytest.mark.parametrize("data", [b"", b"\x89PNG\r\n\x1a\n", b"text"])
 def test_what_cannot_be_decoded_gives_none(data: bytes) -> None:
     assert decode_grey(data) is None
@@ -48,6 +62,8 @@ def test_the_size_has_to_be_that_of_the_header() -> None:
     for header in (Header(6, 11), Header(7, 10), Header(10, 6)):
         with pytest.raises(FormatError, match="cannot be decoded"):
             require_shape(DEEP, header)
+    colour = np.zeros((6, 10, 3), np.uint8)
+    assert require_shape(colour, Header(6, 10)) is colour
     with pytest.raises(FormatError) as caught:
         require_shape(None, Header(6, 10))
     assert caught.value.reason == "corrupt"

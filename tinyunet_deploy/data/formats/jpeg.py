@@ -77,7 +77,9 @@ def read_header(data: bytes) -> Header:
         if code in _FRAMES or code in _FOREIGN_FRAMES:
             if frame is not None:
                 raise FormatError("corrupt", "has two frame headers")
-            _require_readable(code, *segment[:1])
+            if not segment:
+                raise FormatError("corrupt", "has a damaged frame header")
+            _require_readable(code, segment[0])
             frame = read_frame(code, segment)
         elif code == _RESTART_INTERVAL:
             (restart_interval,) = struct.unpack_from(">H", segment)
@@ -117,7 +119,7 @@ def decode_rgb(data: bytes, header: Header) -> Samples:
     return require_shape(decode_colour(data), header)
 
 
-def _require_readable(frame: int, precision: int = 0) -> None:
+def _require_readable(frame: int, precision: int) -> None:
     variant = _FOREIGN_FRAMES.get(frame)
     if variant is None and precision != 8:
         variant = f"{precision}-bit"

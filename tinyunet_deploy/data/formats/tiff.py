@@ -112,7 +112,7 @@ def decode(data: bytes, header: Header) -> Samples:
     """Decode to grey [H, W] or RGB [H, W, 3], without transparency; rotation is ignored."""
     samples = _decode_stored(data, header)
     layout: _Layout = header.details
-    white = np.iinfo(samples.dtype).max if header.bits == 16 else (1 << header.bits) - 1
+    white = (1 << header.bits) - 1
     if layout.photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO):
         grey = samples if samples.ndim == 2 else samples[..., 0]
         if layout.photometric == _WHITE_IS_ZERO:
@@ -236,7 +236,7 @@ def _blocks(layout: _Layout, header: Header) -> Blocks:
     planes = directory.number(_PLANAR, 1)
     if planes not in (1, 2):
         raise FormatError("corrupt", f"has {planes} as its planar configuration")
-    planar = planes == 2 and layout.channels > 1
+    planar = planes == 2
     if min(height, width) < 1:
         raise FormatError("corrupt", "has strips or tiles without pixels")
     down, across = -(-header.height // height), -(-header.width // width)
@@ -272,7 +272,7 @@ def _colour_map(directory: Directory, bits: int) -> NDArray[np.uint8]:
     entries = directory.array(_COLOUR_MAP)
     if len(entries) != 3 << bits:
         raise FormatError("corrupt", f"has {len(entries)} palette entries, not {3 << bits}")
-    colours = entries.reshape(3, -1).T
+    colours = entries.reshape(3, 1 << bits).T
     if colours.max() > np.iinfo(np.uint8).max:
         colours = colours >> 8
     return colours.astype(np.uint8)

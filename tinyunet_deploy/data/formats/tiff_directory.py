@@ -17,10 +17,9 @@ __all__ = ["SIGNATURES", "Directories", "Directory", "read_directories"]
 SIGNATURES: Final = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """Little- and big-endian TIFF, then BigTIFF."""
 _TYPE_SIZES: Final = {
-    1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4,
-    16: 8, 17: 8, 18: 8,
+    3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8,
 }  # fmt: skip
-"""Type of a value -> bytes."""
+"""Type of a value -> bytes, where it has more than one."""
 _UNSIGNED_TYPES: Final = {1: "u1", 3: "u2", 4: "u4", 13: "u4", 16: "u8", 18: "u8"}
 _MAX_ENTRIES: Final = 4096
 """Most tags of one directory; camera files have about fifty."""
