@@ -96,6 +96,16 @@ def test_a_plan_of_schema_1_says_for_what_it_was_built() -> None:
     assert sidecar.origin == {"onnx": "tinyunet.onnx"}
 
 
+@pytest.mark.parametrize(("max_batch", "most"), [(16, 16), (None, 1)])
+def test_a_plan_of_schema_1_without_a_profile_takes_the_batches_of_its_contract(
+    max_batch: int | None, most: int
+) -> None:
+    origin = {name: PLAN_ORIGIN[name] for name in ("tensorrt", "gpu")}
+    contract = {"height": 512, "width": 512, "max_batch": max_batch}
+    plan = parse_sidecar(schema_1("plan", origin, contract=contract), "a").plan
+    assert plan is not None and plan.profile == Profile(1, most, most)
+
+
 def test_a_plan_of_schema_1_without_facts_has_none() -> None:
     assert parse_sidecar(schema_1("plan", {"recipe": "demo"}), "a").plan is None
 
@@ -135,7 +145,7 @@ def test_an_origin_of_schema_1_that_would_be_misread_is_refused(kind: str, origi
 
 def test_schema_1_has_no_fields_of_schema_2() -> None:
     with pytest.raises(ArtifactError, match="schema 1 has no field plan"):
-        parse_sidecar(schema_1(plan=None), "a")
+        parse_sidecar(schema_1(plan=None, step=1), "a")
 
 
 @pytest.mark.parametrize("model", [DEFAULT_CHECKPOINT, DEFAULT_ONNX])
