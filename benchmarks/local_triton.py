@@ -41,12 +41,12 @@ class TritonPythonModel:
         self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
     def execute(self, requests):
-        given = [triton.get_input_tensor_by_name(each, "image") for each in requests]
-        images = [np.from_dlpack(tensor) for tensor in given]  # its numpy() is of numpy 1
+        inputs = [triton.get_input_tensor_by_name(request, "image") for request in requests]
+        images = [np.from_dlpack(tensor) for tensor in inputs]  # its numpy() is of numpy 1
         (scores,) = self.session.run(["score"], {"image": np.concatenate(images)})
         with self.sizes.open("a") as file:
             print(len(scores), file=file)
-        parts = np.split(scores, np.cumsum([len(each) for each in images])[:-1])
+        parts = np.split(scores, np.cumsum([len(batch) for batch in images])[:-1])
         tensors = [triton.Tensor.from_dlpack("score", part) for part in parts]
         return [triton.InferenceResponse([tensor]) for tensor in tensors]
 """

@@ -82,7 +82,7 @@ def matrix_result(
         "statistics": STATISTICS,
         **identity,
         "noise": {"ratio": noise.as_dict(), "floor": noise.floor, "cell": matrix.twice},
-        "cells": [_row(each, reference, identity) for each in measured.values()],
+        "cells": [_row(cell, reference, identity) for cell in measured.values()],
         "skipped": [{"name": name, "reason": reason} for name, reason in reasons.items() if reason],
     }
 

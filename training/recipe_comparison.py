@@ -129,7 +129,7 @@ def compare_recipes(
                     "amp": amp,
                     "device": device,
                     "crop_px": crop,
-                    "results": [json_value(dataclasses.asdict(each)) for each in trained],
+                    "results": [json_value(dataclasses.asdict(one)) for one in trained],
                     "summary": _summary(trained),
                 }
                 write_result(output, fields)
@@ -170,8 +170,8 @@ def _train(name: str, recipe: Recipe, folder: Path, runs: Path, machine: Machine
 def _summary(trained: Sequence[TrainedRecipe]) -> list[dict[str, Any]]:
     """Return, per recipe and data set, each figure's mean, range and sample standard deviation."""
     cells: dict[tuple[str, str], list[TrainedRecipe]] = {}
-    for each in trained:
-        cells.setdefault((each.data, each.recipe), []).append(each)
+    for one in trained:
+        cells.setdefault((one.data, one.recipe), []).append(one)
     return [
         {
             "data": data,
@@ -179,7 +179,7 @@ def _summary(trained: Sequence[TrainedRecipe]) -> list[dict[str, Any]]:
             "seeds": len(cell),
             "steps": cell[0].steps,
             **{
-                name: json_value(_spread([each.figures[name] for each in cell]))
+                name: json_value(_spread([one.figures[name] for one in cell]))
                 for name in cell[0].figures
             },
         }

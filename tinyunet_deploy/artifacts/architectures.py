@@ -34,7 +34,7 @@ class Architecture:
 
     @cached_property
     def reach(self) -> tuple[int, int]:
-        """How far before and after a pixel its score depends on the image, pixels.
+        """Distance before and after a pixel up to which its score depends on the image, pixels.
 
         The reach is traced back through the layers, from each place in the pooling grid.
         """

@@ -16,9 +16,9 @@ class NetworkFacts:
     size_multiple: int | None = None
     """Number that must divide the height and width of an image; None if unknown."""
     reach_before: int | None = None
-    """How far above and left of a pixel its score depends on the image, pixels; None if unknown."""
+    """Pixels above and left of a pixel that its score depends on; None if unknown."""
     reach_after: int | None = None
-    """How far below and right of a pixel its score depends on the image, pixels; None likewise."""
+    """Pixels below and right of a pixel that its score depends on; None if unknown."""
 
     def __post_init__(self) -> None:
         if self.name is not None and not isinstance(self.name, str):

@@ -94,7 +94,7 @@ class Backend(abc.ABC):
 
     @property
     def synchronization(self) -> str:
-        """What ``Run.device_ms`` times, and how the end of that time is known."""
+        """Meaning of ``Run.device_ms``, and the means by which the end of that time is found."""
         return "wall clock of the runtime's call, which returns when the scores are there"
 
     def run(self, image: Batch) -> Run:

@@ -92,7 +92,7 @@ class ONNXRuntimeBackend(Backend):
 
     @property
     def synchronization(self) -> str:
-        """What ``Run.device_ms`` times, and how the end of that time is known."""
+        """Meaning of ``Run.device_ms``, and the means by which the end of that time is found."""
         if self.device == "cpu":
             return super().synchronization
         return "wall clock from run_with_iobinding to the end of synchronize_outputs"

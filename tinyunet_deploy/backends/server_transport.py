@@ -85,7 +85,7 @@ class _Deadline:
     """Socket whose reads and writes all end at one moment."""
 
     deadline = 0.0
-    """Of ``time.monotonic``."""
+    """Moment at which every read or write ends, seconds of ``time.monotonic``."""
 
     def _remaining(self) -> float:
         seconds = self.deadline - time.monotonic()

@@ -85,7 +85,7 @@ class TensorRTBackend(Backend):
 
     @property
     def synchronization(self) -> str:
-        """What ``Run.device_ms`` times, and how the end of that time is known."""
+        """Meaning of ``Run.device_ms``, and the means by which the end of that time is found."""
         return "CUDA events in the batch's stream around the engine, the stream waited for"
 
     def run_many(self, images: Iterable[Batch]) -> Iterator[Run]:

@@ -39,7 +39,7 @@ class TorchBackend(Backend):
 
     @property
     def synchronization(self) -> str:
-        """What ``Run.device_ms`` times, and how the end of that time is known."""
+        """Meaning of ``Run.device_ms``, and the means by which the end of that time is found."""
         if self.device == "cpu":
             return super().synchronization
         return "CUDA events before and after the network, the later one waited for"

@@ -96,9 +96,9 @@ def find_oddities(
     shapes: Counter[tuple[int, int]] = Counter()
     sized: list[tuple[Item, tuple[int, int]]] = []
     oddities: list[Oddity] = []
-    own = dataset.layout in ("folders", "kolektorsdd2")
+    users_images = dataset.layout in ("folders", "kolektorsdd2")
     with ThreadPoolExecutor() as pool:
-        inspections = pool.map(partial(_inspect, pieces=not own, bits=bits), dataset.items)
+        inspections = pool.map(partial(_inspect, pieces=not users_images, bits=bits), dataset.items)
         for item, inspection in zip(dataset.items, inspections, strict=True):
             digest, shape, item_oddities = inspection
             oddities += item_oddities
@@ -113,7 +113,7 @@ def find_oddities(
                 sized.append((item, shape))
             if progress is not None:
                 progress(1)
-    usual = shapes.most_common(1)[0][0] if own and shapes else (DEFAULT_SIZE, DEFAULT_SIZE)
+    usual = shapes.most_common(1)[0][0] if users_images and shapes else (DEFAULT_SIZE, DEFAULT_SIZE)
     oddities += [
         Oddity("image-size", item.image, f"is {w}x{h} pixels, not {usual[1]}x{usual[0]}")
         for item, (h, w) in sized

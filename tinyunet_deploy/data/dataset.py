@@ -41,7 +41,7 @@ class Item:
     image: Path
     """The image file; it has not been decoded."""
     defective: bool
-    """Whether the image shows a defect."""
+    """True if the image shows a defect."""
     mask: Path | None
     """The mask file; None when there is none. Folders and KolektorSDD2 have one for
     defect-free images, too: it is all zero."""

@@ -155,7 +155,7 @@ def _one_value(labels: Labels, where: Path, all_of_it: NDArray[np.bool_]) -> NDA
     """Return no defect for a stored 0, a defect everywhere for another value."""
     signs = _signs_of_good(labels, (0, 0))
     if not signs.get("transparent"):
-        signs.pop("transparent", None)  # an opaque mask says nothing by that
+        signs.pop("transparent", None)  # only transparency is a sign; an opaque mask is usual
     if len(set(signs.values())) > 1:
         raise DataError(
             where,

@@ -53,7 +53,7 @@ class BrokenLimit:
 
 @dataclass(frozen=True)
 class OutputCheck:
-    """Whether the measured answers agree with those of the reference."""
+    """Agreement of the measured scores with those of the reference."""
 
     outcome: str
     """``green``, ``red``, or ``no limits`` for a precision that has none."""

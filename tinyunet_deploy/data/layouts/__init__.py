@@ -47,7 +47,8 @@ def read_dataset(
 ) -> Dataset:
     """List the images of a folder in one of the layouts at the head of this module.
 
-    No image is decoded. The masks of ``folders`` and ``kolektorsdd2`` are, to find the empty ones.
+    No image is decoded. In ``folders`` and ``kolektorsdd2``, masks are decoded to find the empty
+    ones.
 
     Args:
         classes: list only these; None lists all. Must be None where the layout has no ClassK.

@@ -15,7 +15,7 @@ __all__ = ["image_folders", "read_folders"]
 
 
 def image_folders(root: Path) -> list[tuple[Split | None, Path]]:
-    """Return the (split, folder) pairs below ``root`` that contain an images/ folder.
+    """Return the folders that contain images/, with their split: ``root``, train/ or test/.
 
     Raises:
         DataError: images/ exists both in ``root`` and below train/ or test/.
@@ -26,7 +26,7 @@ def image_folders(root: Path) -> list[tuple[Split | None, Path]]:
             folders.append((split, folder))
     if len(folders) > 1 and folders[0][0] is None:
         raise DataError(
-            root, "has images/ both at its top and below train/ or test/", "keep one of the two"
+            root, "has images/ both directly in it and in train/ or test/", "keep one of the two"
         )
     return folders
 

@@ -97,14 +97,20 @@ def _read_split(folder: Path, class_id: int, split: Split) -> Iterator[Item]:
             raise DataError(
                 where,
                 f"{image_name} is defective, but its mask {mask_name} is not in {label_folder}",
-                "copy it, too; two images cannot share a mask",
+                "copy the mask there; two images cannot share one",
             )
         listed[image] = mask
     for image in images.values():
         if image not in listed:
-            raise DataError(labels_txt, f"does not list {image.name}", f"it is in {folder}")
+            raise DataError(
+                labels_txt, f"does not list {image.name}", f"the image is in {folder}; add its line"
+            )
     for mask in masks.values():
-        raise DataError(labels_txt, f"does not list the mask {mask.name}", "it lies beside it")
+        raise DataError(
+            labels_txt,
+            f"does not list the mask {mask.name}",
+            "the mask lies beside the list; add its line",
+        )
     for image in images.values():
         mask = listed[image]
         yield Item(image, mask is not None, mask, None, class_id, split)
