@@ -317,6 +317,24 @@ def test_a_report_never_has_a_file_elsewhere_removed(
     assert tree(out) == tree(shelf.parent / "inspected")
 
 
+def test_a_part_that_turns_out_to_be_a_mask_leaves_the_report(tmp_path: Path) -> None:
+    station = tmp_path / "station"
+    (station / "lot 1").mkdir(parents=True)
+    for name in ("a_mask.png", "b_mask.png", "b.txt"):
+        write_png(station / "lot 1" / name, part(1))
+    run(station, tmp_path / "out")
+    write_png(station / "lot 1" / "a.png", part(2))
+    summary = run(station, tmp_path / "out")
+    assert summary == run(station, tmp_path / "fresh")
+    assert (summary.images, summary.passed_over) == (2, {"label-file": 1, "suffix": 1})
+    assert tree(tmp_path / "out") == tree(tmp_path / "fresh")
+    named = [station / "lot 1" / "a.png", station / "lot 1" / "a_mask.png"]
+    for _ in range(2):
+        backend = fake()
+        infer(named, tmp_path / "named", backend, threshold=0.5, batch_size=1, workers=0)
+    assert backend.batches == [], "what was named is kept"
+
+
 def test_two_lines_are_never_counted_double(out: Path) -> None:
     double_a_line(out, out)
     with pytest.raises(RefusedError, match=r"has two lines for lot 0/195\.png"):

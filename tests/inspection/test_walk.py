@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinyunet_deploy.errors import RefusedError
-from tinyunet_deploy.inspection.walk import common_root, walk_images
+from tinyunet_deploy.inspection.walk import common_root, label_files, walk_images
 
 
 def names(sources: list[Path], output: Path | None = None) -> list[str]:
@@ -127,6 +127,54 @@ def test_what_is_passed_over_is_counted_by_kind(tmp_path: Path) -> None:
             )
             assert tmp_path / "b.raw" in paths and tmp_path / ".e" / "f.png" in paths
         assert tmp_path / "old" / "masks" / "a.png" not in paths
+
+
+def test_masks_beside_their_images_are_passed_over(tmp_path: Path) -> None:
+    touch(tmp_path, "10000.png", "10000_GT.png", "10301 (copy).png", "10301_GT (copy).png")
+    touch(tmp_path, "a.jpg", "a_mask.PNG", "a_Label.bmp", "b/c.tif", "b/c_mask.txt", "b/c_mask.tif")
+    counts = Counter[str]()
+    paths = walk_images([tmp_path], passed_over=counts)
+    found = [path.relative_to(tmp_path).as_posix() for path in paths]
+    assert found == ["10000.png", "10301 (copy).png", "a.jpg", "b/c.tif"]
+    assert counts == {"label-file": 5, "suffix": 1}
+    assert names([tmp_path / "a_mask.PNG"]) == ["a_mask.PNG"], "what is named is inspected"
+
+
+def test_a_name_like_that_of_a_mask_is_no_mask_without_its_image(tmp_path: Path) -> None:
+    wanted = [
+        "_mask.png",
+        "a_mask.png",
+        "b_gt.png",
+        "c/b.png",
+        "d_label.png",
+        "e_mask.png",
+        "mask.png",
+    ]
+    touch(tmp_path, *wanted, "d.txt", ".b.png", "a_mask_gt.png")
+    (tmp_path / "e.png").mkdir()
+    (tmp_path / "d.png").symlink_to("nowhere")
+    found = names([tmp_path])
+    assert [name for name in found if name != "d.png"] == wanted
+    assert "a_mask_gt.png" not in found, "the mask of the image a_mask.png"
+
+
+@given(
+    st.lists(st.text("aA_gtGT ()mask.", max_size=8).map(lambda stem: f"{stem}.png"), unique=True)
+)
+def test_every_mask_that_is_passed_over_has_its_image_among_the_inspected(files: list[str]) -> None:
+    labels = label_files(files)
+    images = [name.removesuffix(".png") for name in files if name not in labels]
+    for label in labels:
+        assert any(label.startswith(f"{image.partition(' (')[0]}_") for image in images)
+
+
+def test_a_link_to_itself_is_one_entry_among_others(tmp_path: Path) -> None:
+    touch(tmp_path, "a.png")
+    (tmp_path / "round").symlink_to("round")
+    (tmp_path / "round.png").symlink_to("round.png")
+    counts = Counter[str]()
+    found = [path.name for path in walk_images([tmp_path], passed_over=counts)]
+    assert (found, counts) == (["a.png", "round.png"], {"suffix": 1})
 
 
 def test_an_earlier_output_is_never_inspected_as_parts(tmp_path: Path) -> None:

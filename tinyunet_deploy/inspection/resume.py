@@ -8,6 +8,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import Final, Literal
 
 from tinyunet_deploy.errors import RuntimeUnavailable, TinyUNetError
@@ -16,6 +17,7 @@ from tinyunet_deploy.inspection.output_names import clashing_names, ignores_case
 from tinyunet_deploy.inspection.outputs import Inspection
 from tinyunet_deploy.inspection.report_line import ReportLine
 from tinyunet_deploy.inspection.run_json import RUN
+from tinyunet_deploy.inspection.walk import label_files_in, looks_like_a_label
 
 __all__ = ["Resume"]
 
@@ -52,6 +54,8 @@ class Resume:
         self._names = names
         self.faults: Counter[Fault] = Counter()
         """Fault -> lines that were dropped for it."""
+        self._labels: dict[Path, set[str]] = {}
+        """Folder -> masks among its images."""
 
     @functools.cached_property
     def inspection(self) -> Inspection:
@@ -61,9 +65,23 @@ class Resume:
         return replace(self._given, clashes=clashing_names(self._names()))
 
     @functools.cached_property
+    def _walked(self) -> frozenset[str]:
+        """Names of all images of the run."""
+        return frozenset(self._names())
+
+    @functools.cached_property
     def _began_ns(self) -> int:
         """When the output folder was claimed: no image was read before."""
         return (self._given.output / RUN).stat().st_mtime_ns
+
+    def _became_a_label(self, name: str) -> bool:
+        """Return whether a file is now the mask of an image that came to lie beside it."""
+        path = self.inspection.root / name
+        if not looks_like_a_label(path.name):
+            return False
+        if path.parent not in self._labels:
+            self._labels[path.parent] = label_files_in(path.parent)
+        return path.name in self._labels[path.parent] and name not in self._walked
 
     def keep(self, lines: list[ReportLine]) -> ReportLine | None:
         """Return the line of an image if its verdict holds; else remove its files.
@@ -109,6 +127,8 @@ class Resume:
             return None, "changed"
         except OSError as error:
             raise RuntimeUnavailable(path, f"cannot be read: {error.strerror}") from error
+        if self._became_a_label(line["path"]):
+            return None, "gone"
         if identity is None:
             return None, "changed"
         if ok and not self.inspection.has_files(line):

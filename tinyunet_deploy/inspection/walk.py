@@ -6,8 +6,9 @@ import errno
 import heapq
 import itertools
 import os
+import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
@@ -17,15 +18,28 @@ from tinyunet_deploy.errors import RefusedError
 from tinyunet_deploy.files import reading
 from tinyunet_deploy.inspection.run_json import is_output
 
-__all__ = ["PassedOver", "common_root", "no_images", "walk_images"]
+__all__ = [
+    "PassedOver",
+    "common_root",
+    "label_files",
+    "label_files_in",
+    "looks_like_a_label",
+    "no_images",
+    "walk_images",
+]
 
-PassedOver = Literal["suffix", "hidden", "linked-folder", "label-folder", "earlier-output"]
+PassedOver = Literal[
+    "suffix", "hidden", "linked-folder", "label-folder", "label-file", "earlier-output"
+]
 """Why an entry of a folder is not inspected: its suffix is not one of an image, its name begins
-with a dot, it is a link to a folder, a DAGM2007 label folder, or an output folder of ours."""
+with a dot, it is a link to a folder, a DAGM2007 label folder, the mask of the image beside it
+(:func:`label_files`), or an output folder of ours."""
 
 _MAX_DEPTH: Final = 200
 """Deepest nesting of folders that is walked; no station comes near it."""
 _SUFFIXES: Final = tuple(IMAGE_SUFFIXES)
+_LABEL: Final = re.compile(r"(?P<image>.+)_(?:gt|mask|label)(?P<copy> \(.+\))?", re.I | re.S)
+"""Stem of a mask that lies beside its image; KolektorSDD2 has copies, ``10301_GT (copy).png``."""
 
 
 def no_images(folder: Path) -> RefusedError:
@@ -83,6 +97,58 @@ def walk_images(
             passed_over[kind] += 1
 
 
+def label_files(names: Sequence[str]) -> set[str]:
+    """Return the files of one folder that are, by their names, masks of other files of it.
+
+    A mask has the name of its image with ``_GT``, ``_mask`` or ``_label`` behind it, in upper or
+    lower case; the suffixes may differ. A file without such an image beside it is an image itself,
+    whatever its name, and may have a mask.
+
+    Args:
+        names: names of all regular files that have a suffix of an image.
+    """
+    candidates: dict[str, str] = {}
+    for name in names:
+        match = _LABEL.fullmatch(_stem(name))
+        if match is not None:
+            candidates[name] = match["image"] + (match["copy"] or "")
+    if not candidates:
+        return set()  # without the memory of all stems
+    images = {_stem(name) for name in names if name not in candidates}
+    labels = set()
+    for name in sorted(candidates, key=len):  # an image before its mask
+        if candidates[name] in images:
+            labels.add(name)
+        else:
+            images.add(_stem(name))
+    return labels
+
+
+def label_files_in(folder: Path) -> set[str]:
+    """Return what :func:`label_files` does for the files of a folder.
+
+    Raises:
+        OSError: it cannot be listed.
+    """
+    with os.scandir(folder) as entries:
+        return label_files(
+            [
+                entry.name
+                for entry in entries
+                if entry.name.lower().endswith(_SUFFIXES) and _leads_to(entry.is_file)
+            ]
+        )
+
+
+def looks_like_a_label(name: str) -> bool:
+    """Return whether the name of a file is one that a mask beside its image has."""
+    return _LABEL.fullmatch(_stem(name)) is not None
+
+
+def _stem(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
 class _Entry(NamedTuple):
     """An image, or an entry that is passed over."""
 
@@ -112,10 +178,19 @@ def _refuse_output(folder: Path, source: Path) -> None:
             )
 
 
+def _leads_to(is_kind: Callable[[], bool]) -> bool:
+    """Return what ``is_file`` or ``is_dir`` of an entry says; False if its link leads nowhere."""
+    try:
+        return is_kind()
+    except OSError:  # a link to itself, or into a folder that is closed to this user
+        return False
+
+
 def _walk(folder: Path, output: Path | None, depth: int = 0) -> Iterator[_Entry]:
     # Plain names: a folder of a million images costs 80 bytes each.
     names: list[str] = []
     folders: set[str] = set()
+    images: list[str] = []
     passed_over: dict[str, PassedOver] = {}
     try:
         if depth > _MAX_DEPTH:
@@ -128,13 +203,16 @@ def _walk(folder: Path, output: Path | None, depth: int = 0) -> Iterator[_Entry]
                 elif entry.is_dir(follow_symlinks=False):
                     folders.add(entry.name)
                 elif not entry.name.lower().endswith(_SUFFIXES):
-                    linked = entry.is_symlink() and entry.is_dir()
+                    linked = entry.is_symlink() and _leads_to(entry.is_dir)
                     passed_over[entry.name] = "linked-folder" if linked else "suffix"
+                elif _leads_to(entry.is_file):
+                    images.append(entry.name)
     except OSError as error:
         if depth:
             yield _Entry(folder)
             return
         raise RefusedError(folder, f"cannot be listed: {error.strerror}") from error
+    passed_over.update(dict.fromkeys(label_files(images), "label-file"))
     names.sort()
     for name in names:
         path = folder / name
