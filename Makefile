@@ -10,7 +10,7 @@ DEMO := demo
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,cpu,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,cpu,dev,docs]'
 	touch $@
 
 lint: .venv/.installed
@@ -63,6 +63,14 @@ demo: .venv/.installed
 	$(BIN)/tinyunet-infer $(DEMO)/data/Class*/Test --model $(DEMO)/engines/demo.onnx \
 	    --output $(DEMO)/inspected --overlays
 	@echo "look at $(DEMO)/inspected/overlays: the defects are outlined in red"
+
+# Build the documentation into site/, strictly and without the network. To read it while writing:
+# .venv/bin/python -m mkdocs serve
+.PHONY: docs
+docs: .venv/.installed
+	$(BIN)/python -m benchmarks.page_tables
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "open site/index.html"
 
 # Measure speed on this machine, which should do nothing else for about 45 minutes. It exports the
 # engines if they are missing, then times every artifact on every backend (6 minutes), the peers (11),

@@ -1,4 +1,4 @@
-"""``python -m benchmarks.picture``: every picture of the README.
+"""``python -m benchmarks.picture``: every picture of README.md and docs/.
 
 Parts are synthetic, masks and scores come from the model in the package, and pictures that a verb
 draws are drawn by the verb's own function. A picture whose source is missing (a result, a browser)
@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.options import HELP, RESULTS
+from benchmarks.options import HELP, REPOSITORY, RESULTS
 from benchmarks.report.page import TEMPLATES, write_report
 from benchmarks.report.results import read_results
 from benchmarks.report.sections.line_speed import draw_line_speed
@@ -55,6 +55,15 @@ class SourceMissing(Exception):
     """The source of a picture is missing; says which, and where it comes from."""
 
 
+def draw_part(backend: Backend, path: Path) -> None:
+    """Draw one part as the camera saw it, and beside it the same part with its defect found."""
+    side, threshold = backend.contract.height, backend.artifact.sidecar.threshold
+    part = synthetic.sample(7, 10_001, defective=True, size=side)
+    found = defect_mask(backend.run(part.image[None, None]).score[0, 0], threshold)
+    cells = [cv2.cvtColor(part.image, cv2.COLOR_GRAY2BGR), overlay(part.image, found)]
+    _write_small(path, np.hstack([_framed(cell, 360) for cell in cells]))
+
+
 def draw_prediction(backend: Backend, path: Path) -> None:
     """Draw five classes in columns: the input, the label, the score, the prediction."""
     side, threshold = backend.contract.height, backend.artifact.sidecar.threshold
@@ -79,9 +88,9 @@ def _write_small(path: Path, picture: Picture) -> None:
     write_atomic(path, data.tobytes())
 
 
-def _framed(cell: Picture) -> Picture:
-    """Scale a picture to 240x240 with a white frame of 4 pixels."""
-    small = cv2.resize(cell, (240, 240), interpolation=cv2.INTER_AREA)
+def _framed(cell: Picture, side: int = 240) -> Picture:
+    """Scale a picture to side x side with a white frame of 4 pixels."""
+    small = cv2.resize(cell, (side, side), interpolation=cv2.INTER_AREA)
     return cv2.copyMakeBorder(small, 4, 4, 4, 4, cv2.BORDER_CONSTANT, value=(255, 255, 255))
 
 
@@ -236,6 +245,7 @@ def draw_report(_: Backend, path: Path) -> None:
 
 
 PICTURES: Final[dict[str, Callable[[Backend, Path], None]]] = {
+    "part.png": draw_part,
     "prediction.png": draw_prediction,
     "missed.png": draw_missed,
     "tiles.png": draw_tiles,
@@ -258,13 +268,12 @@ PICTURES: Final[dict[str, Callable[[Backend, Path], None]]] = {
 @click.option(
     "-o",
     "--output",
-    default=RESULTS,
-    show_default=True,
+    default=REPOSITORY / "docs" / "pictures",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder of the pictures.",
+    help="Folder of the pictures. Default: docs/pictures.",
 )
 def picture(names: tuple[str, ...], model: Path | None, output: Path) -> None:
-    """Draw the pictures of the README that are named, or all of them."""
+    """Draw the named pictures of README.md and docs/, or all of them."""
     output.mkdir(parents=True, exist_ok=True)
     with open_backend(model) as backend:
         for name in names or PICTURES:

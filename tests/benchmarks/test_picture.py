@@ -54,6 +54,7 @@ def test_one_command_draws_every_picture(
     for name in names:
         assert (once / name).read_bytes() == (again / name).read_bytes(), name
     sizes = {name: cv2.imread(str(once / name)).shape for name in drawn if name.endswith(".png")}
+    assert sizes["part.png"] == (368, 2 * 368, 3)
     assert sizes["prediction.png"] == (4 * 248, 5 * 248, 3)
     assert sizes["tiles.png"] == (2 * SIDE + 4, 3 * SIDE // 2, 3)
     assert sizes.get("report.png", (900, 1040, 3)) == (900, 1040, 3)
@@ -124,11 +125,13 @@ def test_tiles_shows_the_defects_on_the_hand_overs_without_a_seam(tmp_path: Path
         assert score[row - 8 : row + 8, column - 8 : column + 8].max() > 300
 
 
-def test_every_picture_in_the_readme_has_its_command() -> None:
-    shown = re.findall(
-        r"benchmarks/results/([\w-]+\.(?:png|svg))", (REPOSITORY / "README.md").read_text()
-    )
-    assert shown
-    assert set(shown) <= set(PICTURES)
-    for name in shown:
-        assert (REPOSITORY / "benchmarks" / "results" / name).is_file()
+def test_every_picture_of_the_pages_has_its_command() -> None:
+    folder = REPOSITORY / "docs" / "pictures"
+    shown = {
+        name
+        for page in [REPOSITORY / "README.md", *(REPOSITORY / "docs").rglob("*.md")]
+        for name in re.findall(r"pictures/([\w-]+\.(?:png|svg))", page.read_text())
+    }
+    assert len(shown) > 4
+    assert shown <= set(PICTURES)
+    assert {path.name for path in folder.iterdir()} == set(PICTURES)

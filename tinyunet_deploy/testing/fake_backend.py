@@ -20,7 +20,8 @@ class FakeBackend(Backend):
         score: uint8 [N, 1, H, W] images -> uint8 [N, 1, H, W] scores; None returns the images, so
             that bright pixels are defects.
         contract: image size and largest batch.
-        threshold, min_area: operating values of the sidecar.
+        threshold: probability above which a pixel is a defect, of the sidecar.
+        min_area: smallest defect of the sidecar, pixels.
         delay_s: duration of a call, seconds.
         network: facts of the network; those of ``tiny`` if None.
     """

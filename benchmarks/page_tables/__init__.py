@@ -1,0 +1,1 @@
+"""The tables of figures in README.md and docs/, made from the stored results."""

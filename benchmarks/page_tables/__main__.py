@@ -1,0 +1,93 @@
+"""``python -m benchmarks.page_tables``: the tables of figures in README.md and docs/.
+
+A page marks the place of a table by a comment, and this command writes the table below it::
+
+    <!-- table: accuracy -->
+    | images | ... |
+    <!-- /table -->
+
+So no figure of a page is typed by hand; a test compares pages and results.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import click
+
+from benchmarks.options import HELP, REPOSITORY
+from benchmarks.page_tables import accuracy, scale, speed, training
+from benchmarks.page_tables.stored import Rows
+from tinyunet_deploy.cli import run
+from tinyunet_deploy.files import write_atomic
+
+__all__ = ["TABLES", "pages", "render"]
+
+_MARKED: Final = re.compile(
+    r"(?P<head><!-- table: (?P<name>[\w-]+) -->\n)(?P<body>.*?)(?P<tail><!-- /table -->)", re.DOTALL
+)
+
+TABLES: Final[dict[str, Callable[[], Rows]]] = {
+    "accuracy": accuracy.accuracy,
+    "accuracy-classes": accuracy.accuracy_classes,
+    "capacity": scale.capacity,
+    "capacity-rates": scale.capacity_rates,
+    "cluster": scale.cluster,
+    "gpu": speed.gpu,
+    "latency": speed.latency,
+    "line": speed.line,
+    "mixed-precision": training.mixed_precision,
+    "operators": speed.operators,
+    "parity": accuracy.parity,
+    "peers": speed.peers,
+    "pipeline": speed.pipeline,
+    "recipes": training.recipes,
+    "robustness": scale.robustness,
+    "roofline": speed.roofline,
+    "server": scale.server,
+    "speed": speed.speed,
+    "training-gpu": training.training_gpu,
+    "training-throughput": training.training_throughput,
+    "tuned": accuracy.tuned,
+}
+"""Name of a table -> what makes it."""
+
+
+def pages() -> list[Path]:
+    """Return the pages that may have tables: README.md and everything below docs/."""
+    return [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+
+
+def render(text: str) -> str:
+    """Return a page with each of its tables made from the stored results.
+
+    Raises:
+        KeyError: a page names an unknown table.
+    """
+    return _MARKED.sub(
+        lambda mark: mark["head"] + _markdown(TABLES[mark["name"]]()) + mark["tail"], text
+    )
+
+
+def _markdown(rows: Rows) -> str:
+    head, *body = rows
+    lines = [head, ["---"] * len(head), *body]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+@click.command(context_settings=HELP)
+def page_tables() -> None:
+    """Write the tables of README.md and docs/ from the stored results."""
+    for page in pages():
+        text = page.read_text()
+        if (made := render(text)) != text:
+            write_atomic(page, made.encode())
+            click.echo(page.relative_to(REPOSITORY))
+
+
+if __name__ == "__main__":
+    sys.exit(run(page_tables))

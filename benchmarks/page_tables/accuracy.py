@@ -1,0 +1,137 @@
+"""Tables of accuracy: evaluation, tuning, parity."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+
+from benchmarks.page_tables.stored import Rows, read_result
+from tinyunet_deploy.quality.confidence import clopper_pearson_upper
+
+__all__ = ["accuracy", "accuracy_classes", "parity", "tuned"]
+
+_RESAMPLES: Final = 10_000
+"""Bootstrap samples of an interval."""
+
+
+def _bootstrap(evaluation: dict[str, Any]) -> tuple[float, float]:
+    """Return the 95 % interval of iou_defective, the mean over classes, by resampling images."""
+    threshold = str(evaluation["threshold"])
+    by_class: dict[int, list[float]] = {}
+    for image in evaluation["per_image"]:
+        if image["defective"]:
+            inside = image["intersection_px"][threshold]
+            union = image["predicted_px"][threshold] + image["truth_px"] - inside
+            by_class.setdefault(image["class"], []).append(inside / union if union else 0.0)
+    random = np.random.default_rng(0)
+    means = [
+        np.asarray(values)[random.integers(0, len(values), (_RESAMPLES, len(values)))].mean(axis=1)
+        for values in by_class.values()
+    ]
+    low, high = np.quantile(np.mean(means, axis=0), (0.025, 0.975))
+    return float(low), float(high)
+
+
+def _counted(events: int, trials: int) -> str:
+    return f"{events} / {trials}, at most {clopper_pearson_upper(events, trials):.1%}"
+
+
+def accuracy() -> Rows:
+    rows = [["images", "n", "iou_defective (95 %)", "escapes", "overkills", "AUROC"]]
+    for name, label in (
+        ("class1-test-openvino.json", "real, 40 of Class1 Test"),
+        ("synthetic-test.json", "synthetic, mean of ten classes"),
+    ):
+        evaluation = read_result(name)
+        low, high = _bootstrap(evaluation)
+        whole = evaluation["all"]
+        mean = evaluation["mean"]
+        rows.append(
+            [
+                label,
+                str(whole["images"]),
+                f"{mean['iou_defective']:.3f} ({low:.3f} to {high:.3f})",
+                _counted(whole["escapes"], whole["defective"]),
+                _counted(whole["overkills"], whole["images"] - whole["defective"]),
+                f"{mean['auroc']:.3f}",
+            ]
+        )
+    return rows
+
+
+def accuracy_classes() -> Rows:
+    best = read_result("labels.json")["classes"]
+    rows = [
+        ["synthetic class", "iou_defective", "iou_global", "Dice", "Dice of nothing", "escapes",
+         "overkills", "iou_defective of the best guess"],
+    ]  # fmt: skip
+    for name, figures in read_result("synthetic-test.json")["classes"].items():
+        good = figures["images"] - figures["defective"]
+        rows.append(
+            [
+                name,
+                *(f"{figures[key]:.3f}" for key in ("iou_defective", "iou_global")),
+                *(f"{figures[key]:.3f}" for key in ("dice", "dice_nothing")),
+                f"{figures['escapes']} / {figures['defective']}",
+                f"{figures['overkills']} / {good}",
+                f"{best[name]:.3f}",
+            ]
+        )
+    return rows
+
+
+def tuned() -> Rows:
+    rows = [["Class1", "threshold", "min_area, px", "escapes", "overkills"]]
+    tune = read_result("tune-class1.json")
+    for label, choice in (("Train, chosen", tune["chosen"]), ("Train, before", tune["before"])):
+        rows.append(
+            [
+                label,
+                f"{choice['threshold']:g}",
+                str(choice["min_area"]),
+                _counted(choice["escapes"], tune["defective"]),
+                _counted(choice["overkills"], tune["good"]),
+            ]
+        )
+    for label, name in (
+        ("Test, chosen", "tuned-class1-test.json"),
+        ("Test, before", "class1-test-openvino.json"),
+    ):
+        evaluation = read_result(name)
+        whole = evaluation["all"]
+        rows.append(
+            [
+                label,
+                f"{evaluation['threshold']:g}",
+                str(evaluation["min_area_px"]),
+                _counted(whole["escapes"], whole["defective"]),
+                _counted(whole["overkills"], whole["images"] - whole["defective"]),
+            ]
+        )
+    return rows
+
+
+def parity() -> Rows:
+    rows = [
+        ["model", "backend", "images", "largest step", "agreement", "flips, defective",
+         "new alarms", "change of iou_defective", "gate"],
+    ]  # fmt: skip
+    for name in ("parity-class1.json", "parity-synthetic.json"):
+        parity = read_result(name)
+        rows += [
+            [
+                pair["precision"],
+                pair["backend"],
+                f"{parity['images']} of {parity['data']}",
+                str(pair["largest_steps"]),
+                f"{pair['agreement']:.4f}",
+                str(pair["flips_defective"]),
+                str(pair["new_alarms"]),
+                f"{-pair['iou_drop']:+.4f}",
+                pair["outcome"],
+            ]
+            for pair in parity["comparisons"]
+            if pair["outcome"] != "skipped"
+        ]
+    return rows

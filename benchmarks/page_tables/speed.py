@@ -1,0 +1,138 @@
+"""Tables of speed: peers, latency, roofline, GPU, files to masks, the line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from benchmarks.page_tables.stored import Rows, read_result
+
+__all__ = ["gpu", "latency", "line", "operators", "peers", "pipeline", "roofline", "speed"]
+
+_RUNNERS: Final = {
+    "tinyunet.int8.onnx@openvino/1": "int8, OpenVINO",
+    "tinyunet.int8.onnx@benchmark_app/1": "int8, OpenVINO's benchmark_app",
+    "tinyunet.onnx@openvino/1": "fp32, OpenVINO",
+    "tinyunet.onnx@onnxruntime/1": "fp32, ONNX Runtime",
+    "tinyunet.onnx@onnxruntime-by-hand/1": "fp32, ONNX Runtime by hand",
+    "tinyunet.onnx@benchmark_app/1": "fp32, benchmark_app in float32",
+    "tinyunet.onnx@benchmark_app-defaults/1": "fp32 file, benchmark_app's defaults (bfloat16)",
+    "tinyunet.int8.onnx@onnxruntime/1": "int8, ONNX Runtime",
+    "tinyunet.safetensors@pytorch-compile/1": "torch.compile",
+    "tinyunet.safetensors@pytorch-channels-last/1": "PyTorch, channels last",
+    "tinyunet.safetensors@pytorch-eager/1": "PyTorch, eager",
+}
+"""Cell of the matrix -> its words in a table."""
+_MACHINES: Final = (("EPYC", "epyc/"), ("Xeon", ""))
+"""Name of a machine -> folder of its results."""
+
+
+def _matrix_rows(names: Iterable[str], cell_text: Callable[[dict[str, Any]], str]) -> Rows:
+    matrices = [read_result(f"{folder}matrix.json") for _, folder in _MACHINES]
+    cells = [{cell["name"]: cell for cell in matrix["cells"]} for matrix in matrices]
+    return [[_RUNNERS[name], *(cell_text(by_name[name]) for by_name in cells)] for name in names]
+
+
+def peers(names: Sequence[str] = tuple(_RUNNERS)) -> Rows:
+    floors = [read_result(f"{folder}matrix.json")["noise"]["floor"] for _, folder in _MACHINES]
+    return [
+        ["times as fast as eager PyTorch", *(f"{name}" for name, _ in _MACHINES)],
+        *_matrix_rows(names, lambda cell: _times(cell["times_as_fast"])),
+        ["noise floor", *(f"{floor:.2f}" for floor in floors)],
+    ]
+
+
+def speed() -> Rows:
+    return peers([*list(_RUNNERS)[:4], "tinyunet.safetensors@pytorch-compile/1"])
+
+
+def latency() -> Rows:
+    head = ["ms per image, median", *(name for name, _ in _MACHINES)]
+    return [head, *_matrix_rows(_RUNNERS, lambda cell: f"{cell['median_ms_per_image']:.1f}")]
+
+
+def roofline() -> Rows:
+    rows = [["one image at a time", *(name for name, _ in _MACHINES)]]
+    measured = [read_result(f"{folder}benchmark.json") for _, folder in _MACHINES]
+    for precision, backend in (
+        ("int8", "openvino"), ("fp32", "openvino"), ("fp32", "onnxruntime"),
+    ):  # fmt: skip
+        row = [f"{precision}, {backend}"]
+        for benchmark in measured:
+            measurement = next(
+                m
+                for m in benchmark["measurements"]
+                if (m["precision"], m["backend"], m["batch_size"]) == (precision, backend, 1)
+            )
+            kind = "int8" if precision == "int8" else "float32"
+            limit = max(c["value"] for c in benchmark["ceilings"] if c["kind"] == kind)
+            share = measurement["roofline"]["latency_percent"]
+            row.append(f"{share:.0f} % of {limit:,.0f} GFLOP/s")
+        rows.append(row)
+    return rows
+
+
+def gpu() -> Rows:
+    sizes = ("1", "8", "16")
+    rows = [["images/s, batch of", *sizes]]
+    for precision in ("fp32", "fp16"):
+        results = read_result(f"h200/gpu-{precision}.json")["results"]
+        for graphs in (True, False):
+            found = {
+                str(r["batch_size"]): f"{r['images_per_s']:.0f}"
+                for r in results
+                if r["cuda_graphs"] is graphs
+            }
+            label = f"H200, {precision}, ONNX Runtime, {'with' if graphs else 'no'} CUDA graphs"
+            rows.append([label, *(found[size] for size in sizes)])
+    for name, rates in read_result("h200/gpu-fp16.json")["published_images_per_s"].items():
+        rows.append([f"published, {name}", *(str(rates[size]) for size in sizes)])
+    return rows
+
+
+def pipeline() -> Rows:
+    rows = [["", "share of the bare backend", "images/s from files"]]
+    for machine, name in (("EPYC", "epyc/"), ("Xeon", ""), ("H200", "h200/")):
+        for result in read_result(f"{name}pipeline.json")["results"]:
+            rate = float(np.median([r["from_files_images_per_s"] for r in result["rounds"]]))
+            label = f"{machine}, {result['precision']}, {result['backend']}"
+            rows.append([label, f"{result['ratio_median']:.2f}", f"{rate:.0f}"])
+    return rows
+
+
+def line() -> Rows:
+    rows = [["machine", "processes", "promised, parts/min", "run live, parts", "late", "kept"]]
+    for machine, folder in (("Xeon", ""), ("EPYC", "epyc/")):
+        study = read_result(f"{folder}line-sim.json")
+        trials = [*study.get("not_kept", []), study["verified"]]
+        for trial in trials:
+            belt, outcome = trial["line"], trial["outcome"]
+            rows.append(
+                [
+                    machine,
+                    str(belt["processes"]),
+                    f"{belt['parts_per_minute']:,.0f}",
+                    f"{outcome['parts']:,}",
+                    str(outcome["missed"]),
+                    "yes" if trial["kept"] else "no",
+                ]
+            )
+    return rows
+
+
+def operators() -> Rows:
+    result = next(r for r in read_result("operators.json")["results"] if r["precision"] == "int8")
+    slowest = sorted(result["operators"], key=lambda each: -each["ms"])
+    total = sum(operator["ms"] for operator in slowest)
+    rows = [["operator, int8 on the Xeon", "kind", "ms", "share"]]
+    rows += [
+        [f"`{o['name']}`", o["kind"], f"{o['ms']:.2f}", f"{o['ms'] / total:.0%}"]
+        for o in slowest[:8]
+    ]
+    return [*rows, ["all", "", f"{total:.1f}", "100%"]]
+
+
+def _times(ratio: dict[str, float]) -> str:
+    return f"{ratio['value']:.1f} ({ratio['low']:.1f} to {ratio['high']:.1f})"

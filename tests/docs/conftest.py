@@ -1,0 +1,53 @@
+"""The folder in which the blocks of a page run: what a reader would have there."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY
+from tinyunet_deploy.data import synthetic
+from tinyunet_deploy.data.encoding import write_png
+
+MODELS = REPOSITORY / "tinyunet_deploy" / "models"
+
+
+@pytest.fixture(scope="session")
+def readers_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A reader's own images, data set, run and engine; not to be changed: copy it.
+
+    ``photos/`` has images, ``sheets/`` a larger one, ``parts/`` images and masks in train and
+    test; ``runs/parts`` and ``engines/parts.onnx`` are the model of the package under other names.
+    """
+    folder = tmp_path_factory.mktemp("reader")
+    for name in ("photos", "sheets", "parts/train/images", "parts/train/masks"):
+        (folder / name).mkdir(parents=True)
+    for name in ("parts/test/images", "parts/test/masks", "runs/parts", "engines"):
+        (folder / name).mkdir(parents=True)
+    for index in range(2):
+        part = synthetic.sample(7, index, defective=index == 0)
+        write_png(folder / "photos" / f"{index}.png", part.image)
+    write_png(folder / "sheets" / "1.png", synthetic.sample(7, 9, defective=True, size=768).image)
+    for split, first in (("train", 10), ("test", 20)):
+        for index in range(first, first + 2):
+            part = synthetic.sample(7, index, defective=index % 2 == 0)
+            label = part.label if part.label is not None else part.image * 0
+            write_png(folder / "parts" / split / "images" / f"{index}.png", part.image)
+            write_png(folder / "parts" / split / "masks" / f"{index}.png", label)
+    for source, target in (
+        ("tinyunet.safetensors", "runs/parts/checkpoint.safetensors"),
+        ("tinyunet.onnx", "engines/parts.onnx"),
+    ):
+        for suffix in ("", ".json", ".golden.png"):
+            shutil.copy(MODELS / f"{source}{suffix}", folder / f"{target}{suffix}")
+    return folder
+
+
+@pytest.fixture
+def copied_folder(readers_folder: Path, tmp_path: Path) -> Path:
+    """A copy of the reader's folder, to run a page in."""
+    folder = tmp_path / "reader"
+    shutil.copytree(readers_folder, folder)
+    return folder
