@@ -82,16 +82,13 @@ def evaluate(
     from rich.progress import Progress
 
     from tinyunet_deploy.backends.registry import open_backend
-    from tinyunet_deploy.data.layouts import read_dataset
     from tinyunet_deploy.files import write_atomic
     from tinyunet_deploy.host import processor_count
     from tinyunet_deploy.quality import evaluation
-    from tinyunet_deploy.quality.dataset_scoring import held_out
+    from tinyunet_deploy.quality.dataset_scoring import read_evaluated
     from tinyunet_deploy.quality.evaluation_report import evaluation_json
 
-    dataset = read_dataset(data, classes=classes, split=None if split == "all" else split)
-    if split is None:
-        dataset = held_out(dataset)
+    dataset = read_evaluated(data, classes=classes, split=split)
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
     with (

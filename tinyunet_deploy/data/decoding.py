@@ -80,7 +80,7 @@ _FOREIGN: Final = (
 
 
 def read_image(
-    path: Path,
+    path: str | os.PathLike[str],
     *,
     max_pixels: int = MAX_PIXELS,
     size: tuple[int, int] | None = None,
@@ -112,6 +112,7 @@ def read_image(
             ``unsupported``, ``several-images``, ``truncated``, ``too-large``, ``wrong-size``,
             ``bit-depth`` or ``corrupt``.
     """
+    path = Path(path)
     data = read_bytes(path, size=size)
     return decode_image(
         data, path, max_pixels=max_pixels, size=size, bits=bits, on_shallow=on_shallow

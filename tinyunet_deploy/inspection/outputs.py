@@ -10,15 +10,13 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from tinyunet_deploy.backends.base import Backend
-from tinyunet_deploy.contract import defect_mask
 from tinyunet_deploy.data.bit_depth import BitDepth
 from tinyunet_deploy.data.encoding import encode_jpeg, encode_png
 from tinyunet_deploy.errors import ImageError, RuntimeUnavailable
 from tinyunet_deploy.files import write_atomic, writing
-from tinyunet_deploy.inspection.defects import find_defects, verdict
 from tinyunet_deploy.inspection.drift import image_statistics
+from tinyunet_deploy.inspection.inspected_part import inspect_score
 from tinyunet_deploy.inspection.output_names import FOLDERS, mask_name, overlay_name
-from tinyunet_deploy.inspection.overlays import overlay
 from tinyunet_deploy.inspection.report_line import ReportLine
 from tinyunet_deploy.inspection.run_json import RUN
 from tinyunet_deploy.inspection.scoring import Scored
@@ -138,23 +136,32 @@ class Inspection:
             if trace is not None:
                 trace.left_queue(index)
             with timed(trace, "post-process", index):
-                contours = self.outputs.contours
-                defects = find_defects(score, self.threshold, self.min_area, contours=contours)
-                mask = defect_mask(score, self.threshold)
+                part = inspect_score(
+                    scored.path,
+                    name,
+                    image,
+                    score,
+                    threshold=self.threshold,
+                    min_area=self.min_area,
+                    contours=self.outputs.contours,
+                )
                 statistics = image_statistics(image, score, self.threshold)
+            assert part.mask is not None
+            assert part.verdict is not None
+            mask = part.mask
             encoders: dict[str, Callable[[], bytes]] = {
                 "masks": lambda: encode_png(mask),
                 "scores": lambda: encode_png(score),
-                "overlays": lambda: encode_jpeg(overlay(image, mask)),
+                "overlays": lambda: encode_jpeg(part.overlay()),
             }
             written = self._write(self.files(name), encoders, scored, trace)
         except ImageError as error:
             return {**line, "status": "skipped", "reason": error.reason, "what": error.what}
         return {
             **line,
-            "verdict": verdict(defects),
+            "verdict": part.verdict,
             "max_score": int(score.max()),
-            "defects": [defect.as_fields(self.outputs.mm_per_px) for defect in defects],
+            "defects": [defect.as_fields(self.outputs.mm_per_px) for defect in part.defects],
             "statistics": statistics,
             "output_bytes": written,
         }

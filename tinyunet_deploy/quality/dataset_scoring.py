@@ -4,23 +4,44 @@ from __future__ import annotations
 
 import dataclasses
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from tinyunet_deploy.artifacts.sidecar import digest
 from tinyunet_deploy.backends.base import Backend
 from tinyunet_deploy.contract import Image, Score
 from tinyunet_deploy.data.bit_depth import BitDepth
 from tinyunet_deploy.data.dataset import Dataset, Item
+from tinyunet_deploy.data.layouts import read_dataset
 from tinyunet_deploy.errors import DataError, ImageError
 from tinyunet_deploy.files import read_regular
 from tinyunet_deploy.inspection.scoring import score_images
 
-__all__ = ["held_out", "image_digest", "score_dataset", "training_images"]
+__all__ = ["held_out", "image_digest", "read_evaluated", "score_dataset", "training_images"]
 
 T = TypeVar("T")
+
+
+def read_evaluated(
+    root: Path,
+    *,
+    classes: Collection[int] | None = None,
+    split: Literal["train", "test", "all"] | None = None,
+) -> Dataset:
+    """List the images of a labelled data set on which a model is measured.
+
+    Args:
+        root: the data set's folder.
+        classes: use only these; None uses all.
+        split: None takes the test images, or all of a data set without splits.
+
+    Raises:
+        DataError: the data set is damaged, or has no such images.
+    """
+    dataset = read_dataset(root, classes=classes, split=None if split == "all" else split)
+    return held_out(dataset) if split is None else dataset
 
 
 def held_out(dataset: Dataset) -> Dataset:

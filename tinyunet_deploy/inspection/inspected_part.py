@@ -1,0 +1,160 @@
+"""The verdict on one part, in memory: what ``infer`` writes into files and report lines."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyunet_deploy.backends.base import Backend
+from tinyunet_deploy.contract import Image, Mask, Score, defect_mask, score_threshold
+from tinyunet_deploy.data.bit_depth import BitDepth
+from tinyunet_deploy.errors import ImageError, TinyUNetError
+from tinyunet_deploy.inspection.defects import Defect, Verdict, find_defects, verdict
+from tinyunet_deploy.inspection.overlays import overlay
+from tinyunet_deploy.inspection.scoring import Scored, score_images
+from tinyunet_deploy.inspection.walk import common_root, no_images, walk_images
+
+__all__ = ["InspectedPart", "inspect_parts", "inspect_score"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class InspectedPart:
+    """One part: its verdict with all that it rests on, or why it has none.
+
+    Only a part with :attr:`passes` may leave the station: a part without a verdict is not good.
+    """
+
+    path: Path
+    """The image file."""
+    name: str
+    """Path of the image below the inspected folder, with slashes, as in ``report.jsonl``."""
+    verdict: Verdict | None = None
+    """``"OK"`` or ``"NG"``; None if the image cannot be used."""
+    defects: tuple[Defect, ...] = ()
+    """The defects, the largest first; empty for a good part, and for one without a verdict."""
+    image: Image | None = field(default=None, repr=False)
+    """uint8 [H, W], grey values; None if the image cannot be used."""
+    score: Score | None = field(default=None, repr=False)
+    """uint8 [H, W], defect probability x 255; None if the image cannot be used."""
+    mask: Mask | None = field(default=None, repr=False)
+    """uint8 [H, W], {0, 255}, 255 is a defect; None if the image cannot be used."""
+    error: ImageError | None = None
+    """Why the image cannot be used: ``error.reason`` is a stable code such as ``truncated``, and
+    ``str(error)`` one line for people. None if the part has a verdict."""
+
+    @property
+    def passes(self) -> bool:
+        """True if the verdict is OK; False for NG and for a part without a verdict."""
+        return self.verdict == "OK"
+
+    def overlay(self) -> NDArray[np.uint8]:
+        """Return the picture that ``infer --overlays`` writes: the image with its defects outlined.
+
+        Returns:
+            uint8 [H, W, 3], BGR.
+
+        Raises:
+            ImageError: the image cannot be used.
+        """
+        if self.image is None or self.mask is None:
+            raise self.error or ImageError(self.path, "unreadable", "has no image")
+        return overlay(self.image, self.mask)
+
+
+def inspect_score(
+    path: Path,
+    name: str,
+    image: Image,
+    score: Score,
+    *,
+    threshold: float,
+    min_area: int,
+    contours: bool = False,
+) -> InspectedPart:
+    """Return the verdict on the part whose image has this score.
+
+    Args:
+        path, name: of the image.
+        image, score: uint8 [H, W].
+        threshold: probability in [0, 1] above which a pixel is a defect.
+        min_area: smallest defect that makes the part NG, pixels.
+        contours: also trace the outlines of the defects.
+    """
+    defects = find_defects(score, threshold, min_area, contours=contours)
+    mask = defect_mask(score, threshold)
+    return InspectedPart(path, name, verdict(defects), tuple(defects), image, score, mask)
+
+
+def inspect_parts(
+    sources: Sequence[Path],
+    backend: Backend,
+    *,
+    threshold: float | None = None,
+    min_area: int | None = None,
+    batch_size: int,
+    workers: int,
+    tile: bool = False,
+    bits: int | None = None,
+) -> Generator[InspectedPart]:
+    """Inspect image files and folders, as ``infer`` does, and yield the parts instead of files.
+
+    Entries of the folders that are not images are passed over as by ``infer``; their number is
+    logged at the end.
+
+    Args:
+        sources: image files and folders, at least one.
+        threshold, min_area, bits: None takes the value in the artifact's sidecar.
+        batch_size: images per call of the backend.
+        workers: threads that decode; with 0 nothing overlaps.
+        tile: also inspect images larger than the network's, in overlapping tiles.
+
+    Yields:
+        Every image in the order of names, also those that cannot be used.
+
+    Raises:
+        RefusedError: there is no image at all, or a source is the output of an inspection.
+        RuntimeUnavailable: the device failed.
+        ValueError: the threshold is outside 0..1.
+    """
+    sidecar = backend.artifact.sidecar
+    decision = sidecar.decision(threshold, min_area)
+    score_threshold(decision.threshold)
+    root = common_root(sources)
+    passed_over = Counter[str]()
+    results = score_images(
+        walk_images(sources, None, passed_over),
+        backend,
+        batch_size=batch_size,
+        workers=workers,
+        tile=tile,
+        identify=True,
+        depth=BitDepth(sidecar.bit_depth(bits)),
+    )
+    empty = True
+    with contextlib.closing(results):
+        for scored in results:
+            empty = False
+            yield _inspected(scored, root, decision.threshold, decision.min_area)
+    if empty:
+        raise no_images(root)
+    if passed_over:
+        counts = ", ".join(f"{count} {kind}" for kind, count in sorted(passed_over.items()))
+        log.warning("%s", TinyUNetError(root, f"passed over: {counts}"))
+
+
+def _inspected(scored: Scored, root: Path, threshold: float, min_area: int) -> InspectedPart:
+    name = scored.path.relative_to(root).as_posix()
+    if scored.image is None or scored.score is None:
+        return InspectedPart(scored.path, name, error=scored.error)
+    return inspect_score(
+        scored.path, name, scored.image, scored.score, threshold=threshold, min_area=min_area
+    )
