@@ -87,7 +87,10 @@ def read_regular(path: Path, limit: int | None = None) -> bytes:
         _require_regular(status, path)
         if limit is None:
             return file.read()
-        data = file.read(limit + 1) if status.st_size <= limit else None
+        # not file.read(limit + 1), for which Python allocates limit bytes
+        data = file.read(status.st_size + 1) if status.st_size <= limit else None
+        if data is not None and len(data) > status.st_size:
+            data += file.read(limit + 1 - len(data))
         if data is None or len(data) > limit:
             raise OSError(errno.EFBIG, f"larger than {limit} bytes", str(path))
         return data

@@ -1,24 +1,29 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import json
 import os
 import shutil
+import socket
 import stat
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinyunet_deploy.artifacts.facts import NetworkFacts, PlanFacts, PrecisionAudit, Profile
 from tinyunet_deploy.artifacts.lineage import lineage
 from tinyunet_deploy.artifacts.sidecar import (
     DEFAULT_CHECKPOINT,
+    MAX_BYTES,
     Sidecar,
     digest,
+    parse_sidecar,
     read_artifact,
     read_sidecar,
     sidecar_path,
@@ -251,6 +256,7 @@ def test_a_sidecar_that_is_junk(model: Path, text: str) -> None:
         {"contract": {"height": 64, "width": 64, "depth": 1}},
         {"contract": {"height": 64, "width": 64, "max_batch": 0}},
         {"contract": [64, 64]},
+        {"contract": {"height": 1 << 40, "width": 64}},
         {"sha256": "0" * 63},
         {"sha256": "G" * 64},
         {"sha256": 5},
@@ -258,11 +264,9 @@ def test_a_sidecar_that_is_junk(model: Path, text: str) -> None:
         {"sha256": []},
         {"parent": "unknown"},
         {"threshold": 1.5},
-        {"threshold": float("nan")},
         {"threshold": "0.5"},
         {"min_area": 0},
         {"min_area": 2.5},
-        {"min_area": float("inf")},
         {"origin": "a sunny day"},
         {"network": "tiny"},
         {"network": {"name": 5}},
@@ -284,6 +288,48 @@ def test_a_sidecar_that_is_junk(model: Path, text: str) -> None:
 def test_a_sidecar_with_impossible_values(model: Path, changes: dict[str, Any]) -> None:
     edit(model, **changes)
     assert f"{sidecar_path(model)}: is not a valid sidecar: " in refusal(model)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 10**400, 2**63])
+@pytest.mark.parametrize("name", ["threshold", "min_area", "origin"])
+def test_numbers_that_are_not_json_or_too_large_are_refused(
+    model: Path, name: str, value: Any
+) -> None:
+    edit(model, **{name: {"iou": [value]} if name == "origin" else value})
+    assert f"{sidecar_path(model)}: is not a readable sidecar: it has " in refusal(model)
+
+
+def test_a_sidecar_with_its_own_digest_and_a_key_twice_is_refused(model: Path) -> None:
+    """Python takes the last of the two, other readers the first."""
+    text = sidecar_path(model).read_text()
+    sidecar_path(model).write_text(text.replace("{", '{"threshold": 0.999,', 1))
+    assert "it has the key 'threshold' twice" in refusal(model)
+
+
+@pytest.mark.parametrize("depth", [300, 100_000])
+def test_a_sidecar_with_a_deep_origin_is_refused(model: Path, depth: int) -> None:
+    """300 levels are read, and then too many for the code that copies them."""
+    deep = '{"a":' * depth + "1" + "}" * depth
+    if depth < 1000:
+        edit(model, origin=json.loads(deep))
+    else:
+        text = sidecar_path(model).read_text()
+        sidecar_path(model).write_text(text.replace("{", f'{{"deep": {deep},', 1))
+    assert "it is nested more than 64 deep" in refusal(model)
+
+
+def test_an_error_does_not_quote_all_of_a_hostile_file(model: Path) -> None:
+    edit(model, kind="x" * 1_000_000)
+    assert len(refusal(model)) < 1000
+
+
+def test_unknown_and_missing_fields_are_named(model: Path) -> None:
+    edit(model, colour="red")
+    assert "it has an unknown field 'colour'" in refusal(model)
+    edit(model, colour=None, contract={"height": 64, "depth": 1})
+    assert "contract has an unknown field 'depth'" in refusal(model)
+    edit(model, contract=None)
+    assert "it has no field 'contract'" in refusal(model)
 
 
 @pytest.mark.parametrize(
@@ -357,6 +403,72 @@ def test_any_sidecar_is_valid_or_refused(one_model: Path, changes: dict[str, Any
         return
     assert (sidecar.kind, len(sidecar.sha256)) == ("onnx", 64)
     assert 0 <= sidecar.threshold <= 1 <= sidecar.min_area
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The path of every value inside a JSON value."""
+    inner: Any = ()
+    if isinstance(value, dict | list):
+        inner = value.items() if isinstance(value, dict) else enumerate(value)
+    return [path, *(place for key, part in inner for place in places(part, (*path, key)))]
+
+
+SCHEMA_1 = {
+    "schema_version": 1,
+    "kind": "plan",
+    "precision": "fp16",
+    "sha256": digest(DATA),
+    "parent": digest(b"parent"),
+    "threshold": 0.9,
+    "min_area": 64,
+    "golden": None,
+    "contract": {"height": 512, "width": 512, "max_batch": 16},
+    "verified_batch": 8,
+    "origin": {
+        "tensorrt": {"flavour": "tensorrt", "version": "10.16.1.11"},
+        "gpu": {"name": "NVIDIA L4", "compute_capability": "8.9"},
+        "profile": {"min": 1, "opt": 8, "max": 16},
+        "plan_bytes": 5,
+        "tuned": {"rule": "least cost", "images": [digest(b"an image")]},
+        "quantization": {"kept_in_float32": ["logit"]},
+        "precision_audit": {"parsed_network": {"logit": "Half"}, "engine": None},
+    },
+}
+WHOLE: list[dict[str, Any]] = [SCHEMA_1, json.loads(describe(DATA, ".plan").as_json())]
+
+
+@settings(max_examples=400)
+@given(data=st.data())
+def test_a_sidecar_with_any_value_put_anywhere_is_valid_or_refused(data: st.DataObject) -> None:
+    """Both schemas, with the digest that fits: as someone would write it who means harm."""
+    fields = copy.deepcopy(data.draw(st.sampled_from(WHOLE)))
+    fields.pop("sidecar_sha256", None)
+    *path, last = data.draw(st.sampled_from([path for path in places(fields) if path]))
+    parent: Any = fields
+    for key in path:
+        parent = parent[key]
+    if isinstance(parent, dict) and data.draw(st.booleans()):
+        last = "other"
+    parent[last] = data.draw(junk)
+    with contextlib.suppress(ValueError):  # NaN has no digest
+        fields["sidecar_sha256"] = _digest_of_fields(fields)
+    try:
+        sidecar = parse_sidecar(json.dumps(fields), "a.json")
+    except ArtifactError as error:
+        assert "\n" not in str(error)
+        return
+    assert parse_sidecar(sidecar.as_json(), "a.json") == sidecar
+    assert 0 <= sidecar.threshold <= 1 <= sidecar.min_area
+
+
+@settings(max_examples=400)
+@given(data=st.data())
+def test_a_sidecar_with_other_bytes_anywhere_is_valid_or_refused(data: st.DataObject) -> None:
+    text = json.dumps(data.draw(st.sampled_from(WHOLE))).encode()
+    start = data.draw(st.integers(0, len(text)))
+    end = data.draw(st.integers(start, min(len(text), start + 40)))
+    with contextlib.suppress(ArtifactError):
+        parse_sidecar(text[:start] + data.draw(st.binary(max_size=40)) + text[end:], "a.json")
 
 
 def test_the_command_can_be_pasted_into_a_shell(tmp_path: Path) -> None:
@@ -470,6 +582,65 @@ def test_a_sidecar_of_more_than_16_mib_is_not_read(model: Path) -> None:
     assert f"{sidecar_path(model)}: is not a readable sidecar: " in refusal(model)
 
 
+class NeverRead:
+    """An open file that knows its size and cannot be read."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        self._file = os.memfd_create("large")
+        os.truncate(self._file, MAX_BYTES + 1)
+
+    def fileno(self) -> int:
+        return self._file
+
+    def __enter__(self) -> NeverRead:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._file)
+
+
+def test_a_model_over_the_limit_is_refused_before_it_is_read(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.truncate(model, MAX_BYTES + 1)  # a hole: it takes no space on the disk
+    monkeypatch.setattr("tinyunet_deploy.files.open", NeverRead, raising=False)
+    for read in (read_artifact, trusted):
+        with pytest.raises(ArtifactError) as caught:
+            read(model)
+        assert str(caught.value) == f"{model}: cannot be read: larger than {MAX_BYTES} bytes"
+
+
+def test_a_small_file_takes_no_memory_of_the_limits_size(model: Path) -> None:
+    tracemalloc.start()
+    try:
+        read_artifact(model)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1 << 20, "bytes"
+
+
+@pytest.mark.parametrize("kind", ["fifo", "device", "socket", "loop"])
+@pytest.mark.parametrize("which", ["model", "sidecar"])
+def test_what_is_not_a_regular_file_is_not_opened(tmp_path: Path, kind: str, which: str) -> None:
+    model = tmp_path / "model.onnx"
+    write_artifact(model, DATA, describe(DATA))
+    path = model if which == "model" else sidecar_path(model)
+    path.unlink()
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as server:
+        if kind == "fifo":
+            os.mkfifo(path)
+        elif kind == "socket":
+            server.bind(str(path))
+        else:
+            path.symlink_to("/dev/zero" if kind == "device" else path)
+        with pytest.raises(ArtifactError) as caught:
+            read_artifact(model)
+    assert str(caught.value).startswith(f"{path}: ")
+    wanted = "Too many levels of symbolic links" if kind == "loop" else "not a regular file"
+    assert wanted in str(caught.value)
+
+
 def test_both_files_and_their_folder_are_on_the_disk_when_it_returns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -493,7 +664,7 @@ def test_a_trusted_file_is_its_bytes_and_nothing_else_is_known(model: Path) -> N
 
 
 def test_a_trusted_file_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match=r"model\.plan: cannot be read: No such file"):
+    with pytest.raises(ArtifactError, match=r"model\.plan: is not there"):
         trusted(tmp_path / "model.plan")
     with pytest.raises(ArtifactError, match="by its suffix"):
         trusted(tmp_path / "model.engine")
@@ -564,6 +735,26 @@ def test_what_else_lies_in_a_folder_is_passed_over(tmp_path: Path) -> None:
         (folder / "b.plan").mkdir()
         (folder / "b.plan.json").write_text("{}")
     assert len(lineage(family.paths[-1], family.folders)) == 3
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [b"[" * 100_000, b'{"a":' * 100_000, b'{"kind": 1, "kind": 2}', b"[NaN]", b"\xff\xfe{}", None],
+    ids=["deep", "deep tables", "twice", "nan", "utf-16", "a fifo"],
+)
+def test_a_hostile_sidecar_does_not_hide_its_neighbours(
+    tmp_path: Path, hostile: bytes | None
+) -> None:
+    family = Family(tmp_path)
+    for folder in family.folders:
+        (folder / "a.onnx").write_bytes(b"x")
+        if hostile is None:
+            os.mkfifo(folder / "a.onnx.json")
+        else:
+            (folder / "a.onnx.json").write_bytes(hostile)
+    assert len(lineage(family.paths[-1], family.folders)) == 3
+    with pytest.raises(ArtifactError, match=r"a\.onnx\.json: is not a "):
+        lineage(family.folders[0] / "a.onnx")
 
 
 def test_a_file_that_calls_itself_its_parent_ends_a_lineage(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -206,3 +207,30 @@ def test_images_without_content_are_refused(project: Path, tmp_path: Path) -> No
     with StoredScores() as scores, pytest.raises(DataError, match="grey value 80 throughout"):
         model = project / "engines" / PRECISIONS["fp32"]
         run_parity([model], tmp_path, scores, limits=read_limits())
+
+
+@pytest.mark.parametrize("damage", ["[" * 100_000, '{"kind": 1, "kind": 2}', "\ufeff{}"])
+def test_a_damaged_sidecar_does_not_hide_its_neighbours(
+    damage: str, project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are compared; the damaged one is named, and the exit code is not 0."""
+    models = tmp_path / "engines"
+    shutil.copytree(project / "engines", models)
+    (models / "a.onnx").write_bytes(b"x")
+    (models / "a.onnx.json").write_text(damage)
+    out = tmp_path / "out"
+    command = ["parity", str(project / "data"), "-m", str(models), "--backend", "onnxruntime"]
+    assert run(tinyunet, [*command, "-o", str(out), "--format", "json"]) == 4
+    written = capsys.readouterr()
+    fields = json.loads(written.out)
+    assert {c["model"]: c["outcome"] for c in fields["comparisons"]} == dict.fromkeys(
+        PRECISIONS.values(), "green"
+    )
+    assert [refused["model"] for refused in fields["refused"]] == ["a.onnx.json"]
+    assert f"refused: {models / 'a.onnx.json'}: is not a " in written.err
+    assert written.err.splitlines()[-1].startswith(f"error: {models / 'a.onnx.json'}: is not a ")
+    suites = {suite.get("name"): suite for suite in ET.parse(out / "parity.xml").getroot()}
+    assert suites["a.onnx.json"].get("errors") == "1"
+    for name in PRECISIONS.values():
+        (models / name).unlink()
+    assert run(tinyunet, command) == 4, "nothing else is there"

@@ -25,6 +25,8 @@ __all__ = [
     "DEFAULT_CHECKPOINT",
     "DEFAULT_ONNX",
     "KINDS",
+    "MAX_BYTES",
+    "MAX_SIDECAR_BYTES",
     "MODELS",
     "Artifact",
     "Decision",
@@ -43,6 +45,12 @@ __all__ = [
 
 KINDS: Final[dict[str, Kind]] = {".safetensors": "checkpoint", ".onnx": "onnx", ".plan": "plan"}
 """File suffix -> kind of artifact."""
+
+MAX_BYTES: Final = 1 << 30
+"""Largest artifact that is read, bytes. Three times the largest segmentation networks in use; a
+runtime takes several times the file in memory. Protobuf, and so ONNX, ends at 2 GiB."""
+MAX_SIDECAR_BYTES: Final = 16 << 20
+"""Largest sidecar that is read, bytes: the digests of 200,000 images on which one was tuned."""
 
 MODELS: Final = Path(__file__).parent.parent / "models"
 """Folder of the models that come with the package."""
@@ -87,11 +95,11 @@ def read_sidecar(path: Path) -> Sidecar:
     kind = kind_of(path)
     where = sidecar_path(path)
     try:
-        sidecar = parse_sidecar(read_regular(where, limit=16 * 1024 * 1024), where)
+        sidecar = parse_sidecar(read_regular(where, limit=MAX_SIDECAR_BYTES), where)
     except FileNotFoundError:
         raise _unusable(path, path, "has no sidecar, so nothing is known of it") from None
     except OSError as error:
-        raise _unusable(path, where, f"is not a readable sidecar: {error}") from error
+        raise _unusable(path, where, f"is not a readable sidecar: {error.strerror}") from error
     except ArtifactError as error:
         raise _unusable(path, where, error.what) from error
     if sidecar.kind != kind:
@@ -106,13 +114,7 @@ def read_artifact(path: Path) -> Artifact:
         ArtifactError: the file or its sidecar is missing, or the file was changed after the
             sidecar was written.
     """
-    kind_of(path)  # a foreign file may be too large to read
-    try:
-        data = read_regular(path)
-    except FileNotFoundError:
-        raise _unusable(path, path, "is not there") from None
-    except OSError as error:
-        raise ArtifactError(path, f"cannot be read: {error.strerror}") from error
+    data = _read(path)
     sidecar = read_sidecar(path)
     if digest(data) != sidecar.sha256:
         raise _unusable(path, path, "is not the file that its sidecar describes")
@@ -127,12 +129,8 @@ def trusted(path: Path) -> Artifact:
     Raises:
         ArtifactError: it cannot be read.
     """
-    kind = kind_of(path)
-    try:
-        data = read_regular(path)
-    except OSError as error:
-        raise ArtifactError(path, f"cannot be read: {error.strerror}") from error
-    return Artifact(path, data, Sidecar(kind, "unknown", digest(data), None, Contract()))
+    data = _read(path)
+    return Artifact(path, data, Sidecar(kind_of(path), "unknown", digest(data), None, Contract()))
 
 
 def write_artifact(path: Path, data: bytes, sidecar: Sidecar) -> None:
@@ -151,6 +149,17 @@ def write_artifact(path: Path, data: bytes, sidecar: Sidecar) -> None:
 def write_sidecar(path: Path, sidecar: Sidecar) -> None:
     """Replace the sidecar of the artifact ``path``, whose bytes stay."""
     write_atomic(sidecar_path(path), sidecar.as_json().encode(), durable=True)
+
+
+def _read(path: Path) -> bytes:
+    """Return the bytes of an artifact, a regular file of at most :data:`MAX_BYTES`."""
+    kind_of(path)  # before anything is read of a file that is not ours
+    try:
+        return read_regular(path, limit=MAX_BYTES)
+    except FileNotFoundError:
+        raise _unusable(path, path, "is not there") from None
+    except OSError as error:
+        raise ArtifactError(path, f"cannot be read: {error.strerror}") from error
 
 
 def _unusable(path: Path, where: Path, what: str) -> ArtifactError:

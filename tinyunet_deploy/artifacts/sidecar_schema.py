@@ -8,23 +8,32 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import inspect
 import json
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeVar, get_args
 
 from tinyunet_deploy.artifacts.architectures import NETWORKS
 from tinyunet_deploy.artifacts.facts import NetworkFacts, PlanFacts, PrecisionAudit, Profile
 from tinyunet_deploy.artifacts.precision import PRECISIONS, AnyPrecision
+from tinyunet_deploy.artifacts.strict_json import read_json
 from tinyunet_deploy.contract import Contract
 from tinyunet_deploy.data.bit_depth import DEPTHS
+from tinyunet_deploy.data.decoding import MAX_PIXELS
 from tinyunet_deploy.errors import ArtifactError
 
 __all__ = ["SCHEMA_VERSION", "Decision", "Kind", "Sidecar", "digest", "parse_sidecar"]
 
 SCHEMA_VERSION: Final = 2
 """Version that is written; version 1 is read as well."""
+
+_MAX_MESSAGE: Final = 200
+"""Longest reason in an error, characters."""
+
+T = TypeVar("T")
 
 Kind: TypeAlias = Literal["checkpoint", "onnx", "plan"]
 
@@ -115,9 +124,11 @@ def parse_sidecar(text: str | bytes, where: str | os.PathLike[str]) -> Sidecar:
         ArtifactError: it is damaged or of another schema version.
     """
     try:
-        fields = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ArtifactError(where, f"is not a readable sidecar: {error}") from error
+        fields = read_json(text)
+    except ValueError as error:
+        raise ArtifactError(where, f"is not a readable sidecar: {_short(error)}") from error
+    if not isinstance(fields, dict):
+        raise ArtifactError(where, "is not a valid sidecar: it is not a table")
     try:
         version = fields["schema_version"]
         if type(version) is not int or not 1 <= version <= SCHEMA_VERSION:
@@ -127,9 +138,18 @@ def parse_sidecar(text: str | bytes, where: str | os.PathLike[str]) -> Sidecar:
         del fields["schema_version"]
         sidecar = _sidecar(_upgraded(fields) if version == 1 else fields)
         sidecar.as_json().encode()  # half a surrogate pair could be read but never written again
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ArtifactError(where, f"is not a valid sidecar: {error}") from error
+    except KeyError as error:
+        what = f"is not a valid sidecar: it has no field {_short(error)}"
+        raise ArtifactError(where, what) from error
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ArtifactError(where, f"is not a valid sidecar: {_short(error)}") from error
     return sidecar
+
+
+def _short(error: Exception) -> str:
+    """Return the beginning of an error's text, which may quote all of a hostile file."""
+    text = str(error)
+    return text if len(text) <= _MAX_MESSAGE else text[:_MAX_MESSAGE] + "..."
 
 
 def _digest_of_fields(fields: dict[str, Any]) -> str:
@@ -146,25 +166,40 @@ def _sidecar(fields: dict[str, Any]) -> Sidecar:
     """
     plan = fields.pop("plan", None)
     network = fields.pop("network", None)
-    sidecar = Sidecar(
-        contract=Contract(**fields.pop("contract")),
-        network=None if network is None else NetworkFacts(**network),
-        plan=None if plan is None else _plan(plan),
-        tuned_on=_texts("tuned_on", fields.pop("tuned_on", [])),
-        kept_in_float32=_texts("kept_in_float32", fields.pop("kept_in_float32", [])),
+    values = {
         **fields,
-    )
+        "contract": _made(Contract, "contract", fields["contract"]),
+        "network": None if network is None else _made(NetworkFacts, "network", network),
+        "plan": None if plan is None else _plan(plan),
+        "tuned_on": _texts("tuned_on", fields.get("tuned_on", [])),
+        "kept_in_float32": _texts("kept_in_float32", fields.get("kept_in_float32", [])),
+    }
+    sidecar = _made(Sidecar, "it", values)
     _check_values(sidecar)
     return sidecar
 
 
 def _plan(fields: dict[str, Any]) -> PlanFacts:
-    audit = fields.pop("audit", None)
-    return PlanFacts(
-        profile=Profile(**fields.pop("profile")),
-        audit=None if audit is None else PrecisionAudit(**audit),
+    audit = fields.get("audit")
+    values = {
         **fields,
-    )
+        "profile": _made(Profile, "plan.profile", fields["profile"]),
+        "audit": None if audit is None else _made(PrecisionAudit, "plan.audit", audit),
+    }
+    return _made(PlanFacts, "plan", values)
+
+
+def _made(kind: Callable[..., T], name: str, values: Any) -> T:
+    """Build a dataclass from a table that must have its fields and no others."""
+    if not isinstance(values, dict):
+        raise ValueError(f"{name} is not a table")
+    known = inspect.signature(kind).parameters
+    for key in sorted(values.keys() - known.keys()):
+        raise ValueError(f"{name} has an unknown field {key!r}")
+    for key, parameter in known.items():
+        if parameter.default is parameter.empty and key not in values:
+            raise ValueError(f"{name} has no field {key!r}")
+    return kind(**values)
 
 
 def _texts(name: str, values: Any) -> tuple[str, ...]:
@@ -193,6 +228,9 @@ def _check_values(sidecar: Sidecar) -> None:
             raise ValueError(f"{name} {number!r} is not a positive number")
     if not isinstance(sidecar.origin, dict):
         raise ValueError("origin is not a table")
+    height, width = sidecar.contract.height, sidecar.contract.width
+    if height * width > MAX_PIXELS:
+        raise ValueError(f"images of {width}x{height} pixels are more than {MAX_PIXELS}")
     if sidecar.network is not None:
         sidecar.network.check_size(sidecar.contract.height, sidecar.contract.width)
     if sidecar.plan is not None and sidecar.kind != "plan":

@@ -123,6 +123,8 @@ def parity(
         click.echo(parity_json(result), nl=False)
     else:
         _print(result)
+    for refusal in result.refused:
+        click.echo(f"refused: {refusal}", err=True)
     for error in result.skipped_images[:10]:
         click.echo(f"skipped: {error}", err=True)
     if len(result.skipped_images) > 10:

@@ -6,7 +6,6 @@ need no truth.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -19,7 +18,7 @@ import numpy as np
 from tinyunet_deploy.contract import Image, Score, score_threshold
 from tinyunet_deploy.errors import DataError
 from tinyunet_deploy.inspection.drawing import draw_svg
-from tinyunet_deploy.inspection.run_json import RUN
+from tinyunet_deploy.inspection.run_json import read_run
 from tinyunet_deploy.inspection.run_report import REPORT, read_report
 
 if TYPE_CHECKING:
@@ -251,7 +250,7 @@ def _different_run(one: Path, other: Path) -> str | None:
     runs = []
     for path in (one, other):
         try:
-            runs.append(json.loads((_report_path(path).parent / RUN).read_bytes()))
+            runs.append(read_run(_report_path(path).parent))
         except (OSError, ValueError):
             return "or an unreadable run.json"
     named = {"model_sha256": "model", "threshold": "threshold"}

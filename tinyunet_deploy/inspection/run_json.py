@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
+from tinyunet_deploy.artifacts.strict_json import read_json
 from tinyunet_deploy.errors import RefusedError
 from tinyunet_deploy.files import is_temporary, read_regular, write_atomic
 
-__all__ = ["RUN", "SCHEMA_VERSION", "SHARDS", "claim", "is_output"]
+__all__ = ["RUN", "SCHEMA_VERSION", "SHARDS", "claim", "is_output", "read_run"]
 
 SCHEMA_VERSION: Final = 2
 """Version of run.json and report.jsonl. Version 1 had no verb in run.json, and in the report no
@@ -42,9 +43,9 @@ def claim(folder: Path, options: dict[str, Any]) -> None:
         write_atomic(record, json.dumps(run, indent=2).encode() + b"\n", durable=True)
         return
     try:
-        earlier = json.loads(read_regular(record, _LARGEST))
+        earlier = read_run(folder)
         changed = [key for key in run if earlier.get(key) != run[key]]
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise RefusedError(record, f"is not readable: {error}", "give another -o") from error
     if "schema_version" in changed:
         raise RefusedError(
@@ -60,7 +61,20 @@ def claim(folder: Path, options: dict[str, Any]) -> None:
 def is_output(folder: Path) -> bool:
     """Return whether ``infer`` or ``watch`` wrote this folder, by its run.json."""
     try:
-        run = json.loads(read_regular(folder / RUN, _LARGEST))
-    except (OSError, ValueError, RecursionError):
+        run = read_run(folder)
+    except (OSError, ValueError):
         return False
-    return isinstance(run, dict) and {"schema_version", "input_root", "model_sha256"} <= run.keys()
+    return {"schema_version", "input_root", "model_sha256"} <= run.keys()
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """Return the record of an output folder.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not a JSON table.
+    """
+    run = read_json(read_regular(folder / RUN, _LARGEST))
+    if not isinstance(run, dict):
+        raise ValueError("it is not a table")
+    return run

@@ -200,7 +200,7 @@ def read_summary(path: Path) -> RunSummary | None:
         last = file.read().rstrip(b"\n").rpartition(b"\n")[2]
     try:
         return RunSummary(**json.loads(last)["summary"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

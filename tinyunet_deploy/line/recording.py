@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +9,11 @@ from typing import Any, Final
 
 import numpy as np
 
+from tinyunet_deploy.artifacts.strict_json import read_json
 from tinyunet_deploy.errors import DataError
 from tinyunet_deploy.files import read_regular
 from tinyunet_deploy.line.belt import Belt, Times
+from tinyunet_deploy.speed.benchmark_file import MAX_BYTES
 
 __all__ = ["Recording", "read_recording", "split_at_stops"]
 
@@ -106,7 +107,7 @@ def read_recording(
     belt_fields: dict[str, Any] = {}
     source = str(path)
     try:
-        fields = json.loads(read_regular(path))
+        fields = read_json(read_regular(path, limit=MAX_BYTES))
         if fields.get("kind") == "benchmark":
             measurement = _one_measurement(path, fields["measurements"], model, backend, device)
             source += f" ({measurement['model']} on {measurement['backend']}, file to verdict)"

@@ -22,6 +22,7 @@ from tinyunet_deploy.contract import Image
 from tinyunet_deploy.data.bit_depth import BitDepth
 from tinyunet_deploy.data.decoding import read_image, require_content
 from tinyunet_deploy.errors import (
+    ArtifactError,
     DataError,
     GateFailed,
     ImageError,
@@ -101,6 +102,8 @@ class Parity:
     skipped_images: list[ImageError]
     scores: StoredScores
     """The reference's scores, in the order of ``images``."""
+    refused: list[ArtifactError] = field(default_factory=list)
+    """Errors of the models whose file or sidecar is damaged; the others are compared."""
     artifacts: list[ArtifactParity] = field(default_factory=list)
 
     @property
@@ -151,16 +154,17 @@ def run_parity(
         with_explanation: also find the first stage at which each artifact leaves the reference.
 
     Raises:
-        ArtifactError: a file is not the one that its sidecar describes.
+        ArtifactError: no file is the one that its sidecar describes.
         DataError: there is no usable image, or one has a single grey value throughout.
         RefusedError: no reference is found, or the models are of several image sizes.
         RuntimeUnavailable: the reference cannot run here.
     """
-    sidecars = {model: read_artifact(model).sidecar for model in models}
+    sidecars, refused = _read_sidecars(models)
     sizes = {(s.contract.height, s.contract.width) for s in sidecars.values()}
+    first = next(iter(sidecars))
     if len(sizes) > 1:
-        raise RefusedError(models[0], "and the other models take images of different sizes")
-    reference = reference or find_reference(models[0])
+        raise RefusedError(first, "and the other models take images of different sizes")
+    reference = reference or find_reference(first)
     report = progress or (lambda _task, _count: None)
     images = find_images(folder, classes)
     with open_backend(reference, size=sizes.pop()) as opened:
@@ -178,6 +182,7 @@ def run_parity(
             images=[],
             skipped_images=[],
             scores=scores,
+            refused=refused,
         )
         paths = [image.path for image in images]
         for scored in score_images(
@@ -239,11 +244,12 @@ def backends_and_devices(
 
 
 def require_green(parity: Parity) -> None:
-    """Raise if nothing was compared or a limit is broken.
+    """Raise if nothing was compared, a limit is broken or a model is damaged.
 
     Raises:
         RuntimeUnavailable: every artifact was skipped.
         GateFailed: a limit is broken; the gravest is named.
+        ArtifactError: a file is not the one that its sidecar describes.
     """
     if all(artifact.outcome == "skipped" for artifact in parity.artifacts):
         raise RuntimeUnavailable(
@@ -257,6 +263,8 @@ def require_green(parity: Parity) -> None:
             f"{check.limit} wanted",
             f"{len(parity.broken)} broken in all; {check.limit.reason}",
         )
+    if parity.refused:
+        raise parity.refused[0]
 
 
 def record_batches(parity: Parity) -> dict[Path, int]:
@@ -273,6 +281,19 @@ def record_batches(parity: Parity) -> dict[Path, int]:
             sidecar = read_sidecar(model)
             write_sidecar(model, dataclasses.replace(sidecar, verified_batch=written[model]))
     return written
+
+
+def _read_sidecars(models: Sequence[Path]) -> tuple[dict[Path, Sidecar], list[ArtifactError]]:
+    """Return the sidecars of whole models, and the errors of damaged ones, of which not all are."""
+    sidecars, errors = {}, []
+    for model in models:
+        try:
+            sidecars[model] = read_artifact(model).sidecar
+        except ArtifactError as error:
+            errors.append(error)
+    if not sidecars:
+        raise errors[0]
+    return sidecars, errors
 
 
 def _compare(

@@ -50,6 +50,9 @@ def parity_json(parity: Parity) -> str:
             {"name": Path(error.where).name, "reason": error.reason, "what": error.what}
             for error in parity.skipped_images
         ],
+        "refused": [
+            {"model": Path(error.where).name, "what": error.what} for error in parity.refused
+        ],
         "threshold": parity.threshold,
         "min_area_px": parity.min_area,
         "near_steps": NEAR_STEPS,
@@ -85,6 +88,13 @@ def parity_junit(parity: Parity) -> bytes:
                 message = f"{check.limit.figure} is {check.value:.6g}, {check.limit} wanted"
                 failure = ET.SubElement(case, "failure", message=message, type="limit")
                 failure.text = check.limit.reason
+    for error in parity.refused:
+        name = printable(Path(error.where).name)
+        suite = ET.SubElement(
+            suites, "testsuite", name=name, tests="1", failures="0", errors="1", skipped="0"
+        )
+        case = ET.SubElement(suite, "testcase", classname=name, name="loads")
+        ET.SubElement(case, "error", message=printable(str(error)), type="artifact")
     ET.indent(suites)
     text: bytes = ET.tostring(suites, encoding="utf-8", xml_declaration=True)
     return text + b"\n"

@@ -14,15 +14,18 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Final, cast, get_args, get_origin, get_type_hints
 
+from tinyunet_deploy.artifacts.strict_json import read_json
 from tinyunet_deploy.errors import DataError
 from tinyunet_deploy.files import json_value, read_regular
 from tinyunet_deploy.speed.benchmark_result import Benchmark
 from tinyunet_deploy.speed.time_samples import TimeSamples
 
-__all__ = ["KIND", "SCHEMA_VERSION", "benchmark_json", "read_benchmark"]
+__all__ = ["KIND", "MAX_BYTES", "SCHEMA_VERSION", "benchmark_json", "read_benchmark"]
 
 SCHEMA_VERSION: Final = 1
 KIND: Final = "benchmark"
+MAX_BYTES: Final = 256 << 20
+"""Largest file of times that is read, bytes: those of ten million images."""
 
 
 def benchmark_json(result: Benchmark) -> str:
@@ -38,7 +41,7 @@ def read_benchmark(path: Path) -> Benchmark:
         DataError: the file cannot be read or is not such a result.
     """
     try:
-        fields = json.loads(read_regular(path))
+        fields = read_json(read_regular(path, limit=MAX_BYTES))
         if (fields["schema_version"], fields["kind"]) != (SCHEMA_VERSION, KIND):
             raise ValueError("it has another kind or schema version")
         return cast(Benchmark, _from_json(Benchmark, fields))
