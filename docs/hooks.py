@@ -5,6 +5,7 @@ The text comes from the commands themselves, so it cannot differ from ``--help``
 
 from __future__ import annotations
 
+import html
 import importlib
 import sys
 from collections.abc import Iterator
@@ -64,7 +65,13 @@ def _paragraphs(text: str) -> list[str]:
 def _row(parameter: click.Parameter) -> str | None:
     """Return the table row of an option, or None for an argument or a hidden option."""
     record = parameter.get_help_record(click.Context(click.Command("none")))
-    if record is None:
+    if record is None or isinstance(parameter, click.Argument):
         return None
-    names, meaning = (" ".join(text.split()).replace("|", "\\|") for text in record)
-    return f"| `{names}` | {meaning.replace('<', '&lt;').replace('*', '&#42;')} |"
+    names, meaning = (_in_a_cell(text) for text in record)
+    return f"| <code>{names}</code> | {meaning} |"
+
+
+def _in_a_cell(text: str) -> str:
+    """Return text without characters that mean something in a Markdown table or in HTML."""
+    escaped = html.escape(" ".join(text.split()), quote=False)
+    return escaped.replace("|", "&#124;<wbr>").replace("*", "&#42;").replace("_", "&#95;")

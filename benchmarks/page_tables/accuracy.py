@@ -38,6 +38,7 @@ def _counted(events: int, trials: int) -> str:
 
 
 def accuracy() -> Rows:
+    """Return IoU, escapes, overkills and AUROC on real and on synthetic images."""
     rows = [["images", "n", "iou_defective (95 %)", "escapes", "overkills", "AUROC"]]
     for name, label in (
         ("class1-test-openvino.json", "real, 40 of Class1 Test"),
@@ -61,6 +62,7 @@ def accuracy() -> Rows:
 
 
 def accuracy_classes() -> Rows:
+    """Return the figures of each synthetic class, and what the best guess of a label reaches."""
     best = read_result("labels.json")["classes"]
     rows = [
         ["synthetic class", "iou_defective", "iou_global", "Dice", "Dice of nothing", "escapes",
@@ -82,6 +84,7 @@ def accuracy_classes() -> Rows:
 
 
 def tuned() -> Rows:
+    """Return what tuning chose on Class1, and how it does on Train and Test."""
     rows = [["Class1", "threshold", "min_area, px", "escapes", "overkills"]]
     tune = read_result("tune-class1.json")
     for label, choice in (("Train, chosen", tune["chosen"]), ("Train, before", tune["before"])):
@@ -113,6 +116,7 @@ def tuned() -> Rows:
 
 
 def parity() -> Rows:
+    """Return how every artifact on every backend agrees with its checkpoint."""
     rows = [
         ["model", "backend", "images", "largest step", "agreement", "flips, defective",
          "new alarms", "change of iou_defective", "gate"],

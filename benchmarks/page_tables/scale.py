@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from benchmarks.page_tables.stored import Rows, read_result
 
-__all__ = ["capacity", "capacity_rates", "cluster", "robustness", "server"]
+__all__ = [
+    "capacity",
+    "capacity_assumed",
+    "capacity_rates",
+    "capacity_transfer",
+    "cluster",
+    "robustness",
+    "server",
+]
 
 
 def server() -> Rows:
+    """Return the rate through Triton over that without it."""
     result = read_result("server.json")
     return [
         ["Triton over HTTP", "images", "batch", "rate over that of the same runtime without it"],
@@ -21,6 +30,7 @@ def server() -> Rows:
 
 
 def cluster() -> Rows:
+    """Return the time with Ray over that of plain shards."""
     result = read_result("cluster.json")
     return [
         ["Ray, two nodes of one processor each", "images", "time over that of two plain shards"],
@@ -29,15 +39,16 @@ def cluster() -> Rows:
 
 
 def robustness() -> Rows:
+    """Return the mutated files of each family, and how many failed."""
     families = read_result("robustness.json")["families"]
-    rows = [["family", "cases", "crashes and hangs"]]
-    return rows + [
+    return [["family", "cases", "crashes and hangs"]] + [
         [name, f"{family['cases']:,}", str(sum(family["failed"].values()))]
         for name, family in families.items()
     ]
 
 
 def capacity_rates() -> Rows:
+    """Return the measured rates that the capacity table rests on."""
     result = read_result("capacity.json")
     rates = result["rates"]
     return [
@@ -55,24 +66,53 @@ def capacity_rates() -> Rows:
 
 
 def capacity() -> Rows:
-    rows = [
-        ["workload", "images/s", "processors, int8", "or GPUs", "nodes", "disk, MB/s",
-         "network, Gbit/s", "file operations/s", "stored, TB", "bound"],
+    """Return processors, GPUs and nodes of each workload, and what bounds it."""
+    head = ["workload", "images/s", "processors, int8", "or GPUs, fp16", "Ray nodes", "bound"]
+    body = [
+        [
+            need["name"],
+            f"{need['images_per_s']:,.0f}",
+            f"{need['processors']:,}",
+            f"{need['gpus']:,}",
+            "-" if need["nodes"] is None else f"{need['nodes']:,}",
+            need["bound"],
+        ]
+        for need in read_result("capacity.json")["workloads"]
+    ]
+    return [head, *body]
+
+
+def capacity_transfer() -> Rows:
+    """Return disk, network and file operations of each workload."""
+    head = [
+        "workload", "disk, MB/s", "network, Gbit/s", "file operations/s", "file servers",
+        "stored, TB",
     ]  # fmt: skip
-    for need in read_result("capacity.json")["workloads"]:
-        stored = need["stored_tb"]
-        rows.append(
-            [
-                need["name"],
-                f"{need['images_per_s']:,.0f}",
-                f"{need['processors']:,}",
-                f"{need['gpus']:,}",
-                "-" if need["nodes"] is None else f"{need['nodes']:,}",
-                f"{need['moved_mb_per_s']:,.0f}",
-                f"{need['network_gbit_per_s']:,.2f}",
-                f"{need['file_operations_per_s']:,.0f}",
-                "-" if stored is None else f"{stored:,.1f}",
-                need["bound"],
-            ]
-        )
-    return rows
+    body = [
+        [
+            need["name"],
+            f"{need['moved_mb_per_s']:,.0f}",
+            f"{need['network_gbit_per_s']:,.2f}",
+            f"{need['file_operations_per_s']:,.0f}",
+            "-" if need["file_servers"] is None else f"{need['file_servers']:,}",
+            "-" if need["stored_tb"] is None else f"{need['stored_tb']:,.1f}",
+        ]
+        for need in read_result("capacity.json")["workloads"]
+    ]
+    return [head, *body]
+
+
+def capacity_assumed() -> Rows:
+    """Return what the capacity table assumes."""
+    assumed = read_result("capacity.json")["assumed"]
+    return [
+        ["assumed, not measured", "value"],
+        ["processors of a node", f"{assumed['node_processors']}"],
+        ["link of a node or a file server", f"{assumed['link_gbit_per_s']} Gbit/s"],
+        ["share of a link that can be used", f"{assumed['usable_share_of_a_link']:.0%}"],
+        ["disk of one file server", f"{assumed['disk_mb_per_s']} MB/s"],
+        ["file operations of one file server", f"{assumed['file_operations_per_s']:,} a second"],
+        ["file operations of an image", f"{assumed['file_operations_per_image']}"],
+        ["mask and report line of an image", f"{assumed['written_bytes_per_image']:,} bytes"],
+        ["share of the processors that a line may take", f"{assumed['load']:.0%}"],
+    ]

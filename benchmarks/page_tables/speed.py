@@ -45,15 +45,18 @@ def peers(names: Sequence[str] = tuple(_RUNNERS)) -> Rows:
 
 
 def speed() -> Rows:
+    """Return the short form of :func:`peers`, for the README."""
     return peers([*list(_RUNNERS)[:4], "tinyunet.safetensors@pytorch-compile/1"])
 
 
 def latency() -> Rows:
+    """Return the median time of an image of each runner."""
     head = ["ms per image, median", *(name for name, _ in _MACHINES)]
     return [head, *_matrix_rows(_RUNNERS, lambda cell: f"{cell['median_ms_per_image']:.1f}")]
 
 
 def roofline() -> Rows:
+    """Return the share of the machine's limit of one image at a time."""
     rows = [["one image at a time", *(name for name, _ in _MACHINES)]]
     measured = [read_result(f"{folder}benchmark.json") for _, folder in _MACHINES]
     for precision, backend in (
@@ -75,6 +78,7 @@ def roofline() -> Rows:
 
 
 def gpu() -> Rows:
+    """Return images per second on a GPU, beside published figures."""
     sizes = ("1", "8", "16")
     rows = [["images/s, batch of", *sizes]]
     for precision in ("fp32", "fp16"):
@@ -93,6 +97,7 @@ def gpu() -> Rows:
 
 
 def pipeline() -> Rows:
+    """Return the rate from files to masks, over that of the bare backend."""
     rows = [["", "share of the bare backend", "images/s from files"]]
     for machine, name in (("EPYC", "epyc/"), ("Xeon", ""), ("H200", "h200/")):
         for result in read_result(f"{name}pipeline.json")["results"]:
@@ -103,6 +108,7 @@ def pipeline() -> Rows:
 
 
 def line() -> Rows:
+    """Return the speeds that were promised, and whether they held live."""
     rows = [["machine", "processes", "promised, parts/min", "run live, parts", "late", "kept"]]
     for machine, folder in (("Xeon", ""), ("EPYC", "epyc/")):
         study = read_result(f"{folder}line-sim.json")
@@ -123,6 +129,7 @@ def line() -> Rows:
 
 
 def operators() -> Rows:
+    """Return the eight slowest operators of the int8 file."""
     result = next(r for r in read_result("operators.json")["results"] if r["precision"] == "int8")
     slowest = sorted(result["operators"], key=lambda each: -each["ms"])
     total = sum(operator["ms"] for operator in slowest)

@@ -8,6 +8,7 @@ __all__ = ["mixed_precision", "recipes", "training_gpu", "training_throughput"]
 
 
 def training_throughput() -> Rows:
+    """Return the trainer's images per second against a plain PyTorch loop."""
     result = read_result("training_throughput.json")
     labels = {
         "plain": "plain PyTorch loop with a DataLoader",
@@ -28,6 +29,7 @@ def training_throughput() -> Rows:
 
 
 def training_gpu() -> Rows:
+    """Return the reference recipe at full size on a GPU."""
     speed = read_result("h200/training_speed.json")
     published = speed["published_images_per_s"]["A100"]
     rows = [
@@ -57,6 +59,7 @@ def _spread(figures: dict[str, float]) -> str:
 
 
 def recipes() -> Rows:
+    """Return the figures of four recipes, with their spread over seeds."""
     training = read_result("training.json")
     data = list(dict.fromkeys(row["data"] for row in training["summary"]))
     cells = {
@@ -82,6 +85,7 @@ def recipes() -> Rows:
 
 
 def mixed_precision() -> Rows:
+    """Return the figures of one recipe in bf16 and in float32."""
     rows = [["`robust`, real Class1, three seeds", "iou_defective"]]
     for name, label in (("training.json", "bf16"), ("training-float32.json", "float32")):
         summary = next(
