@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ def test_paragraphs_are_short(page: Path) -> None:
     tokens = MarkdownIt().enable("table").parse(page.read_text())
     paragraphs = [
         token.content
-        for before, token in zip(tokens, tokens[1:], strict=False)
+        for before, token in itertools.pairwise(tokens)
         if before.type == "paragraph_open"
     ]
     assert [text for text in paragraphs if len(text.split()) > MOST_WORDS] == []
