@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from export.calibrate import METHODS
 from tests.export.conftest import SIZE
 from tinyunet_deploy.artifacts.golden import read_golden
 from tinyunet_deploy.artifacts.precision import PRECISIONS
-from tinyunet_deploy.artifacts.sidecar import read_artifact
+from tinyunet_deploy.artifacts.sidecar import read_artifact, write_sidecar
 from tinyunet_deploy.backends.registry import open_backend
 from tinyunet_deploy.cli import run, tinyunet
 from tinyunet_deploy.contract import Contract
@@ -115,6 +117,16 @@ def test_files_of_another_size_answer_as_the_checkpoint(
     for suffix in (".onnx", ".fp16.onnx", ".int8.onnx"):
         command += ["-m", str(resized.with_suffix(suffix))]
     assert run(tinyunet, command) == 0
+
+
+def test_the_files_keep_the_depth_of_the_camera(checkpoint: Path, tmp_path: Path) -> None:
+    deep = tmp_path / checkpoint.name
+    shutil.copy(checkpoint, deep)
+    write_sidecar(deep, dataclasses.replace(read_artifact(checkpoint).sidecar, bits=12))
+    for words, bits in (([], 12), (["--bits", "10"], 10)):
+        output = tmp_path / f"{bits}.onnx"
+        assert run(export, [str(deep), "-o", str(output), "--precision", "fp32", *words]) == 0
+        assert read_artifact(output).sidecar.bits == bits
 
 
 def test_every_precision_is_offered(capsys: pytest.CaptureFixture[str]) -> None:

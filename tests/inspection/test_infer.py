@@ -68,7 +68,9 @@ def test_masks_mirror_the_tree_and_keep_the_contract(station: Path, tmp_path: Pa
         assert np.array_equal(mask, defect_mask(score, 0.9))
         assert set(np.unique(mask)) <= {0, 255}
         defective += bool(find_defects(score, 0.9, 4))
-    assert summary == RunSummary(images=7, ok=7, skipped=0, ng=defective, reasons={})
+    assert summary == RunSummary(
+        images=7, ok=7, skipped=0, ng=defective, reasons={}, max_score=summary.max_score
+    )
     assert sorted(tree(tmp_path / "out")) == sorted(
         [*(f"masks/{name}" for name in images), "defects.csv", "report.jsonl", "run.json"]
     )
@@ -90,6 +92,9 @@ def test_the_report_tells_each_image_and_ends_in_a_summary(station: Path, tmp_pa
             "ok": 7,
             "skipped": 0,
             "ng": 4,
+            "max_score": max(line["max_score"] for line in lines),
+            "approximate": 0,
+            "notes": [],
             "reasons": {},
             "passed_over": {},
         },

@@ -152,12 +152,6 @@ def infer(
         )
     _print_summary(summary, output, shard, style)
     click.echo(f"{progress.images} images in {progress.seconds:.1f} s on {runner}", err=True)
-    if progress.highest_score == 1:
-        click.echo(
-            "note: no score is above 1 of 255: does the model give labels, 0 or 1, instead of "
-            "probability x 255?",
-            err=True,
-        )
     if not summary.ok and not shard:
         raise RefusedError(output / REPORT, "no image was usable", "the report has each reason")
     return 3 if summary.skipped else 0
@@ -171,7 +165,6 @@ class _Progress:
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
         self.images = 0
-        self.highest_score = 0
         self._ng = 0
         self._started_s = time.monotonic()
         self._bar = Progress(
@@ -195,7 +188,6 @@ class _Progress:
         from tinyunet_deploy.errors import TinyUNetError
 
         self.images += 1
-        self.highest_score = max(self.highest_score, line.get("max_score", 0))
         self._ng += line.get("verdict") == "NG"
         rate = self.images / self.seconds
         self._bar.update(self._task, completed=self.images, rate=rate, ng=self._ng)

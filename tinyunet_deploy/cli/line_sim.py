@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tinyunet_deploy.cli.options import artifact_options, debug_option, format_option
+from tinyunet_deploy.cli.options import artifact_options, bits_option, debug_option, format_option
 
 if TYPE_CHECKING:
     from tinyunet_deploy.line.belt import Belt
@@ -42,6 +42,7 @@ _POSITIVE = _Number(0.001, 1e6)
     help="Take service times from this result of line-sim or benchmark instead of IMAGES.",
 )
 @artifact_options
+@bits_option
 @click.option("--parts-per-minute", type=_POSITIVE, help="Speed of the belt; or give the next two.")
 @click.option("--speed-mm-s", type=_POSITIVE, help="Speed of the belt; needs --pitch-mm.")
 @click.option("--pitch-mm", type=_POSITIVE, help="Distance from part to part.")
@@ -128,6 +129,7 @@ def line_sim(
     backend: str | None,
     device: str | None,
     trust_engine: bool,
+    bits: int | None,
     parts_per_minute: float | None,
     speed_mm_s: float | None,
     pitch_mm: float | None,
@@ -197,6 +199,7 @@ def line_sim(
             backend=backend,
             device=device,
             trust_engine=trust_engine,
+            bits=bits,
             skipped=skipped.append,
         ) as station:
             study = study_live(

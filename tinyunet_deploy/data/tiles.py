@@ -65,9 +65,9 @@ def spans(
             unknown.
     """
     before, after = reach or (0, 0)
-    stride = (tile - before - after) // size_multiple * size_multiple
+    stride = _exact_stride(tile, size_multiple, reach)
     widest = _FADE
-    if reach is None or stride < tile // 4:  # almost no score is exact
+    if stride is None:
         before = after = 0
         stride = max(tile // 2 // size_multiple * size_multiple, size_multiple)
         widest = tile
@@ -89,6 +89,14 @@ def spans(
         (used,) = weights.nonzero()
         tiles.append(Span(start, int(used[0]), weights[used[0] : used[-1] + 1]))
     return tuple(tiles)
+
+
+def _exact_stride(tile: int, size_multiple: int, reach: tuple[int, int] | None) -> int | None:
+    """Return the largest distance of tiles with exact scores, pixels; None if almost none is."""
+    if reach is None:
+        return None
+    stride = (tile - sum(reach)) // size_multiple * size_multiple
+    return None if stride < tile // 4 else stride
 
 
 def tile_multiple(contract: Contract, size_multiple: int | None) -> int:
@@ -122,6 +130,11 @@ class Mosaic:
         height, width = self._image.shape
         self._rows = spans(height, contract.height, multiple, reach)
         self._columns = spans(width, contract.width, multiple, reach)
+        self.exact = all(
+            len(tiles) == 1 or _exact_stride(tile, multiple, reach) is not None
+            for tiles, tile in zip((self._rows, self._columns), self._tile, strict=True)
+        )
+        """True if the scores are those of the whole image, False if they approximate them."""
         self._score = np.empty((height, width), np.uint8)
         self._band = np.zeros((0, width), np.float32)
         """Weighted sum of scores, for the image rows that the current row of tiles covers."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tinyunet_deploy.backends.base import Backend
 from tinyunet_deploy.inspection.executors import executor
+from tinyunet_deploy.inspection.notes import log_notes
 from tinyunet_deploy.inspection.outputs import Inspection, Outputs
 from tinyunet_deploy.inspection.report_line import ReportLine, RunSummary
 from tinyunet_deploy.inspection.resume import Resume
@@ -100,6 +101,7 @@ def infer(
             raise no_images(inspection.root)
         with timed(trace, "write"):
             report.finish(passed_over)
+        log_notes(report.summary.notes)
         return report.summary
 
     if shard is not None:

@@ -157,6 +157,8 @@ class Inspection:
             written = self._write(self.files(name), encoders, scored, trace)
         except ImageError as error:
             return {**line, "status": "skipped", "reason": error.reason, "what": error.what}
+        if scored.approximate:
+            line["approximate"] = True
         return {
             **line,
             "verdict": part.verdict,

@@ -26,6 +26,7 @@ from tinyunet_deploy.backends.table import default_device, find_row
 from tinyunet_deploy.errors import RuntimeUnavailable, TinyUNetError
 from tinyunet_deploy.files import sweep_tree
 from tinyunet_deploy.inspection.infer import inspect_images
+from tinyunet_deploy.inspection.notes import log_notes
 from tinyunet_deploy.inspection.outputs import Inspection, Outputs
 from tinyunet_deploy.inspection.report_line import ReportLine, RunSummary
 from tinyunet_deploy.inspection.resume import Resume
@@ -149,6 +150,7 @@ def infer_on_ray(
                 )
             sweep_tree(output)
             report.finish(passed_over, sort=True)
+            log_notes(report.summary.notes)
             return report.summary
     finally:
         ray.shutdown()

@@ -28,6 +28,9 @@ class ReportLine(TypedDict, total=False):
     """Present if the status is ok, as are the fields from here to ``output_bytes``."""
     max_score: int
     """Largest score in the image, 0..255."""
+    approximate: bool
+    """True if the image was inspected in tiles whose scores only approximate those of the whole
+    image; missing otherwise."""
     defects: list[dict[str, Any]]
     """Fields of :class:`~tinyunet_deploy.inspection.defects.Defect`, the largest defect first."""
     statistics: dict[str, float]
@@ -54,6 +57,12 @@ class RunSummary:
     skipped: int = 0
     ng: int = 0
     """Images whose verdict is NG."""
+    max_score: int = 0
+    """Largest score of all images, 0..255."""
+    approximate: int = 0
+    """Images inspected in tiles whose scores only approximate those of the whole image."""
+    notes: list[str] = field(default_factory=list)
+    """Sentences of :func:`~tinyunet_deploy.inspection.notes.run_notes`, once the run finished."""
     reasons: dict[str, int] = field(default_factory=dict)
     """Reason -> images skipped for it."""
     passed_over: dict[str, int] = field(default_factory=dict)
@@ -66,6 +75,8 @@ class RunSummary:
         if line["status"] == "ok":
             self.ok += 1
             self.ng += line["verdict"] == "NG"
+            self.max_score = max(self.max_score, line.get("max_score", 0))
+            self.approximate += line.get("approximate", False)
         else:
             self.skipped += 1
             self.reasons[line["reason"]] = self.reasons.get(line["reason"], 0) + 1

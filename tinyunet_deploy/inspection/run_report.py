@@ -23,6 +23,7 @@ from tinyunet_deploy.errors import RefusedError, RuntimeUnavailable
 from tinyunet_deploy.files import sweep_tree, sync, sync_folder, write_atomic, writing
 from tinyunet_deploy.inspection.defects_csv import HEADER, defect_rows
 from tinyunet_deploy.inspection.folder_lock import lock_folder
+from tinyunet_deploy.inspection.notes import run_notes
 from tinyunet_deploy.inspection.report_line import ReportLine, RunSummary
 from tinyunet_deploy.inspection.run_json import SCHEMA_VERSION, claim
 
@@ -125,6 +126,7 @@ class Report:
         self.require_present()
         self._lock.check()
         self.summary.passed_over = dict(sorted((passed_over or {}).items()))
+        self.summary.notes = run_notes(self.summary.max_score, self.summary.approximate)
         if self._resumed or sort:
             lines = sorted(_lines(self._path), key=_order) if sort else in_order(self._path)
             write_atomic(self._path, map(_encode, lines), durable=True)

@@ -44,6 +44,8 @@ class Scored:
     error: ImageError | None = None
     identity: FileIdentity | None = None
     """Identity of the bytes that were read, if it was asked for."""
+    approximate: bool = False
+    """True if the score only approximates that of the whole image, as that of some tiles does."""
 
 
 def score_images(
@@ -263,7 +265,9 @@ def _run_tiles(
                 mosaic.add(tile.score)
                 if mosaic.complete:
                     unfinished.popleft()
-                    finished.append(replace(scored, score=mosaic.score))
+                    finished.append(
+                        replace(scored, score=mosaic.score, approximate=not mosaic.exact)
+                    )
             yield finished
 
 

@@ -23,6 +23,7 @@ from tinyunet_deploy.backends.base import Backend
 from tinyunet_deploy.errors import RefusedError, TinyUNetError
 from tinyunet_deploy.inspection.identity import file_state
 from tinyunet_deploy.inspection.infer import inspect_images
+from tinyunet_deploy.inspection.notes import log_notes
 from tinyunet_deploy.inspection.outputs import Inspection, Outputs
 from tinyunet_deploy.inspection.report_line import ReportLine, RunSummary
 from tinyunet_deploy.inspection.run_report import Report
@@ -216,6 +217,7 @@ def watch(
                         file.since += stopped_s
                         file.hashed += stopped_s
         report.finish(passed_over, sort=True)
+        log_notes(report.summary.notes)
         return Watched(report.summary, timed, late)
 
 

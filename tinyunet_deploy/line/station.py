@@ -15,6 +15,7 @@ from typing import Any, Final
 from tinyunet_deploy.backends.base import Backend
 from tinyunet_deploy.backends.registry import open_backend
 from tinyunet_deploy.contract import Contract, Image
+from tinyunet_deploy.data.bit_depth import BitDepth
 from tinyunet_deploy.data.decoding import read_image
 from tinyunet_deploy.errors import ImageError, RefusedError, RuntimeUnavailable
 from tinyunet_deploy.host import describe_machine, processors
@@ -51,6 +52,7 @@ def open_station(
     backend: str | None = None,
     device: str | None = None,
     trust_engine: bool = False,
+    bits: int | None = None,
     skipped: Callable[[ImageError], None],
 ) -> Iterator[Station]:
     """Load images and a model, in this process or in several others, and warm it up.
@@ -59,6 +61,7 @@ def open_station(
         sources: image files and folders; the first :data:`MOST_IMAGES` usable images are taken.
         processes: number of inspecting processes; 1 is this process.
         model, backend, device, trust_engine: as for ``open_backend``.
+        bits: depth of 16-bit files, 8..16; None takes the one in the sidecar.
         skipped: called with the error of each image that cannot be used.
 
     Raises:
@@ -66,8 +69,8 @@ def open_station(
         RuntimeUnavailable: there is no runtime, or a process ended.
     """
     with open_backend(model, backend, device, trust_engine=trust_engine) as loaded:
-        bits = loaded.artifact.sidecar.bit_depth()
-        images = _read_images(sources, loaded.contract, bits, skipped)
+        depth = BitDepth(loaded.artifact.sidecar.bit_depth(bits))
+        images = _read_images(sources, loaded.contract, depth, skipped)
         facts = {
             "model": loaded.artifact.path.name,
             "model_sha256": loaded.artifact.sidecar.sha256,
@@ -76,6 +79,7 @@ def open_station(
             "device": loaded.device,
             "versions": loaded.versions,
             "images": len(images),
+            "bits": depth.bits,
             "warm_up_images": WARM_UP,
             "machine": describe_machine(),
         }
@@ -91,7 +95,7 @@ def open_station(
 def _read_images(
     sources: Sequence[Path],
     contract: Contract,
-    bits: int | None,
+    depth: BitDepth,
     skipped: Callable[[ImageError], None],
 ) -> list[Image]:
     """Decode the first usable images, uint8 [H, W], at most :data:`MOST_IMAGES`.
@@ -100,21 +104,24 @@ def _read_images(
         RefusedError: no image is usable.
     """
     images: list[Image] = []
+    first_error: ImageError | None = None
     for path in walk_images(sources):
         try:
-            image = read_image(path, bits=bits)
+            image = read_image(path, bits=depth.bits, on_shallow=depth.on_shallow)
             if image.shape != (contract.height, contract.width):
                 size = f"{image.shape[1]}x{image.shape[0]}"
                 wanted = f"the model takes {contract.width}x{contract.height}"
                 raise ImageError(path, "wrong-size", f"has {size} pixels, {wanted}")
         except ImageError as error:
+            first_error = first_error or error
             skipped(error)
             continue
         images.append(image)
         if len(images) == MOST_IMAGES:
             break
     if not images:
-        raise RefusedError(sources[0], "contains no usable image")
+        hint = None if first_error is None else f"the first is skipped: {first_error}"
+        raise RefusedError(sources[0], "contains no usable image", hint)
     return images
 
 

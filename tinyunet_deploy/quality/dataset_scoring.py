@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Generic, Literal, NamedTuple, TypeVar
 
 from tinyunet_deploy.artifacts.sidecar import digest
 from tinyunet_deploy.backends.base import Backend
@@ -17,11 +17,30 @@ from tinyunet_deploy.data.dataset import Dataset, Item
 from tinyunet_deploy.data.layouts import read_dataset
 from tinyunet_deploy.errors import DataError, ImageError
 from tinyunet_deploy.files import read_regular
+from tinyunet_deploy.inspection.notes import log_notes, run_notes
 from tinyunet_deploy.inspection.scoring import score_images
 
-__all__ = ["held_out", "image_digest", "read_evaluated", "score_dataset", "training_images"]
+__all__ = [
+    "ScoredDataset",
+    "held_out",
+    "image_digest",
+    "read_evaluated",
+    "score_dataset",
+    "training_images",
+]
 
 T = TypeVar("T")
+
+
+class ScoredDataset(NamedTuple, Generic[T]):
+    """Measurements on the images of a data set."""
+
+    measured: list[T]
+    """For each usable image, in the order of the data set."""
+    skipped: dict[Path, ImageError]
+    """Image file -> why it could not be used."""
+    notes: tuple[str, ...]
+    """Sentences of :func:`~tinyunet_deploy.inspection.notes.run_notes`."""
 
 
 def read_evaluated(
@@ -81,8 +100,8 @@ def score_dataset(
     tile: bool,
     bits: int | None,
     progress: Callable[[int], None] | None,
-) -> tuple[list[T], dict[Path, ImageError]]:
-    """Score the images of a data set and measure each score.
+) -> ScoredDataset[T]:
+    """Score the images of a data set and measure each score; log what is doubtful about all.
 
     Args:
         measure: takes the item, its image and its score; called on a pool of ``workers`` threads.
@@ -91,10 +110,6 @@ def score_dataset(
         bits: depth of 16-bit files, 8..16; None takes the one in the sidecar.
         progress: takes the number of images that are newly finished.
 
-    Returns:
-        The result of ``measure`` for each usable image, in the data set's order, and the reasons
-        why other images were skipped.
-
     Raises:
         DataError: no image is usable.
     """
@@ -102,6 +117,7 @@ def score_dataset(
     measured: list[T] = []
     skipped: dict[Path, ImageError] = {}
     pending: deque[Future[T]] = deque()
+    highest_score = approximate = 0
     depth = BitDepth(backend.artifact.sidecar.bit_depth(bits))
     paths = [item.image for item in dataset.items]
     with ThreadPoolExecutor(workers) as pool:
@@ -113,6 +129,8 @@ def score_dataset(
             else:
                 assert scored.image is not None
                 assert scored.score is not None
+                highest_score = max(highest_score, int(scored.score.max()))
+                approximate += scored.approximate
                 # Each pending image holds memory: wait when they have the pixels of two batches.
                 usual = 2 * batch_size * contract.height * contract.width
                 while len(pending) > usual // scored.score.size:
@@ -125,4 +143,6 @@ def score_dataset(
     if not measured:
         first = next(iter(skipped.values()))
         raise DataError(dataset.root, "has no usable image", f"the first is skipped: {first}")
-    return measured, skipped
+    notes = run_notes(highest_score, approximate)
+    log_notes(notes)
+    return ScoredDataset(measured, skipped, tuple(notes))

@@ -64,6 +64,8 @@ class Evaluation:
     tuned_on: int
     """Number of images that also chose the artifact's threshold and min_area, which flatters
     the figures."""
+    notes: tuple[str, ...] = ()
+    """Doubts about the scores as a whole, one sentence each."""
 
     @property
     def true_defects(self) -> list[TrueDefect]:
@@ -147,7 +149,7 @@ def evaluate(
         )
         return _Counted(counts, findings, bool(tuned_on) and image_digest(item.image) in tuned_on)
 
-    counted, skipped = score_dataset(
+    counted, skipped, notes = score_dataset(
         dataset,
         backend,
         count,
@@ -171,6 +173,7 @@ def evaluate(
         skipped=skipped,
         findings=tuple(image.findings for image in counted),
         tuned_on=sum(image.tuned_on for image in counted),
+        notes=notes,
     )
 
 

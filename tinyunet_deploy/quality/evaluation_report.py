@@ -52,6 +52,7 @@ def evaluation_json(evaluation: Evaluation) -> str:
             }
             for path, error in evaluation.skipped.items()
         ],
+        "notes": list(evaluation.notes),
         "notation": NOTATION,
         "formulas": {**FORMULAS, **BOUNDS},
         "classes": {k: summary.as_fields() for k, summary in evaluation.classes.items()},

@@ -72,6 +72,8 @@ class Tuning:
     """Digests of the images that were used, sorted."""
     skipped: dict[Path, ImageError]
     """Image file -> why it could not be used."""
+    notes: tuple[str, ...] = ()
+    """Doubts about the scores as a whole, one sentence each."""
 
     def bounds(self, choice: SweepPoint) -> dict[str, float]:
         """Return the rates of a pair and their one-sided bounds (Clopper & Pearson 1934)."""
@@ -123,7 +125,7 @@ def tune(
         sizes = largest_defects(score, thresholds)
         return _Measured(image_digest(item.image), item.defective, sizes)
 
-    measured, skipped = score_dataset(
+    measured, skipped, notes = score_dataset(
         dataset,
         backend,
         measure,
@@ -151,6 +153,7 @@ def tune(
         before=at_own.at(0, 0),
         images=tuple(sorted(image.digest for image in measured)),
         skipped=skipped,
+        notes=notes,
     )
 
 

@@ -48,6 +48,7 @@ def tuning_json(tuning: Tuning) -> str:
             {"name": path.name, "reason": error.reason, "what": error.what}
             for path, error in tuning.skipped.items()
         ],
+        "notes": list(tuning.notes),
         "rule": {"text": str(tuning.rule), **dataclasses.asdict(tuning.rule)},
         "chosen": described(tuning.chosen),
         "before": described(tuning.before),

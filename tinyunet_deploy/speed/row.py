@@ -233,6 +233,7 @@ class Row:
                 min_area=self.images.min_area,
                 batch_size=self.batch_size,
                 workers=workers,
+                bits=self.images.bits,
                 trace=trace,
             )
             wall_s = self.clock.now_s() - started_s

@@ -1,0 +1,41 @@
+"""Notes on the scores of a whole run, which no single image gives reason for.
+
+They are said once, on stderr, and stand in the report or the result of the run.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+__all__ = ["log_notes", "run_notes"]
+
+log = logging.getLogger(__name__)
+
+
+def run_notes(highest_score: int, approximate: int) -> list[str]:
+    """Return what is doubtful about the scores of a run, one sentence each.
+
+    Args:
+        highest_score: largest score of all images, 0..255.
+        approximate: images inspected in tiles whose scores only approximate the whole image's.
+    """
+    notes = []
+    if highest_score == 1:
+        notes.append(
+            "no score is above 1 of 255: does the model give labels, 0 or 1, instead of "
+            "probability x 255?"
+        )
+    if approximate:
+        images = "1 image was" if approximate == 1 else f"{approximate} images were"
+        notes.append(
+            f"{images} inspected in tiles whose scores only approximate those of the whole image: "
+            "the reach of the network is unknown, or the tiles are too small for it"
+        )
+    return notes
+
+
+def log_notes(notes: Sequence[str]) -> None:
+    """Log the notes of a run that has ended."""
+    for note in notes:
+        log.warning("note: %s", note)
