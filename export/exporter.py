@@ -19,6 +19,7 @@ from export.int8 import make_int8, sensitivity_reports
 from tinyunet_deploy import __version__
 from tinyunet_deploy.artifacts.checkpoint import network_of
 from tinyunet_deploy.artifacts.golden import write_golden
+from tinyunet_deploy.artifacts.lineage import parent_place
 from tinyunet_deploy.artifacts.precision import Precision, precision_facts
 from tinyunet_deploy.artifacts.sidecar import (
     Artifact,
@@ -207,6 +208,7 @@ def _artifact(
         precision=precision,
         sha256=digest(data),
         parent=source.sidecar.sha256,
+        parent_place=parent_place(source.path, path),
         contract=contract,
         threshold=source.sidecar.threshold,
         min_area=source.sidecar.min_area,

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinyunet_deploy.artifacts.facts import NetworkFacts, PlanFacts, PrecisionAudit, Profile
-from tinyunet_deploy.artifacts.lineage import lineage
+from tinyunet_deploy.artifacts.lineage import lineage, parent_place
 from tinyunet_deploy.artifacts.sidecar import (
     DEFAULT_CHECKPOINT,
     MAX_BYTES,
@@ -772,4 +772,68 @@ def test_a_depth_that_no_16_bit_file_has_is_refused(tmp_path, bits):
     assert read_sidecar(path).bit_depth(10) == 10
     write_artifact(path, b"x", dataclasses.replace(sidecar, bits=bits))
     with pytest.raises(ArtifactError, match="is not a depth of 8 to 16 bits"):
+        read_sidecar(path)
+
+
+# --- the recorded place of a parent ---------------------------------------------------------------
+
+
+def exported(root: Path, checkpoint: str, file: str) -> tuple[Path, Path]:
+    """Write a checkpoint, and an ONNX file that records where the checkpoint lay."""
+    parent, path = root / checkpoint, root / file
+    checkpoint = dataclasses.replace(describe(b"weights", ".safetensors"), parent=None)
+    write_artifact(parent, b"weights", checkpoint)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sidecar = dataclasses.replace(
+        describe(b"graph", ".onnx"),
+        parent=digest(b"weights"),
+        parent_place=parent_place(parent, path),
+    )
+    write_artifact(path, b"graph", sidecar)
+    return parent, path
+
+
+def test_a_parent_is_found_where_it_lay_when_the_artifact_was_made(tmp_path: Path) -> None:
+    parent, path = exported(tmp_path, "runs/mine/checkpoint.safetensors", "engines/mine.onnx")
+    assert read_sidecar(path).parent_place == "../runs/mine/checkpoint.safetensors"
+    (_, found) = lineage(path)
+    assert found.path is not None
+    assert found.path.samefile(parent)
+
+
+def test_another_file_at_the_recorded_place_is_not_the_parent(tmp_path: Path) -> None:
+    parent, path = exported(tmp_path, "runs/checkpoint.safetensors", "engines/mine.onnx")
+    write_artifact(parent, b"trained again", describe(b"trained again", ".safetensors"))
+    assert lineage(path)[-1] == (digest(b"weights"), None)
+    parent.unlink()
+    assert lineage(path)[-1] == (digest(b"weights"), None)
+
+
+def test_a_tree_that_is_moved_keeps_its_lineage(tmp_path: Path) -> None:
+    exported(tmp_path / "a", "runs/checkpoint.safetensors", "engines/mine.onnx")
+    (tmp_path / "a").rename(tmp_path / "b")
+    assert lineage(tmp_path / "b" / "engines" / "mine.onnx")[-1].path is not None
+
+
+@pytest.mark.parametrize(
+    ("parent", "artifact", "place"),
+    [
+        ("/a/net.safetensors", "/a/net.onnx", "net.safetensors"),
+        ("/a/runs/b/net.safetensors", "/a/engines/c/net.onnx", "../../runs/b/net.safetensors"),
+        ("/home/ann/runs/net.safetensors", "/mnt/engines/net.onnx", None),
+        ("/a/b/net.safetensors", "/a/c/d/e/f/net.onnx", None),
+    ],
+)
+def test_the_recorded_place_tells_nothing_of_a_distant_folder(
+    parent: str, artifact: str, place: str | None
+) -> None:
+    assert parent_place(Path(parent), Path(artifact)) == place
+
+
+@pytest.mark.parametrize("place", ["/etc/net.safetensors", 3, "a\0b"])
+def test_a_place_that_is_not_a_relative_path_is_refused(tmp_path: Path, place: object) -> None:
+    path = tmp_path / "net.onnx"
+    sidecar = describe(b"x", ".onnx")
+    write_artifact(path, b"x", dataclasses.replace(sidecar, parent_place=place))  # type: ignore[arg-type]
+    with pytest.raises(ArtifactError, match="is not a relative path"):
         read_sidecar(path)

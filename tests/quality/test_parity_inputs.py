@@ -8,7 +8,7 @@ import pytest
 from tinyunet_deploy.data import synthetic
 from tinyunet_deploy.data.encoding import write_png
 from tinyunet_deploy.errors import DataError, RefusedError
-from tinyunet_deploy.quality.parity_inputs import find_images, find_models, find_reference
+from tinyunet_deploy.quality.parity_inputs import find_images, find_models
 
 
 @pytest.fixture(scope="module")
@@ -65,9 +65,3 @@ def test_models_of_folders_are_listed_once_and_without_checkpoints(
     (tmp_path / "empty").mkdir()
     with pytest.raises(RefusedError, match=r"contains no \.onnx and no \.plan file"):
         find_models([tmp_path / "empty"])
-
-
-def test_the_reference_is_the_checkpoint_of_the_lineage(
-    tiny_onnx: Path, tiny_checkpoint: Path
-) -> None:
-    assert find_reference(tiny_onnx) == tiny_checkpoint

@@ -24,6 +24,21 @@ def test_the_example_is_read_as_it_was_written() -> None:
     assert raw["p99_9_ms"] is None
 
 
+def test_a_result_of_an_earlier_release_says_nothing_of_the_choice_of_its_reference(
+    tmp_path: Path,
+) -> None:
+    fields = json.loads(EXAMPLE.read_text())
+    for name in ("role", "reason", "golden_largest_steps", "description"):
+        del fields["reference"][name]
+    earlier = tmp_path / "earlier.json"
+    earlier.write_text(json.dumps(fields))
+    assert read_benchmark(earlier).reference.role is None
+    del fields["reference"]["backend"]
+    earlier.write_text(json.dumps(fields))
+    with pytest.raises(DataError, match="backend"):
+        read_benchmark(earlier)
+
+
 def test_another_schema_version_is_refused(tmp_path: Path) -> None:
     fields = json.loads(EXAMPLE.read_text())
     other = tmp_path / "other.json"

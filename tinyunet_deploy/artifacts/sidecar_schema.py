@@ -83,6 +83,10 @@ class Sidecar:
     that a file states."""
     step: int | None = None
     """Optimizer steps of the training of a checkpoint; None where they are not recorded."""
+    parent_place: str | None = None
+    """Path of the parent from this artifact's folder when it was made, with forward slashes, such
+    as ``../runs/mine/checkpoint.safetensors``; None if not recorded. Only a place to look: what
+    lies there is the parent if its sha256 is."""
 
     @property
     def max_batch(self) -> int | None:
@@ -226,6 +230,9 @@ def _check_values(sidecar: Sidecar) -> None:
         number = getattr(sidecar, name)
         if number is not None and (type(number) is not int or number < (name != "step")):
             raise ValueError(f"{name} {number!r} is not a positive number")
+    place = sidecar.parent_place
+    if place is not None and (not isinstance(place, str) or place.startswith("/") or "\0" in place):
+        raise ValueError(f"parent_place {place!r} is not a relative path")
     if not isinstance(sidecar.origin, dict):
         raise ValueError("origin is not a table")
     height, width = sidecar.contract.height, sidecar.contract.width
@@ -242,7 +249,9 @@ def _check_values(sidecar: Sidecar) -> None:
 
 def _upgraded(fields: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of schema 2 from those of schema 1: facts move out of ``origin``."""
-    later = {"network", "tuned_on", "kept_in_float32", "plan", "bits", "step"}
+    later = {
+        *("network", "tuned_on", "kept_in_float32", "plan", "bits", "step", "parent_place"),
+    }
     new = sorted(later.intersection(fields))
     if new:
         raise ValueError(f"schema 1 has no field {new[0]}")

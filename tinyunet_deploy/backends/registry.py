@@ -18,7 +18,7 @@ from tinyunet_deploy.artifacts.sidecar import (
     trusted,
 )
 from tinyunet_deploy.backends.base import Backend
-from tinyunet_deploy.backends.device_name import device_type
+from tinyunet_deploy.backends.device_name import device_type, full_name
 from tinyunet_deploy.backends.table import (
     BACKENDS,
     BackendChoice,
@@ -51,7 +51,8 @@ def open_backend(
         model: the artifact; None takes the model that comes with the package.
         backend: the name of a backend, or a row or class of the caller's own; None takes the first
             that runs this kind of artifact on this device and is installed.
-        device: ``cpu`` or ``cuda:N``; None is the first GPU for what needs one, else the CPU.
+        device: ``cpu``, ``cuda`` or ``cuda:N``; None is the first GPU for what needs one, else the
+            CPU.
         trust_engine: load a file that has no sidecar. A TensorRT plan is a program: only the user
             can know that it is not hostile. An ONNX file is first tried in a process of its own.
         size: height and width of the images, pixels. A checkpoint takes any that its network
@@ -73,7 +74,7 @@ def open_backend(
         contract = check_onnx_file(artifact.data, model)
         if foreign:
             artifact = replace(artifact, sidecar=replace(artifact.sidecar, contract=contract))
-    device = default_device(kind, row) if device is None else device
+    device = default_device(kind, row) if device is None else full_name(device)
     row = row or _choose(kind, device, model)
     if kind not in row.kinds:
         fitting = ", ".join(other.name for other in rows_for(kind))
@@ -107,7 +108,7 @@ def load(
         RefusedError: the artifact does not take images of this size.
         RuntimeUnavailable: the runtime or the device is not available.
     """
-    row = find_row(backend)
+    row, device = find_row(backend), full_name(device)
     sidecar = artifact.sidecar
     if size is not None:
         sidecar = replace(sidecar, contract=_resized(artifact, size))

@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError
 
 from tinyunet_deploy import __version__
 from tinyunet_deploy.artifacts.facts import PlanFacts, PrecisionAudit, Profile
+from tinyunet_deploy.artifacts.lineage import parent_place
 from tinyunet_deploy.artifacts.onnx_guard import check_onnx_file
 from tinyunet_deploy.artifacts.precision import AnyPrecision
 from tinyunet_deploy.artifacts.sidecar import (
@@ -112,7 +113,9 @@ def build(
         size_bytes=len(plan),
         build_s=round(build_s, 3),
     )
-    sidecar = _sidecar(source, plan, facts, options)
+    sidecar = replace(
+        _sidecar(source, plan, facts, options), parent_place=parent_place(model, output)
+    )
     write_artifact(output, plan, sidecar)
     return Artifact(output, plan, sidecar)
 

@@ -75,6 +75,7 @@ def benchmark(
     images: tuple[Path, ...],
     models: tuple[Path, ...],
     reference: Path | None,
+    folders: tuple[Path, ...],
     backends: tuple[str, ...],
     devices: tuple[str, ...],
     limits_file: Path | None,
@@ -115,6 +116,7 @@ def benchmark(
     words = ["tinyunet", "benchmark", *(path.name for path in images)]
     words += [word for model in models for word in ("--model", model.name)]
     words += ["--reference", reference.name] if reference else []
+    words += [word for folder in folders for word in ("--search", folder.name)]
     words += [word for backend in backends for word in ("--backend", backend)]
     words += [word for device in devices for word in ("--device", device)]
     words += ["--batch-size", ",".join(map(str, batch_sizes)), "--images", str(count)]
@@ -132,6 +134,7 @@ def benchmark(
             limits=limits,
             command=shlex.join(words),
             reference=reference,
+            folders=folders,
             backends=backends or None,
             devices=devices,
             batch_sizes=batch_sizes,
@@ -183,7 +186,7 @@ def _print(result: Benchmark) -> None:
     origin = f"of {images.folder}" if images.source == "files" else "that were generated"
     reference = result.reference
     say(f"{images.images} images {origin}, {columns}x{rows}; {result.machine['processor']}")
-    say(f"answers checked against {reference.model} on {reference.backend}")
+    say(f"answers checked against {reference.description}")
     console.print(_latency(result))
     for row in result.skipped:
         size = "" if row.batch_size is None else f", batch {row.batch_size}"

@@ -120,6 +120,13 @@ tile_option = click.option(
     is_flag=True,
     help="Also accept images larger than the model's: inspect them in overlapping tiles.",
 )
+search_option = click.option(
+    "--search",
+    "folders",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Also look for parents of a model in this folder; may be given again.",
+)
 format_option = click.option(
     "--format",
     "style",
@@ -146,7 +153,7 @@ artifact_options = _together(
     ),
     click.option(
         "--device",
-        help="cpu or cuda:0. Default: cuda:0 for a TensorRT plan, else cpu.",
+        help="cpu, cuda or cuda:1. Default: cuda:0 for a TensorRT plan, else cpu.",
     ),
     click.option(
         "--trust-engine",
@@ -184,22 +191,24 @@ comparison_options = _together(
     click.option(
         "--reference",
         type=click.Path(path_type=Path, exists=True, dir_okay=False),
-        help="Model whose scores are taken as correct. Default: the first model's checkpoint.",
+        help="Model whose scores are taken as correct. Default: the first model's checkpoint, or "
+        "what replaces it where that does not run.",
     ),
+    search_option,
     click.option(
         "--backend",
         "backends",
         multiple=True,
         type=BackendName(),
-        help="Compare only on this backend; may be given again.",
+        help="Compare only on this backend; may be given again. Default: every backend that runs "
+        "the model, except onnxruntime-tensorrt.",
     ),
     click.option(
         "--device",
         "devices",
         multiple=True,
-        default=("cpu",),
-        show_default=True,
-        help="cpu or cuda:0; may be given again.",
+        help="cpu, cuda or cuda:1; may be given again. Default: cuda:0 for a TensorRT plan, else "
+        "cpu.",
     ),
     click.option(
         "--limits",

@@ -62,6 +62,7 @@ def parity(
     data: Path,
     models: tuple[Path, ...],
     reference: Path | None,
+    folders: tuple[Path, ...],
     backends: tuple[str, ...],
     devices: tuple[str, ...],
     limits_file: Path | None,
@@ -78,9 +79,11 @@ def parity(
 ) -> int:
     """Compare models with the network they were made from.
 
-    Runs every artifact on every backend and compares its scores with the network in PyTorch. DATA
-    is a labelled data set, whose held-out images are used, or any folder of images. Backends that
-    cannot run on this machine are listed as skipped. Exit code 6 if a limit is broken.
+    Runs every artifact on every backend and compares its scores with the network in PyTorch or,
+    where that does not run, with the float32 ONNX file of the same checkpoint, or with the golden
+    scores that came with the artifact. DATA is a labelled data set, whose held-out images are used,
+    or any folder of images. Backends that cannot run on this machine are listed as skipped. Exit
+    code 6 if a limit is broken.
     """
     from rich.console import Console
     from rich.progress import Progress
@@ -105,6 +108,7 @@ def parity(
             scores,
             limits=limits,
             reference=reference,
+            folders=folders,
             classes=classes,
             backends=backends or None,
             devices=devices,
@@ -144,7 +148,7 @@ def _print(result: Parity) -> None:
         console = Console(width=120)
     has_truth = any(image.item is not None for image in result.images)
     console.print(
-        f"reference {result.reference.name} on {result.reference_backend}, "
+        f"reference {result.reference.describe(result.reference_backend)}\n"
         f"{len(result.images)} images of {result.folder}"
         f"{'' if has_truth else ' without truth'}, "
         f"threshold {result.threshold:g}, min_area {result.min_area} px",

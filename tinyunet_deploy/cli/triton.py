@@ -12,14 +12,16 @@ from tinyunet_deploy.cli.options import debug_option
 
 
 class Device(click.ParamType):  # type: ignore[type-arg]  # not subscriptable before click 8.4
-    """``cpu`` or ``cuda:N``."""
+    """``cpu``, ``cuda`` or ``cuda:N``."""
 
     name = "device"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if not re.fullmatch("cpu|cuda:[0-9]+", str(value)):
+        from tinyunet_deploy.backends.device_name import full_name
+
+        if not re.fullmatch("cpu|cuda(:[0-9]+)?", str(value)):
             self.fail(f"{value!r} is not a device such as cpu or cuda:0", param, ctx)
-        return str(value)
+        return full_name(str(value))
 
 
 @click.command()
@@ -35,7 +37,7 @@ class Device(click.ParamType):  # type: ignore[type-arg]  # not subscriptable be
 @click.option(
     "--device",
     type=Device(),
-    help="cpu or cuda:0. Default: cuda:0 for a TensorRT plan, else cpu.",
+    help="cpu, cuda or cuda:1. Default: cuda:0 for a TensorRT plan, else cpu.",
 )
 @click.option(
     "--instances",

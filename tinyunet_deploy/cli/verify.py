@@ -6,19 +6,16 @@ from pathlib import Path
 
 import click
 
-from tinyunet_deploy.cli.options import debug_option, format_option
+from tinyunet_deploy.cli.options import debug_option, format_option, search_option
 
 
 @click.command()
 @click.argument("models", nargs=-1, type=click.Path(path_type=Path, dir_okay=False))
+@search_option
 @click.option(
-    "--search",
-    "folders",
-    multiple=True,
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Also look for parents of a model in this folder; may be given again.",
+    "--device",
+    help="cpu, cuda or cuda:1. Default: cuda:0 for a TensorRT plan, else cpu.",
 )
-@click.option("--device", default="cpu", show_default=True, help="cpu or cuda:0.")
 @click.option(
     "--strict", is_flag=True, help="Also refuse missing parents and missing golden images."
 )
@@ -27,7 +24,7 @@ from tinyunet_deploy.cli.options import debug_option, format_option
 def verify(
     models: tuple[Path, ...],
     folders: tuple[Path, ...],
-    device: str,
+    device: str | None,
     strict: bool,
     style: str,
 ) -> int:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from tinyunet_deploy.artifacts.lineage import lineage
-from tinyunet_deploy.artifacts.sidecar import kind_of, read_artifact
+from tinyunet_deploy.artifacts.sidecar import read_artifact
 from tinyunet_deploy.backends.registry import open_backend
-from tinyunet_deploy.backends.table import rows_for
 from tinyunet_deploy.errors import RefusedError, TinyUNetError
+from tinyunet_deploy.quality.parity import backends_and_devices
 from tinyunet_deploy.quality.self_test import self_test
 
 __all__ = ["ArtifactCheck", "check_artifact"]
@@ -27,12 +27,14 @@ class ArtifactCheck(NamedTuple):
     detail: str
 
 
-def check_artifact(model: Path, folders: Sequence[Path], device: str) -> Iterator[ArtifactCheck]:
-    """Check an artifact and its parents, and run its self-test on every backend that takes it.
+def check_artifact(
+    model: Path, folders: Sequence[Path], device: str | None = None
+) -> Iterator[ArtifactCheck]:
+    """Check an artifact and its parents, and run its self-test on the backends that take it.
 
     Args:
         folders: where parents are looked for, besides the artifact's folder and the package.
-        device: ``cpu`` or ``cuda:N``.
+        device: ``cpu`` or ``cuda:N``; None takes the device on which each backend runs by default.
 
     Yields:
         The artifact's sha256, each parent, then each backend. A changed artifact ends the checks.
@@ -59,9 +61,9 @@ def check_artifact(model: Path, folders: Sequence[Path], device: str) -> Iterato
     if artifact.sidecar.golden is None:
         yield ArtifactCheck(model.name, "self-test", "missing", f"{model}: has no golden images")
         return
-    for row in rows_for(kind_of(model)):
+    for row, where in backends_and_devices(model, None, [device] if device else []):
         try:
-            with open_backend(model, row, device) as backend:
+            with open_backend(model, row, where) as backend:
                 result = self_test(backend)
         except RefusedError as error:
             yield ArtifactCheck(model.name, row.name, "refused", str(error))

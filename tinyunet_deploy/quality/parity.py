@@ -16,8 +16,15 @@ from tinyunet_deploy.artifacts.sidecar import (
     write_sidecar,
 )
 from tinyunet_deploy.backends.base import Backend
+from tinyunet_deploy.backends.device_name import device_type, full_name
 from tinyunet_deploy.backends.registry import open_backend
-from tinyunet_deploy.backends.table import BackendChoice, BackendRow, find_row, rows_for
+from tinyunet_deploy.backends.table import (
+    BackendChoice,
+    BackendRow,
+    default_device,
+    find_row,
+    rows_for,
+)
 from tinyunet_deploy.contract import Image
 from tinyunet_deploy.data.bit_depth import BitDepth
 from tinyunet_deploy.data.decoding import read_image, require_content
@@ -33,9 +40,10 @@ from tinyunet_deploy.errors import (
 from tinyunet_deploy.inspection.scoring import score_images
 from tinyunet_deploy.quality.batch_check import BatchCheck, check_batches
 from tinyunet_deploy.quality.comparison import ScoreComparison
-from tinyunet_deploy.quality.parity_inputs import ComparedImage, find_images, find_reference
+from tinyunet_deploy.quality.parity_inputs import ComparedImage, find_images
 from tinyunet_deploy.quality.parity_limits import LimitCheck, Limits, outcome_of
 from tinyunet_deploy.quality.parity_stages import Explanation, explain
+from tinyunet_deploy.quality.reference import Reference, choose_reference, open_reference
 from tinyunet_deploy.quality.stored_scores import StoredScores
 
 __all__ = [
@@ -89,7 +97,7 @@ class Parity:
     """All comparisons of one run."""
 
     folder: Path
-    reference: Path
+    reference: Reference
     reference_sidecar: Sidecar
     reference_backend: str
     reference_versions: dict[str, str]
@@ -125,9 +133,10 @@ def run_parity(
     *,
     limits: Limits,
     reference: Path | None = None,
+    folders: Sequence[Path] = (),
     classes: Sequence[int] | None = None,
     backends: Sequence[BackendChoice] | None = None,
-    devices: Sequence[str] = ("cpu",),
+    devices: Sequence[str] = (),
     threshold: float | None = None,
     min_area: int | None = None,
     bits: int | None = None,
@@ -144,9 +153,10 @@ def run_parity(
         models: artifacts of one image size.
         folder: a labelled data set, whose held-out images are used, or a folder of images.
         scores: empty; takes the reference's scores.
-        reference: a checkpoint, or another artifact to compare with; None takes the checkpoint that
-            the first model was made from.
-        backends: names of backends, or rows or classes of the caller's own; all if None.
+        reference: a checkpoint, or another artifact to compare with; None chooses as
+            :func:`~tinyunet_deploy.quality.reference.choose_reference` does for the first model.
+        folders: where the first model's relatives are searched, too.
+        backends, devices: as for :func:`backends_and_devices`.
         threshold, min_area: when a pixel is a defect and a part NG; the reference's own if None.
         bits: depth of 16-bit files, 8..16; the reference's own if None.
         batch_size: images per call, and the batch that is verified; cut to what a backend takes.
@@ -164,15 +174,15 @@ def run_parity(
     first = next(iter(sidecars))
     if len(sizes) > 1:
         raise RefusedError(first, "and the other models take images of different sizes")
-    reference = reference or find_reference(first)
+    choice = choose_reference(first, reference, folders)
     report = progress or (lambda _task, _count: None)
     images = find_images(folder, classes)
-    with open_backend(reference, size=sizes.pop()) as opened:
+    with open_reference(choice, sizes.pop()) as (choice, opened):
         own = opened.artifact.sidecar
         decision = own.decision(threshold, min_area)
         parity = Parity(
             folder=folder,
-            reference=reference,
+            reference=choice,
             reference_sidecar=own,
             reference_backend=opened.name,
             reference_versions=opened.versions,
@@ -230,16 +240,25 @@ def run_parity(
 def backends_and_devices(
     model: Path, backends: Sequence[BackendChoice] | None, devices: Sequence[str]
 ) -> Iterator[tuple[BackendRow, str]]:
-    """Yield the backends that run this kind of artifact, with each device, installed or not.
+    """Yield the backends that run this kind of artifact, each with its devices, installed or not.
 
     Args:
-        backends: those to choose from; None for all of the table.
+        backends: names of backends, or rows or classes of the caller's own. None takes those that
+            may run unasked, of them only those that run on one of the devices, if there are any.
+        devices: ``cpu`` or ``cuda:N``; empty takes the device on which each backend runs by
+            default.
     """
     kind = kind_of(model)
-    rows = rows_for(kind) if backends is None else list(map(find_row, backends))
+    names = list(dict.fromkeys(map(full_name, devices)))
+    if backends is not None:
+        rows = list(map(find_row, backends))
+    else:
+        everywhere = rows_for(kind, unasked_only=True)
+        types = set(map(device_type, names))
+        rows = [row for row in everywhere if types.intersection(row.devices)] or everywhere
     for row in sorted(rows, key=lambda row: row.preference):
         if kind in row.kinds:
-            for device in devices:
+            for device in names or [default_device(kind, row)]:
                 yield row, device
 
 

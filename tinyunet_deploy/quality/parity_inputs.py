@@ -1,4 +1,4 @@
-"""Find the images, the artifacts and the reference of a comparison."""
+"""Find the images and the artifacts of a comparison."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinyunet_deploy.artifacts.lineage import lineage
-from tinyunet_deploy.artifacts.sidecar import KINDS, kind_of
+from tinyunet_deploy.artifacts.sidecar import KINDS
 from tinyunet_deploy.contract import Mask, Score
 from tinyunet_deploy.data.dataset import Item
 from tinyunet_deploy.data.layouts import UnknownLayout, read_dataset
@@ -16,7 +15,7 @@ from tinyunet_deploy.errors import DataError, RefusedError
 from tinyunet_deploy.inspection.walk import common_root, walk_images
 from tinyunet_deploy.quality.dataset_scoring import held_out
 
-__all__ = ["ComparedImage", "find_images", "find_models", "find_reference"]
+__all__ = ["ComparedImage", "find_images", "find_models"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,17 +84,3 @@ def find_models(sources: Sequence[Path]) -> list[Path]:
                 raise RefusedError(source, "contains no .onnx and no .plan file")
         models += [path for path in files if path not in models]
     return models
-
-
-def find_reference(model: Path) -> Path:
-    """Find the checkpoint that an artifact was made from.
-
-    Raises:
-        RefusedError: the checkpoint is not beside the artifact and not in the package.
-    """
-    last = lineage(model)[-1]
-    if last.path is None or kind_of(last.path) != "checkpoint":
-        raise RefusedError(
-            model, "has no checkpoint beside it to compare with", "give --reference CHECKPOINT"
-        )
-    return last.path

@@ -37,7 +37,10 @@ def parity_json(parity: Parity) -> str:
         "tinyunet_deploy": __version__,
         "machine": describe_machine(),
         "reference": {
-            "name": parity.reference.name,
+            "name": parity.reference.path.name,
+            "role": parity.reference.role,
+            "reason": parity.reference.reason,
+            "golden_largest_steps": parity.reference.golden_steps,
             "sha256": parity.reference_sidecar.sha256,
             "backend": parity.reference_backend,
             "versions": parity.reference_versions,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tinyunet_deploy.artifacts.golden import inherit_golden
+from tinyunet_deploy.artifacts.lineage import parent_place
 from tinyunet_deploy.artifacts.sidecar import (
     Artifact,
     read_artifact,
@@ -219,5 +220,9 @@ def write_tuned(tuning: Tuning, path: Path) -> None:
             raise RefusedError(path, "already exists and is another model", "give another -o")
         write_sidecar(path, sidecar)
         return
-    write_artifact(path, tuning.artifact.data, dataclasses.replace(sidecar, golden=None))
+    place = own.parent_place
+    if place is not None:
+        place = parent_place(tuning.artifact.path.parent / place, path)
+    copy = dataclasses.replace(sidecar, golden=None, parent_place=place)
+    write_artifact(path, tuning.artifact.data, copy)
     inherit_golden(path, tuning.artifact.path)

@@ -12,14 +12,13 @@ from pathlib import Path
 from tinyunet_deploy.artifacts.lineage import lineage
 from tinyunet_deploy.artifacts.sidecar import Artifact, kind_of, read_artifact
 from tinyunet_deploy.backends.base import Backend
-from tinyunet_deploy.backends.registry import open_backend
 from tinyunet_deploy.backends.table import BackendChoice, BackendRow
 from tinyunet_deploy.errors import ArtifactError, RefusedError, TinyUNetError
 from tinyunet_deploy.host import describe_machine
 from tinyunet_deploy.inspection.trace import Trace
 from tinyunet_deploy.quality.parity import backends_and_devices
-from tinyunet_deploy.quality.parity_inputs import find_reference
 from tinyunet_deploy.quality.parity_limits import Limits
+from tinyunet_deploy.quality.reference import Reference, choose_reference, open_reference
 from tinyunet_deploy.speed.benchmark_images import BenchmarkImages, open_benchmark_images
 from tinyunet_deploy.speed.benchmark_result import (
     Benchmark,
@@ -47,8 +46,9 @@ def run_benchmark(
     limits: Limits,
     command: str,
     reference: Path | None = None,
+    folders: Sequence[Path] = (),
     backends: Sequence[BackendChoice] | None = None,
-    devices: Sequence[str] = ("cpu",),
+    devices: Sequence[str] = (),
     batch_sizes: Sequence[int] = (1,),
     effort: Effort,
     images: int = 32,
@@ -68,8 +68,7 @@ def run_benchmark(
         sources: image files and folders; empty generates synthetic images. From a labelled data set
             the held-out images are taken.
         command: the command line that the result records.
-        reference: as for ``parity``.
-        backends: names of backends, or rows or classes of the caller's own; None takes all.
+        reference, folders, backends, devices: as for ``parity``.
         effort: how long each row is measured.
         images: largest number of images; if there are more, they are taken evenly spaced.
         bits: depth of 16-bit files, 8..16; None takes the one in the reference's sidecar.
@@ -91,19 +90,21 @@ def run_benchmark(
     artifacts = {model: read_artifact(model) for model in models}
     size = _one_size(artifacts)
     rows = _Rows(limits, effort, workers, report)
-    for device in devices:
+    pairs = {model: list(backends_and_devices(model, backends, devices)) for model in models}
+    for device in sorted({device for chosen in pairs.values() for _, device in chosen}):
         report(f"ceilings of {device}")
         rows.add_ceilings((ceilings or measure_ceilings)(device))
     works = {model: rows.count_work(artifact) for model, artifact in artifacts.items()}
     report("reference")
     with contextlib.ExitStack() as stack:
-        with open_backend(reference or find_reference(models[0]), size=size) as opened:
+        choice = choose_reference(models[0], reference, folders)
+        with open_reference(choice, size) as (choice, opened):
             scored = stack.enter_context(
                 open_benchmark_images(sources, opened, count=images, workers=workers, bits=bits)
             )
-            facts = _reference_facts(opened)
+            facts = _reference_facts(choice, opened)
         for model, work in works.items():
-            for backend, device in backends_and_devices(model, backends, devices):
+            for backend, device in pairs[model]:
                 rows.measure(scored, model, work, backend, device, batch_sizes)
     result = Benchmark(
         command=command,
@@ -133,15 +134,19 @@ def _one_size(artifacts: dict[Path, Artifact]) -> tuple[int, int]:
     return sizes.pop()
 
 
-def _reference_facts(reference: Backend) -> ReferenceFacts:
-    sidecar = reference.artifact.sidecar
+def _reference_facts(reference: Reference, opened: Backend) -> ReferenceFacts:
+    sidecar = opened.artifact.sidecar
     return ReferenceFacts(
-        reference.artifact.path.name,
-        sidecar.sha256,
-        reference.name,
-        reference.versions,
-        sidecar.threshold,
-        sidecar.min_area,
+        model=reference.path.name,
+        model_sha256=sidecar.sha256,
+        backend=opened.name,
+        versions=opened.versions,
+        threshold=sidecar.threshold,
+        min_area_px=sidecar.min_area,
+        role=reference.role,
+        reason=reference.reason,
+        golden_largest_steps=reference.golden_steps,
+        description=reference.describe(opened.name),
     )
 
 

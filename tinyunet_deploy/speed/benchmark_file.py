@@ -66,7 +66,11 @@ def _from_json(kind: Any, value: Any) -> Any:
     arguments = get_args(kind)
     if dataclasses.is_dataclass(kind):
         hints = get_type_hints(kind)
-        names = [field.name for field in dataclasses.fields(kind)]
+        names = [
+            field.name
+            for field in dataclasses.fields(kind)
+            if field.name in value or field.default is dataclasses.MISSING
+        ]
         return cast(Any, kind)(**{name: _from_json(hints[name], value[name]) for name in names})
     if NoneType in arguments:
         return None if value is None else _from_json(arguments[0], value)

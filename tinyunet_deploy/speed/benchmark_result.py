@@ -258,6 +258,15 @@ class ReferenceFacts:
     versions: dict[str, str]
     threshold: float
     min_area_px: int
+    role: str | None = None
+    """One of :data:`tinyunet_deploy.quality.reference.ReferenceRole`; None in a result of an
+    earlier release, whose reference was named or the checkpoint."""
+    reason: str | None = None
+    """Why it is not the checkpoint; None if it is, or if the user named it."""
+    golden_largest_steps: int | None = None
+    """Largest difference from its golden scores, steps of 1/255; None if that was not checked."""
+    description: str | None = None
+    """What it is and how it was checked, in one line; None in a result of an earlier release."""
 
 
 @dataclass(frozen=True)

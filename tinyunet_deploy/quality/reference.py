@@ -1,0 +1,141 @@
+"""Choose the network that artifacts are compared with, on this machine.
+
+The checkpoint in PyTorch is the reference where both are present. A station has neither: there the
+float32 ONNX file of the same checkpoint takes its place, else the artifact itself, provided that it
+gives its golden scores, which were stored where it was exported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from tinyunet_deploy.artifacts.lineage import KnownArtifact, lineage, nearby_artifacts
+from tinyunet_deploy.artifacts.sidecar import kind_of, read_sidecar
+from tinyunet_deploy.backends.base import Backend
+from tinyunet_deploy.backends.registry import open_backend
+from tinyunet_deploy.backends.table import rows_for, why_not
+from tinyunet_deploy.errors import RefusedError
+from tinyunet_deploy.quality.self_test import self_test
+
+__all__ = ["Reference", "ReferenceRole", "choose_reference", "open_reference"]
+
+ReferenceRole = Literal["given", "checkpoint", "fp32-onnx", "golden-images"]
+"""Why an artifact is the reference: the user named it; it is the checkpoint; it is the float32 ONNX
+file of the same checkpoint; or it is the compared artifact itself, checked on its golden images."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The artifact whose scores are taken as correct."""
+
+    path: Path
+    role: ReferenceRole
+    reason: str | None = None
+    """Why it is not the checkpoint; None if it is, or if the user named it."""
+
+    golden_steps: int | None = None
+    """Largest difference from its golden scores on this machine, steps of 1/255; None if it was not
+    checked on golden images."""
+
+    def describe(self, backend: str) -> str:
+        """Return what the reference is and how it was checked, in one line.
+
+        Args:
+            backend: name of the backend that runs it.
+        """
+        text = f"{self.path.name} on {backend}"
+        if self.reason is None:
+            return text
+        what = {
+            "fp32-onnx": "the float32 file of the same checkpoint",
+            "golden-images": "the compared file itself",
+        }[self.role]
+        checked = "it has no golden images, so only its sha256 was checked"
+        if self.golden_steps is not None:
+            checked = f"its golden scores are met within {self.golden_steps} of 255"
+        return f"{text}, {what}, as {self.reason}; {checked}"
+
+
+def choose_reference(
+    model: Path, given: Path | None = None, folders: Sequence[Path] = ()
+) -> Reference:
+    """Choose what an artifact is compared with.
+
+    Args:
+        model: the artifact.
+        given: the artifact that the user named as the reference.
+        folders: where its relatives are searched, besides its own folder, the recorded places and
+            the package.
+
+    Raises:
+        ArtifactError: the sidecar of ``model`` is missing or damaged.
+        RefusedError: nothing is found that could be the reference.
+    """
+    if given is not None:
+        return Reference(given, "given")
+    links = lineage(model, folders)
+    last = links[-1]
+    if last.path is not None and kind_of(last.path) == "checkpoint":
+        no_torch = _why_no_backend(last.path)
+        if no_torch is None:
+            return Reference(last.path, "checkpoint")
+        reason = f"the checkpoint does not run here ({no_torch})"
+    else:
+        reason = "the checkpoint was not found"
+    relatives = nearby_artifacts(model, folders)
+    for link in links:
+        if link.path is not None and link.sha256 not in relatives:
+            relatives[link.sha256] = KnownArtifact(link.path, read_sidecar(link.path))
+    contract = relatives[links[0].sha256].sidecar.contract
+    chain = {link.sha256 for link in links}
+    for sha256, (path, sidecar) in sorted(relatives.items(), key=lambda item: item[0] not in chain):
+        same_size = sidecar.contract.height, sidecar.contract.width
+        if (
+            (sidecar.kind, sidecar.precision) == ("onnx", "fp32")
+            and (sha256 in chain or sidecar.parent == last.sha256)
+            and same_size == (contract.height, contract.width)
+            and sha256 != links[0].sha256
+            and _why_no_backend(path) is None
+        ):
+            return Reference(path, "fp32-onnx", reason)
+    if read_sidecar(model).golden is not None:
+        return Reference(model, "golden-images", reason)
+    raise RefusedError(
+        model,
+        f"has nothing to be compared with: {reason}, and there is neither another float32 ONNX "
+        "file of it nor golden images",
+        "give --reference CHECKPOINT, or --search with its folder",
+    )
+
+
+@contextmanager
+def open_reference(
+    reference: Reference, size: tuple[int, int]
+) -> Iterator[tuple[Reference, Backend]]:
+    """Load a reference and, if it stands in for the checkpoint, check it on its golden images.
+
+    Args:
+        size: height and width of the images, pixels.
+
+    Yields:
+        The reference with its ``golden_steps``, and the backend that runs it.
+
+    Raises:
+        ArtifactError: it is changed, or does not give its golden scores.
+        RefusedError: it does not take images of this size.
+        RuntimeUnavailable: it cannot run here.
+    """
+    with open_backend(reference.path, size=size) as backend:
+        if reference.reason is not None and backend.artifact.sidecar.golden is not None:
+            reference = replace(reference, golden_steps=self_test(backend).largest_steps)
+        yield reference, backend
+
+
+def _why_no_backend(path: Path) -> str | None:
+    """Return why no backend runs an artifact on this machine; None if one does."""
+    reasons = [why_not(row) for row in rows_for(kind_of(path), unasked_only=True)]
+    return None if None in reasons else "; ".join(filter(None, reasons))
