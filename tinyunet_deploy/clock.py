@@ -32,4 +32,4 @@ class SystemClock:
 
 
 SYSTEM_CLOCK: Final = SystemClock()
-"""Used wherever no other clock is given."""
+"""Default clock."""

@@ -3,7 +3,7 @@
 ::
 
     TinyUNetError
-    ├── ImageError            one image is skipped, the run goes on          exit 3
+    ├── ImageError            one image is skipped, the run continues          exit 3
     ├── RefusedError          a model, an engine or data is unusable         exit 4
     │   ├── ArtifactError     ... an artifact, its sidecar or its lineage
     │   └── DataError         ... a data set or a recipe

@@ -52,7 +52,7 @@ _FAILING: Final = _EXHAUSTED | {
     *(errno.EBUSY, errno.ETXTBSY, errno.ENODEV, errno.ENXIO, errno.ENOTCONN),  # a drive, a share
     *(errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.EREMOTEIO),
 }
-"""Error numbers of a fault of the machine, not of the path."""
+"""Error numbers that mean a fault of the machine, not of the path."""
 UNSUPPORTED: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP})
 """Error numbers of an operation that a file system lacks, such as syncing a folder."""
 _PASSING: Final = frozenset({errno.EBUSY, errno.ETXTBSY, errno.EACCES})
@@ -167,7 +167,7 @@ def _rename(temporary: str, path: Path) -> None:
 
 
 def sync(descriptor: int, path: Path) -> None:
-    """Sync a file to the disk, for a power cut; warn if its file system cannot."""
+    """Sync a file to the disk, so that it survives a power cut; warn if its file system cannot."""
     try:
         os.fsync(descriptor)
     except OSError as error:
@@ -194,8 +194,8 @@ def _warn_unsynced(mount: str) -> None:
 def _temporary(folder: Path) -> Iterator[str]:
     """Make a hidden file; remove it after an error.
 
-    The file is locked while it is in use. By the lock :func:`sweep` recognises files whose writer
-    is dead, even if that ran in another container or on another machine.
+    The file is locked while it is in use. The lock lets :func:`sweep` recognise files whose writer
+    is dead, even if the writer ran in another container or on another machine.
     """
     while True:
         path = f"{folder}/.tinyunet-{secrets.token_hex(8)}.part"
@@ -224,7 +224,7 @@ def _remove_folder(folder: str) -> None:
 
 
 def remove_at_end(path: str, remove: Callable[[str], object] = _remove_folder) -> None:
-    """Call ``remove(path)`` when this process ends; by default it removes a folder."""
+    """Call ``remove(path)`` when this process ends; the default removes a folder."""
     _left[path] = remove
 
 

@@ -109,7 +109,7 @@ def _control_groups(root: Path) -> list[Path]:
 
 
 def processor_mhz() -> tuple[float, ...]:
-    """Return the present clock rate of each of :func:`processors`, MHz.
+    """Return the current clock rate of each of :func:`processors`, MHz.
 
     Empty if the system does not report it.
     """

@@ -27,8 +27,8 @@ def switch_off() -> None:
     """Switch off the usage reports of the runtimes that are not imported yet.
 
     ``import openvino`` counts its use in ``~/intel`` and sends an event to a web address from a
-    forked process. It does neither where its package ``openvino_telemetry`` cannot be imported,
-    for which it has a replacement of its own.
+    forked process. It does neither if its package ``openvino_telemetry`` cannot be imported: it
+    then uses a built-in replacement.
     """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)

@@ -1,1 +1,1 @@
-"""Files that a backend loads, and what is known of them: sidecar, lineage, network, guards."""
+"""Files that a backend loads, and their facts: sidecar, lineage, network, guards."""

@@ -79,7 +79,7 @@ class TinyUNet(nn.Module):
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw He-uniform weights, U(-sqrt(6 / fan_in), sqrt(6 / fan_in)); set biases to zero.
 
-        He et al. 2015, "Delving Deep into Rectifiers", eq. 10; uniform, as in the reference.
+        He et al. 2015, "Delving Deep into Rectifiers", eq. 10; uniform, as in NVIDIA's network.
         """
         for module in self.modules():
             if isinstance(module, nn.Conv2d):

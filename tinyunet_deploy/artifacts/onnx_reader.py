@@ -1,7 +1,7 @@
 """Read operators, shapes and types out of an ONNX file, without the package ``onnx``.
 
-For files that :func:`~tinyunet_deploy.artifacts.onnx_guard.check_onnx_file` has accepted. Field
-numbers are those of onnx.proto3.
+Use it only on files that :func:`~tinyunet_deploy.artifacts.onnx_guard.check_onnx_file` has
+accepted. Field numbers are those of onnx.proto3.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def _tensor(value: Value, reader: Reader) -> tuple[str, int, tuple[int, ...]]:
 
 
 def _add_value(graph: OnnxGraph, value: Value, reader: Reader) -> None:
-    """Note type and shape of an input, an output or a value in between."""
+    """Record the type and shape of an input, an output or a value in between."""
     name = ""
     for number, part in reader.fields(value):
         if number == 1 and not isinstance(part, int):

@@ -1,7 +1,7 @@
 """Write small ONNX graphs as bytes, without the package ``onnx``.
 
 Field numbers and type numbers are those of onnx.proto3. A file that a user keeps comes from the
-exporter, which uses the package; this is for graphs that a runtime is only timed with.
+exporter, which uses the package; this module is for graphs that only serve to time a runtime.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Precisions: all that the program knows of each, in one row.
+"""Table of precisions: one row has everything that the program knows about a precision.
 
 A new precision is a new name in :data:`Precision` and a new row. Every function that treats
 precisions differently matches them all, so mypy names each place that has to say what it does with

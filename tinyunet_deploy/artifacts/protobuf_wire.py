@@ -18,10 +18,10 @@ __all__ = [
 ]  # fmt: skip
 
 MAX_FIELDS: Final = 300_000
-"""Most fields of a file; TinyUNet has some thousands, its weights being one field each."""
+"""Largest number of fields in a file; TinyUNet has a few thousand, one for each weight tensor."""
 
 _PIECE: Final = 1 << 18
-"""Bytes of varints that are decoded together."""
+"""Largest piece of packed varints that is decoded at once, bytes."""
 
 Value = int | memoryview
 """A number, or the bytes of a text or message."""
@@ -90,11 +90,11 @@ def _fields(view: memoryview) -> Iterator[tuple[int, Value]]:
 
 
 def _varint(view: memoryview, at: int) -> tuple[int, int]:
-    """Read a number in groups of 7 bits, the lowest first; return it and where it ends."""
+    """Read a number in groups of 7 bits, the lowest first; return it and the index after it."""
     value = 0
     for shift in range(0, 70, 7):
         if at >= len(view):
-            raise ValueError("a number reaches over its end")
+            raise ValueError("a number runs past the end of its message")
         byte = view[at]
         at += 1
         value |= (byte & 0x7F) << shift
@@ -109,7 +109,7 @@ def as_varint(value: int) -> bytes:
 
 
 def varint_bits(packed: memoryview | bytes) -> Iterator[NDArray[np.int32]]:
-    """Yield the lowest 16 bits of packed varints, int32 [values], some at a time.
+    """Yield the lowest 16 bits of packed varints, int32 [values], in pieces.
 
     Raises:
         ValueError: the last one is cut off, or one is longer than 10 bytes.
@@ -120,7 +120,7 @@ def varint_bits(packed: memoryview | bytes) -> Iterator[NDArray[np.int32]]:
         piece = data[start : start + _PIECE]
         ends = np.flatnonzero(piece < 0x80)
         if not len(ends):
-            raise ValueError("a number reaches over its end or is too long")
+            raise ValueError("a number runs past the end of its field, or is too long")
         starts = np.concatenate(([0], ends[:-1] + 1))
         if int((ends - starts).max()) >= 10:
             raise ValueError("a number is longer than 10 bytes")

@@ -60,7 +60,7 @@ DEFAULT_ONNX: Final = MODELS / "tinyunet.onnx"
 
 @dataclass(frozen=True)
 class Artifact:
-    """One artifact whose bytes are those that its sidecar describes."""
+    """One artifact whose bytes match its sidecar."""
 
     path: Path
     data: bytes
@@ -73,10 +73,10 @@ def sidecar_path(path: Path) -> Path:
 
 
 def kind_of(path: Path) -> Kind:
-    """Return the kind of artifact that a file name says.
+    """Return the kind of an artifact by the suffix of its file name.
 
     Raises:
-        ArtifactError: the suffix is none of ours.
+        ArtifactError: the suffix is unknown.
     """
     try:
         return KINDS[path.suffix]
@@ -124,7 +124,7 @@ def read_artifact(path: Path) -> Artifact:
 def trusted(path: Path) -> Artifact:
     """Read an artifact without a sidecar, which the user trusts: a plan is a program.
 
-    Only its bytes are known; its contract is the default one until it is loaded.
+    Until it is loaded, only its bytes are known, and its contract is the default one.
 
     Raises:
         ArtifactError: it cannot be read.
@@ -134,10 +134,10 @@ def trusted(path: Path) -> Artifact:
 
 
 def write_artifact(path: Path, data: bytes, sidecar: Sidecar) -> None:
-    """Write an artifact and its sidecar, each whole or not at all, and past a power cut.
+    """Write an artifact and its sidecar, each completely or not at all, and durably.
 
-    The sidecar goes first: should the run die between the two, the file does not match and is
-    refused rather than used with the wrong description.
+    The sidecar goes first: if the process dies between the two, the file does not match and is
+    refused, rather than used with a wrong description.
     """
     if digest(data) != sidecar.sha256:
         raise ValueError("the sidecar describes other bytes")
@@ -147,7 +147,7 @@ def write_artifact(path: Path, data: bytes, sidecar: Sidecar) -> None:
 
 
 def write_sidecar(path: Path, sidecar: Sidecar) -> None:
-    """Replace the sidecar of the artifact ``path``, whose bytes stay."""
+    """Replace the sidecar of the artifact ``path``; the artifact itself does not change."""
     write_atomic(sidecar_path(path), sidecar.as_json().encode(), durable=True)
 
 

@@ -39,12 +39,12 @@ Kind: TypeAlias = Literal["checkpoint", "onnx", "plan"]
 
 
 class Decision(NamedTuple):
-    """The rule that makes masks and verdicts of scores."""
+    """The rule that turns scores into masks and verdicts."""
 
     threshold: float
     """Probability over which a pixel is a defect, 0..1."""
     min_area: int
-    """Pixels that a defect must have to make a part NG."""
+    """Smallest defect that makes a part NG, pixels."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +68,12 @@ class Sidecar:
     golden: str | None = None
     """sha256 of ``NAME.golden.png``, which the self-test uses; None if there is none."""
     verified_batch: int | None = None
-    """Largest batch that was verified to score images as single ones do; a larger one is refused.
-    None: not verified, not limited."""
+    """Largest batch that was verified to give the scores of single images; larger ones are refused.
+    None if no batch was verified; then none is refused."""
     network: NetworkFacts | None = None
     """Facts about the network; None if unknown."""
     tuned_on: tuple[str, ...] = ()
-    """Digests of the images on which threshold and min_area, or its parents', were chosen."""
+    """Digests of the images on which its own or its parents' threshold and min_area were chosen."""
     kept_in_float32: tuple[str, ...] = ()
     """Convolutions that a quantised file computes in float32, as the network names them."""
     plan: PlanFacts | None = None
@@ -82,7 +82,7 @@ class Sidecar:
     """Default bits per pixel, 8..16, of the camera that took 16-bit images; None takes the depth
     that a file states."""
     step: int | None = None
-    """Optimizer steps of the training of a checkpoint; None where they are not recorded."""
+    """Optimizer steps of the training of a checkpoint; None if not recorded."""
     parent_place: str | None = None
     """Path of the parent from this artifact's folder when it was made, with forward slashes, such
     as ``../runs/mine/checkpoint.safetensors``; None if not recorded. Only a place to look: what
@@ -90,8 +90,8 @@ class Sidecar:
 
     @property
     def max_batch(self) -> int | None:
-        """Images of the largest batch: what the file takes and what was verified, whichever is
-        smaller; None where only memory limits it."""
+        """Largest batch, images: the file's limit or the verified batch, whichever is smaller; None
+        if only memory limits it."""
         limits = (self.contract.max_batch, self.verified_batch)
         return min((limit for limit in limits if limit is not None), default=None)
 
@@ -122,7 +122,7 @@ def parse_sidecar(text: str | bytes, where: str | os.PathLike[str]) -> Sidecar:
     """Read a sidecar from its text.
 
     Args:
-        where: names it in errors.
+        where: name of the sidecar in errors.
 
     Raises:
         ArtifactError: it is damaged or of another schema version.

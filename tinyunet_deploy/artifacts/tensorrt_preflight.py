@@ -36,7 +36,8 @@ def check_onnx(model: onnx.ModelProto, where: Path) -> None:
         where: path of the file, for the error.
 
     Raises:
-        ArtifactError: it does not; the message has the node, what the parser would do, and the fix.
+        ArtifactError: the parser would reject or misread the graph, or the graph breaks the
+            contract; the message names the node, the fault and the fix.
     """
     _check_versions(model, where)
     _check_storage(model, where)

@@ -1,4 +1,4 @@
-"""Backends: one loaded artifact that runs.
+"""Backends: each runs one loaded artifact.
 
 >>> backend = open_backend(Path("tinyunet.onnx"))               # doctest: +SKIP
 >>> backend.run(images).score                                   # doctest: +SKIP

@@ -94,7 +94,7 @@ class Backend(abc.ABC):
 
     @property
     def synchronization(self) -> str:
-        """Meaning of ``Run.device_ms``, and the means by which the end of that time is found."""
+        """Meaning of ``Run.device_ms``, and how the end of that time is determined."""
         return "wall clock of the runtime's call, which returns when the scores are there"
 
     def run(self, image: Batch) -> Run:
@@ -123,7 +123,7 @@ class Backend(abc.ABC):
             raise self._failed(error) from error
 
     def _failed(self, error: Exception) -> TinyUNetError:
-        """Return the error for a failure: of memory or the device, else of the artifact."""
+        """Return the error for a failure of memory, of the device, or else of the artifact."""
         lines = (str(error).strip() or "out of memory").splitlines()
         reason = lines[-1 if lines[0].startswith("Exception from") else 0].strip()
         if self.device == "cpu" and not lacks_memory(reason):

@@ -23,7 +23,7 @@ __all__ = ["Device", "Event", "Graph", "Memory", "PyCUDADevice", "Stream"]
 
 
 class Event(Protocol):
-    """A point in a stream's work; pycuda's own interface."""
+    """A point in a stream's work, with pycuda's interface."""
 
     def record(self, stream: Any) -> object:
         """Place the event after all work that is queued on the stream now."""
@@ -33,7 +33,7 @@ class Event(Protocol):
 
 
 class Stream(Protocol):
-    """A queue of work on the GPU, which runs in order; pycuda's own interface."""
+    """A queue of work that the GPU runs in order, with pycuda's interface."""
 
     @property
     def handle(self) -> int:
@@ -53,7 +53,7 @@ class Memory(Protocol):
 
 
 class Graph(Protocol):
-    """Captured work that starts as one; destroyed with its last reference."""
+    """Captured work that is launched as a whole; destroyed with its last reference."""
 
     def launch(self) -> None:
         """Queue the work on the stream it was captured from."""

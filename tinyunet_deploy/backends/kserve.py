@@ -1,8 +1,8 @@
-"""KServe v2 messages, checked: what a server may answer, and nothing else is accepted.
+"""Check the answers of a server that speaks the KServe v2 protocol.
 
 The protocol is "Predict Protocol - Version 2" of the KServe project with two extensions of Triton:
-binary tensor data, and the model configuration. An answer that breaks it is refused by name, so
-that no score of another image, model or size can pass as one of ours.
+binary tensor data, and the model configuration. An answer that breaks the protocol is refused, so
+that no score of another image, model or size can pass for the requested one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 SIDECAR: Final = "sidecar"
-"""The parameter of a model's configuration that has the text of its sidecar."""
+"""Parameter of a model's configuration that contains the text of its sidecar."""
 MAX_JSON_BYTES: Final = 64 << 20
 """Largest JSON that is read from a server: a sidecar has at most 16 MiB, and quotes are escaped."""
 
@@ -34,7 +34,7 @@ class Protocol:
 
     Args:
         url: address of the model, which errors name.
-        model: name that the server knows the model by.
+        model: name of the model on the server.
     """
 
     def __init__(self, url: str, model: str) -> None:
@@ -120,7 +120,7 @@ class Protocol:
 
         Args:
             answer: as for :meth:`check_output`.
-            data: all that follows the JSON.
+            data: the bytes after the JSON.
             image: uint8 [N, 1, H, W], which was sent.
 
         Returns:

@@ -30,7 +30,7 @@ class GPU(NamedTuple):
 
     name: str
     compute_capability: str
-    """For example ``8.6``."""
+    """Compute capability, such as ``8.6``."""
 
 
 class TensorRT(NamedTuple):

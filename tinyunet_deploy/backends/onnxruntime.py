@@ -1,4 +1,4 @@
-"""An ONNX file in ONNX Runtime, on the CPU, through CUDA or through its own use of TensorRT."""
+"""An ONNX file in ONNX Runtime: on the CPU, through CUDA, or through its TensorRT provider."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from tinyunet_deploy.errors import ArtifactError, RuntimeUnavailable, lacks_memo
 from tinyunet_deploy.host import processor_count
 
 _USUAL_BATCH, _MAX_BATCH = 8, 16
-"""Batch sizes of the TensorRT engines that ONNX Runtime builds: the one they are tuned for, and the
-largest; a larger batch makes it build again."""
+"""Batch sizes of the TensorRT engines that ONNX Runtime builds: the size that they are tuned for,
+and the largest; a larger batch makes it rebuild them."""
 
 
 class ONNXRuntimeBackend(Backend):
@@ -92,7 +92,7 @@ class ONNXRuntimeBackend(Backend):
 
     @property
     def synchronization(self) -> str:
-        """Meaning of ``Run.device_ms``, and the means by which the end of that time is found."""
+        """Meaning of ``Run.device_ms``, and how the end of that time is determined."""
         if self.device == "cpu":
             return super().synchronization
         return "wall clock from run_with_iobinding to the end of synchronize_outputs"

@@ -99,7 +99,7 @@ class OpenVINOBackend(Backend):
         return self._start(image).finish()
 
     def run_many(self, images: Iterable[Batch]) -> Iterator[Run]:
-        """Score batches in their order; a processor that is done with one starts on the next."""
+        """Score batches in order; a processor that has finished with one starts on the next."""
         ahead: deque[_Running] = deque()
         ended = 0.0
 

@@ -14,12 +14,12 @@ __all__ = ["check_gpu", "check_recorded", "check_release", "contract_of"]
 
 
 def check_recorded(artifact: Artifact) -> None:
-    """Refuse a plan whose sidecar does not say for what it was built.
+    """Refuse a plan whose sidecar does not say what it was built for.
 
-    One without a sidecar, of unknown precision, was trusted by the user.
+    A plan without a sidecar has an unknown precision; the user has chosen to trust it.
 
     Raises:
-        ArtifactError: with the command that builds it again.
+        ArtifactError: the plan is refused; the hint is the command that rebuilds it.
     """
     if artifact.sidecar.plan is None and artifact.sidecar.precision != "unknown":
         raise ArtifactError(
@@ -33,7 +33,7 @@ def check_release(artifact: Artifact, tensorrt: TensorRT) -> None:
     """Refuse a plan that was built by another TensorRT.
 
     Raises:
-        ArtifactError: with the command that builds it again.
+        ArtifactError: the plan is refused; the hint is the command that rebuilds it.
     """
     plan = artifact.sidecar.plan
     assert plan is not None
@@ -51,7 +51,7 @@ def check_gpu(artifact: Artifact, gpu: GPU) -> None:
     A plan that was built without a GPU names only the compute capability.
 
     Raises:
-        ArtifactError: with the command that builds it again.
+        ArtifactError: the plan is refused; the hint is the command that rebuilds it.
     """
     plan = artifact.sidecar.plan
     assert plan is not None
@@ -73,14 +73,14 @@ def _rebuild(sidecar: Sidecar) -> str:
 
 
 def contract_of(engine: Any, trt: Any, artifact: Artifact) -> tuple[Contract, int]:
-    """Return the contract of a deserialised plan, and the fewest images of a batch.
+    """Return the contract of a deserialised plan, and its smallest batch.
 
     Args:
         engine: TensorRT's ``ICudaEngine``.
         trt: the module that made it.
 
     Raises:
-        ArtifactError: it does not keep the contract, or not the one that its sidecar says.
+        ArtifactError: the plan breaks the contract, or contradicts its sidecar.
     """
     ends = {}
     for index in range(engine.num_io_tensors):

@@ -1,4 +1,4 @@
-"""The audit of a TensorRT plan: do its convolutions compute in the precision of the ONNX file?"""
+"""Audit a TensorRT plan: its convolutions must compute in the precision of the ONNX file."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def check_precision(
     """Check that convolutions compute in the precision that the sidecar of their file names.
 
     Args:
-        convolutions: name -> ``Float``, ``Half``, ``Int8`` or whatever TensorRT calls it.
-        kept: names of those that an int8 file did not quantise.
-        error: what to raise.
+        convolutions: name -> ``Float``, ``Half``, ``Int8`` or another type name of TensorRT.
+        kept: names of the convolutions that an int8 file did not quantise.
+        error: class of the error to raise.
         what: ``the plan`` or ``the ONNX file``, for the message.
 
     Raises:
-        ArtifactError, GateFailed: as ``error`` says, naming the mix.
+        ArtifactError, GateFailed: the convolutions compute in other types; the class is ``error``.
     """
     precision = source.sidecar.precision
     if precision == "unknown":
@@ -115,10 +115,10 @@ def parsed_convolutions(network: Any, trt: Any) -> dict[str, str]:
 
 
 def inspect_plan(plan: bytes, tensorrt: TensorRT, names: Iterable[str]) -> dict[str, str]:
-    """Return what the convolutions of a built plan compute in; needs the GPU.
+    """Return the type that each convolution of a built plan computes in; needs the GPU.
 
     Args:
-        names: of the convolutions to look for.
+        names: names of the convolutions to look for.
 
     Raises:
         RuntimeUnavailable: TensorRT does not load the plan.
@@ -134,17 +134,17 @@ def inspect_plan(plan: bytes, tensorrt: TensorRT, names: Iterable[str]) -> dict[
 
 
 def engine_convolutions(report: str, names: Iterable[str]) -> dict[str, str]:
-    """Return what convolutions compute in, from the JSON of TensorRT's engine inspector.
+    """Return the type that each convolution computes in, from the JSON of TensorRT's inspector.
 
     TensorRT 8 to 11 spell types differently and fuse layers under joined names; the ONNX names
     stay in a layer's metadata.
 
     Args:
-        report: of a plan that was built with detailed verbosity.
-        names: of the convolutions to look for.
+        report: JSON of a plan that was built with detailed verbosity.
+        names: names of the convolutions to look for.
 
     Returns:
-        Name of a convolution -> ``Float``, ``Half``, ``Int8`` ...; those that the report names.
+        Name of each convolution in the report -> ``Float``, ``Half``, ``Int8`` ...
     """
     types: dict[str, str] = {}
     wanted = set(names)
@@ -168,7 +168,7 @@ def engine_convolutions(report: str, names: Iterable[str]) -> dict[str, str]:
 def _spelling(type_: str) -> str | None:
     """Return our name of a type: ``Half`` for ``HALF``, ``FP16``, ``Channel major FP16 format``.
 
-    None for a type that nothing computes in.
+    None if no convolution computes in this type.
     """
     for ours, theirs in (
         ("Int8", r"(?<!u)int8"),

@@ -1,4 +1,4 @@
-"""Opening an artifact on a backend of the table, or on one of the caller's own."""
+"""Open an artifact on a backend of the table, or on the caller's own."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ def open_backend(
         model: the artifact; None takes the model that comes with the package.
         backend: the name of a backend, or a row or class of the caller's own; None takes the first
             that runs this kind of artifact on this device and is installed.
-        device: ``cpu``, ``cuda`` or ``cuda:N``; None is the first GPU for what needs one, else the
-            CPU.
+        device: ``cpu``, ``cuda`` or ``cuda:N``; None takes the first GPU for a file that needs one,
+            else the CPU.
         trust_engine: load a file that has no sidecar. A TensorRT plan is a program: only the user
             can know that it is not hostile. An ONNX file is first tried in a process of its own.
-        size: height and width of the images, pixels. A checkpoint takes any that its network
-            takes; other artifacts only their own. None is the artifact's own size.
+        size: height and width of the images, pixels. A checkpoint takes any size that its network
+            takes; other artifacts take only their own. None takes the artifact's own size.
         any_batch: accept batches larger than the sidecar's ``verified_batch``, for verifying them.
 
     Raises:
@@ -160,8 +160,8 @@ def _resized(artifact: Artifact, size: tuple[int, int]) -> Contract:
 
 
 def _choose(kind: Kind, device: str, model: Path) -> BackendRow:
-    """Choose the preferred backend that can be imported; the preferred one where none takes the
-    device, whose refusal names the right one."""
+    """Choose the preferred backend that can be imported. If none takes the device, choose the
+    preferred one all the same: its error names the right device."""
     rows = rows_for(kind, device, unasked_only=True)
     if not rows:
         return rows_for(kind, unasked_only=True)[0]

@@ -3,8 +3,8 @@
 A file is tried if its origin is unknown, or if one of its operators might never end, even if it
 has a valid sidecar.
 
-The process cannot write files and has limits of memory and time. A file that crashes or hangs the
-runtime ends only that process.
+The process cannot write files, and its memory and time are limited. A file that crashes or hangs
+the runtime ends only that process.
 """
 
 from __future__ import annotations

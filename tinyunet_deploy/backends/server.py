@@ -1,7 +1,7 @@
-"""A model that runs in an inference server, reached by the KServe v2 protocol.
+"""A model that runs on an inference server, reached by the KServe v2 protocol.
 
 The server is Triton, or another that has Triton's model configuration extension: the client reads
-there the sidecar that ``tinyunet triton`` put into the repository, and needs no file of its own.
+the sidecar that ``tinyunet triton`` put into the model repository, and needs no file of its own.
 HTTP needs no package; gRPC needs ``tritonclient``.
 """
 
@@ -29,7 +29,7 @@ IN_FLIGHT: Final = 2
 
 
 class ServerBackend(Backend):
-    """A model in a server, whose sidecar the server has.
+    """A model on a server, which also has the model's sidecar.
 
     Args:
         url: ``scheme://host[:port]/model``, the scheme a key of ``TRANSPORTS``.
@@ -65,7 +65,7 @@ class ServerBackend(Backend):
         """Score batches in their order, :data:`IN_FLIGHT` of them at a time.
 
         Raises:
-            ArtifactError: at the end, if the server runs another model than at the start.
+            ArtifactError: the server runs another model at the end than at the start.
         """
         running: deque[Future[Run]] = deque()
         with ThreadPoolExecutor(IN_FLIGHT, "request") as requests:

@@ -1,7 +1,7 @@
 """Connections to an inference server: HTTP/1.1, and gRPC through NVIDIA's ``tritonclient``.
 
-Every request has one deadline for all of it, and a limit on the bytes of its answer: a server that
-sends a byte now and then, or no end, costs :data:`TIMEOUT_S` and not the line.
+Every request has one deadline, and a limit on the size of its answer: a server that sends too
+slowly or without end costs at most :data:`TIMEOUT_S`, and does not stop the line.
 """
 
 from __future__ import annotations
@@ -82,10 +82,10 @@ class Address(NamedTuple):
 
 
 class _Deadline:
-    """Socket whose reads and writes all end at one moment."""
+    """Socket with one deadline for all its reads and writes."""
 
     deadline = 0.0
-    """Moment at which every read or write ends, seconds of ``time.monotonic``."""
+    """Time at which every read or write ends, seconds of ``time.monotonic``."""
 
     def _remaining(self) -> float:
         seconds = self.deadline - time.monotonic()
@@ -94,13 +94,13 @@ class _Deadline:
         return seconds
 
     def recv_into(self, *args: Any, **kwargs: Any) -> int:
-        """Receive within what is left of the time."""
+        """Receive before the deadline."""
         self.settimeout(self._remaining())  # type: ignore[attr-defined]
         count: int = super().recv_into(*args, **kwargs)  # type: ignore[misc]
         return count
 
     def sendall(self, *args: Any, **kwargs: Any) -> None:
-        """Send within what is left of the time."""
+        """Send before the deadline."""
         self.settimeout(self._remaining())  # type: ignore[attr-defined]
         super().sendall(*args, **kwargs)  # type: ignore[misc]
 
@@ -178,9 +178,9 @@ class HTTPTransport:
         *,
         limit: int,
     ) -> tuple[bytes, http.client.HTTPMessage]:
-        """Return body and headers of the answer, of at most ``limit`` bytes.
+        """Return the body, of at most ``limit`` bytes, and the headers of the answer.
 
-        A connection that was kept alive may have been closed by the server: it is made again, once.
+        The server may have closed a connection that was kept alive; it is then reopened once.
         """
         deadline = time.monotonic() + TIMEOUT_S
         for kept_alive in (self._connection.sock is not None, False):
@@ -287,7 +287,7 @@ TRANSPORTS: Final[dict[str, Callable[[Address], Transport]]] = {
     "http": HTTPTransport,
     "https": HTTPTransport,
 }
-"""Scheme of the address -> what speaks it."""
+"""Scheme of an address -> class that speaks its protocol."""
 
 
 def _no_answer(address: Address, why: str) -> RuntimeUnavailable:
@@ -295,7 +295,7 @@ def _no_answer(address: Address, why: str) -> RuntimeUnavailable:
 
 
 def _refusal(address: Address, body: bytes, *, refused: bool) -> RefusedError | RuntimeUnavailable:
-    """Return the error for a server's refusal, which blames the request or the server."""
+    """Return the error for an answer with an error status: the request's fault or the server's."""
     what = body[:200].decode("utf-8", "replace") or "no reason given"
     with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
         what = str(json.loads(body)["error"])[:500]

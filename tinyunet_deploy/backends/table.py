@@ -1,6 +1,6 @@
-"""The table of backends: one row says all that the rest of the program knows of one.
+"""Table of backends: one row has everything that the program knows about a backend.
 
-Rows of other packages come in through the entry-point group :data:`GROUP`. Importing this module
+Other packages add rows through the entry-point group :data:`GROUP`. Importing this module
 imports no runtime and no array library, so that the command line can name the backends at once.
 """
 
@@ -231,11 +231,11 @@ def rows_for(
     """Return the backends that run a kind of artifact, installed or not, the preferred one first.
 
     Args:
-        device: only those that run on this device, ``cpu`` or ``cuda:N``.
-        unasked_only: only those that may run when the user names no backend.
+        device: return only backends that run on this device, ``cpu`` or ``cuda:N``.
+        unasked_only: return only backends that may run when the user names none.
 
     Raises:
-        RuntimeUnavailable: ``device`` is not a device.
+        RuntimeUnavailable: ``device`` is not the name of a device.
     """
     wanted = None if device is None else device_type(device)
     return [
@@ -248,7 +248,7 @@ def rows_for(
 
 
 def why_not(backend: BackendChoice) -> str | None:
-    """Say why a backend cannot run on this machine and what to do; None if it can.
+    """Return why a backend cannot run on this machine and what to do; None if it can.
 
     No runtime is imported.
     """
@@ -271,7 +271,7 @@ def default_device(kind: Kind, backend: BackendChoice | None = None) -> str:
 
 
 def _entry_points() -> list[importlib.metadata.EntryPoint]:
-    """Entry points of other packages; a name that is taken already is left out."""
+    """Return the entry points of other packages, without names that are already in the table."""
     entries: dict[str, importlib.metadata.EntryPoint] = {}
     for entry in importlib.metadata.entry_points(group=GROUP):
         if entry.name not in BACKENDS:
@@ -280,7 +280,7 @@ def _entry_points() -> list[importlib.metadata.EntryPoint]:
 
 
 def _row_of(entry: importlib.metadata.EntryPoint) -> BackendRow:
-    """Load the row of an entry point; if that fails, a row that says why."""
+    """Load the row of an entry point; if that fails, return a row that says why."""
     try:
         row = entry.load()
         if not isinstance(row, BackendRow):

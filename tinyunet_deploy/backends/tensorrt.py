@@ -85,7 +85,7 @@ class TensorRTBackend(Backend):
 
     @property
     def synchronization(self) -> str:
-        """Meaning of ``Run.device_ms``, and the means by which the end of that time is found."""
+        """Meaning of ``Run.device_ms``, and how the end of that time is determined."""
         return "CUDA events in the batch's stream around the engine, the stream waited for"
 
     def run_many(self, images: Iterable[Batch]) -> Iterator[Run]:
@@ -101,7 +101,7 @@ class TensorRTBackend(Backend):
 
 
 def _installed(flavour: str | None) -> TensorRT:
-    """Import the flavour that the plan needs, else any, so that the refusal can name it."""
+    """Import the flavour that the plan needs, else any flavour, so that the error can name it."""
     try:
         return nvidia_probe.tensorrt(flavour)
     except RuntimeUnavailable:

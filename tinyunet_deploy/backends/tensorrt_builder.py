@@ -1,4 +1,4 @@
-"""Building a TensorRT plan from an ONNX file, in the precision of that file.
+"""Build a TensorRT plan from an ONNX file, in the precision of that file.
 
 Precision is a property of the ONNX file: networks are strongly typed, no builder flag changes it.
 The same calls serve TensorRT 10.12 and newer, 11, and TensorRT-RTX, which builds without a GPU too.
@@ -49,11 +49,11 @@ class Options:
 
     profile: Profile = field(default_factory=Profile)
     workspace_mb: int | None = None
-    """Scratch memory a tactic may use, MiB; None is all that the GPU has."""
+    """Largest scratch memory of a tactic, MiB; None allows all that the GPU has."""
     level: int = 3
-    """0..5: how long to look for fast tactics. 3 is TensorRT's own default."""
+    """Effort to find fast tactics, 0..5; 3 is TensorRT's own default."""
     timing_cache: Path | None = None
-    """File of tactic timings, read if it exists and written back; TensorRT-RTX has none."""
+    """File of tactic timings, read if it exists and then updated; TensorRT-RTX has none."""
     compute_capability: str | None = None
     """The GPU to build for, such as ``8.6``; TensorRT-RTX only, None is the GPU of this machine."""
 
@@ -76,7 +76,7 @@ def build(
 
     Raises:
         ArtifactError: TensorRT or the preflight refuses the file, or the file is not in the
-            precision that its sidecar says.
+            precision that its sidecar states.
         GateFailed: the plan does not compute in that precision.
         RuntimeUnavailable: TensorRT, the driver or the GPU is missing.
     """
@@ -155,7 +155,7 @@ def _plan(
     gpu: GPU | None,
     kept: frozenset[str],
 ) -> tuple[bytes, dict[str, str]]:
-    """Return the plan's bytes, and what the convolutions of the parsed network compute in."""
+    """Return the plan's bytes, and the type of each convolution of the parsed network."""
     trt, log = tensorrt.module, nvidia_probe.logger(tensorrt.module)
     builder = trt.Builder(log)
     network = builder.create_network(

@@ -39,7 +39,7 @@ class TorchBackend(Backend):
 
     @property
     def synchronization(self) -> str:
-        """Meaning of ``Run.device_ms``, and the means by which the end of that time is found."""
+        """Meaning of ``Run.device_ms``, and how the end of that time is determined."""
         if self.device == "cpu":
             return super().synchronization
         return "CUDA events before and after the network, the later one waited for"

@@ -100,7 +100,7 @@ def run(command: click.Command, arguments: list[str] | None = None) -> int:
 
 
 def _of_the_machine(error: MemoryError | OSError) -> str:
-    """Return one line for an error of the machine that no module turned into one of ours."""
+    """Return one line for a system error that no module turned into one of the library's errors."""
     if isinstance(error, OSError) and isinstance(error.filename, str):
         return str(TinyUNetError(error.filename, error.strerror or "fails"))
     return str(error) or "out of memory"

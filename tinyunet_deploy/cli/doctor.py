@@ -83,7 +83,7 @@ def _try(row: BackendRow) -> dict[str, Any]:
 
 
 def _nvidia() -> dict[str, str]:
-    """Return the GPUs, and what is known of TensorRT without starting it."""
+    """Return the GPUs, and the facts about TensorRT that are known without starting it."""
     from tinyunet_deploy.backends import nvidia_probe
     from tinyunet_deploy.errors import RuntimeUnavailable
 

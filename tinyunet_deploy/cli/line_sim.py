@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class _Number(click.FloatRange):
-    """A finite number in a range: NaN would pass the comparisons of the range."""
+    """A finite number in a range; click's own range accepts NaN."""
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None

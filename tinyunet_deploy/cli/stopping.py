@@ -41,7 +41,7 @@ class Interrupted(BaseException):
 
 
 class _Command:
-    """State of the running command: what it does on a signal."""
+    """State of the running command: its reaction to a signal."""
 
     def __init__(self, waker: socket.socket | None = None) -> None:
         self.waker = waker
@@ -131,7 +131,7 @@ def ended_by_signals() -> Iterator[_Command]:
 
 
 def _wait(command: _Command, woken: socket.socket) -> None:
-    """End the process after a byte, the number of a signal, has come from ``woken``."""
+    """Wait for the number of a signal, one byte from ``woken``, then end the process."""
     received = woken.recv(1)
     if not received:
         return
@@ -162,7 +162,7 @@ def _react(command: _Command) -> None:
 
 
 def _leave(command: _Command) -> NoReturn:
-    """Put away what this process would leave behind, and end it."""
+    """Clean up after this process, and end it."""
     assert command.number is not None
     if not _leaving.acquire(blocking=False):
         threading.Event().wait()  # another thread is about to end the process
@@ -175,7 +175,7 @@ def _leave(command: _Command) -> NoReturn:
 
 
 def farewell(resumable: bool) -> str:
-    """Return the line that tells of an interrupt."""
+    """Return the line that reports an interrupt."""
     return "interrupted; run the same command again to resume" if resumable else "interrupted"
 
 

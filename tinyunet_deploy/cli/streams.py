@@ -32,7 +32,7 @@ def open_streams() -> None:
 
 
 class _Forgiving(io.FileIO):
-    """A file that takes everything."""
+    """A file that accepts every write, and drops the bytes that it cannot write."""
 
     def write(self, data: Any) -> int:
         with contextlib.suppress(OSError):

@@ -61,7 +61,7 @@ class BitDepth:
 
 
 def depth_of(header: Header, samples: Samples, bits: int | None) -> int | None:
-    """Return the depth of 16-bit samples in bits, None for all 16."""
+    """Return the depth of 16-bit samples in bits; None if all 16 bits are used."""
     stated = header.depth
     if stated is not None and header.left_justified and _is_left_justified(samples, stated):
         stated = 16

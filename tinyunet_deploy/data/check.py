@@ -79,11 +79,11 @@ def find_oddities(
 ) -> list[Oddity]:
     """Decode every image and mask and list the oddities.
 
-    Odd are images and masks that cannot be used; sizes other than 512x512 (outside DAGM2007: other
-    than the most frequent); 16-bit images without any value above 4095; masks that look inverted,
-    that cover more than half of their image, or fewer than 20 pixels of it; masks of more than one
-    piece, in DAGM2007 only, as elsewhere these are usual; images with the same bytes as another;
-    files that belong to no image.
+    Oddities are images and masks that cannot be used; sizes other than 512x512 (outside DAGM2007:
+    other than the most frequent); 16-bit images without any value above 4095; masks that look
+    inverted, that cover more than half of their image, or fewer than 20 pixels of it; masks of more
+    than one piece, in DAGM2007 only, as elsewhere these are usual; images with the same bytes as
+    another; files that belong to no image.
 
     Args:
         progress: called with 1 after each image.

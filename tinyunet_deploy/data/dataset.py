@@ -1,4 +1,4 @@
-"""The data-set model: one image with what is known about it, and the images of one folder."""
+"""The data-set model: one image with its labels, and the images of one folder."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Ellipse(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One image and what is known about it."""
+    """One image and its labels."""
 
     image: Path
     """The image file; it has not been decoded."""

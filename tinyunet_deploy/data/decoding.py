@@ -76,7 +76,7 @@ _FOREIGN: Final = (
     (0, b"PF\n", "a floating-point PFM image"),
     (0, b"qoif", "a QOI image"),
 )
-"""(position, signature, name) of formats that are not read."""
+"""(position, signature, name) of formats that are not supported."""
 
 
 def read_image(
@@ -205,7 +205,7 @@ class Labels(NamedTuple):
 
 
 def decode_labels(data: bytes, where: Path, *, max_pixels: int = MAX_PIXELS) -> Labels:
-    """Decode the bytes of a mask file to what is stored, not to what it looks like.
+    """Decode the bytes of a mask file to its stored values, which may differ from its appearance.
 
     Raises:
         ImageError: as :func:`read_image`.

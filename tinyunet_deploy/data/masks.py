@@ -1,9 +1,9 @@
 """Masks: the defect pixels of an image, from a mask file or from an ellipse.
 
-A mask file contains labels, not brightness. Its stored values are taken apart: with one value, 0
-means that the part is good and any other that all of it is defect; with two, one is good and the
-other is defect. Good is 0, black, or transparent; if that does not decide, the value along the
-border. Anything else needs a :class:`MaskRule` or is refused.
+A mask file contains labels, not brightness. If it has a single value, 0 means that the part is
+good, and any other value that all of it is a defect. If it has two values, one means good and the
+other means defect: good is the one that is 0, black or transparent; if that does not decide, the
+one along the border. Any other mask needs a :class:`MaskRule` or is refused.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tinyunet_deploy.errors import DataError, ImageError
 __all__ = ["MaskRule", "decode_mask", "ellipse_mask", "read_mask", "read_mask_file"]
 
 _BORDER_SHARE: Final = 0.75
-"""Smallest share of the border pixels that a value needs to be taken for good."""
+"""Smallest share of the border pixels that a value needs to count as good."""
 _SHOWN_VALUES: Final = 6
 
 
@@ -33,9 +33,9 @@ class MaskRule:
     """Rule for the stored values of a mask that mean defect; exactly one field must be given."""
 
     threshold: int | None = None
-    """Defect where the value is above this; the only rule that accepts lossy files."""
+    """Value above which a pixel is a defect; the only rule that accepts lossy files."""
     values: frozenset[int] | None = None
-    """Defect where the value is one of these; all others are good."""
+    """Values that mean defect; all others mean good."""
 
     def __post_init__(self) -> None:
         if (self.threshold is None) == (self.values is None):
@@ -64,7 +64,7 @@ def read_mask(item: Item, shape: tuple[int, int], rule: MaskRule | None = None) 
         uint8 [H, W], {0, 255}; all 0 for a defect-free image.
 
     Raises:
-        DataError: the mask cannot be decoded, has another size, or does not say what is defect.
+        DataError: the mask cannot be decoded, has another size, or is ambiguous.
     """
     if not item.defective:
         return np.zeros(shape, np.uint8)
@@ -86,7 +86,7 @@ def read_mask_file(path: Path, rule: MaskRule | None = None) -> Mask:
     """Return the defect pixels of a mask file, uint8 [H, W], {0, 255}.
 
     Raises:
-        DataError: it cannot be decoded, or does not say what is defect.
+        DataError: it cannot be decoded, or is ambiguous.
     """
     try:
         return decode_mask(read_bytes(path), path, rule)
@@ -95,14 +95,14 @@ def read_mask_file(path: Path, rule: MaskRule | None = None) -> Mask:
 
 
 def decode_mask(data: bytes, where: Path, rule: MaskRule | None = None) -> Mask:
-    """Return the defect pixels of the bytes of a mask file; ``where`` names it in errors.
+    """Return the defect pixels in the bytes of a mask file; ``where`` names it in errors.
 
     Returns:
         uint8 [H, W], {0, 255}.
 
     Raises:
         ImageError: the file cannot be decoded.
-        DataError: its values do not say what is defect.
+        DataError: its values are ambiguous.
     """
     labels = decode_labels(data, where)
     defect = _by_values(labels, where) if rule is None else _by_rule(labels, where, rule)
@@ -152,7 +152,7 @@ def _by_values(labels: Labels, where: Path) -> NDArray[np.bool_]:
 
 
 def _one_value(labels: Labels, where: Path, all_of_it: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return no defect for a stored 0, a defect everywhere for another value."""
+    """Return the mask of a file with a single value: no defect for 0, else a defect everywhere."""
     signs = _signs_of_good(labels, (0, 0))
     if not signs.get("transparent"):
         signs.pop("transparent", None)  # only transparency is a sign; an opaque mask is usual
@@ -172,7 +172,7 @@ def _good_of_two(low: dict[str, bool], high: dict[str, bool]) -> int | None:
 
 
 def _signs_of_good(labels: Labels, pixel: Any) -> dict[str, bool]:
-    """Return what the value at a pixel says: whether it is zero, transparent, shown as black."""
+    """Return whether the value at a pixel is zero, transparent, and shown as black."""
     value = np.atleast_1d(labels.values[pixel])
     has_alpha = value.size in (2, 4)
     signs = {"zero": not np.any(value[:-1] if has_alpha else value)}
@@ -184,7 +184,7 @@ def _signs_of_good(labels: Labels, pixel: Any) -> dict[str, bool]:
 
 
 def _codes(values: NDArray[Any]) -> NDArray[Any]:
-    """Return one number per pixel, [H, W], that differs where any channel does."""
+    """Return one number per pixel, [H, W], that differs wherever a channel differs."""
     if values.ndim == 2:
         return values
     codes = np.zeros(values.shape[:2], np.uint64)

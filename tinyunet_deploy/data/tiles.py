@@ -1,10 +1,10 @@
 """Score images larger than the network's in overlapping tiles, without seams.
 
-A pixel's score depends on the image up to the network's reach: for ``tiny``, 107 px before and
-122 px after the pixel. A tile's score is exact, that is equal to the whole image's, where all
-pixels that it depends on lie in the tile or outside the image. Only exact scores are used; where
-two tiles are exact, one fades into the other. Tiles start at multiples of the network's size
-multiple, so that its pooling grid is that of the whole image.
+A pixel's score depends on the image up to the network's reach: for ``tiny``, 107 px before and 122
+px after the pixel. A tile's score is exact (equal to the whole image's) where all pixels that it
+depends on lie in the tile or outside the image. Only exact scores are used; where two tiles are
+exact, one fades into the other. Tiles start at multiples of the network's size multiple, so that
+its pooling grid is that of the whole image.
 
 If tiles are too small for the reach (below 320 px for ``tiny``), or the reach is unknown, tiles
 overlap by half and fade into each other over the whole overlap. Their scores then only approximate
@@ -105,7 +105,7 @@ def tile_multiple(contract: Contract, size_multiple: int | None) -> int:
 
 
 class Mosaic:
-    """The tiles of one image, and the score that is composed of theirs.
+    """The tiles of one image, and the image's score, composed from theirs.
 
     The image is extended by reflection, at the right and at the bottom, to the size multiple.
 

@@ -1,4 +1,4 @@
-"""Find the defects in a score, match them with the truth, and give the verdict on a part."""
+"""Find the defects in a score, match them with the truth, and decide the verdict on a part."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Verdict = Literal["OK", "NG"]
 """OK: the part passes. NG, "not good": it has a defect."""
 
 SIZES_PX: Final = (1, 64, 256, 1024, 4096, 16384)
-"""Lower edges of the size classes by which recall is given, pixels; the last is open."""
+"""Lower edges of the size classes for recall, pixels; the last class has no upper edge."""
 
 MATCHING: Final = (
     "defects are 8-connected; one in the truth is hit if it shares a pixel with a defect that was "
@@ -105,7 +105,8 @@ class _Regions(NamedTuple):
 
     @classmethod
     def of(cls, mask: Mask, score: Score) -> _Regions:
-        """Label a mask; only the box around all regions is searched, as most are few and small."""
+        """Label a mask; only the box around all regions is searched, as defects are few and
+        small."""
         x, y, width, height = cv2.boundingRect(mask)
         box = slice(y, y + height), slice(x, x + width)
         labels = np.zeros(mask.shape, np.int32)
@@ -168,7 +169,7 @@ def find_defects(
         score: uint8 [H, W].
         threshold: probability in [0, 1]; a pixel is a defect where
             ``score > score_threshold(threshold)``.
-        min_area: smaller regions do not count, pixels.
+        min_area: smallest region that counts as a defect, pixels.
         contours: also trace the outlines.
 
     Returns:
@@ -220,7 +221,7 @@ class SizeRecall(NamedTuple):
     truth: int
     """Number of true defects."""
     hit: int
-    """Number of those that were detected."""
+    """Number of true defects that were detected."""
 
 
 def recall_by_size(defects: Sequence[TrueDefect]) -> list[SizeRecall]:

@@ -15,19 +15,19 @@ COLUMNS: Final = (
     *("path", "defect", "x", "y", "width", "height"),
     *("area_px", "area_mm2", "max_score", "mean_score"),
 )
-"""Columns; ``defect`` counts from 1 in each image, ``area_mm2`` may be empty."""
+"""Columns of the table; ``defect`` counts from 1 in each image, ``area_mm2`` may be empty."""
 HEADER: Final = ",".join(COLUMNS).encode() + b"\n"
 
 _RUN_BY_SPREADSHEETS: Final = ("=", "+", "-", "@", "'", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 """First characters for which a spreadsheet may evaluate a cell; some also take full-width ones.
 
-The apostrophe is among them because it is the mark that :func:`safe_cell` puts in front."""
+The apostrophe is one of them because :func:`safe_cell` itself puts it in front of a cell."""
 _QUOTED: Final = re.compile(r'[",;|]')
 """Characters at which a spreadsheet of any locale may split an unquoted cell."""
 
 
 def safe_cell(text: str) -> str:
-    """Return a CSV cell that no spreadsheet evaluates and no terminal obeys.
+    """Return a CSV cell that is safe: no spreadsheet evaluates it and no terminal obeys it.
 
     A text that a spreadsheet would take for a formula gets an apostrophe in front; control
     characters and bytes that are not UTF-8 are spelled out, as ``\\x1b``.

@@ -1,7 +1,7 @@
 """Cheap statistics of every image, and a test of whether two reports differ in them.
 
 They reveal a moved camera, an ageing lamp or a new material before the first defect escapes, and
-need no truth.
+need no labels.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ __all__ = [
 
 NEAR_STEPS: Final = 25
 """Largest distance of a score from the threshold to count as near it, steps of 255 (0.1 in
-probability); it is cut to half the way to 0 or 255, where the certain scores are."""
+probability); it is at most half of the way to 0 or 255, where the certain scores are."""
 LEAST_DISTANCE: Final = 0.1
 """Smallest distance that counts as drift: with enough images every difference is significant."""
 
@@ -111,7 +111,7 @@ class Drift:
     images: int
     images_before: int
     alpha: float
-    """Upper bound on the probability of a false alarm, all statistics together."""
+    """Upper bound on the probability of a false alarm over all statistics together."""
     shifts: list[Shift]
     note: str | None
     """Statistics that were not compared, and the reason; None if all were."""
@@ -147,8 +147,8 @@ def compare_reports(report: Path, before: Path, alpha: float = 0.01) -> Drift:
     """Test whether the images of one report look like those of an earlier one.
 
     Args:
-        report, before: ``report.jsonl`` files, or the folders they are in.
-        alpha: largest probability of a false alarm, all statistics together.
+        report, before: ``report.jsonl`` files, or the folders that contain them.
+        alpha: largest probability of a false alarm over all statistics together.
 
     Raises:
         DataError: a report cannot be read, has no statistics, or too few images.
@@ -246,7 +246,7 @@ def _statistics(path: Path) -> list[dict[str, float]]:
 
 
 def _different_run(one: Path, other: Path) -> str | None:
-    """Name what differs between two runs, of model and threshold; None if nothing does."""
+    """Name the differences in model and threshold between two runs; None if there are none."""
     runs = []
     for path in (one, other):
         try:

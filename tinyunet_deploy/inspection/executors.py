@@ -20,7 +20,7 @@ def executor(workers: int, name: str) -> Executor:
 
 
 class _InTurn(Executor):
-    """Runs each call when its result is asked for, on the thread that asks."""
+    """Runs each call when its result is requested, on the requesting thread."""
 
     def submit(self, call: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         return _Deferred(functools.partial(call, *args, **kwargs))

@@ -1,4 +1,4 @@
-"""Hold a folder for one process, on every file system of a plant."""
+"""Reserve a folder for one process, on local and network file systems."""
 
 from __future__ import annotations
 
@@ -28,15 +28,16 @@ from tinyunet_deploy.files import (
 __all__ = ["FolderLock", "alone", "lock_folder"]
 
 _NO_LOCKS: Final = UNSUPPORTED | {errno.ENOLCK, errno.EBADF}
-"""Error numbers of a folder that cannot be locked; NFS locks only files open for writing."""
+"""Error numbers of a folder that cannot be locked; NFS locks only files that are open for
+writing."""
 _LOCAL: Final = frozenset(
     {
         *("ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "zfs", "bcachefs", "jfs"),
         *("overlay", "tmpfs", "ramfs", "vfat", "exfat", "ntfs3"),
     }
 )
-"""File systems of one machine: its kernel knows every lock. Of others, one client may not know
-what another has locked."""
+"""File systems of one machine, whose kernel knows every lock. On other file systems, a client may
+not know what another has locked."""
 
 _log = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ class FolderLock:
             )
 
     def close(self) -> None:
-        """Let other processes have the folder."""
+        """Release the folder for other processes."""
         keep(str(self._file))
         with contextlib.suppress(OSError):
             self._release()
@@ -83,9 +84,9 @@ class FolderLock:
 def lock_folder(folder: Path) -> FolderLock:
     """Make a folder and hold it for this process alone.
 
-    Two locks are taken. The kernel's lock of the folder ends with the process, however that dies. A
-    file in the folder names host, process and start time; it also works on network file systems
-    without locks, or whose clients do not see each other's.
+    Two locks are taken. The kernel's lock of the folder ends with the process, however the process
+    ends. A file in the folder names host, process and start time; it also works on network file
+    systems that have no locks, or whose clients do not see each other's locks.
 
     The file of a dead process is taken over if its death is certain: it ran on this host, or in a
     container that is gone from this machine, while the kernel has no lock of the folder and no
@@ -144,11 +145,11 @@ def _warn_unlocked(mount: str) -> None:
 def alone(folder: Path, name: str) -> Iterator[None]:
     """Make a folder and wait until this process alone has the lock called ``name`` in it.
 
-    For moments of several processes that otherwise write side by side. The lock is on a file, not
-    on a folder, because network file systems share only the former.
+    Use it where processes that otherwise write side by side must take turns. The lock is on a file,
+    not on a folder, because network file systems share only locks of files.
 
     Raises:
-        RefusedError: another process has had it for a minute.
+        RefusedError: another process has held the lock for a minute.
         OSError: the folder cannot be written.
     """
     while True:

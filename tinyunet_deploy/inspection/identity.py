@@ -1,4 +1,4 @@
-"""Tell whether a file still contains the bytes on which a verdict rests."""
+"""Check whether a file still contains the bytes on which a verdict rests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tinyunet_deploy.files import read_regular, reading
 __all__ = ["FileIdentity", "file_state", "identity_now", "read_identified"]
 
 _ATTEMPTS: Final = 3
-"""Times that a file is read which changes while it is read."""
+"""Number of attempts to read a file that changes while it is read."""
 _COARSEST_NS: Final = 2_000_000_000
 """Coarsest time stamp of a file system, that of FAT, nanoseconds."""
 

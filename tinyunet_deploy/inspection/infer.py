@@ -42,31 +42,30 @@ def infer(
     """Write masks and a report for image files and folders, or resume a run that stopped.
 
     A verdict belongs to the bytes of its image: images that changed since an earlier run, or whose
-    mask is missing, are inspected again, and those that are gone leave the report. What was
-    dropped for such a reason is logged.
+    mask is missing, are inspected again, and those that are gone leave the report. Dropped verdicts
+    are logged with the reason.
 
     Args:
         sources: image files and folders. The masks mirror the tree below their common folder.
-        output: belongs to one input tree, one model and one set of options; refused if it belongs
-            to others.
+        output: output folder, which belongs to one input tree, one model and one set of options;
+            refused if it belongs to others.
         threshold: probability in [0, 1]; None takes the one in the sidecar.
-        min_area: pixels that a defect must have to make a part NG; None takes the one in the
-            sidecar.
+        min_area: smallest defect that makes a part NG, pixels; None takes the one in the sidecar.
         batch_size: images per call of the backend.
         workers: threads that decode, and as many that write; with 0 nothing overlaps.
         tile: also inspect images larger than the network's, in overlapping tiles.
         bits: depth of 16-bit files, 8..16; None takes the one in the sidecar.
-        outputs: what is written beside masks and report.
-        shard: inspect these images only; the last shard to finish writes the whole report.
+        outputs: optional files beside masks and report.
+        shard: share of the images to inspect; the last shard to finish writes the whole report.
         on_line: called with the report line of each image, in order.
         trace: records the stages of each image.
 
     Returns:
-        Counts over the whole output folder, images of earlier runs included.
+        Counts over the whole output folder, including images of earlier runs.
 
     Raises:
         RefusedError: the output folder belongs to another run, or there is no image at all.
-        RuntimeUnavailable: the disk is full or read-only; what was written stays valid.
+        RuntimeUnavailable: the disk is full or read-only; files that were written stay valid.
     """
     inspection = Inspection.for_backend(
         backend, common_root(sources), output, threshold, min_area, tile, outputs, bits
@@ -123,7 +122,7 @@ def inspect_images(
     workers: int,
     trace: Trace | None = None,
 ) -> Generator[ReportLine]:
-    """Score image files and write their files, reading, scoring and writing all overlapped.
+    """Score image files and write their output files; reading, scoring and writing overlap.
 
     Args:
         paths: files below the inspection's root; consumed as needed, never listed.
@@ -135,7 +134,7 @@ def inspect_images(
         The report line of each image, in order, once its files are in place.
 
     Raises:
-        RuntimeUnavailable: the disk is full or read-only; what was written stays valid.
+        RuntimeUnavailable: the disk is full or read-only; files that were written stay valid.
     """
     results = score_images(
         paths,

@@ -66,7 +66,7 @@ def ignores_case(output: Path) -> bool:
 
 
 def folded_name(name: str) -> str:
-    """Return a name that is equal for all names which such a file system may take for the same.
+    """Return a key that is equal for all names that such a file system may treat as one.
 
     Those are names that differ in case, in Unicode composition, or in dots and spaces at the end of
     a folder's name, which servers of Windows shares remove.
@@ -76,7 +76,7 @@ def folded_name(name: str) -> str:
 
 
 def clashing_names(names: Iterable[str]) -> frozenset[str]:
-    """Return the images whose masks would be one file where upper and lower case are the same."""
+    """Return the images whose masks would be one file if upper and lower case are the same."""
     names = list(names)
     uses = Counter(folded_name(mask_name(name)) for name in names)
     return frozenset(name for name in names if uses[folded_name(mask_name(name))] > 1)

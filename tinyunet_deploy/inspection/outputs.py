@@ -30,11 +30,11 @@ class Outputs:
     """Optional outputs beside the masks and the report."""
 
     overlays: bool = False
-    """Write ``overlays/NAME.jpg``: the image with the mask outlined."""
+    """True to write ``overlays/NAME.jpg``: the image with the mask outlined."""
     scores: bool = False
-    """Write ``scores/NAME``: the score as a grey PNG."""
+    """True to write ``scores/NAME``: the score as a grey PNG."""
     contours: bool = False
-    """Put the outline of each defect into the report."""
+    """True to put the outline of each defect into the report."""
     mm_per_px: float | None = None
     """Side of a pixel on the part, millimetres; with it the report gives areas in mm², too."""
 
@@ -55,7 +55,7 @@ class Inspection:
     """True if images larger than the network's are inspected in overlapping tiles."""
     outputs: Outputs = Outputs()
     depth: BitDepth = field(default_factory=BitDepth)
-    """Depth of 16-bit files; warns once a run."""
+    """Depth of 16-bit files; warns once per run."""
     changes: Mapping[str, int] = field(default_factory=dict)
     """Image -> number of its change, for files that changed after a verdict and are now another
     part."""
@@ -92,8 +92,8 @@ class Inspection:
         """Return everything on which masks and report depend, for run.json.
 
         Args:
-            verb: what writes the folder. To ``infer`` an image that is gone has no verdict any
-                more, to ``watch`` it is a part that has passed.
+            verb: command that writes the folder. For ``infer``, an image that is gone no longer has
+                a verdict; for ``watch``, it is a part that has passed.
         """
         return {
             "verb": verb,
@@ -172,7 +172,7 @@ class Inspection:
         """Return folder -> path in the output folder of the files that an image gets.
 
         Args:
-            change: number of the change of the image's file; None takes the present one.
+            change: number of the change of the image's file; None takes the current one.
         """
         change = self.changes.get(name, 0) if change is None else change
         files = {"masks": f"masks/{mask_name(name, change)}"}
@@ -195,10 +195,10 @@ class Inspection:
             return False
 
     def remove_files(self, line: ReportLine) -> None:
-        """Remove the files of an image whose verdict does not hold any more.
+        """Remove the files of an image whose verdict no longer holds.
 
         Args:
-            line: its line of the report, whose path must lie below the root.
+            line: the image's line of the report, whose path must lie below the root.
         """
         for folder, file in self.files(line["path"], line.get("change", 0)).items():
             path = self.output / file

@@ -37,7 +37,7 @@ from tinyunet_deploy.inspection.walk import common_root, no_images, walk_images
 __all__ = ["Loader", "infer_on_ray"]
 
 TASK_IMAGES: Final = 32
-"""Images that an actor gets at a time, and that are scored again if it is lost."""
+"""Number of images that an actor gets at a time; if the actor is lost, they are scored again."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ class Loader:
     device: str | None = None
     trust_engine: bool = False
     check: Callable[[Backend], object] | None = None
-    """Called with the loaded backend before its first use; raises to refuse it."""
+    """Function that is called with the loaded backend before its first use; it raises an error to
+    refuse it."""
 
     def open(self) -> Backend:
         """Load the model on this node."""
@@ -91,12 +92,11 @@ def infer_on_ray(
         output: as for ``infer``; a run that stopped is resumed, whichever command began it.
         loader: loads the model on each node.
         threshold: probability in [0, 1]; None takes the one in the sidecar.
-        min_area: pixels that a defect must have to make a part NG; None takes the one in the
-            sidecar.
+        min_area: smallest defect that makes a part NG, pixels; None takes the one in the sidecar.
         batch_size: images per call of a backend.
         workers: threads per actor that decode, and as many that write.
         tile: also inspect images larger than the network's, in overlapping tiles.
-        outputs: what is written beside masks and report.
+        outputs: optional files beside masks and report.
         bits: depth of 16-bit files, 8..16; None takes the one in the sidecar.
         on_line: called with the report line of each image, in the order in which they finish.
 
@@ -261,7 +261,7 @@ def _result_of(ray: Any, reference: Any) -> Any:
 
 
 def _ours(ray: Any, error: BaseException) -> BaseException:
-    """Return the error of this library that Ray wrapped in one of its own."""
+    """Return the error of this library that Ray wrapped in its own error."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, TinyUNetError) and not isinstance(seen, ray.exceptions.RayError):

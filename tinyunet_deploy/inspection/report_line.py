@@ -11,7 +11,7 @@ __all__ = ["ReportLine", "RunSummary", "passed_over_text"]
 
 
 class ReportLine(TypedDict, total=False):
-    """One line of the report: the verdict on one image, or why it was skipped."""
+    """One line of the report: the verdict on one image, or the reason why it was skipped."""
 
     path: Required[str]
     """Name of the image: its path below the input folder, with slashes."""
@@ -38,7 +38,7 @@ class ReportLine(TypedDict, total=False):
     output_bytes: dict[str, int]
     """Folder (``masks``, ``scores``, ``overlays``) -> size of the file written there."""
     reason: str
-    """Stable code of why the image was skipped; present if the status is skipped."""
+    """Stable code of the reason why the image was skipped; present if the status is skipped."""
     what: str
     """The reason in words; present if the status is skipped."""
     latency_ms: float | None
@@ -83,6 +83,6 @@ class RunSummary:
 
 
 def passed_over_text(summary: RunSummary) -> str:
-    """Return the counts of what was passed over as the end of a printed line; empty if none was."""
+    """Return the counts of passed-over entries as the end of a printed line; empty without any."""
     counts = [f"{count} {kind}" for kind, count in summary.passed_over.items()]
     return f"; passed over: {', '.join(counts)}" if counts else ""

@@ -39,9 +39,9 @@ class Resume:
     """Checks the lines of a report against the images and the files that were written for them.
 
     A verdict holds while the image contains the bytes that it was given for, and while the files
-    written with it exist with the size that they were written with. Their contents are not read:
-    a file appears under its name complete or not at all, so a torn or replaced one shows in its
-    size, and reading every mask of a large folder would take longer than it is worth.
+    written with it exist with their original sizes. Their contents are not read: a file appears
+    under its name complete or not at all, so the size of a torn or replaced file gives it away, and
+    reading every mask of a large folder would take too long.
 
     Args:
         inspection: the rules and folders of the run.
@@ -59,7 +59,7 @@ class Resume:
 
     @functools.cached_property
     def inspection(self) -> Inspection:
-        """The inspection, with its clashes; the output folder must be claimed before."""
+        """The inspection, with its clashes; claim the output folder first."""
         if not ignores_case(self._given.output):
             return self._given
         return replace(self._given, clashes=clashing_names(self._names()))
@@ -71,7 +71,7 @@ class Resume:
 
     @functools.cached_property
     def _began_ns(self) -> int:
-        """When the output folder was claimed: no image was read before."""
+        """Time at which the output folder was claimed; no image was read before it."""
         return (self._given.output / RUN).stat().st_mtime_ns
 
     def _became_a_label(self, name: str) -> bool:
@@ -101,7 +101,7 @@ class Resume:
         return line
 
     def check(self, lines: list[ReportLine]) -> tuple[ReportLine | None, Fault | None]:
-        """Return a line that still holds, its time brought up to date, or why it does not.
+        """Return a line that still holds, with its time updated, or the reason why it does not.
 
         Raises:
             RuntimeUnavailable: the input cannot be read now, which says nothing about its images.
@@ -136,10 +136,10 @@ class Resume:
         return {**line, "mtime_ns": identity.mtime_ns}, None
 
     def all_hold(self, lines: Iterable[ReportLine]) -> bool:
-        """Return whether every image of the run has a line, and every line still holds.
+        """Return whether every image of the run has a line and every line still holds.
 
         Args:
-            lines: report lines of all images of the run, in order, skipped images included.
+            lines: report lines of all images of the run, in order, including skipped images.
         """
         reported = set()
         for name, group in itertools.groupby(lines, lambda line: line["path"]):

@@ -14,7 +14,7 @@ __all__ = ["RUN", "SCHEMA_VERSION", "SHARDS", "claim", "is_output", "read_run"]
 
 SCHEMA_VERSION: Final = 2
 """Version of run.json and report.jsonl. Version 1 had no verb in run.json, and in the report no
-identity of the image, no sizes of the written files and no counts of what was passed over."""
+identity of the image, no sizes of the written files and no counts of passed-over entries."""
 RUN: Final = "run.json"
 SHARDS: Final = "shards"
 """Folder of the reports of shards that have not all finished."""

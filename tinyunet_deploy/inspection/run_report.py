@@ -33,7 +33,7 @@ REPORT: Final = "report.jsonl"
 DEFECTS: Final = "defects.csv"
 
 _TAIL: Final = 1 << 16
-"""Bytes at the end of a report among which its last line is."""
+"""Number of bytes at the end of a report that contain its last line."""
 
 Check = Callable[[list[ReportLine]], ReportLine | None]
 """Takes all lines of one image, more than one if the report is damaged, and returns the line to
@@ -80,7 +80,7 @@ class Report:
             raise
 
     def __contains__(self, name: str) -> bool:
-        """Return whether the image has a verdict of an earlier run that was kept."""
+        """Return whether a verdict of an earlier run was kept for the image."""
         return name in self._done
 
     def add(self, line: ReportLine) -> None:
@@ -97,7 +97,7 @@ class Report:
         self.summary.count(line)
 
     def require_present(self) -> None:
-        """Check that the report under its name is the file that this object writes.
+        """Check that the report on the disk is still the file that this object writes.
 
         Raises:
             RuntimeUnavailable: it was deleted, moved or replaced, so that lines would be lost.
@@ -117,7 +117,7 @@ class Report:
 
         Args:
             passed_over: kind -> entries of the input folders that were not inspected.
-            sort: the lines were added in no order at all; they are held in memory to be sorted.
+            sort: the lines were added in any order; sort them in memory.
 
         Raises:
             RefusedError: the folder was replaced or taken over by another process.
@@ -209,13 +209,14 @@ def read_summary(path: Path) -> RunSummary | None:
 def in_order(*reports: Path) -> Iterator[ReportLine]:
     """Yield the image lines of reports in the order of the input tree, without holding them.
 
-    Each run appends its lines in that order, so a file is a few ordered stretches to be merged.
+    Each run appends its lines in that order, so a file consists of a few ordered stretches, which
+    are merged.
     """
     return heapq.merge(*itertools.chain.from_iterable(map(_ordered, reports)), key=_order)
 
 
 def write_lines(path: Path, lines: Iterable[ReportLine]) -> None:
-    """Write a report of these lines without a summary: that of a run which has not finished.
+    """Write these lines as a report without a summary, like that of an unfinished run.
 
     Raises:
         RuntimeUnavailable: the disk is full or failing.

@@ -1,4 +1,4 @@
-"""Score image files in their order: decoding and running overlap, and every queue is bounded."""
+"""Score image files in order: decoding and scoring overlap, and every queue is bounded."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """One image file with its score, or with the error for which it has none."""
+    """One image file with its score, or with the error that prevented it."""
 
     index: int
     """Position among the given paths, 0 for the first."""
@@ -43,7 +43,7 @@ class Scored:
     """uint8 [H, W]; None if the file cannot be used."""
     error: ImageError | None = None
     identity: FileIdentity | None = None
-    """Identity of the bytes that were read, if it was asked for."""
+    """Identity of the bytes that were read, if it was requested."""
     approximate: bool = False
     """True if the score only approximates that of the whole image, as that of some tiles does."""
 
@@ -59,7 +59,7 @@ def score_images(
     depth: BitDepth | None = None,
     trace: Trace | None = None,
 ) -> Generator[Scored]:
-    """Score image files in their order.
+    """Score image files in order.
 
     ``workers`` threads decode ahead while one thread runs the backend, one batch ahead of what the
     caller has consumed. An unusable image is skipped; the others are still scored.
@@ -67,10 +67,11 @@ def score_images(
     Args:
         paths: consumed as needed, never listed.
         batch_size: images per call; reduced to what the backend accepts.
-        workers: decoding threads; with 0 nothing overlaps, all is done on the caller's thread.
+        workers: decoding threads; with 0, nothing overlaps, and everything runs on the caller's
+            thread.
         tile: also score images larger than the network's, in overlapping tiles.
         identify: also hash the bytes of each file, and skip files that change while they are read.
-        depth: of 16-bit files; None takes the one in the sidecar of the backend's artifact.
+        depth: depth of 16-bit files; None takes the one in the sidecar of the backend's artifact.
         trace: records the stages of each image.
 
     Raises:
@@ -113,11 +114,11 @@ def _decode_ahead(
     ahead_px: int,
     room: int,
 ) -> Iterator[Scored]:
-    """Yield decoded images in their order.
+    """Yield decoded images in order.
 
     Args:
         ahead_px: pixels of the images that are decoded ahead; one image is always allowed.
-        room: images to decode ahead while no image size is known yet.
+        room: number of images to decode ahead while no image size is known yet.
     """
     numbered = enumerate(paths)
     waiting: deque[Future[Scored]] = deque()
@@ -165,8 +166,8 @@ def _decode(
 def _batches(decoded: Iterator[Scored], batch_size: int) -> Iterator[list[Scored]]:
     """Group images into batches of ``batch_size`` usable ones; errors keep their place among them.
 
-    A batch also ends after 16 times as many files, so that a folder of broken files reports them
-    in good time.
+    A batch also ends after 16 times as many files, so that broken files in a folder of many are
+    reported soon.
     """
     batch: list[Scored] = []
     usable = 0
@@ -185,16 +186,17 @@ def _run_batches(
     run_many: Callable[[Iterable[Batch]], Iterator[Run]],
     trace: Trace | None,
 ) -> Generator[list[Scored]]:
-    """Yield batches with their scores; the backend takes as many ahead as it can overlap.
+    """Yield batches with their scores; the backend takes as many batches ahead as it can overlap.
 
-    If memory cannot hold a batch, it and all later ones are run in batches of half its size.
+    If memory cannot hold a batch, it and all later batches are run at half its size.
     """
     ahead: deque[list[Scored]] = deque()
-    """Batches whose scores have not come yet, those that the backend has in flight included."""
+    """Batches without scores yet, including those that the backend has in flight."""
     started: deque[float] = deque()
 
     def images() -> Iterator[Batch]:
-        """Yield the pixels of each batch; end at a batch of errors only, which needs no run."""
+        """Yield the pixels of each batch; end at a batch that contains only errors, which needs no
+        run."""
         for batch in batches:
             ahead.append(batch)
             usable = [scored.image for scored in batch if scored.image is not None]

@@ -1,8 +1,8 @@
 """Inspect one input tree with several processes, on one machine or many, into one output folder.
 
-The name of an image alone decides which shard it belongs to, so the processes need not know of each
-other. Each writes its own report in ``shards/``; the one that finishes last merges them, and the
-folder is then the one that a single process would have written.
+The name of an image alone decides which shard it belongs to, so the processes need not know about
+each other. Each process writes its own report in ``shards/``; the last to finish merges them, and
+the folder is then what a single process would have written.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class Shard:
     """A share of an input tree: the images whose names have the shard's remainder.
 
     The remainder is ``int(sha256(name)[:8], big-endian) % count + 1``, where ``name`` is the path
-    below the common input folder, with slashes, in the bytes of the file system. The sizes of
-    shards vary as random draws do: by about the square root of their number of images.
+    below the common input folder, with slashes, encoded as on the file system. The sizes of shards
+    vary as random draws do: by about the square root of their number of images.
     """
 
     index: int
@@ -148,10 +148,10 @@ def _all(count: int) -> list[Shard]:
 def _finished(
     output: Path, options: dict[str, Any], count: int, resume: Resume
 ) -> RunSummary | None:
-    """Return the counts over all shards if their reports were merged, None if they were not.
+    """Return the counts over all shards if their reports were merged, else None.
 
-    A merged report with verdicts that do not hold any more becomes the reports of unfinished
-    shards again.
+    A merged report with verdicts that no longer hold is split into reports of unfinished shards
+    again.
     """
     whole = output / REPORT
     if not whole.exists():
@@ -207,7 +207,7 @@ def _merge(output: Path, options: dict[str, Any], count: int, resume: Resume) ->
 
 @contextlib.contextmanager
 def _alone(output: Path) -> Iterator[None]:
-    """Hold the lock that lets one process at a time begin or end a shard in this folder."""
+    """Hold the lock with which only one process at a time begins or ends a shard in this folder."""
     folder = output / SHARDS
     try:
         with alone(folder, "lock"):

@@ -27,7 +27,7 @@ STAGES: Final = (
     QUEUEING,
     UNACCOUNTED,
 )
-"""Rows of a stage table, in the order in which an image meets them."""
+"""Rows of a stage table, in the order in which an image passes them."""
 
 
 class StageSpan(NamedTuple):
@@ -36,9 +36,9 @@ class StageSpan(NamedTuple):
     stage: str
     """One of :data:`STAGES`."""
     images: tuple[int, ...]
-    """Their positions among the paths; empty for work that is done once a run."""
+    """Positions of the images among the paths; empty for work that is done once per run."""
     thread: str
-    """Name of the thread that did it."""
+    """Name of the thread that ran the stage."""
     started_s: float
     """Reading of ``time.perf_counter`` at the start, seconds."""
     ended_s: float
@@ -74,7 +74,7 @@ class Trace:
             self._add(QUEUEING, (image,), self._last.get(image, now), now)
 
     def ran(self, images: tuple[int, ...], started_s: float, run: Run) -> None:
-        """Record a batch that was handed to the backend at ``started_s`` and has its scores now.
+        """Record a batch that the backend received at ``started_s`` and has just scored.
 
         The backend says how long it copied and computed; the rest of the time between copying in
         and computing was spent waiting for an earlier batch.
@@ -95,12 +95,12 @@ class Trace:
 
 
 def timed(trace: Trace | None, stage: str, *images: int) -> contextlib.AbstractContextManager[None]:
-    """Return ``trace.timed(...)``, or a context that does nothing where there is no trace."""
+    """Return ``trace.timed(...)``, or a context that does nothing if there is no trace."""
     return contextlib.nullcontext() if trace is None else trace.timed(stage, *images)
 
 
 def chrome_trace(traces: Sequence[tuple[str, Trace]]) -> str:
-    """Return JSON for chrome://tracing and Perfetto: a process for each trace, a row per thread.
+    """Return JSON for chrome://tracing and Perfetto: a process per trace, a row per thread.
 
     Waiting becomes asynchronous events because many images wait at once.
     Format: "Trace Event Format", Google, 2016.

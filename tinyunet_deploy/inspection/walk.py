@@ -31,9 +31,9 @@ __all__ = [
 PassedOver = Literal[
     "suffix", "hidden", "linked-folder", "label-folder", "label-file", "earlier-output"
 ]
-"""Why an entry of a folder is not inspected: its suffix is not one of an image, its name begins
-with a dot, it is a link to a folder, a DAGM2007 label folder, the mask of the image beside it
-(:func:`label_files`), or an output folder of ours."""
+"""Reason why an entry of a folder is not inspected: its suffix is not one of an image, its name
+begins with a dot, it is a link to a folder, a DAGM2007 label folder, the mask of the image beside
+it (:func:`label_files`), or an output folder of ours."""
 
 _MAX_DEPTH: Final = 200
 """Deepest nesting of folders that is walked; no station comes near it."""

@@ -1,10 +1,10 @@
 """Inspect the images of a folder as a camera drops them.
 
-The folder is polled: that also works on network shares, where the kernel does not hear of what
-other machines write. An image is inspected when it has its final name (hidden files and other
-suffixes are passed over, so a camera may write ``x.tmp`` and rename it), when its size, time and
-content have not changed for a while, and when it decodes; a file that does not decode is read again
-when it has changed, and is given up on after some seconds.
+The folder is polled: that also works on network shares, where the kernel does not notice what other
+machines write. An image is inspected when it has its final name (hidden files and other suffixes
+are passed over, so a camera may write ``x.tmp`` and rename it), when its size, time and content
+have not changed for a while, and when it decodes; a file that does not decode is read again when it
+has changed, and is given up on after some seconds.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ __all__ = ["Watched", "watch"]
 log = logging.getLogger(__name__)
 
 _FINAL: Final = frozenset({"name-taken", "name-too-long", "not-a-file", "too-large", "wrong-size"})
-"""Reasons that the rest of a file, should it still be to come, cannot take away."""
+"""Reasons that stay valid even if the rest of the file has yet to arrive."""
 _STOPPED_S: Final = 1.0
-"""A wait that takes so much longer than asked for means that the process was stopped, seconds."""
+"""The process must have been stopped if a wait takes this much longer than requested, seconds."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Watched:
     """Counts of one watch."""
 
     summary: RunSummary
-    """Counts over the whole output folder, parts of earlier watches included."""
+    """Counts over the whole output folder, including parts of earlier watches."""
     timed: int
     """Number of images that arrived while the folder was watched."""
     late: int
@@ -61,9 +61,10 @@ class _File:
     since: float
     """Time at which this state was first seen, seconds."""
     not_before: float | None
-    """The last poll that did not see this state, seconds; None for a file that was there before."""
+    """Time of the last poll that did not see this state, seconds; None if the file was there
+    before."""
     sha256: str | None = None
-    """Hash of the content, empty if it could not be read; None if it was not tried yet."""
+    """Hash of the content; empty if it could not be read, None if it was not read yet."""
     hashed: float = 0.0
     """Time at which the content was hashed, seconds."""
     tried: bool = False
@@ -95,27 +96,28 @@ def watch(
     the number of the ``change``. A verdict stays in the report when its file is gone: the part has
     passed.
 
-    Each line has ``latency_ms`` on top, from the last poll that did not see the file as it finally
-    was until its mask was in place: never less than the true one. It is null for images that lay
-    there when the watch began; those have no deadline.
+    Each line also has ``latency_ms``: the time from the last poll that did not see the file in its
+    final state until its mask was in place. It is never less than the true latency. It is null for
+    images that were there when the watch began; those have no deadline.
 
     Args:
-        folder: with its subfolders.
+        folder: the folder to watch, with its subfolders.
         output: as for ``infer``.
         threshold: probability in [0, 1].
-        min_area: pixels that a defect must have to make a part NG.
-        batch_size: images that are run at once where several are waiting.
+        min_area: smallest defect that makes a part NG, pixels.
+        batch_size: largest number of waiting images per call of the backend.
         bits: depth of 16-bit files, 8..16; None takes the one in the sidecar.
         stop: ends the watch; the image at hand is finished and the report completed.
         deadline_ms: lines of later images have ``"late": true``.
         settle_ms: how long size, time and content of a file must not have changed.
         patience_s: how long a file that does not decode may stay as it is.
-        away_s: how long to wait for a folder that is away, as a share that reconnects.
+        away_s: how long to wait for a folder that has disappeared, such as a network share that
+            reconnects.
         on_line: called with the report line of each image.
 
     Raises:
         RefusedError: the output folder belongs to another run, or the folder cannot be listed.
-        RuntimeUnavailable: the disk is full or read-only; what was written stays valid.
+        RuntimeUnavailable: the disk is full or read-only; files that were written stay valid.
     """
     inspection = Inspection.for_backend(
         backend, folder.resolve(), output, threshold, min_area, outputs=outputs, bits=bits
@@ -224,10 +226,10 @@ def watch(
 def _poll(
     inspection: Inspection, verdicts: WatchVerdicts
 ) -> tuple[dict[Path, tuple[int, int]], Counter[str]]:
-    """Return the states of the files without a verdict, and what was passed over.
+    """Return the states of the files without a verdict, and the counts of passed-over entries.
 
     Raises:
-        RefusedError: the folder is not there or cannot be listed.
+        RefusedError: the folder does not exist or cannot be listed.
         OSError: the file system does not answer.
     """
     if not inspection.root.is_dir():

@@ -25,7 +25,7 @@ class _Verdict:
 
 
 class WatchVerdicts:
-    """Remembers the last verdict on each file, those of earlier watches included.
+    """Remembers the last verdict on each file, including those of earlier watches.
 
     In a watched folder a part has passed whether its file is still there or not, so a verdict is
     never dropped; a file that changes after its verdict is another part.
@@ -38,12 +38,13 @@ class WatchVerdicts:
         self._by_folded_name: dict[str, str] = {}
 
     def keep(self, lines: list[ReportLine]) -> ReportLine | None:
-        """Keep a line of an earlier watch, unless the file is there to be inspected again for it.
+        """Keep a line of an earlier watch, unless its file exists and must be inspected again.
 
-        That is so if the image was skipped, or if its mask, score or overlay is missing.
+        A file must be inspected again if it was skipped, or if its mask, score or overlay is
+        missing.
 
         Args:
-            lines: all lines of one image and change; of several the gravest is kept.
+            lines: all lines of one image and change; the gravest of several is kept.
         """
         line = max(lines, key=lambda line: (line["status"] == "ok", line.get("verdict") == "NG"))
         path = self._inspection.root / line["path"]
@@ -89,9 +90,9 @@ class WatchVerdicts:
         return self._verdicts[name].change + 1 if name in self._verdicts else 0
 
     def clashes(self, names: Iterable[str]) -> frozenset[str]:
-        """Return those of the images whose mask would be that of an earlier image.
+        """Return the images whose mask would overwrite the mask of an earlier image.
 
-        That can only be where the file system of the output ignores case.
+        This happens only if the file system of the output ignores case.
         """
         if not ignores_case(self._inspection.output):
             return frozenset()

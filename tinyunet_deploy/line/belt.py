@@ -23,12 +23,12 @@ class Belt:
     deadline_ms: float
     """Time from the trigger of a part to the reject gate at this speed, milliseconds."""
     pitch_mm: float | None = None
-    """Distance from part to part, millimetres; None if unknown."""
+    """Distance between parts, millimetres; None if unknown."""
     gate_mm: float | None = None
     """Distance from camera to gate, millimetres; None if the deadline does not depend on the speed.
     With a fixed distance a faster belt leaves less time."""
     cameras: int = 1
-    """Images of every part, all triggered at once."""
+    """Number of images of each part, all triggered at once."""
     processes: int = 1
     """Inspecting processes; each takes one image at a time from the shared buffer."""
     buffer: int = 8
@@ -53,7 +53,7 @@ class Belt:
         return replace(self, parts_per_minute=parts_per_minute, deadline_ms=deadline_ms)
 
     def parts_in(self, seconds: float) -> int:
-        """Return how many parts pass in a time on average; at least 1."""
+        """Return the average number of parts that pass in a time; at least 1."""
         part_ms = 60_000 / self.parts_per_minute
         if self.go_parts:
             part_ms += self.stop_ms / self.go_parts

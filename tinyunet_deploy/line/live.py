@@ -20,7 +20,7 @@ from tinyunet_deploy.line.recording import Recording, split_at_stops
 __all__ = ["Inspector", "LiveRun", "run_live"]
 
 Inspector = Callable[[int], Verdict]
-"""Takes the number of an image and returns the verdict on it."""
+"""Function that takes the number of an image and returns the verdict on it."""
 
 PATIENCE_S: Final = 10.0
 """Time to wait for verdicts after the last trigger, in addition to the deadline, seconds."""
@@ -40,7 +40,7 @@ class LiveRun:
     including waking up; NaN if the image was dropped, infinite if its verdict never came."""
     largest_lateness_ms: float
     """Largest delay of a trigger; more than a few milliseconds mean that the machine was too busy
-    to keep the time of the belt."""
+    to keep pace with the belt."""
 
     def recording(self, belt: Belt, source: str) -> Recording:
         """Return the service times, to be replayed.
@@ -54,12 +54,12 @@ class LiveRun:
         return Recording(source, stretches, belt.processes, idle=True)
 
     def warnings(self) -> list[str]:
-        """Return why the run may not be what was asked for."""
+        """Return the reasons why the run may differ from the requested one."""
         if self.largest_lateness_ms <= _LATE_MS:
             return []
         return [
             f"a trigger came {self.largest_lateness_ms:.0f} ms late: the machine is too "
-            "busy to keep the time of the belt"
+            "busy to keep pace with the belt"
         ]
 
 
@@ -78,12 +78,12 @@ def run_live(
         inspectors: one for each of the belt's processes. Each is called from one thread of its own
             and must release the interpreter lock while it computes or waits.
         parts: number of parts that pass.
-        seed: of the positions of the parts.
+        seed: seed of the positions of the parts.
         progress: called with 1 after each part's trigger.
         clock: gives the time of triggers and verdicts.
 
     Raises:
-        Exception: whatever an inspector raised.
+        Exception: an inspector raised it.
     """
     run = _LiveBuffer(belt, triggers_ms(belt, parts, seed), clock)
     for inspector in inspectors:
@@ -109,10 +109,10 @@ class _LiveBuffer:
         self._service_ms = np.full(images, np.nan)
         self._verdict_ms = np.full(images, np.nan)
         self._changed = clock.condition()
-        """Guards all that follows."""
+        """Guards the fields below."""
         self._waiting: deque[int] = deque()
         self._present = 0
-        """Images that wait or are being inspected."""
+        """Number of images that wait or are being inspected."""
         self._over = False
         self._failures: list[BaseException] = []
         self._started_s = clock.now_s() + _START_S
@@ -172,7 +172,7 @@ class _LiveBuffer:
             self._changed.wait_for(lambda: not self._present or self._failures, timeout=patience_s)
 
     def stop(self) -> None:
-        """Let the inspecting threads end."""
+        """Tell the inspecting threads to end."""
         with self._changed:
             self._over = True
             self._waiting.clear()
@@ -182,7 +182,7 @@ class _LiveBuffer:
         """Return copies of service and verdict times: a late inspector may still write.
 
         Raises:
-            Exception: whatever the first inspector that failed raised.
+            Exception: the first inspector that failed raised it.
         """
         with self._changed:
             if self._failures:

@@ -39,16 +39,17 @@ class BeltOutcome:
     """Upper bound of the true miss rate with confidence :data:`CONFIDENCE`."""
     p50_ms: float
     """Median time to the verdict; infinite if the part of that rank has none, NaN if there are too
-    few parts. The same holds for the next two."""
+    few parts. The same holds for the next two fields."""
     p99_ms: float
     p999_ms: float
     busy: float
-    """Share of their time in which the processes inspect."""
+    """Share of the time that the processes spend inspecting."""
     time_to_verdict_ms: Times
-    """[parts]; NaN if an image was dropped, infinite if a verdict never came."""
+    """Time to the verdict of each part, [parts]; NaN if an image was dropped, infinite if a verdict
+    never came."""
 
     def figures(self) -> dict[str, Any]:
-        """Return every figure but the times of the parts, infinite ones as NaN."""
+        """Return every figure except the times of the parts; infinite figures become NaN."""
         fields = asdict(self)
         del fields["time_to_verdict_ms"]
         return {
@@ -109,7 +110,8 @@ def _run_lengths(flags: NDArray[np.bool_]) -> list[int]:
 
 
 def parts_to_show(miss_rate: float, confidence: float = CONFIDENCE) -> float:
-    """Return how many parts without a miss prove a miss rate; infinite for a rate of 0."""
+    """Return how many parts must pass without a miss to prove a miss rate; infinite for a rate of
+    0."""
     if miss_rate <= 0:
         return math.inf
     return math.ceil(math.log(1 - confidence) / math.log1p(-miss_rate)) if miss_rate < 1 else 1

@@ -39,7 +39,7 @@ class Recording:
         return np.concatenate(self.stretches)
 
     def medians_ms(self) -> tuple[float, float]:
-        """Return the medians of the first images after a stop, and of all others.
+        """Return the median time of the first images after a stop, and of all other images.
 
         NaN if there are none.
         """
@@ -48,7 +48,7 @@ class Recording:
         return _median(first), _median(others)
 
     def warnings(self, belt: Belt) -> list[str]:
-        """Return in which respects a belt differs from the one that was recorded."""
+        """Return the respects in which a belt differs from the recorded one."""
         warnings = []
         if not self.idle:
             warnings.append(
@@ -69,8 +69,8 @@ def split_at_stops(belt_fields: dict[str, Any], times: Times) -> tuple[Times, ..
     """Split times into stretches between stops and leave out those that are not finite.
 
     Args:
-        belt_fields: ``go_parts`` and ``cameras`` of the belt; the defaults are one stretch, and
-            one camera.
+        belt_fields: ``go_parts`` and ``cameras`` of the belt; the defaults are one stretch and one
+            camera.
         times: [images] in the order of their triggers.
 
     Returns:

@@ -15,7 +15,7 @@ __all__ = ["draw_services_ms"]
 
 
 def draw_services_ms(recording: Recording, belt: Belt, images: int, seed: int) -> Times:
-    """Return service times for any number of images, [images], that follow each other as recorded.
+    """Return service times for any number of images, [images], in sequences as recorded.
 
     Slow images come in groups (another program runs, a clock drops), and it is groups that fill a
     buffer: shuffled one by one, the same times would look harmless. So blocks of consecutive
@@ -42,7 +42,7 @@ def draw_services_ms(recording: Recording, belt: Belt, images: int, seed: int) -
 
 
 def _blocks(recorded: Times, random: np.random.Generator) -> Iterator[list[float]]:
-    """Yield blocks of consecutive times, without end."""
+    """Yield blocks of consecutive times endlessly."""
     length = math.ceil(4 * len(recorded) ** (1 / 3))
     while True:
         circle = np.roll(recorded, random.integers(len(recorded)))

@@ -1,10 +1,10 @@
-"""An inspection line in simulation: parts pass at the belt's pace, whether or not there is time.
+"""Simulation of an inspection line: parts pass at the belt's pace, whether or not there is time.
 
 The model is a queue. Every part triggers ``cameras`` images at one instant; a bounded buffer holds
 them, first come first served, for ``processes`` that take one image at a time. A part is missed if
 one of its images has no verdict when the part passes the reject gate. Arrivals are open-loop: they
-never wait for a verdict, so that a slow image delays those behind it as it would on the line. All
-is deterministic for a seed.
+never wait for a verdict, so that a slow image delays those behind it as it would on the line. The
+same seed gives the same result.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ def simulate(trigger_ms: Times, service_ms: Times, *, processes: int, buffer: in
     """
     verdict_ms = np.full(len(trigger_ms), np.nan)
     free = [-math.inf] * processes
-    """Heap: when each process is free."""
+    """Heap of the times at which each process becomes free."""
     present: list[float] = []
-    """Heap: when each image that waits or is in service has its verdict."""
+    """Heap of the times at which each image that waits or is in service has its verdict."""
     for image, (now, service) in enumerate(
         zip(trigger_ms.tolist(), service_ms.tolist(), strict=True)
     ):
@@ -66,7 +66,7 @@ def simulate_belt(
 
     Args:
         service_ms: [parts x cameras].
-        seed: of the positions of the parts.
+        seed: seed of the positions of the parts.
         recorded: number of recorded images that the service times were drawn from.
     """
     trigger_ms = triggers_ms(belt, parts, seed)

@@ -30,7 +30,7 @@ recording is long enough to show its final length."""
 MOST_PROCESSES: Final = 8
 """Largest number of processes that :func:`processes_needed` tries."""
 _GRID: Final = 24
-"""Speeds of the curve; the fastest speed lies between two of them."""
+"""Number of speeds in the curve; the fastest speed lies between two of them."""
 _BISECTIONS: Final = 12
 """Halvings of one interval of the grid: the fastest speed is exact to capacity / 24 / 2^12."""
 
@@ -40,7 +40,7 @@ class SearchSettings:
     """Settings of the simulated runs, and the miss rate that a speed must keep."""
 
     parts: int
-    """Parts of each simulated run."""
+    """Number of parts in each simulated run."""
     seed: int
     max_miss_rate: float
     """Largest share of parts that may reach the gate without a verdict."""
@@ -53,11 +53,11 @@ class SpeedSearch:
     fastest_shown: float
     """Fastest speed at which the upper bound of the miss rate is within the allowed rate."""
     fastest_seen: float
-    """Fastest speed at which the miss rate itself is within the allowed rate; how sure that is, is
-    not asked."""
+    """Fastest speed at which the miss rate itself is within the allowed rate, whatever its
+    bound."""
     capacity: float
-    """Speed above which the station has no time in reserve, see :data:`BUSIEST`: no speed above it
-    is tried."""
+    """Speed above which the station has no time in reserve (:data:`BUSIEST`); no faster speed is
+    tried."""
     curve: list[tuple[float, BeltOutcome]]
     """Speeds from slow to fast, and the outcome at each."""
 

@@ -26,9 +26,9 @@ from tinyunet_deploy.line.live import Inspector
 __all__ = ["MOST_IMAGES", "WARM_UP", "Station", "open_station"]
 
 MOST_IMAGES: Final = 64
-"""Largest number of images that are kept in memory and shown in turn."""
+"""Largest number of images that are kept in memory and inspected in turn."""
 WARM_UP: Final = 5
-"""Images that every process inspects before the belt starts."""
+"""Number of images that every process inspects before the belt starts."""
 _READY: Final = "ready"
 """First message of an inspecting process."""
 
@@ -38,7 +38,7 @@ class Station:
     """A model that is ready to inspect."""
 
     inspectors: Sequence[Inspector]
-    """One for each process."""
+    """One inspector for each process."""
     facts: dict[str, Any]
     """Model, backend, versions and machine, as a result records them."""
 
@@ -126,7 +126,7 @@ def _read_images(
 
 
 def _inspector(backend: Backend, images: Sequence[Image]) -> Inspector:
-    """Make a warmed-up inspector of images in turn, by the sidecar's threshold and min_area."""
+    """Make an inspector with the sidecar's threshold and min_area, and warm it up."""
     sidecar = backend.artifact.sidecar
 
     def inspect(number: int) -> Verdict:
@@ -165,7 +165,7 @@ def _inspecting_processes(
 
 
 def _ask(pipe: Connection, image: int) -> Verdict:
-    """Have a process inspect an image."""
+    """Let a process inspect an image, and return the verdict."""
     try:
         pipe.send(image)
     except OSError as error:

@@ -47,7 +47,7 @@ class LineStudy:
     title: str
     """Model and backend, or the recording, in words."""
     facts: dict[str, Any]
-    """Fields that a result records of the model and the machine, or of the recording."""
+    """Facts that a result records about the model and the machine, or about the recording."""
     settings: SearchSettings
     runs: tuple[tuple[Belt, BeltOutcome], ...]
     """The run at the asked speed; after it, if they were verified, the predicted speeds in turn."""
@@ -66,7 +66,7 @@ class LineStudy:
         """Check that the asked speed, and the last predicted speed, keep the allowed miss rate.
 
         Raises:
-            GateFailed: one does not.
+            GateFailed: a run does not.
         """
         for belt, outcome in (self.runs[0], self.runs[-1]):
             if not self.keeps(outcome):
@@ -178,7 +178,7 @@ def study_live(
 
     Args:
         station: the model that ``run_belt`` runs.
-        source: where the images come from, for messages.
+        source: origin of the images, for messages.
         seconds: length of the run at the asked speed.
         verify_s: length of each run at a predicted speed; None runs none.
 

@@ -22,7 +22,8 @@ MOST_TRIES: Final = 3
 """Largest number of predicted speeds that are tried live."""
 
 RunBelt = Callable[[Belt, float, int], LiveRun]
-"""Takes a belt, a time in seconds and a seed, and lets parts pass live for that time."""
+"""Function that takes a belt, a time in seconds and a seed, and lets parts pass live for that
+time."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def run_trial(
     """Run a belt live and search for the fastest speed by its service times.
 
     Args:
-        source: where the images come from, for messages.
+        source: origin of the images, for messages.
 
     Raises:
         RefusedError: no image has a verdict.
@@ -54,7 +55,7 @@ def run_trial(
 def verify_prediction(
     run_belt: RunBelt, first: LiveTrial, seconds: float, settings: SearchSettings
 ) -> Iterator[LiveTrial]:
-    """Run the belt at the speed that a trial predicts; if it fails, at what its own times predict.
+    """Run the belt at the speed that a trial predicts; if that fails, at the speed it predicts.
 
     Yields:
         Each trial, until one keeps the miss rate, none predicts a lower speed, or

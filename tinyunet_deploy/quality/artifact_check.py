@@ -33,7 +33,7 @@ def check_artifact(
     """Check an artifact and its parents, and run its self-test on the backends that take it.
 
     Args:
-        folders: where parents are looked for, besides the artifact's folder and the package.
+        folders: folders to search for parents, besides the artifact's folder and the package.
         device: ``cpu`` or ``cuda:N``; None takes the device on which each backend runs by default.
 
     Yields:

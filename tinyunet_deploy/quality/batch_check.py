@@ -19,7 +19,7 @@ class BatchCheck:
     """Differences between scores of images in batches and scores of the images alone."""
 
     sizes: tuple[int, ...]
-    """Batch sizes that were run, ascending; those of a plan's profile are among them."""
+    """Batch sizes that were run, ascending, including those of a plan's profile."""
     steps: dict[str, int]
     """``one-by-one``, ``equal-rows``, ``permuted-rows``, ``padded-batch`` -> largest difference
     from the score of the image alone, steps of 1/255."""
@@ -40,8 +40,8 @@ def check_batches(backend: Backend, images: Sequence[Image], batch_size: int) ->
 
     Args:
         images: uint8 [H, W] each; repeated from the first where a batch needs more.
-        batch_size: the largest batch, cut to what the backend takes. The smallest, best and largest
-            batch of a plan's profile are run as well.
+        batch_size: the largest batch, reduced to what the backend takes. The smallest, best and
+            largest batch of a plan's profile are run as well.
     """
     plan = backend.artifact.sidecar.plan
     wanted = (batch_size, *(plan.profile.sizes if plan else ()))

@@ -19,11 +19,11 @@ __all__ = ["NEAR_STEPS", "WORST", "ScoreComparison", "VerdictFlip", "WorstImage"
 NEAR_STEPS: Final = 8
 """A pixel is near the threshold if the reference's score is at most this many steps from it."""
 WORST: Final = 3
-"""Number of images whose scores a comparison keeps, those that differ most."""
+"""Number of images whose scores a comparison keeps: the ones that differ most."""
 
 
 class VerdictFlip(NamedTuple):
-    """An image whose verdict is not the reference's."""
+    """An image whose verdict differs from the reference's."""
 
     name: str
     defective: bool
@@ -36,11 +36,11 @@ class WorstImage(NamedTuple):
     """One of the images that differ most from the reference."""
 
     flipped_px: int
-    """Pixels with another mask."""
+    """Number of pixels whose mask differs from the reference's."""
     difference: int
     """Sum of the score differences over all pixels, steps of 1/255."""
     image_index: int
-    """Place of the image in the order in which images were added, from 0."""
+    """Number of the image in the order in which images were added, from 0."""
     score: Score
     """uint8 [H, W], the artifact's."""
 
@@ -58,9 +58,10 @@ class ScoreComparison:
     histogram: NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, np.int64))
     """int64 [256]: absolute difference of a score, steps -> number of pixels."""
     flipped_near: int = 0
-    """Pixels with another mask whose score is within ``NEAR_STEPS`` of the threshold."""
+    """Number of pixels whose mask differs and whose score is within ``NEAR_STEPS`` of the
+    threshold."""
     flipped_far: int = 0
-    """Pixels with another mask whose score is further from the threshold."""
+    """Number of pixels whose mask differs and whose score is further from the threshold."""
     intersection_px: int = 0
     """Pixels that are defects in both masks, over all images."""
     union_px: int = 0
@@ -89,7 +90,7 @@ class ScoreComparison:
         Args:
             score: uint8 [H, W], the artifact's.
             expected: uint8 [H, W], the reference's.
-            name: how a flipped verdict names the image.
+            name: name of the image, for flipped verdicts.
             truth: [H, W], a defect where it is not 0; None if it is unknown.
             defective: whether the part is defective; None if it is unknown.
         """
@@ -128,7 +129,7 @@ class ScoreComparison:
         """Figures by their names in ``parity_limits.toml``; NaN where one is undefined.
 
         ``p999_steps`` is the smallest difference that at least 99.9 % of the pixels keep.
-        ``new_alarms`` counts good parts that became NG, less those that became OK.
+        ``new_alarms`` counts good parts that became NG, minus those that became OK.
         """
         pixels = np.cumsum(self.histogram)
         alarms = [flip for flip in self.flips if not flip.defective]

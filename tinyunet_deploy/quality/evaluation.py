@@ -50,20 +50,20 @@ class Evaluation:
     backend: str
     device: str
     versions: dict[str, str]
-    """Package -> version of what decodes, computes and counts."""
+    """Package -> version of the packages that decode, compute and count."""
     threshold: float
-    """The operating threshold, probability."""
+    """Operating threshold, a probability."""
     min_area: int
-    """Smallest defect that counts, pixels."""
+    """Smallest defect that makes a part NG, pixels."""
     images: tuple[ImageCounts, ...]
-    """In the order of the data set, without the skipped ones; never empty."""
+    """Counts of each image, in the order of the data set, without the skipped ones; never empty."""
     skipped: dict[Path, ImageError]
-    """Image file -> why it could not be used."""
+    """Image file -> the error because of which it was skipped."""
     findings: tuple[Findings, ...]
-    """For each of ``images``, the defects found and those in the truth."""
+    """Detected and true defects of each of ``images``."""
     tuned_on: int
-    """Number of images that also chose the artifact's threshold and min_area, which flatters
-    the figures."""
+    """Number of images that also served to choose the artifact's threshold and min_area, which
+    flatters the figures."""
     notes: tuple[str, ...] = ()
     """Doubts about the scores as a whole, one sentence each."""
 
@@ -88,7 +88,7 @@ class Evaluation:
 
     @property
     def mean(self) -> Ratios:
-        """Mean of the classes' figures, which is what is published for DAGM2007."""
+        """Mean of the classes' figures, as published for DAGM2007."""
         return mean_of(list(self.classes.values()) or [self.all])
 
     @property

@@ -58,7 +58,7 @@ BOUNDS: Final = {
     "escape_rate_upper_95": "one-sided 95 % bound of escape_rate (Clopper & Pearson 1934)",
     "overkill_rate_upper_95": "one-sided 95 % bound of overkill_rate (Clopper & Pearson 1934)",
 }
-"""Bound on a rate over all parts, if the images are a sample of them -> its formula."""
+"""Name of a bound on a rate over all parts, of which the images are a sample -> its formula."""
 
 _SMOOTH: Final = 1e-5
 """The constant in the Dice formula of NVIDIA's code."""
@@ -105,25 +105,25 @@ class ImageCounts:
         return (2 * intersection + _SMOOTH) / (predicted + self.truth_px + _SMOOTH)
 
     def dice_nothing(self) -> float:
-        """Return the :meth:`dice` of a prediction without any pixel."""
+        """Return the :meth:`dice` of an empty prediction."""
         return _SMOOTH / (self.truth_px + _SMOOTH)
 
 
 @dataclass(frozen=True)
 class Ratios:
-    """Figures of a set of images, each in 0..1; :data:`FORMULAS` says how each is computed.
+    """Figures of a set of images, each in 0..1, by :data:`FORMULAS`.
 
     A ratio is NaN if the set has no image of the kind that it counts.
     """
 
     iou_defective: float
-    """The headline figure."""
+    """The main figure."""
     iou_global: float
     dice: float
     dice_nothing: float
     dice_reference: dict[float, float]
-    """Threshold -> figure. Compare this one with the published "IoU", and always beside
-    ``dice_nothing``: most images have no defect, so predicting nothing scores 0.85 to 0.88."""
+    """Threshold -> figure. Compare it with the published "IoU", and always show ``dice_nothing``
+    beside it: most images have no defect, so predicting nothing scores 0.85 to 0.88."""
     escape_rate: float
     overkill_rate: float
     auroc: float

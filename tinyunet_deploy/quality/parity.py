@@ -57,15 +57,15 @@ __all__ = [
 ]
 
 Progress = Callable[[str, int], None]
-"""Takes what is being scored and the number of images that are newly finished."""
+"""Function that takes a description of the current task and the number of newly finished images."""
 
 _EXAMPLES = 4
-"""Different images in the batches that are checked."""
+"""Number of different images in the batches that are checked."""
 
 
 @dataclass
 class ArtifactParity:
-    """One artifact on one backend and device beside the reference."""
+    """Comparison of one artifact, on one backend and device, with the reference."""
 
     model: Path
     sidecar: Sidecar
@@ -73,9 +73,9 @@ class ArtifactParity:
     device: str
     comparison: ScoreComparison
     skipped: str | None = None
-    """Why it did not run; then nothing was compared."""
+    """Reason why it did not run and nothing was compared; None if it ran."""
     versions: dict[str, str] = field(default_factory=dict)
-    """Package -> version of what computed."""
+    """Package -> version of the packages that compute."""
     batch: BatchCheck | None = None
     explanation: Explanation | None = None
     checks: list[LimitCheck] = field(default_factory=list)
@@ -116,7 +116,7 @@ class Parity:
 
     @property
     def broken(self) -> list[tuple[ArtifactParity, LimitCheck]]:
-        """Every broken limit, the gravest first."""
+        """Broken limits, the gravest first."""
         order = [
             (rank, artifact, check)
             for artifact in self.artifacts
@@ -147,7 +147,8 @@ def run_parity(
 ) -> Parity:
     """Run every artifact on every backend that takes it, and compare its scores with the reference.
 
-    The reference scores each image once. What cannot run is kept as skipped, with its reason.
+    The reference scores each image once. Backends that cannot run are listed as skipped, with the
+    reason.
 
     Args:
         models: artifacts of one image size.
@@ -157,17 +158,19 @@ def run_parity(
             :func:`~tinyunet_deploy.quality.reference.choose_reference` does for the first model.
         folders: where the first model's relatives are searched, too.
         backends, devices: as for :func:`backends_and_devices`.
-        threshold, min_area: when a pixel is a defect and a part NG; the reference's own if None.
+        threshold, min_area: rule for defects and verdicts; the reference's own if None.
         bits: depth of 16-bit files, 8..16; the reference's own if None.
-        batch_size: images per call, and the batch that is verified; cut to what a backend takes.
+        batch_size: images per call, and the batch that is verified; reduced to what a backend
+            takes.
         workers: threads that decode images.
-        with_explanation: also find the first stage at which each artifact leaves the reference.
+        with_explanation: also find the first stage at which each artifact differs from the
+            reference.
 
     Raises:
         ArtifactError: no file is the one that its sidecar describes.
         DataError: there is no usable image, or one has a single grey value throughout.
-        RefusedError: no reference is found, or the models are of several image sizes.
-        RuntimeUnavailable: the reference cannot run here.
+        RefusedError: no reference is found, or the models take images of several sizes.
+        RuntimeUnavailable: the reference cannot run on this machine.
     """
     sidecars, refused = _read_sidecars(models)
     sizes = {(s.contract.height, s.contract.width) for s in sidecars.values()}

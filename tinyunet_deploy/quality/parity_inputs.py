@@ -24,7 +24,7 @@ class ComparedImage:
 
     path: Path
     name: str
-    """Unique name for people: the path below the folder."""
+    """Unique name that people read: the path below the folder."""
     item: Item | None
     """Entry of the data set with the truth; None if there is no truth."""
 

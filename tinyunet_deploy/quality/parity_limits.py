@@ -33,7 +33,7 @@ FIGURES: Final[dict[str, Literal["most", "least"]]] = {
     "golden_mean_steps": "most",
     "golden_largest_steps": "most",
 }
-"""Figure that can be limited -> whether the limit is an upper or a lower one; gravest first."""
+"""Figure that can be limited -> whether it has an upper or a lower limit; the gravest first."""
 
 Outcome = Literal["green", "red", "no limits"]
 
@@ -51,7 +51,7 @@ class Limit:
     """Name of a backend; None for every backend without a limit of its own."""
 
     def holds(self, value: float) -> bool:
-        """Return whether a figure keeps the limit; NaN does not."""
+        """Return whether a figure keeps the limit; NaN never does."""
         return value <= self.value if FIGURES[self.figure] == "most" else value >= self.value
 
     def __str__(self) -> str:

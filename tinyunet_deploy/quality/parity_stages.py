@@ -28,8 +28,8 @@ STAGES: Final = {
 }
 """Stage -> largest difference at which two backends still agree.
 
-Graph input: twice the rounding of float16 in [-1, 1]. Logits: what moves a score by one step, as
-the slope of the sigmoid is at most 1/4. Score: one step. Mask: pixels.
+Graph input: twice the rounding of float16 in [-1, 1]. Logits: the change that moves a score by one
+step, as the slope of the sigmoid is at most 1/4. Score: one step. Mask: pixels.
 """
 _WITHOUT_EFFECT: Final = {"Cast", "QuantizeLinear", "DequantizeLinear"}
 
@@ -76,7 +76,7 @@ def explain(
     """Compare a backend with the reference stage by stage on one image file.
 
     Args:
-        name: how the explanation calls the image.
+        name: name of the image in the explanation.
         threshold: probability above which a pixel is a defect.
         bits: depth of a 16-bit file; None leaves it to the file.
     """
@@ -164,7 +164,8 @@ def _of_onnx(backend: Backend, image: Batch) -> dict[str, NDArray[np.float32]]:
 
 
 def _normalized(graph_input: NDArray[np.float32], precision: AnyPrecision) -> NDArray[np.float32]:
-    """Return what the first convolution of a file reads, as the normalised grey values it means."""
+    """Return the input of a file's first convolution, as the normalised grey values it stands
+    for."""
     match precision:
         case "fp32" | "fp16" | "unknown":
             return graph_input

@@ -1,4 +1,4 @@
-"""Self-test: a loaded artifact must give the golden scores that were stored when it was made."""
+"""Self-test: a loaded artifact must return the golden scores that were stored when it was made."""
 
 from __future__ import annotations
 

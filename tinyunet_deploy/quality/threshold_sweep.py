@@ -1,4 +1,4 @@
-"""Try every pair of threshold and min_area on scores that were made once, and choose one.
+"""Try every pair of threshold and min_area on the same scores, and choose one.
 
 A part is rejected (NG) if its largest defect has at least ``min_area`` pixels, so an image is
 described by the size of that defect at each threshold.
@@ -30,7 +30,7 @@ __all__ = [
 MIN_AREAS: Final = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 """Values of min_area that are tried, pixels."""
 THRESHOLDS: Final = (*(round(0.02 * step, 2) for step in range(1, 50)), 0.99)
-"""Thresholds that are tried, probabilities."""
+"""Thresholds that are tried, as probabilities."""
 ESCAPE_COST: Final = 20.0
 """Number of overkills that cost as much as one escape, as in the DAGM 2007 contest."""
 
@@ -98,9 +98,9 @@ class Sweep:
     def cheapest(self, escape_cost: float = ESCAPE_COST) -> SweepPoint:
         """Choose the pair with the least ``escape_cost x escapes + overkills``.
 
-        Of several, the pairs with the fewest escapes remain, and of these the one in the middle is
-        taken: the furthest, in steps of the sweep, from a pair that does worse; then the smallest
-        min_area, then the median threshold.
+        Among pairs of equal cost, those with the fewest escapes remain, and of these the one in the
+        middle is taken: the one that is furthest, in steps of the sweep, from a pair that does
+        worse; then the smallest min_area, then the median threshold.
         """
         cost = escape_cost * self.escapes + self.overkills
         best = cost == cost.min()
@@ -109,7 +109,7 @@ class Sweep:
     def within(self, escape_rate: float, confidence: float = 0.95) -> SweepPoint | None:
         """Choose the pair with the fewest overkills among those that keep a target escape rate.
 
-        Of several, the one in the middle is taken, as in :meth:`cheapest`.
+        Among equal pairs, the one in the middle is taken, as in :meth:`cheapest`.
 
         Args:
             escape_rate: the target: with ``confidence`` the escape rate is at most this, by

@@ -1,4 +1,4 @@
-"""Tune threshold and min_area: score labelled images once, choose, and write the choice down."""
+"""Tune threshold and min_area: score labelled images once, choose a pair, and store it."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ class Rule:
     escape_cost: float = ESCAPE_COST
     """Number of overkills that cost as much as one escape."""
     max_escape_rate: float | None = None
-    """If given, cost does not decide: of the pairs whose escape rate is at most this with
-    ``confidence``, the one with the fewest overkills is chosen."""
+    """If given, the target escape rate decides instead of the cost: among the pairs whose escape
+    rate is at most this with ``confidence``, the one with the fewest overkills is chosen."""
     confidence: float = 0.95
     """Confidence of the bounds on both rates, in (0, 1)."""
 
@@ -68,11 +68,11 @@ class Tuning:
     sweep: Sweep
     chosen: SweepPoint
     before: SweepPoint
-    """The artifact's own pair until now."""
+    """The pair in the artifact's sidecar before the choice."""
     images: tuple[str, ...]
     """Digests of the images that were used, sorted."""
     skipped: dict[Path, ImageError]
-    """Image file -> why it could not be used."""
+    """Image file -> the error because of which it was skipped."""
     notes: tuple[str, ...] = ()
     """Doubts about the scores as a whole, one sentence each."""
 
@@ -92,7 +92,7 @@ class _Measured(NamedTuple):
     digest: str
     defective: bool
     largest_px: list[int]
-    """Largest defect at each threshold, and last at the artifact's own threshold."""
+    """Largest defect at each threshold; the last one is at the artifact's own threshold."""
 
 
 def tune(
@@ -193,10 +193,10 @@ def write_tuned(tuning: Tuning, path: Path) -> None:
     rule, the counts, the values that were replaced, and the digest of every image that was used.
 
     Args:
-        path: the model, or where a copy of it goes, with its golden images.
+        path: path of the model, or of the tuned copy to write with its golden images.
 
     Raises:
-        RefusedError: the model was changed meanwhile, or another file is at ``path``.
+        RefusedError: the model was changed in the meantime, or another file is at ``path``.
     """
     own = tuning.artifact.sidecar
     note = {

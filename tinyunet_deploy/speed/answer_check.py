@@ -16,7 +16,7 @@ __all__ = ["AnswerCheck"]
 
 
 class AnswerCheck:
-    """Compares each image's first answer with the reference's, and any later one that differs."""
+    """Compares each image's first answer, and later answers that differ, with the reference."""
 
     def __init__(self, images: BenchmarkImages) -> None:
         self._images = images
@@ -26,7 +26,8 @@ class AnswerCheck:
         self._answers = 0
 
     def add(self, indices: Sequence[int], score: Batch) -> None:
-        """Take the answer to a batch: scores uint8 [N, 1, H, W] of N images, by their indices."""
+        """Add the answer to a batch: scores uint8 [N, 1, H, W] of N images, given by their
+        indices."""
         for index, answer in zip(indices, score[:, 0], strict=True):
             self._answers += 1
             checksum = zlib.crc32(answer.tobytes())

@@ -36,7 +36,7 @@ from tinyunet_deploy.speed.time_samples import PERCENTILE_FORMULA
 __all__ = ["MeasureCeilings", "run_benchmark"]
 
 MeasureCeilings = Callable[[str], Iterator[tuple[str, Ceiling | TinyUNetError]]]
-"""Takes a device and yields each ceiling by name, or why it cannot be measured."""
+"""Function that takes a device, and yields each ceiling by name or the error that prevents it."""
 
 
 def run_benchmark(
@@ -70,11 +70,12 @@ def run_benchmark(
         command: the command line that the result records.
         reference, folders, backends, devices: as for ``parity``.
         effort: how long each row is measured.
-        images: largest number of images; if there are more, they are taken evenly spaced.
+        images: largest number of images; if there are more, evenly spaced ones are used.
         bits: depth of 16-bit files, 8..16; None takes the one in the reference's sidecar.
         workers: decoding threads of the pipelined stage table, and as many that write.
-        ceilings: measures what a device can do at most; None is :func:`measure_ceilings`.
-        progress: called with what is being measured.
+        ceilings: function that measures the peak rates of a device; None is
+            :func:`measure_ceilings`.
+        progress: function that is called with a description of the current measurement.
 
     Returns:
         The result, and the trace of every stage table with its name.
@@ -83,7 +84,7 @@ def run_benchmark(
         ArtifactError: a file is not the one that its sidecar describes.
         DataError: there is no usable image, or one has a single grey value throughout.
         RefusedError: no reference is found, or the models take images of several sizes.
-        RuntimeUnavailable: the reference cannot run here.
+        RuntimeUnavailable: the reference cannot run on this machine.
     """
     report = progress or (lambda _step: None)
     started_utc = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -166,7 +167,7 @@ class _Rows:
     notes: list[str] = field(default_factory=list)
 
     def add_ceilings(self, ceilings: Iterator[tuple[str, Ceiling | TinyUNetError]]) -> None:
-        """Keep the ceilings, and note those that cannot be measured."""
+        """Store the ceilings, and note the ones that cannot be measured."""
         for name, ceiling in ceilings:
             if isinstance(ceiling, Ceiling):
                 self.ceilings.append(ceiling)
@@ -174,7 +175,8 @@ class _Rows:
                 self.notes.append(f"no ceiling {name}: {ceiling}")
 
     def count_work(self, artifact: Artifact) -> Work | None:
-        """Count what the network computes; a plan's in the ONNX file that it was built from."""
+        """Count the operations of a network; for a plan, those of the ONNX file it was built
+        from."""
         try:
             if artifact.sidecar.kind == "plan":
                 paths = [link.path for link in lineage(artifact.path) if link.path is not None]

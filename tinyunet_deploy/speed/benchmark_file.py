@@ -1,8 +1,8 @@
 """The result of a benchmark as a JSON file.
 
-The JSON is the dataclasses of :mod:`~tinyunet_deploy.speed.benchmark_result`, field by field,
-beside ``schema_version`` and ``kind``. NaN is null. Of every series of times all samples are kept;
-their percentiles stand beside them for readers without this library.
+The JSON has the fields of the dataclasses in :mod:`~tinyunet_deploy.speed.benchmark_result`, and
+``schema_version`` and ``kind``. NaN is null. Every series of times has all its samples, and beside
+them the percentiles for readers without this library.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def benchmark_json(result: Benchmark) -> str:
 
 
 def read_benchmark(path: Path) -> Benchmark:
-    """Read a file whose text :func:`benchmark_json` returned.
+    """Read a result file that :func:`benchmark_json` made.
 
     Raises:
         DataError: the file cannot be read or is not such a result.
@@ -52,7 +52,7 @@ def read_benchmark(path: Path) -> Benchmark:
 
 
 def _to_json(value: Any) -> Any:
-    """Return dataclasses as objects; times with their figures."""
+    """Return dataclasses as JSON objects, and series of times with their figures."""
     if isinstance(value, TimeSamples):
         return {**value.figures(), "samples_ms": value.samples_ms}
     if dataclasses.is_dataclass(value):
@@ -62,7 +62,7 @@ def _to_json(value: Any) -> Any:
 
 
 def _from_json(kind: Any, value: Any) -> Any:
-    """Return a value of a field's type for its value in JSON."""
+    """Convert the JSON value of a field to the field's type."""
     arguments = get_args(kind)
     if dataclasses.is_dataclass(kind):
         hints = get_type_hints(kind)

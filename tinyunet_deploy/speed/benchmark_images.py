@@ -31,13 +31,13 @@ __all__ = ["BenchmarkImages", "open_benchmark_images"]
 
 @dataclass(frozen=True)
 class BenchmarkImages:
-    """Images to measure on, and the answers of the reference."""
+    """Images to measure with, and the answers of the reference."""
 
     images: list[ComparedImage]
     scores: StoredScores
     """The reference's scores, in the order of the images."""
     threshold: float
-    """The reference's own, as is the next."""
+    """Threshold of the reference, a probability."""
     min_area: int
     facts: MeasuredImages
     bits: int | None = None

@@ -35,7 +35,7 @@ class Throughput:
     images: int
     seconds: float
     window_images_per_s: tuple[float, ...]
-    """Images per second of a few windows, one after the other; they show how steady it was."""
+    """Images per second of a few consecutive windows; they show how steady it was."""
     images_per_s: float
     """images / seconds."""
 
@@ -47,7 +47,7 @@ class BrokenLimit:
     figure: str
     value: float
     limit: str
-    """Such as ``<= 1``."""
+    """Limit as text, such as ``<= 1``."""
     reason: str
 
 
@@ -58,20 +58,20 @@ class OutputCheck:
     outcome: str
     """``green``, ``red``, or ``no limits`` for a precision that has none."""
     images: int
-    """Different images whose scores were compared with the reference's."""
+    """Number of different images whose scores were compared with the reference's."""
     answers: int
-    """All checked answers; one that differs bit for bit from the image's first was compared too."""
+    """Number of all checked answers; any that differed from the image's first was compared, too."""
     figures: dict[str, float]
-    """Named as in ``parity_limits.toml``; steps are 1/255 of probability."""
+    """Figures, named as in ``parity_limits.toml``; steps are 1/255 of probability."""
     broken: tuple[BrokenLimit, ...]
 
 
 @dataclass(frozen=True)
 class ClockRates:
-    """Clock rates at one moment, and whether something held them back."""
+    """Clock rates at one moment, and whether they were throttled."""
 
     cpu_mhz: tuple[float, ...]
-    """One for each processor this process may use; empty if the system does not report them."""
+    """Clock rate of each processor this process may use; empty if the system does not report it."""
     cpu_throttle_count: int | None
     """Number of times that heat throttled the processors since the system started."""
     gpu_sm_mhz: int | None = None
@@ -79,7 +79,7 @@ class ClockRates:
     gpu_temperature_c: int | None = None
     gpu_power_w: float | None = None
     gpu_throttle_reasons: tuple[str, ...] | None = None
-    """Named as in NVML; empty if nothing throttles. None without a GPU or nvidia-ml-py."""
+    """Reasons, named as in NVML; empty if not throttled. None without a GPU or nvidia-ml-py."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class Measurement:
     """One artifact on one backend with one batch size."""
 
     model: str
-    """File name."""
+    """File name of the artifact."""
     model_sha256: str
     precision: str
     backend: str
@@ -128,14 +128,14 @@ class Measurement:
     threads: int | None
     """CPU threads that compute; None on a GPU."""
     synchronization: str
-    """Definition of the device time: the calls that it includes, and how its end is known."""
+    """Definition of the device time: the calls that it includes, and how its end is determined."""
     load_ms: float
     """Time from the path to a backend that can be called: read, hash, compile. The runtime's
     package was imported before."""
     first_inference_ms: float
-    """Time of the first call after loading; it is in no series below."""
+    """Time of the first call after loading, which no series below includes."""
     warmup_n: int
-    """Calls after the first that are in no series below."""
+    """Number of calls after the first that no series below includes."""
     device_time: TimeSamples
     """Time inside the runtime for one batch, without copies to and from a device."""
     call: TimeSamples
@@ -152,7 +152,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class SkippedRow:
-    """An artifact on a backend that could not be measured here."""
+    """An artifact on a backend that could not be measured on this machine."""
 
     model: str
     backend: str
@@ -167,7 +167,7 @@ class StageRow:
     """One stage between an image file and its mask and report line."""
 
     stage: str
-    """One of :data:`tinyunet_deploy.inspection.trace.STAGES`."""
+    """Name of the stage, one of :data:`tinyunet_deploy.inspection.trace.STAGES`."""
     ms_per_image: float
     """Share of ``StageTable.total_ms_per_image`` in milliseconds."""
     share: float
@@ -186,7 +186,7 @@ class StageTable:
     device: str
     batch_size: int
     mode: str
-    """``serial``: one after the other on one thread. ``pipelined``: as ``infer`` runs."""
+    """``serial``: one image after the other on one thread. ``pipelined``: as ``infer`` runs."""
     workers: int
     """Decoding threads, and as many that write; 0 in serial mode."""
     images: int
@@ -212,7 +212,7 @@ class Ceiling:
     """A rate that this machine reached in this run."""
 
     name: str
-    """Such as ``float32 openvino``."""
+    """Name, such as ``float32 openvino``."""
     kind: str
     """``float32``, ``float16``, ``tf32`` or ``int8`` (matrix rate), ``memory``, ``to device``,
     ``from device``."""
@@ -229,7 +229,7 @@ class Ceiling:
 
 @dataclass(frozen=True)
 class MeasuredImages:
-    """The images that were measured on."""
+    """The images that were measured with."""
 
     source: str
     """``files``, or ``synthetic`` if they were generated."""
@@ -245,7 +245,7 @@ class MeasuredImages:
     standard_deviation: float
     """Standard deviation of all grey values; never 0."""
     skipped: tuple[str, ...]
-    """Images that could not be used, and why."""
+    """Images that could not be used, and the reasons."""
 
 
 @dataclass(frozen=True)
@@ -275,7 +275,7 @@ class Benchmark:
 
     command: str
     started_utc: str
-    """ISO 8601."""
+    """Start of the run, ISO 8601."""
     machine: dict[str, Any]
     """Result of :func:`tinyunet_deploy.host.describe_machine`."""
     images: MeasuredImages

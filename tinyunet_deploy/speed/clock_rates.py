@@ -1,4 +1,4 @@
-"""Clock rates of processors and GPU, and whether something holds them back."""
+"""Clock rates of processors and GPU, and whether they are throttled."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["read_clock_rates"]
 
 
 def read_clock_rates(device: str) -> ClockRates:
-    """Read the present clock rates and throttling of the processors, and of a GPU.
+    """Read the current clock rates and throttling of the processors, and of a GPU.
 
     Args:
         device: ``cpu``, or ``cuda:N`` to read that GPU as well.

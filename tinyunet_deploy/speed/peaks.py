@@ -1,4 +1,4 @@
-"""Measure what this machine can do at most: matrix rates, memory bandwidth, and a GPU's bus."""
+"""Measure the peak rates of this machine: matrix products, memory bandwidth, and a GPU's bus."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from tinyunet_deploy.speed.peak_graph import BLOCK, CHANNELS, matrix_flop, matri
 __all__ = ["cpu_ceilings", "gpu_ceilings", "measure_ceilings"]
 
 REPEATS: Final = 5
-"""Counted repetitions; the largest rate is the ceiling."""
+"""Number of counted repetitions; the largest rate is the ceiling."""
 _GIGA: Final = 1e9
 _CPU_PRECISIONS: Final[tuple[Precision, ...]] = ("fp32", "int8")
-"""Precisions that have a ceiling of their own on a CPU, which computes fp16 files in float32."""
+"""Precisions with their own ceiling on a CPU, which computes fp16 files in float32."""
 
 
 def measure_ceilings(device: str) -> Iterator[tuple[str, Ceiling | TinyUNetError]]:
-    """Measure what a device can do at most.
+    """Measure the peak rates (ceilings) of a device.
 
     Args:
         device: ``cpu`` or ``cuda:N``.

@@ -1,4 +1,4 @@
-"""Count what a network must compute and move, and bound the time that this takes from below.
+"""Count the operations and bytes that a network needs, and derive the least time they take.
 
 Williams, Waterman, Patterson, "Roofline", 2009.
 """
@@ -27,9 +27,9 @@ class Work:
     flop: dict[str, float]
     """``float32``, ``float16`` or ``int8`` -> multiplications and additions."""
     weight_bytes: float
-    """Bytes of all weights, in the type they are computed with."""
+    """Bytes of all weights, in the type that convolutions compute in."""
     activation_bytes: float
-    """Bytes of inputs and outputs of every convolution, in the type they are computed with."""
+    """Bytes of inputs and outputs of every convolution, in the type that it computes in."""
     end_bytes: float
     """Bytes of image and score."""
 
@@ -52,8 +52,8 @@ def count_work(artifact: Artifact) -> Work:
     """Count the convolutions of a checkpoint or an ONNX file.
 
     A convolution is int8 if its image and weights come from DequantizeLinear; its activations are
-    then counted as int8 too. Other operators are left out: they are few and no matrix unit runs
-    them.
+    then counted as int8 too. Other operators are left out: they need few operations, and no matrix
+    unit runs them.
 
     Raises:
         ArtifactError: the file has convolutions of another type.
@@ -159,7 +159,7 @@ def roofline(
     """Compare a measurement with the limit of the machine.
 
     Args:
-        ceilings: of any devices; the largest of each kind counts.
+        ceilings: ceilings of any devices; the largest of each kind counts.
         latency_ms: median device time of a batch.
         images_per_s: throughput.
 

@@ -32,11 +32,11 @@ from tinyunet_deploy.speed.time_samples import TimeSamples
 __all__ = ["BOUNDARY", "Effort", "Row"]
 
 LEAST_WARMUP: Final = 5
-"""Least number of requests that are not counted; every image is in one of them."""
+"""Smallest number of requests that are not counted; every image is in one of them."""
 LEAST_REQUESTS: Final = 10
-"""Least number of counted requests, however long they take, unless their number is given."""
+"""Smallest number of counted requests, however long they take, unless their number is given."""
 WINDOWS: Final = 5
-"""Windows in which throughput is measured."""
+"""Number of windows in which throughput is measured."""
 IN_MEMORY: Final = 64
 """Largest number of images that are kept in memory for the throughput."""
 BOUNDARY: Final = (
@@ -71,7 +71,7 @@ class _RequestTimes(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """One artifact on one backend with one batch size, and how it is measured."""
+    """One artifact on one backend with one batch size, and the settings of its measurement."""
 
     images: BenchmarkImages
     model: Path
@@ -87,13 +87,13 @@ class Row:
         """Load, warm up, measure, and run the pipeline twice, all with the same loaded artifact.
 
         Args:
-            limits: for the answers.
-            work: what the network computes; None leaves the roofline out.
-            ceilings: what the machine can do at most.
+            limits: limits that the answers must keep.
+            work: operations and bytes of the network; None leaves the roofline out.
+            ceilings: peak rates of the machine.
             workers: threads of the pipelined stage table.
 
         Raises:
-            TinyUNetError: the artifact does not run here.
+            TinyUNetError: the artifact does not run on this machine.
         """
         with contextlib.suppress(RuntimeUnavailable):  # open_backend says what is wrong
             self.backend.load_class()
@@ -157,7 +157,7 @@ class Row:
             )
 
     def _indices(self, number: int) -> list[int]:
-        """Return which images a request takes: the next ones, round and round."""
+        """Return the images of a request: the next ones, in endless rounds."""
         count = len(self.images.images)
         return [(number * self.batch_size + row) % count for row in range(self.batch_size)]
 
@@ -185,7 +185,7 @@ class Row:
         return _RequestTimes(run.device_ms, call_ms, end_to_end_ms)
 
     def _closed_loop(self, backend: Backend, answers: AnswerCheck) -> Iterator[_RequestTimes]:
-        """Run one request after the other."""
+        """Run requests one after the other."""
         end_s = self.clock.now_s() + self.effort.duration_s
         for number in itertools.count():
             if self.effort.samples is not None:
@@ -199,7 +199,7 @@ class Row:
         """Run batches back to back; the last answer of every window is checked too.
 
         Args:
-            call_ms: median time of a call, by which batches are counted for a duration.
+            call_ms: median time of a call, from which the number of batches for a duration follows.
         """
         known = max(1, min(IN_MEMORY, len(self.images.images)) // self.batch_size)
         requests = [self._indices(number) for number in range(known)]

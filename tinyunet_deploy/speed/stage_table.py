@@ -15,7 +15,7 @@ def serial_rows(trace: Trace, wall_s: float, images: int) -> tuple[StageRow, ...
 
     Args:
         wall_s: length of the whole run, seconds.
-        images: number of images that the run is divided by.
+        images: number of images over which the time is averaged.
     """
     total: dict[str, float] = defaultdict(float)
     for span in trace.spans:

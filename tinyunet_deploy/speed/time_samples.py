@@ -18,13 +18,14 @@ PERCENTILE_FORMULA: Final = (
 
 
 def percentile(samples: Sequence[float], thousandths: int) -> float:
-    """Return the sample that so many thousandths of all samples do not exceed, by nearest rank.
+    """Return a percentile by nearest rank.
 
-    The ceil(p n)-th smallest (Hyndman & Fan 1996, definition 1; NumPy's ``inverted_cdf``).
+    It is the ceil(p n)-th smallest of n samples (Hyndman & Fan 1996, definition 1; NumPy's
+    ``inverted_cdf``).
 
     Args:
-        samples: in any order.
-        thousandths: 1 to 999.
+        samples: the samples, in any order.
+        thousandths: 1000 p, 1 to 999.
 
     Returns:
         NaN if no sample is above that rank: it would be the maximum under another name.
@@ -37,9 +38,10 @@ def percentile(samples: Sequence[float], thousandths: int) -> float:
 
 @dataclass(frozen=True)
 class TimeSamples:
-    """One kind of time, every sample in the order in which it was taken.
+    """One kind of time: all samples, in the order in which they were taken.
 
-    JSON has ``n``, ``mean_ms``, ``min_ms``, ``max_ms`` and ``p50_ms`` to ``p99_9_ms`` beside them.
+    In JSON, ``n``, ``mean_ms``, ``min_ms``, ``max_ms`` and ``p50_ms`` to ``p99_9_ms`` stand beside
+    them.
     """
 
     samples_ms: tuple[float, ...]

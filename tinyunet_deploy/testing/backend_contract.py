@@ -1,4 +1,4 @@
-"""Contract tests that every backend must pass, also the backend of another package.
+"""Contract tests that every backend must pass, including backends of other packages.
 
 They need pytest. Subclass :class:`BackendContract` and provide the loaded backend::
 
@@ -8,7 +8,7 @@ They need pytest. Subclass :class:`BackendContract` and provide the loaded backe
             with open_backend(Path("small.onnx"), MyBackend) as backend:
                 yield backend
 
-The model's scores must depend on the image: else the tests cannot detect a mixed-up batch.
+The model's scores must depend on the image; otherwise the tests cannot detect a mixed-up batch.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["BackendContract"]
 
 
 class BackendContract:
-    """Tests of one loaded backend, which a subclass provides by the fixture ``backend``."""
+    """Tests of one loaded backend, which a subclass provides as the fixture ``backend``."""
 
     steps = 1
     """Largest change of a score when the other images of its batch change, in steps of 1/255."""

@@ -19,7 +19,7 @@ class FakeBackend(Backend):
     Args:
         score: uint8 [N, 1, H, W] images -> uint8 [N, 1, H, W] scores; None returns the images, so
             that bright pixels are defects.
-        contract: image size and largest batch.
+        contract: image size, and largest batch.
         threshold: probability above which a pixel is a defect, of the sidecar.
         min_area: smallest defect of the sidecar, pixels.
         delay_s: duration of a call, seconds.
@@ -56,7 +56,7 @@ class FakeBackend(Backend):
 
     @property
     def versions(self) -> dict[str, str]:
-        """Empty, as no package computes the scores."""
+        """Empty mapping, as no package computes the scores."""
         return {}
 
     def _run(self, image: Batch) -> Run:

@@ -178,7 +178,7 @@ def test_the_palette_ends_before_the_pixels(bits: int) -> None:
         size = 4 * colours or full
         assert bmp_format.read_header(windows(bits, colours=colours, table=bytes(size)))
         error = header_refusal(windows(bits, colours=colours, table=bytes(size - 1)))
-        assert (error.reason, error.what) == ("corrupt", "has pixels in the place of its palette")
+        assert (error.reason, error.what) == ("corrupt", "has pixels where its palette must be")
     colours = (1 << bits) + 1
     error = header_refusal(windows(bits, colours=colours))
     assert (error.reason, error.what) == ("corrupt", f"has a palette of {colours} colours")

@@ -307,7 +307,7 @@ def test_directories_in_a_circle_end() -> None:
     at = struct.unpack_from("<I", data, 4)[0]
     round_trip = bytearray(data)
     struct.pack_into("<I", round_trip, at + 2 + 12 * 9, at)
-    assert "circle" in str(refusal(bytes(round_trip)))
+    assert "in a loop" in str(refusal(bytes(round_trip)))
 
 
 def test_a_long_chain_of_directories_is_counted_up_to_a_limit() -> None:
@@ -623,7 +623,7 @@ def test_tiles_have_twice_the_images_pixels_and_four_million_at_most(
     )
     if accepted:
         assert error.reason == "corrupt"
-        assert f"decodes to 9 of {height * width} bytes" in str(error)
+        assert f"decodes to 9 of its {height * width} bytes" in str(error)
     else:
         assert error.reason == "too-large"
         assert "tiles far larger than the image" in str(error)

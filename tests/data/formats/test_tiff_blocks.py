@@ -78,8 +78,8 @@ def test_the_last_strip_of_each_plane_is_shorter() -> None:
     strips = decoded([RAW, short, RAW, short], per_plane=2, rows_in_last=1, planar=True)
     assert [len(strip) for strip in strips] == [4, 1, 4, 1]
     message = refusal([RAW, short[:-1]], rows_in_last=1)
-    assert message == "has a strip or tile 1 that decodes to 4 of 5 bytes"
-    assert "tile 0 that decodes to 5 of 20" in refusal([short, RAW], rows_in_last=1)
+    assert message == "has a strip or tile 1 that decodes to 4 of its 5 bytes"
+    assert "tile 0 that decodes to 5 of its 20" in refusal([short, RAW], rows_in_last=1)
 
 
 def test_bytes_behind_the_pixels_of_an_uncompressed_block_are_padding() -> None:
@@ -132,12 +132,12 @@ def test_a_deflated_last_strip_may_have_all_rows_of_a_strip_but_no_byte_more() -
     for rows in (1, 2, HEIGHT):
         (block,) = decoded([zlib.compress(RAW[: rows * WIDTH])], DEFLATE, rows_in_last=1)
         assert np.array_equal(block[:, :, 0], [[*RAW[:WIDTH]]])
-    end = "has a strip or tile 0 that does not end as it must"
+    end = "has a strip or tile 0 that does not end correctly"
     assert refusal([zlib.compress(RAW + b"\0")], DEFLATE, rows_in_last=1) == end
     assert refusal([zlib.compress(RAW)[:-1]], DEFLATE) == end
     damaged = zlib.compress(RAW)[:-1] + b"\0"
     assert refusal([zlib.compress(RAW), damaged], DEFLATE).endswith("tile 1 that is damaged")
-    assert "decodes to 19 of 20 bytes" in refusal([zlib.compress(RAW[:-1])], DEFLATE)
+    assert "decodes to 19 of its 20 bytes" in refusal([zlib.compress(RAW[:-1])], DEFLATE)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_runs_of_packbits_that_do_not_fill_the_pixels_exactly_are_refused(
     stored: bytes, count: int
 ) -> None:
     message = refusal([b"\xeda", stored], PACKBITS)
-    assert message == f"has a strip or tile 1 that decodes to {count} of 20 bytes"
+    assert message == f"has a strip or tile 1 that decodes to {count} of its 20 bytes"
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5])

@@ -39,7 +39,7 @@ def read_header(data: bytes) -> Header:
         name = _FOREIGN.get(compression, "Huffman or 24-bit run-length")
         raise FormatError("unsupported", f"is a BMP with {name} compression", "convert it to PNG")
     if first < 14 + header_size + _table_size(data, header_size, bits, compression):
-        raise FormatError("corrupt", "has pixels in the place of its palette")
+        raise FormatError("corrupt", "has pixels where its palette must be")
     if compression in _PLAIN:
         stored = first + (bits * width + 31) // 32 * 4 * abs(height)
         if stored > len(data) and abs(height) * width <= len(data) * 8:
@@ -50,7 +50,7 @@ def read_header(data: bytes) -> Header:
 
 
 def _table_size(data: bytes, header_size: int, bits: int, compression: int) -> int:
-    """Return the bytes between header and pixels that the file needs: a palette, or masks."""
+    """Return the number of bytes between header and pixels that the palette or the masks need."""
     if bits > 8:
         return 12 if header_size == 40 and compression == 3 else 0
     if header_size == _OS2_HEADER:

@@ -19,8 +19,8 @@ class FormatError(Exception):
 
     Args:
         reason: a stable code, as in :class:`tinyunet_deploy.errors.ImageError`.
-        what: what is wrong with the file, one clause.
-        hint: what to do about it.
+        what: the fault, as a clause that continues the file's name.
+        hint: what the user can do about it.
     """
 
     def __init__(self, reason: str, what: str, hint: str | None = None) -> None:

@@ -34,13 +34,13 @@ _FOREIGN_FRAMES: Final = {
 }  # fmt: skip
 """Frame types that libjpeg-turbo does not decode."""
 _PADDING: Final = re.compile(rb"\xff+")
-"""Any number of these may precede a marker's code."""
+"""Padding of any length before a marker's code."""
 _MAX_SEGMENTS: Final = 10_000
-"""Most segments of a file; an ICC profile or EXIF data take a few hundred at most."""
+"""Largest number of segments; an ICC profile or EXIF data take a few hundred at most."""
 _MAX_SCANS: Final = 200
-"""Most passes over the pixels that a JPEG may ask for; a progressive one has about ten."""
+"""Largest number of passes over the pixels; a progressive file has about ten."""
 _MAX_SCANNED: Final = 32 * 64 * 1024 * 1024
-"""Most pixels over all passes: seconds of work for the largest accepted image."""
+"""Largest number of pixels over all passes: seconds of work for the largest accepted image."""
 
 
 class Structure(NamedTuple):
@@ -51,9 +51,10 @@ class Structure(NamedTuple):
 
 
 def read_header(data: bytes) -> Header:
-    """Walk over the segments from the start to the end of this very JPEG.
+    """Walk over the segments of the file's own JPEG, from its start to its end.
 
-    Thumbnails, comments, and another JPEG behind half a one have ends of their own.
+    Thumbnails, comments, and a second JPEG after a truncated one contain end markers, too; those do
+    not count.
     """
     at, restart_interval = 2, 0
     frame: Frame | None = None
@@ -130,7 +131,7 @@ def _require_readable(frame: int, precision: int) -> None:
 
 
 def _require_one_picture(index: bytes) -> None:
-    """Refuse a multi-picture file (CIPA DC-007), but for previews of its one image.
+    """Refuse a multi-picture file (CIPA DC-007), unless its other pictures are previews.
 
     Args:
         index: the APP2 segment behind its identifier: a TIFF structure whose tag 0xB002 lists an

@@ -1,6 +1,6 @@
-"""The scans of a JPEG file: whether they are all there, and each has all of its pixels.
+"""Check the scans of a JPEG file: all must be present, and each must have all of its pixels.
 
-A decoder makes up what is missing, and reports nothing. ITU-T T.81, 1992.
+A decoder makes up missing pixels without reporting it. Source: ITU-T T.81, 1992.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ SEQUENTIAL: Final = frozenset({0xC0, 0xC1, 0xC9})
 _COEFFICIENTS: Final = 64
 _RESTART: Final = re.compile(rb"\xff([\xd0-\xd7])")
 _END_OF_DATA: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-"""The next marker after a scan, which is neither a stuffed byte of it nor a restart."""
+"""Next marker after the data of a scan: neither a stuffed byte nor a restart marker."""
 _FILLING: Final = b"\x55\x2a\x91\x6c" * 32
-"""Scan data that a decoder only reads as pixels if the file lacks some."""
+"""Scan data that a decoder reads as pixels only if the file lacks some."""
 
 
 class Component(NamedTuple):
@@ -118,10 +118,10 @@ def require_all_scans(frame: Frame, scans: Sequence[Scan]) -> None:
 
 
 def require_restarts(data: bytes, frame: Frame, scan: Scan) -> None:
-    """Refuse a scan whose restart markers are not the right ones, in number and in order."""
+    """Refuse a scan whose restart markers are wrong in number or order."""
     if not scan.restart_interval:
         if _RESTART.search(data, scan.begin, scan.end):
-            raise FormatError("corrupt", "has a restart marker where none can be")
+            raise FormatError("corrupt", "has a misplaced restart marker")
         return
     wanted = (_blocks(frame, scan) - 1) // scan.restart_interval
     count = 0

@@ -16,11 +16,11 @@ __all__ = ["SIGNATURE", "decode", "decode_labels", "read_header"]
 
 SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _MAX_CHUNKS: Final = 200_000
-"""Most chunks of a file: libpng writes one for each 8 KiB of compressed data."""
+"""Largest number of chunks: libpng writes one for each 8 KiB of compressed data."""
 _PALETTE: Final = 3
 """Colour type of an image of palette indices."""
 _COLOUR: Final = (2, 6)
-"""Colour types with a red, a green and a blue sample, and with transparency."""
+"""Colour types with red, green and blue samples: without and with transparency."""
 _CHANNELS_OF_SBIT: Final = {0: 1, 2: 3, 4: 1, 6: 3}
 """Colour type that may have 16 bits -> entries of sBIT that are not about transparency."""
 
@@ -73,7 +73,7 @@ def _require_checksum(data: bytes, at: int, length: int) -> None:
 
 
 def decode(data: bytes, header: Header) -> Samples:
-    """Decode to luminance, [H, W]; a file without loss of detail, so to the value."""
+    """Decode to luminance, [H, W]; PNG is lossless, so grey values are exact."""
     return require_shape(decode_grey(data, deep=header.bits == 16), header)
 
 

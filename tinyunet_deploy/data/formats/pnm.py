@@ -17,12 +17,12 @@ _NUMBER: Final = re.compile(rb"(?:\s|#[^\r\n]*[\r\n])+([0-9]{1,9})")
 """A number of the header, after white space and comments."""
 _CUT_OFF: Final = re.compile(rb"(?:\s|#[^\r\n]*[\r\n])*(?:#[^\r\n]*)?")
 _LONGEST_HEADER: Final = 4096
-"""Bytes of a header with its comments."""
+"""Longest header with its comments, bytes."""
 _PLAIN_SAMPLES: Final = re.compile(rb"[0-9\s]*")
 _LONGEST_PLAIN_SAMPLE: Final = 16
-"""Most bytes of text for a sample: five digits, and white space."""
+"""Longest text of a sample, bytes: five digits and white space."""
 _MOST_COUNTED: Final = 1000
-"""Images after which counting those of a file stops."""
+"""Largest number of images that are counted in a file."""
 
 
 class _Details(NamedTuple):

@@ -1,7 +1,7 @@
 """TIFF and BigTIFF files: checks their structure, decodes every block in full or refuses.
 
-Read are grey, RGB, palette and CMYK images of 1, 2, 4, 8 and 16-bit samples, in strips or tiles.
-Adobe, "TIFF Revision 6.0", 1992, and its Technical Notes.
+It reads grey, RGB, palette and CMYK images of 1, 2, 4, 8 and 16-bit samples, in strips or tiles.
+Source: Adobe, "TIFF Revision 6.0", 1992, and its Technical Notes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["SIGNATURES", "decode", "decode_labels", "read_header"]
 
 _NEW_SUBFILE_TYPE: Final = 254
 _NOT_AN_IMAGE: Final = 1 | 4
-"""Bits of the subfile type: a reduced version of another image, a transparency mask."""
+"""Bits of the subfile type that mark a reduced version of another image or a transparency mask."""
 _OLD_SUBFILE_TYPE: Final = 255
 _OLD_REDUCED: Final = 2
 _WIDTH: Final = 256
@@ -67,7 +67,7 @@ _UNSIGNED: Final = (1, 4)
 """Sample formats: unsigned integer, and undefined."""
 _MAX_CHANNELS: Final = 4
 _MAX_BLOCKS: Final = 1 << 18
-"""Most strips or tiles; one row each is usual, and a row has several hundred pixels."""
+"""Largest number of strips or tiles; a strip is often one row of several hundred pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class _Layout:
 
 
 def read_header(data: bytes) -> Header:
-    """Read the directories; refuse several images, and variants that are not read."""
+    """Read the directories; refuse several images, and variants that are not supported."""
     directories = read_directories(data)
     images = [directory for directory in directories.directories if _is_image(directory)]
     if len(images) > 1:
@@ -167,7 +167,7 @@ def _bits(directory: Directory) -> int:
 
 
 def _stated_depth(directory: Directory) -> int | None:
-    """Return the depth in bits if the largest value that the file states is one of a camera's."""
+    """Return the depth in bits if the largest value that the file states is that of a camera."""
     for tag in _LARGEST_VALUES:
         for largest in directory.numbers(tag)[:1]:
             if not largest & (largest + 1) and 8 < largest.bit_length() <= 16:
@@ -268,7 +268,7 @@ def _blocks(layout: _Layout, header: Header) -> Blocks:
 
 
 def _colour_map(directory: Directory, bits: int) -> NDArray[np.uint8]:
-    """Return the palette, uint8 [2**bits, 3] RGB; values of 8 bits in a 16-bit map stay."""
+    """Return the palette, uint8 [2**bits, 3] RGB; 8-bit values in a 16-bit map stay as they are."""
     entries = directory.array(_COLOUR_MAP)
     if len(entries) != 3 << bits:
         raise FormatError("corrupt", f"has {len(entries)} palette entries, not {3 << bits}")
@@ -279,6 +279,6 @@ def _colour_map(directory: Directory, bits: int) -> NDArray[np.uint8]:
 
 
 def _rgb_of_cmyk(samples: Samples) -> NDArray[np.uint8]:
-    """Return uint8 [H, W, 3] RGB of uint8 [H, W, 4] CMYK: each colour times the rest of black."""
+    """Convert CMYK, uint8 [H, W, 4], to RGB, uint8 [H, W, 3]: (255 - ink) (255 - black) / 255."""
     white = 255 - samples.astype(np.uint16)
     return (white[..., :3] * white[..., 3:] // 255).astype(np.uint8)

@@ -54,7 +54,7 @@ class Blocks:
     bits: int
     big_endian: bool
     predictor: int
-    """2: samples are stored as differences to their left neighbours."""
+    """Predictor; 2 means that samples are stored as differences from their left neighbours."""
     ycbcr: bool
     jpeg_tables: bytes
 
@@ -130,7 +130,7 @@ def _inflate(block: bytes, full: int, index: int) -> bytes:
     except zlib.error as error:
         raise FormatError("corrupt", f"has a strip or tile {index} that is damaged") from error
     if more or not inflater.eof:
-        raise FormatError("corrupt", f"has a strip or tile {index} that does not end as it must")
+        raise FormatError("corrupt", f"has a strip or tile {index} that does not end correctly")
     return values
 
 
@@ -187,7 +187,7 @@ def _decode_by_libtiff(
 
 
 def _require_packbits(block: bytes, blocks: Blocks, index: int) -> None:
-    """Require that the runs of a block fill its pixels exactly; libtiff ignores what is left."""
+    """Require that the runs of a block fill its pixels exactly; libtiff ignores surplus data."""
     at = decoded = 0
     needed = blocks.rows(index) * blocks.row_bytes
     while at < len(block) and decoded <= needed:
@@ -225,5 +225,5 @@ def _grey_tiff(
 
 def _incomplete(index: int, decoded: int, needed: int) -> FormatError:
     return FormatError(
-        "corrupt", f"has a strip or tile {index} that decodes to {decoded} of {needed} bytes"
+        "corrupt", f"has a strip or tile {index} that decodes to {decoded} of its {needed} bytes"
     )

@@ -1,4 +1,4 @@
-"""The directories of a TIFF or BigTIFF file: which tags there are, and their values."""
+"""The directories of a TIFF or BigTIFF file: tags and their values."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _TYPE_SIZES: Final = {
 """Type of a value -> bytes, where it has more than one."""
 _UNSIGNED_TYPES: Final = {1: "u1", 3: "u2", 4: "u4", 13: "u4", 16: "u8", 18: "u8"}
 _MAX_ENTRIES: Final = 4096
-"""Most tags of one directory; camera files have about fifty."""
+"""Largest number of tags in one directory; camera files have about fifty."""
 _MAX_DIRECTORIES: Final = 1000
-"""Directories after which counting those of a file stops."""
+"""Largest number of directories that are counted in a file."""
 
 
 class _Entry(NamedTuple):
@@ -94,7 +94,7 @@ class Directory:
 
 
 class Directories(NamedTuple):
-    """The directories of a file in their chain; thumbnails in sub-directories are not in it."""
+    """The chain of directories of a file, without thumbnails in sub-directories."""
 
     directories: list[Directory]
     more: bool
@@ -118,7 +118,7 @@ def read_directories(data: bytes) -> Directories:
     seen: set[int] = set()
     while at and len(directories) < _MAX_DIRECTORIES:
         if at in seen:
-            raise FormatError("corrupt", "has directories that point to each other in a circle")
+            raise FormatError("corrupt", "has directories that point to each other in a loop")
         seen.add(at)
         entries, at = _read_directory(data, at, order, big)
         directories.append(Directory(data, order == ">", entries))

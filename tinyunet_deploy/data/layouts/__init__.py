@@ -39,7 +39,7 @@ __all__ = ["UnknownLayout", "read_dataset"]
 
 
 class UnknownLayout(DataError):
-    """A folder in none of the layouts; it may still contain images."""
+    """A folder has none of the known layouts; it may still contain images."""
 
 
 def read_dataset(

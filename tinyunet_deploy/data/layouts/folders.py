@@ -38,7 +38,7 @@ def read_folders(
 
     Args:
         root: the data set's folder, for errors.
-        folders: what :func:`image_folders` returns.
+        folders: result of :func:`image_folders`.
         split: list only this one; None lists all.
 
     Raises:

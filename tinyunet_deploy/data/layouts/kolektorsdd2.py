@@ -37,7 +37,7 @@ def read_kolektorsdd2(
 
     Args:
         root: the data set's folder, for errors.
-        folders: what :func:`kolektorsdd2_splits` returns.
+        folders: result of :func:`kolektorsdd2_splits`.
         split: list only this one; None lists both.
 
     Raises:

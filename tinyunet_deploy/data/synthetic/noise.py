@@ -29,7 +29,7 @@ Rng = np.random.Generator
 
 
 def seed_sequence(*words: int) -> np.random.SeedSequence:
-    """Return the seed that depends on every one of several integers, none negative."""
+    """Return a seed that depends on every one of several non-negative integers."""
     return np.random.SeedSequence(words)
 
 
@@ -41,7 +41,7 @@ def _periodic(noise: NDArray[np.float64], response: NDArray[np.float64]) -> Floa
 
 @lru_cache(maxsize=64)
 def _smooth_tile(sigma_x: float, sigma_y: float) -> FloatImage:
-    """Draw white noise under a Gaussian of these sigmas in pixels, float32 [1024, 1024]."""
+    """Draw white noise, smoothed by a Gaussian of these sigmas in pixels; float32 [1024, 1024]."""
     rng = np.random.default_rng(seed_sequence(round(1000 * sigma_x), round(1000 * sigma_y)))
     fx, fy = np.fft.rfftfreq(_TILE), np.fft.fftfreq(_TILE)[:, None]
     response = np.exp(-2 * np.pi**2 * ((sigma_x * fx) ** 2 + (sigma_y * fy) ** 2))
@@ -72,7 +72,8 @@ def stroke_tile(degrees: int, length: int, count: int) -> FloatImage:
 
 
 def crop(tile: FloatImage, rng: Rng, size: int, slant: float = 0.0) -> FloatImage:
-    """Cut a randomly placed and flipped square from a tile, sheared by ``slant`` columns a row."""
+    """Cut a square from a tile, randomly placed and flipped, sheared by ``slant`` columns per
+    row."""
     y, x = rng.integers(0, _TILE, 2)
     flip_y, flip_x = rng.choice((-1, 1), 2)
     steps = np.arange(size)
@@ -89,8 +90,8 @@ def layered_noise(
     """Sum independent layers of noise, float32 [size, size].
 
     Args:
-        layers: (sigma x, sigma y, variance) of each; the sigmas in pixels.
-        slant: shear, columns a row.
+        layers: (sigma x, sigma y, variance) of each layer; sigmas in pixels.
+        slant: shear, columns per row.
     """
     total = np.zeros((size, size), np.float32)
     for sigma_x, sigma_y, variance in layers:
