@@ -18,6 +18,7 @@ MODELS = REPOSITORY / "tinyunet_deploy" / "models"
 def readers_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A reader's own images, data set, run and engine; not to be changed: copy it.
 
+    The folder is a clone as far as a reader notices: the rooms of the repository are linked.
     ``photos/`` has images, ``sheets/`` a larger one, ``parts/`` images and masks in train and
     test; ``runs/parts`` and ``engines/parts.onnx`` are the model of the package under other names.
     """
@@ -26,6 +27,8 @@ def readers_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / name).mkdir(parents=True)
     for name in ("parts/test/images", "parts/test/masks", "runs/parts", "engines"):
         (folder / name).mkdir(parents=True)
+    for name in ("tinyunet_deploy", "training", "export", "benchmarks"):
+        (folder / name).symlink_to(REPOSITORY / name)
     for index in range(2):
         part = synthetic.sample(7, index, defective=index == 0)
         write_png(folder / "photos" / f"{index}.png", part.image)
@@ -49,5 +52,5 @@ def readers_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def copied_folder(readers_folder: Path, tmp_path: Path) -> Path:
     """A copy of the reader's folder, to run a page in."""
     folder = tmp_path / "reader"
-    shutil.copytree(readers_folder, folder)
+    shutil.copytree(readers_folder, folder, symlinks=True)
     return folder
