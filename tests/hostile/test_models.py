@@ -16,9 +16,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.hostile.mutate import small_graph
-from tinyunet_deploy.artifacts.onnx_guard import check_onnx_file, is_plain
+from tinyunet_deploy.artifacts.onnx_guard import check_onnx_file
 from tinyunet_deploy.artifacts.sidecar import (
-    DEFAULT_ONNX,
     Artifact,
     Sidecar,
     digest,
@@ -387,24 +386,53 @@ def test_a_loop_is_tried_whoever_wrote_its_sidecar(
             open_backend(path, backend)
 
 
-def test_a_plain_graph_with_a_sidecar_is_not_tried(
+def test_a_bounded_graph_with_a_sidecar_is_not_tried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sandbox, "try_model", lambda *_: pytest.fail("two seconds for nothing"))
     open_backend(described(tmp_path / "net.onnx", small_graph()), "onnxruntime").close()
-    assert is_plain(DEFAULT_ONNX.read_bytes())
 
 
-def test_operators_of_other_domains_functions_and_nested_graphs_are_not_plain() -> None:
+def enlarged() -> onnx.ModelProto:
+    """A constant of one value, enlarged to 16 GiB: folded as the file is loaded."""
     model = small_graph()
-    assert is_plain(model.SerializeToString())
-    model.graph.node[2].domain = "com.example"
-    assert not is_plain(model.SerializeToString())
-    model.graph.node[2].domain = "ai.onnx"
-    assert is_plain(model.SerializeToString())
-    model.functions.add(name="f", domain="")
-    assert not is_plain(model.SerializeToString())
-    assert not is_plain(endless().SerializeToString())
+    for name, values in (("one", np.ones((1, 1, 1, 1))), ("scales", [1, 1, 2**16, 2**16])):
+        model.graph.initializer.append(numpy_helper.from_array(np.float32(values), name))
+    nodes = [
+        helper.make_node("Resize", ["one", "", "scales"], ["huge"], "huge", mode="nearest"),
+        helper.make_node("MaxPool", ["huge"], ["pool"], "pool", kernel_shape=[1, 1],
+                         strides=[2**16, 2**16]),
+        helper.make_node("Add", ["x", "pool"], ["x2"], "add"),
+    ]  # fmt: skip
+    for place, node in enumerate(nodes, start=1):
+        model.graph.node.insert(place, node)
+    model.graph.node[4].input[0] = "x2"
+    return model
+
+
+def doubled_again() -> onnx.ModelProto:
+    """The image beside itself, 40 times over."""
+    model = small_graph()
+    for number in range(40):
+        names = [f"x{number}" if number else "x"] * 2
+        node = helper.make_node("Concat", names, [f"x{number + 1}"], f"d{number}", axis=1)
+        model.graph.node.insert(1 + number, node)
+    model.graph.node[41].input[0] = "x40"
+    return model
+
+
+@pytest.mark.parametrize("model", [enormous, enlarged, doubled_again])
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_with_a_sidecar_too_a_model_takes_bounded_memory(
+    tmp_path: Path, backend: str, model: Callable[[], onnx.ModelProto],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Only the process in which it is tried may load it, and that has 4 GiB and 60 s."""
+    monkeypatch.setattr("tinyunet_deploy.backends.registry.load", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr(sandbox.try_model, "__kwdefaults__", {"seconds": 30, "memory_mib": 2048})
+    path = described(tmp_path / "net.onnx", model())
+    with pytest.raises(ArtifactError, match="was tried and"):
+        open_backend(path, backend)
 
 
 def field(number: int, data: bytes) -> bytes:

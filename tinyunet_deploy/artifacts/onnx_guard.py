@@ -23,24 +23,17 @@ from tinyunet_deploy.contract import INPUT_NAME, OUTPUT_NAME, Contract
 from tinyunet_deploy.data.decoding import MAX_PIXELS
 from tinyunet_deploy.errors import ArtifactError
 
-__all__ = ["check_onnx_file", "is_plain"]
+__all__ = ["check_onnx_file"]
 
 MAX_DEPTH: Final = 50
 """Deepest nesting of messages; a plain network has six levels."""
-PLAIN_OPERATORS: Final = frozenset(
-    {"Add", "AveragePool", "BatchNormalization", "Cast", "Clip", "Concat", "Constant", "Conv",
-     "ConvTranspose", "DepthToSpace", "DequantizeLinear", "Div", "Identity", "LeakyRelu",
-     "MaxPool", "Mul", "Pad", "QuantizeLinear", "Relu", "Resize", "Round", "Sigmoid",
-     "SpaceToDepth", "Sub"}
-)  # fmt: skip
-"""Operators of convolutional networks; the shapes in the file bound their running time."""
 
 _PARTS: Final = {
     "model": {7: "main", 25: "function"},
     "main": {1: "node", 5: "tensor", 11: "input", 12: "output", 15: "sparse"},
     "graph": {1: "node", 5: "tensor", 15: "sparse"},
     "function": {7: "node", 11: "attribute"},
-    "node": {4: "operator", 5: "attribute", 7: "domain"},
+    "node": {5: "attribute"},
     "attribute": {2: "f", 5: "tensor", 6: "graph", 7: "floats", 10: "tensor", 11: "graph",
                   22: "sparse", 23: "sparse"},
     "sparse": {1: "tensor", 2: "tensor"},
@@ -102,14 +95,6 @@ def check_onnx_file(data: bytes, where: Path) -> Contract:
         raise ArtifactError(where, f"is not a usable ONNX file: {error}") from error
 
 
-def is_plain(data: bytes) -> bool:
-    """Return whether a checked file has only :data:`PLAIN_OPERATORS`, in one graph.
-
-    Other operators, such as Loop, might never end on some image.
-    """
-    return all(operator in PLAIN_OPERATORS for operator in _operators(memoryview(data)))
-
-
 def _check(data: memoryview) -> Contract:
     reader = Reader()
     ends: dict[str, list[_End]] = {"input": [], "output": []}
@@ -134,19 +119,6 @@ def _check(data: memoryview) -> Contract:
         raise ValueError("it has no graph" if not graphs else "it has more than one graph")
     inputs = [end for end in ends["input"] if end.name not in initializers]
     return _contract(inputs, ends["output"])
-
-
-def _operators(data: memoryview) -> Iterator[str]:
-    """Yield each node's operator, ``domain.type`` if not in ONNX's domain; "" for nested graphs."""
-    reader = Reader()
-    for _, part, value in _walk(data, reader):
-        if part in ("graph", "function"):
-            yield ""
-        if part == "node":
-            names = {at: bytes(v) for at, v in reader.fields(value) if not isinstance(v, int)}
-            domain = names.get(7, b"").decode("utf-8", "replace")
-            operator = names.get(4, b"").decode("utf-8", "replace")
-            yield operator if domain in ("", "ai.onnx") else f"{domain}.{operator}"
 
 
 def _walk(data: memoryview, reader: Reader) -> Iterator[tuple[str, str, Value]]:

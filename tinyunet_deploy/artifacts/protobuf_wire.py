@@ -47,6 +47,21 @@ class Reader:
                 raise ValueError(f"it has more than {MAX_FIELDS} fields")
             yield field
 
+    def varints(self, packed: memoryview) -> list[int]:
+        """Return numbers that are packed into one field; each counts as a field.
+
+        Raises:
+            ValueError: the last one is cut off, or the file has too many fields.
+        """
+        numbers, at = [], 0
+        while at < len(packed):
+            number, at = _varint(packed, at)
+            numbers.append(number)
+            self._count += 1
+            if self._count > MAX_FIELDS:
+                raise ValueError(f"it has more than {MAX_FIELDS} fields")
+        return numbers
+
     def merged(self, value: Value, number: int) -> memoryview:
         """Return the one message in field ``number``, its occurrences concatenated."""
         return joined([part for at, part in self.fields(value) if at == number])

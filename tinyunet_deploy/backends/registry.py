@@ -6,7 +6,8 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-from tinyunet_deploy.artifacts.onnx_guard import check_onnx_file, is_plain
+from tinyunet_deploy.artifacts.onnx_guard import check_onnx_file
+from tinyunet_deploy.artifacts.onnx_work import is_bounded
 from tinyunet_deploy.artifacts.sidecar import (
     DEFAULT_CHECKPOINT,
     DEFAULT_ONNX,
@@ -82,10 +83,12 @@ def open_backend(
     reason = why_not(row)
     if reason:
         raise RuntimeUnavailable(row.name, reason)
-    if kind == "onnx" and (foreign or not is_plain(artifact.data)):
-        from tinyunet_deploy.backends.sandbox import try_model
+    if kind == "onnx":
+        height, width = contract.height, contract.width
+        if foreign or not is_bounded(artifact.data, height, width):
+            from tinyunet_deploy.backends.sandbox import try_model
 
-        try_model(artifact, row.sandbox)
+            try_model(artifact, row.sandbox)
     return load(artifact, row, device, size=size, any_batch=any_batch)
 
 
