@@ -141,6 +141,11 @@ nightly: .venv/.installed
 	$(BIN)/python -m tests.hostile.mutate --output benchmarks/results/robustness.json
 	$(BIN)/python -m pytest -m nightly
 
+# The wheel with [cpu] in a new environment for each Python that is found: every verb of a station.
+.PHONY: wheel-smoke
+wheel-smoke: .venv/.installed
+	$(BIN)/python -m pytest -m nightly tests/test_wheel_install.py
+
 # Small changes to the core modules that no test notices; ROOM=decoding for one module. Verdicts are
 # kept in .cache/mutants: an interrupted run is resumed. The tool has an environment of its own.
 .PHONY: mutants

@@ -177,7 +177,6 @@ def draw_tuning(backend: Backend, path: Path) -> None:
         )
         tuning = tune(read_dataset(data), backend, batch_size=4, workers=1)
     drawing = draw_curve(tuning)
-    assert drawing is not None
     write_atomic(path, drawing)
 
 
@@ -205,7 +204,6 @@ def draw_drift(backend: Backend, path: Path) -> None:
             reports.append(report)
         before, now = reports
         drawing = drift.draw_distributions(now, before, drift.compare_reports(now, before))
-    assert drawing is not None
     write_atomic(path, drawing)
 
 

@@ -259,3 +259,38 @@ def test_info_refuses_a_changed_file(
     Path(f"{path}.json").write_bytes(Path(f"{tiny_checkpoint}.json").read_bytes())
     assert run(tinyunet, ["info", str(path)]) == 4
     assert capsys.readouterr().err.startswith(f"error: {path}: is not the file that its sidecar")
+
+
+# --- the front door -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("entry", ["tinyunet_deploy", "tinyunet", "tinyunet-infer"])
+def test_every_entry_says_its_version(entry: str) -> None:
+    code = "infer_main" if entry == "tinyunet-infer" else "main"
+    start = ["-c", f"from tinyunet_deploy.cli import {code}; {code}()"]
+    start = ["-m", entry] if entry == "tinyunet_deploy" else start
+    done = subprocess.run(
+        [sys.executable, *start, "--version"], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split()[-1] == __version__
+
+
+def test_help_documents_completion_and_bash_can_complete(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(tinyunet, ["--help"]) == 0
+    assert "'eval \"$(_TINYUNET_COMPLETE=bash_source tinyunet)\"' >> ~/.bashrc" in (
+        capsys.readouterr().out
+    )
+    shell = {"COMP_WORDS": "tinyunet parity --ba", "COMP_CWORD": "2"}
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys; sys.argv[0] = 'tinyunet'\n"
+         "from tinyunet_deploy.cli import main; main()"],
+        cwd=REPOSITORY,
+        env={**os.environ, **shell, "_TINYUNET_COMPLETE": "bash_complete"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )  # fmt: skip
+    assert done.stdout.split() == ["plain,--backend", "plain,--batch-size"]

@@ -41,6 +41,14 @@ VERBS: Final = {
 """Verb -> ``module:name`` of its command."""
 
 
+_COMPLETION: Final = """\b
+Completion of verbs and options, one line for your shell:
+  bash  echo 'eval "$(_TINYUNET_COMPLETE=bash_source tinyunet)"' >> ~/.bashrc
+  zsh   echo 'eval "$(_TINYUNET_COMPLETE=zsh_source tinyunet)"' >> ~/.zshrc
+  fish  _TINYUNET_COMPLETE=fish_source tinyunet > ~/.config/fish/completions/tinyunet.fish
+For tinyunet-infer the variable is _TINYUNET_INFER_COMPLETE."""
+
+
 class _Verbs(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)
@@ -53,7 +61,11 @@ class _Verbs(click.Group):
         return command
 
 
-@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Verbs,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=_COMPLETION,
+)
 @click.version_option(__version__, prog_name="tinyunet")
 def tinyunet() -> None:
     """Take a trained defect-segmentation network to the production line."""
@@ -76,8 +88,8 @@ def run(command: click.Command, arguments: list[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):  # before signals are handled, or at a prompt
         _say(stopping.farewell(resumable=False))
         return 128 + signal.SIGINT
-    except SystemExit:  # click's own answer to a closed pipe
-        return 128 + signal.SIGPIPE
+    except SystemExit as stop:  # click's own: 0 after completion, 1 for a closed pipe
+        return 128 + signal.SIGPIPE if stop.code else 0
     except TinyUNetError as error:
         if debug:
             traceback.print_exc()

@@ -47,8 +47,11 @@ def drift(report: Path, before: Path, alpha: float, style: str, output: Path | N
 
     from tinyunet_deploy.errors import GateFailed
     from tinyunet_deploy.files import write_atomic
+    from tinyunet_deploy.inspection.drawing import require_matplotlib
     from tinyunet_deploy.inspection.drift import compare_reports, draw_distributions
 
+    if output is not None:
+        require_matplotlib()
     comparison = compare_reports(report, before, alpha)
     if style == "json":
         fields = {"schema_version": 1, **comparison.as_fields()}
@@ -57,11 +60,9 @@ def drift(report: Path, before: Path, alpha: float, style: str, output: Path | N
         _print_table(comparison)
     if output is not None:
         drawing = draw_distributions(report, before, comparison)
-        if drawing is None:
-            click.echo(f"{output.name} is not drawn: matplotlib is not installed", err=True)
-        else:
-            output.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(output, drawing)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(output, drawing)
+        click.echo(f"picture: {click.format_filename(output)}", err=True)
     if comparison.note:
         click.echo(f"note: {comparison.note}", err=True)
     if comparison.drifted:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 
 import click
 
+from tinyunet_deploy import __version__
 from tinyunet_deploy.cli import stopping
 from tinyunet_deploy.cli.options import (
     ShardType,
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
     help="Run on the nodes of a Ray cluster: HOST:6379, or auto for the one on this machine.",
 )
 @format_option
+@click.version_option(__version__, prog_name="tinyunet-infer")
 @debug_option
 def infer(
     images: tuple[Path, ...],

@@ -116,10 +116,13 @@ def tune(
     from tinyunet_deploy.data.layouts import read_dataset
     from tinyunet_deploy.files import write_atomic
     from tinyunet_deploy.host import processor_count
+    from tinyunet_deploy.inspection.drawing import require_matplotlib
     from tinyunet_deploy.quality import tuning
     from tinyunet_deploy.quality.dataset_scoring import training_images
     from tinyunet_deploy.quality.tuning_report import CURVE, RESULT, draw_curve, tuning_json
 
+    if output is not None:
+        require_matplotlib()
     dataset = read_dataset(data, classes=classes, split=None if split == "all" else split)
     if split is None:
         dataset = training_images(dataset)
@@ -148,11 +151,7 @@ def tune(
     if output is not None:
         tuning.write_tuned(result, output / path.name)
         write_atomic(output / RESULT, text.encode())
-        curve = draw_curve(result)
-        if curve is None:
-            click.echo(f"no {CURVE}: matplotlib is not installed", err=True)
-        else:
-            write_atomic(output / CURVE, curve)
+        write_atomic(output / CURVE, draw_curve(result))
     if style == "json":
         click.echo(text, nl=False)
     else:

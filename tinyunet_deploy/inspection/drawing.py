@@ -1,8 +1,9 @@
-"""Draw figures as SVG files, if matplotlib is installed."""
+"""Draw figures as SVG files with matplotlib."""
 
 from __future__ import annotations
 
 import functools
+import importlib.util
 import io
 import os
 import sys
@@ -10,15 +11,13 @@ import tempfile
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from tinyunet_deploy.errors import RuntimeUnavailable
 from tinyunet_deploy.files import remove_at_end
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["draw_svg"]
-
-
-__all__ = ["draw_svg", "private_matplotlib"]
+__all__ = ["draw_svg", "private_matplotlib", "require_matplotlib"]
 
 
 @functools.cache
@@ -33,21 +32,31 @@ def private_matplotlib() -> None:
         remove_at_end(os.environ["MPLCONFIGDIR"])
 
 
-def draw_svg(width: float, height: float, draw: Callable[[Figure], None]) -> bytes | None:
+def require_matplotlib() -> None:
+    """Check that a figure can be drawn; call it before the work whose result the figure shows.
+
+    Raises:
+        RuntimeUnavailable: matplotlib is not installed.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise RuntimeUnavailable(
+            "matplotlib", "is not installed", "pip install 'tinyunet-deploy[pictures]'"
+        )
+
+
+def draw_svg(width: float, height: float, draw: Callable[[Figure], None]) -> bytes:
     """Return a figure as an SVG file on white; the same figure gives the same bytes.
 
     Args:
         width, height: size of the figure, inches.
         draw: draws into the empty figure that it is called with.
 
-    Returns:
-        None if matplotlib is not installed.
+    Raises:
+        RuntimeUnavailable: matplotlib is not installed.
     """
+    require_matplotlib()
     private_matplotlib()
-    try:
-        import matplotlib
-    except ImportError:
-        return None
+    import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context({"svg.hashsalt": "tinyunet", "svg.fonttype": "none"}):

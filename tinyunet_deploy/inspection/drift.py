@@ -199,11 +199,14 @@ def ks_distance(one: Sequence[float], other: Sequence[float]) -> float:
     return float(np.abs(below_a - below_b).max())
 
 
-def draw_distributions(report: Path, before: Path, comparison: Drift) -> bytes | None:
+def draw_distributions(report: Path, before: Path, comparison: Drift) -> bytes:
     """Draw the distribution functions of each statistic that :func:`compare_reports` compared.
 
     Returns:
-        An SVG file; None if matplotlib is not installed.
+        An SVG file.
+
+    Raises:
+        RuntimeUnavailable: matplotlib is not installed.
     """
     runs = (("before", "0.45", _statistics(before)), ("now", "tab:blue", _statistics(report)))
 

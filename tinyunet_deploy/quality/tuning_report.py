@@ -63,11 +63,11 @@ def tuning_json(tuning: Tuning) -> str:
     return json.dumps(json_value(fields), indent=2, allow_nan=False) + "\n"
 
 
-def draw_curve(tuning: Tuning) -> bytes | None:
+def draw_curve(tuning: Tuning) -> bytes:
     """Draw an SVG of the cost of every pair and of escapes against overkills.
 
-    Returns:
-        None if matplotlib is not installed.
+    Raises:
+        RuntimeUnavailable: matplotlib is not installed.
     """
     return draw_svg(9.5, 3.8, lambda figure: _draw_curve(figure, tuning))
 
