@@ -80,9 +80,9 @@ def matrix(toml: Path, output: Path) -> None:
 @click.argument("run2", type=click.Path(path_type=Path, exists=True))
 @debug_option
 def compare(run1: Path, run2: Path) -> None:
-    """Say where RUN2 is faster or slower than RUN1, and where the difference is only noise.
+    """Show where RUN2 is faster or slower than RUN1, and where the difference is only noise.
 
-    Each cell is taken relative to the reference of its own run. Nothing inside the noise floor of
+    Each cell is measured against the reference of its own run. Nothing inside the noise floor of
     the A/A pairs is called a difference. Exit 6 when a cell is slower.
     """
     from benchmarks.ratio import STATISTICS
@@ -120,7 +120,7 @@ def compare(run1: Path, run2: Path) -> None:
 )
 @debug_option
 def report(results: tuple[Path, ...], output: Path, data: Path | None) -> None:
-    """Make one page of RESULTS, JSON files and folders of them.
+    """Make one page from RESULTS: JSON files, or folders of them.
 
     It takes the results of `tinyunet benchmark`, evaluate, parity, line-sim and tune, of
     `python -m benchmarks matrix` and `python -m benchmarks.files_to_masks`, operators and gpu,

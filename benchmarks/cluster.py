@@ -1,9 +1,9 @@
-"""``python -m benchmarks.cluster``: what Ray costs on top of plain processes.
+"""``python -m benchmarks.cluster``: the cost of Ray beyond that of plain processes.
 
 The same PNG files go through ``infer`` twice in turn: as two processes with ``--shard``, and with
-``--ray`` on a cluster of two nodes on this machine, which is started before the clock is. Each
-process, and each node, has one processor of its own. The figure is the time of Ray over that of the
-shards, both from the start of the commands to their end.
+``--ray`` on a cluster of two nodes on this machine, which is started before the timing begins. Each
+process, and each node, has one processor of its own. The figure is the time of Ray divided by that
+of the shards, both from the start of the commands to their end.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _DISTINCT = 50
 _SIZE = 512
 """Height and width of the package's model."""
 _OBJECT_STORE_BYTES = 80 * 2**20
-"""Shared memory of a Ray node, near the least that Ray accepts."""
+"""Shared memory of a Ray node, bytes; close to the minimum that Ray accepts."""
 
 
 @click.command(context_settings=HELP)
@@ -111,7 +111,7 @@ def _two_nodes() -> Iterator[str]:
 
 @contextlib.contextmanager
 def _on_processor(index: int) -> Iterator[None]:
-    """Run every process that is started inside on one processor alone."""
+    """Run every process that is started inside the block on one processor."""
     allowed = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {sorted(allowed)[index]})
     try:

@@ -1,8 +1,8 @@
-"""``python -m benchmarks.files_to_masks``: the cost of files beside the bare backend.
+"""``python -m benchmarks.files_to_masks``: the cost of files beyond that of the bare backend.
 
 The same images go through the same backend twice in turn: as arrays that are already in memory, and
 as PNG files, written as OpenCV does by default, through ``infer``, with masks and report written.
-The figure is the second rate over the first. Several models take turns within a round.
+The figure is the second rate divided by the first. Several models take turns within a round.
 """
 
 from __future__ import annotations
@@ -114,7 +114,8 @@ def _common_size(backends: list[Backend]) -> tuple[int, int]:
 
 
 def _write_as_opencv(path: Path, image: Image) -> None:
-    """Write a PNG file as a camera's program does; the library's own are faster to read."""
+    """Write a PNG file as camera software does; files that the library writes are faster to
+    read."""
     path.write_bytes(cv2.imencode(".png", image)[1].tobytes())
 
 

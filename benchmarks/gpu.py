@@ -1,8 +1,7 @@
-"""``python -m benchmarks.gpu``: a GPU beside published figures, with CUDA graphs and without.
+"""``python -m benchmarks.gpu``: compare a GPU with published figures, with and without CUDA graphs.
 
-Every model is loaded twice, with and without graphs, and the two take turns. Batches lie in
-memory. The answers of the two are compared, so that a graph that computes something else cannot
-win.
+Every model is loaded twice, with and without graphs, and the two take turns. Batches are in memory.
+The answers of the two are compared, so that a graph that computes something else cannot win.
 """
 
 from __future__ import annotations
@@ -68,7 +67,7 @@ def gpu(
     rounds: int,
     output: Path,
 ) -> None:
-    """Measure each model in each batch size, with CUDA graphs and without."""
+    """Measure each model with each batch size, with and without CUDA graphs."""
     words = ["python", "-m", "benchmarks.gpu", *(f"--model={path.name}" for path in models)]
     words += ["--device", device, "--batch-size", ",".join(map(str, sizes))]
     words += ["--calls", str(calls), "--rounds", str(rounds)]
@@ -95,7 +94,7 @@ def gpu(
 def _measure_model(
     model: Path, device: str, sizes: Sequence[int], calls: int, rounds: int
 ) -> list[dict[str, Any]]:
-    """Return one row for each batch size with graphs, and one without; print each."""
+    """Return and print two rows for each batch size: with and without graphs."""
     rows = []
     with contextlib.ExitStack() as stack:
         backends = {

@@ -1,10 +1,10 @@
-"""``python -m benchmarks.labels``: the best that a network could do on the synthetic weak labels.
+"""``python -m benchmarks.labels``: the best possible result on the synthetic weak labels.
 
 The label of a synthetic defect is an ellipse drawn loosely around it, at random. Even a network
 that knew every pixel of the defect would have to guess that ellipse, so ``iou_defective`` has a
-limit below 1. The best guess is the set of pixels that lie in at least a share of many ellipses
-drawn around the same defect, for the share that does best on them. The limit is the mean IoU of
-that guess with other ellipses.
+limit below 1. The best guess is the set of pixels that a certain share of many ellipses around the
+same defect cover; the share is the one with the highest mean IoU. The limit is the mean IoU of that
+guess with other ellipses.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from tinyunet_deploy.data.synthetic import CLASSES, sample, weak_label
 __all__ = ["SEED", "labels", "limit"]
 
 _DRAWN: Final = 40
-"""Ellipses around each defect that the guess is made from."""
+"""Number of ellipses around each defect from which the guess is made."""
 _HELD_OUT: Final = 20
-"""Further ellipses that the guess is compared with."""
+"""Number of further ellipses that the guess is compared with."""
 _SHARES: Final = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55)
 SEED: Final = 99
 """Seed of the defects and of their ellipses."""

@@ -1,7 +1,7 @@
 """A Triton inference server on this machine, for measurements and tests.
 
-It is the Triton of the package ``nvidia-pytriton`` in ``.cache/triton``. That one has no ONNX
-Runtime backend, only the one for Python, in which :data:`_MODEL` calls ONNX Runtime.
+It is the Triton of the package ``nvidia-pytriton`` in ``.cache/triton``. This build has Triton's
+Python backend, but no ONNX Runtime backend, so :data:`_MODEL` calls ONNX Runtime from Python.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ class TritonPythonModel:
 """
 """The model of Triton's Python backend: an ONNX file in ONNX Runtime."""
 _START_TRIES = 1200
-"""Tries, a tenth of a second apart, before the server counts as not starting: two minutes."""
+"""Number of attempts, 0.1 s apart, before the start of the server has failed: two minutes."""
 
 
 class Served(NamedTuple):
-    """A model in a Triton that runs."""
+    """A model on a running Triton server."""
 
     http: str
     """Address for HTTP."""
@@ -68,7 +68,7 @@ class Served(NamedTuple):
 
 @contextlib.contextmanager
 def serve(model: Path, scratch: Path) -> Iterator[Served]:
-    """Start Triton on the model repository that ``tinyunet triton`` makes of an ONNX file.
+    """Start Triton on the model repository that ``tinyunet triton`` makes from an ONNX file.
 
     Args:
         scratch: an empty folder for the repository, the backend and the server's log.
@@ -114,7 +114,7 @@ def serve(model: Path, scratch: Path) -> Iterator[Served]:
 
 
 def _run_in_python(folder: Path) -> None:
-    """Change a model's folder from Triton's ONNX Runtime backend to the one for Python."""
+    """Change a model's folder from Triton's ONNX Runtime backend to its Python backend."""
     path = folder / "config.pbtxt"
     config = path.read_text().replace('platform: "onnxruntime_onnx"', 'backend: "python"')
     path.write_text(config)
@@ -122,7 +122,7 @@ def _run_in_python(folder: Path) -> None:
 
 
 def _python_backend(triton: Path, scratch: Path) -> Path:
-    """Make a folder of backends with that for Python and the stub for this Python's version."""
+    """Make a folder with Triton's Python backend and its stub for this version of Python."""
     folder = scratch / "backends"
     shutil.copytree(triton / "backends" / "python", folder / "python")
     version = f"{sys.version_info.major}.{sys.version_info.minor}"

@@ -33,23 +33,23 @@ from tinyunet_deploy.files import read_regular
 __all__ = ["AGAIN", "Cell", "Matrix", "read_matrix"]
 
 AGAIN: Final = " again"
-"""Ends the name of the second cell of the A/A pair."""
+"""Suffix in the name of the second cell of the A/A pair."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One artifact on one runner in one batch size."""
+    """One artifact on one runner with one batch size."""
 
     artifact: Path
     runner: str
     batch: int
     device: str = "cpu"
     again: bool = False
-    """The second cell of the A/A pair."""
+    """True for the second cell of the A/A pair."""
 
     @property
     def name(self) -> str:
-        """``MODEL@RUNNER/BATCH``, and the device where it is not the CPU."""
+        """``MODEL@RUNNER/BATCH``, and the device if it is not the CPU."""
         device = "" if self.device == "cpu" else f" on {self.device}"
         again = AGAIN if self.again else ""
         return f"{self.artifact.name}@{self.runner}/{self.batch}{device}{again}"
@@ -66,19 +66,19 @@ class Matrix:
     """Calls before the timed ones."""
     images: int
     reference: str
-    """Name of the cell that all ratios are against."""
+    """Name of the cell that all cells are compared with."""
     twice: str
-    """Name of the cell that is timed as two, the A/A pair."""
+    """Name of the cell that is timed twice, as the A/A pair."""
     cells: tuple[Cell, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON, a cell by its name."""
+        """Return plain values for JSON, with the name of each cell."""
         fields = dataclasses.asdict(self)
         return fields | {"cells": [cell.name for cell in self.cells]}
 
 
 def read_matrix(path: Path) -> Matrix:
-    """Read the matrix of a TOML file. Artifacts lie relative to the current folder.
+    """Read a matrix from a TOML file. Paths of artifacts are relative to the current folder.
 
     Raises:
         DataError: not TOML, an unknown or missing key, a value out of range, a runner that does

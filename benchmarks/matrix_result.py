@@ -35,7 +35,7 @@ class _Measured(NamedTuple):
     rounds: list[dict[str, Any]]
     """The output of :func:`benchmarks.peers.time_cell` in each round."""
     scores: Batch | None
-    """Scores of all images in the first round; None from a program that gives none."""
+    """Scores of all images in the first round; None from a program that returns no scores."""
 
     @property
     def figures(self) -> list[float]:
@@ -44,7 +44,8 @@ class _Measured(NamedTuple):
 
 
 def cell_file(folder: Path, cell: Cell, number: int) -> Path:
-    """Return where the measurement of a cell in round ``number`` lies; its scores are .npy."""
+    """Return the path of a cell's measurement in round ``number``; its scores are a .npy beside
+    it."""
     slug = cell.name.translate(str.maketrans("/: ", "___"))
     return folder / "cells" / f"{number:03}-{slug}.json"
 
@@ -59,10 +60,10 @@ def matrix_result(
     """Return the fields of a result from the cells that were measured.
 
     Args:
-        folder: holds ``cells/``.
+        folder: folder that contains ``cells/``.
         identity: machine, versions and artifacts of the run.
         sidecars: artifact -> sidecar.
-        reasons: cell -> why it was not measured; None if it was.
+        reasons: cell -> reason why it was not measured; None if it was.
 
     Raises:
         RuntimeUnavailable: the reference or the A/A pair was not measured.
@@ -124,7 +125,7 @@ def _row(measured: _Measured, reference: _Measured, identity: Mapping[str, Any])
 def _answers(measured: _Measured, reference: _Measured) -> dict[str, Any] | None:
     """Return the agreement with the reference's masks, I / U over all images.
 
-    None if one of the two gives no scores.
+    None if one of the two has no scores.
     """
     if measured.scores is None or reference.scores is None:
         return None
@@ -145,7 +146,7 @@ def _answers(measured: _Measured, reference: _Measured) -> dict[str, Any] | None
 
 
 def ms_per_image(rounds: list[dict[str, Any]], batch: int) -> list[float]:
-    """Return the figure of each round: the median of its samples, milliseconds per image."""
+    """Return the figure of each round: the median of the samples, milliseconds per image."""
     return [statistics.median(one["samples_ms"]) / batch for one in rounds]
 
 

@@ -1,9 +1,10 @@
-"""A run of the benchmark matrix, in rounds, resumable.
+"""Run the benchmark matrix in rounds; an interrupted run can be resumed.
 
-Every cell of every round is a process of its own, so no runtime's threads or memory disturb another
-and the luck of one process start is in the spread. In each round the order of cells is drawn anew,
-so drift of the machine hits all alike. The ``twice`` cell is timed as two, the A/A pair: their
-ratio is what this machine calls a difference where there is none.
+Every cell of every round runs in its own process, so that no runtime's threads or memory disturb
+another, and the luck of a process start shows in the spread. Each round runs the cells in a new
+random order, so that drift of the machine affects all cells alike. The ``twice`` cell is timed
+twice, as the A/A pair: the ratio of the two shows how large a difference this machine reports where
+there is none.
 """
 
 from __future__ import annotations
@@ -36,19 +37,20 @@ _LONGEST_CELL_S: Final = 3600.0
 def run_matrix(
     matrix: Matrix, folder: Path, *, command: str, progress: Callable[[str], None]
 ) -> Path:
-    """Measure what is not yet measured, and write ``folder/run.json``.
+    """Measure all cells that are not measured yet, and write ``folder/run.json``.
 
     Args:
-        folder: made if missing; ``cells/`` in it holds what is finished.
+        folder: folder of the run, made if missing; its ``cells/`` contains the finished
+            measurements.
         command: the command of this run, for the readers of the result.
-        progress: takes one line for each cell that starts.
+        progress: function that takes one line of text for each cell that starts.
 
     Returns:
         The result's path.
 
     Raises:
         ArtifactError: an artifact is missing or changed.
-        DataError: the folder holds a run of another matrix, artifact, version or machine.
+        DataError: the folder contains a run of another matrix, artifact, version or machine.
         RuntimeUnavailable: the reference or the A/A cell cannot run on this machine.
     """
     sidecars = {cell.artifact: read_artifact(cell.artifact).sidecar for cell in matrix.cells}
@@ -97,7 +99,7 @@ def _identity(matrix: Matrix, sidecars: Mapping[Path, Sidecar]) -> dict[str, Any
 
 
 def _open_folder(folder: Path, identity: Mapping[str, Any]) -> None:
-    """Begin a run in an empty folder, or check that the folder holds this run."""
+    """Begin a run in an empty folder, or check that the folder contains this run."""
     path = folder / "identity.json"
     if path.exists():
         kept = json.loads(read_regular(path))
@@ -122,7 +124,7 @@ def _measure_all(
     reasons: Mapping[str, str | None],
     progress: Callable[[str], None],
 ) -> dict[str, str]:
-    """Measure every cell of every round that is missing; return cell -> why it failed."""
+    """Measure the missing cells of every round; return cell -> reason why it failed."""
     failed: dict[str, str] = {}
     for number in range(matrix.rounds):
         order = np.random.default_rng(number).permutation(len(matrix.cells))
@@ -139,7 +141,7 @@ def _measure_all(
 
 
 def _measure(matrix: Matrix, cell: Cell, images: Path, output: Path) -> str | None:
-    """Time one cell in a process of its own; return None, or what went wrong."""
+    """Time one cell in its own process; return None, or the reason why it failed."""
     command = [sys.executable, "-m", "benchmarks.peers", cell.runner, cell.artifact, images]
     command += [output, "--batch-size", cell.batch, "--repetitions", matrix.repetitions]
     command += ["--warm-up", matrix.warm_up, "--device", cell.device]

@@ -1,6 +1,6 @@
 """``python -m benchmarks.operators``: how long each operator of a model takes in OpenVINO.
 
-One image at a time on all processors. With its counters on the runtime is a little slower.
+Images are run one at a time on all processors. The counters make the runtime a little slower.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tinyunet_deploy.host import describe_machine
 _WARM_UP = 10
 """Calls that are not timed."""
 _PRINTED = 10
-"""Operators of a model that are printed, the slowest ones; the result has them all."""
+"""Number of operators per model that are printed, the slowest first; the result has them all."""
 
 
 @click.command(context_settings=HELP)

@@ -1,4 +1,4 @@
-"""Options, folder and file format that the measurements share."""
+"""Options, folder and file format that all measurements share."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def output_option(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any
 
 
 def write_result(path: Path, fields: Mapping[str, Any]) -> None:
-    """Write a result as JSON, with ``schema_version`` 1 at its head.
+    """Write a result as JSON, with ``schema_version`` 1 as its first field.
 
     Raises:
         RuntimeUnavailable: the disk is full, read-only or failing.

@@ -1,6 +1,6 @@
 """Peers that are programs and time themselves: OpenVINO's benchmark_app, NVIDIA's trtexec.
 
-They count copies in and out of their buffers, and give no scores.
+They include copies to and from their buffers in the time, and return no scores.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ __all__ = ["PROGRAMS", "read_benchmark_app", "read_trtexec", "why_no_program"]
 
 
 def why_no_program(runner: str) -> str | None:
-    """Return why a runner of :data:`PROGRAMS` cannot run on this machine; None if it can."""
+    """Return the reason why a runner of :data:`PROGRAMS` cannot run on this machine; None if it
+    can."""
     program = runner.removesuffix("-defaults")
     return None if _path_of(program) else f"{program} is not on the PATH"
 
@@ -56,7 +57,7 @@ def read_benchmark_app(report: str) -> dict[str, Any]:
     The report gives the median of the samples alone.
 
     Raises:
-        RuntimeUnavailable: nothing was measured; says why.
+        RuntimeUnavailable: nothing was measured, for the reason in the message.
     """
     results = json.loads(report)["execution_results"]
     if "error" in results:

@@ -1,10 +1,10 @@
-"""The runners that are timed: our backends, and what a user would run instead, on the same bytes.
+"""Runners to time: our backends and the alternatives that a user has, on the same images.
 
 Every runner takes raw images, uint8 [N, 1, H, W] in memory, and returns uint8 scores in memory;
-what lies between is inside the timing boundary, for our backends as for the peers. Programs that
-time themselves stand in :mod:`benchmarks.peer_programs`.
+everything in between is timed, for our backends as for the peers. Programs that time themselves are
+in :mod:`benchmarks.peer_programs`.
 
-``python -m benchmarks.peers`` is the process of one cell; :mod:`benchmarks.matrix_run` starts it.
+``python -m benchmarks.peers`` times one cell; :mod:`benchmarks.matrix_run` starts it.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class Runner(NamedTuple):
     """Description for the reader of a result."""
     runs: tuple[Kind, ...]
     packages: tuple[str, ...]
-    """Distributions whose versions decide what is measured."""
+    """Distributions whose versions affect the measurement."""
     needs: str | None = None
-    """Backend of ours whose runtime it uses; None for a program."""
+    """Name of our backend whose runtime it uses; None for a program."""
 
 
 PEERS: Final = {
@@ -77,13 +77,13 @@ RUNNERS: Final = {
 
 
 def why_not_here(runner: str) -> str | None:
-    """Return why a runner cannot run on this machine; None if it can."""
+    """Return the reason why a runner cannot run on this machine; None if it can."""
     needs = RUNNERS[runner].needs
     return why_no_program(runner) if needs is None else why_not(needs)
 
 
 def installed_versions(runner: str) -> dict[str, str]:
-    """Return package -> version of what computes in a runner, of the packages installed."""
+    """Return package -> version of the installed packages that compute in a runner."""
     versions = {}
     for package in RUNNERS[runner].packages:
         try:
@@ -109,11 +109,12 @@ def time_cell(
         runner: a key of :data:`RUNNERS`.
         images: uint8 [N, 1, H, W], N a multiple of ``batch``; they take turns.
         repetitions: timed calls.
-        warm_up: calls before the timed ones, of which the first is kept as ``first_ms``.
+        warm_up: calls before the timed ones; the time of the first is kept as ``first_ms``.
 
     Returns:
-        ``load_ms``, ``first_ms``, ``samples_ms`` (one a call of ``batch`` images) and ``boundary``
-        (what a sample covers); and the scores of all images, None from a program that gives none.
+        ``load_ms``, ``first_ms``, ``samples_ms`` (one per call of ``batch`` images) and
+        ``boundary`` (the work that a sample covers); and the scores of all images, None from a
+        program that returns no scores.
 
     Raises:
         TinyUNetError: the runner does not take the artifact.
@@ -237,7 +238,7 @@ def cell(
 ) -> None:
     """Time ARTIFACT by RUNNER on IMAGES (.npy), and write the figures to OUTPUT, JSON.
 
-    Scores go beside it as .npy.
+    Scores are written beside it as .npy.
     """
     measured, scores = time_cell(
         runner,

@@ -44,7 +44,7 @@ from tinyunet_deploy.quality.tuning_report import draw_curve
 BROWSERS: Final = (
     "chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome",
 )  # fmt: skip
-"""Names that Chromium goes by."""
+"""Program names of Chromium."""
 Picture = NDArray[np.integer[Any] | np.floating[Any]]
 """Grey values [H, W] or BGR [H, W, 3], as OpenCV returns them."""
 _HAND_OVER: Final = (200, 160, 60)
@@ -52,7 +52,7 @@ _HAND_OVER: Final = (200, 160, 60)
 
 
 class SourceMissing(Exception):
-    """The source of a picture is missing; says which, and where it comes from."""
+    """Error for a picture whose source is missing: names the source and its origin."""
 
 
 def draw_part(backend: Backend, path: Path) -> None:
@@ -152,7 +152,7 @@ def draw_tiles(backend: Backend, path: Path) -> None:
 
 
 def _large_part(side: int, places: list[tuple[int, int]]) -> Image:
-    """Return uint8 [2 side, 3 side] of class 5, whose defects add up, one at each (row, column)."""
+    """Draw a part of class 5, uint8 [2 side, 3 side], with one defect at each (row, column)."""
     good = synthetic.sample(5, 1, defective=False, size=3 * side).image
     part = good[: 2 * side].astype(np.int64)
     for index, (row, column) in enumerate(places):
@@ -181,7 +181,7 @@ def draw_tuning(backend: Backend, path: Path) -> None:
 
 
 def draw_drift(backend: Backend, path: Path) -> None:
-    """Draw the picture of ``tinyunet drift -o`` after 15 % of the light is gone."""
+    """Draw the picture of ``tinyunet drift -o`` after the light has dropped by 15 %."""
     side, sidecar = backend.contract.height, backend.artifact.sidecar
     with tempfile.TemporaryDirectory() as folder:
         reports = []

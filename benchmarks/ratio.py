@@ -1,7 +1,7 @@
 """Ratios of times, and how large one must be before it is called a difference.
 
-A cell is timed once in each round, by a process of its own. What counts for a round is the median
-of its samples, so a figure has as many independent values as there are rounds.
+A cell is timed once in each round, by a process of its own. Each round counts with the median of
+its samples, so a figure has as many independent values as there are rounds.
 
     ratio     median over rounds of a's round medians / the same of b's
     interval  99 % percentile bootstrap over rounds (Efron & Tibshirani 1993, ch. 13), 10,000
@@ -25,7 +25,7 @@ _RESAMPLES: Final = 10_000
 _LEVEL: Final = 0.99
 """Confidence of an interval."""
 LEAST_ROUNDS: Final = 5
-"""Fewest rounds whose interval says something."""
+"""Smallest number of rounds that gives a meaningful interval."""
 STATISTICS: Final = (
     "A round's figure is the median of its samples; a ratio is of medians over rounds, its "
     f"interval the {_LEVEL:.0%} percentile bootstrap over rounds ({_RESAMPLES:,} resamples). "
@@ -58,7 +58,7 @@ def ratio_in_run(a: Sequence[float], b: Sequence[float]) -> Ratio:
     """Return the ratio of two cells of one run: a / b.
 
     Args:
-        a, b: the figure of each round, in the order of the rounds, as many of both.
+        a, b: the figure of each round, in the order of the rounds; both of one length.
     """
     if len(a) != len(b):
         raise ValueError(f"{len(a)} rounds given against {len(b)}")
@@ -71,7 +71,7 @@ def ratio_of_runs(
 ) -> Ratio:
     """Return the ratio of one cell in two runs: (a's cell / reference) / (b's cell / reference).
 
-    Dividing by the reference takes out what makes a whole run slower than another.
+    Dividing by the reference removes effects that make a whole run slower than another.
 
     Args:
         a, b: for each run, the figures of the cell's rounds and those of the reference's.

@@ -1,4 +1,4 @@
-"""Two runs of the matrix side by side; nothing inside the noise floor is called a difference."""
+"""Compare two runs of the matrix; nothing inside the noise floor is called a difference."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ class Difference(NamedTuple):
 
     cell: str
     ratio: Ratio
-    """Speed in the second run divided by the first's, each relative to its run's reference."""
+    """Speed in the second run divided by speed in the first, each relative to its run's
+    reference."""
     call: str
-    """``faster``, ``slower``, or why it is neither."""
+    """``faster``, ``slower``, or the reason why neither can be said."""
 
 
 class RunComparison(NamedTuple):

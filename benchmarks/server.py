@@ -1,8 +1,8 @@
-"""``python -m benchmarks.server``: what an inference server costs on top of the local backend.
+"""``python -m benchmarks.server``: the cost of an inference server beyond the local backend's.
 
 The same PNG files go through ``infer`` twice in turn: with ONNX Runtime in this process, and in a
-Triton on this machine that runs the same file in ONNX Runtime. The figure is the second rate over
-the first.
+Triton on this machine that runs the same file in ONNX Runtime. The figure is the second rate
+divided by the first.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The synthetic images that the measurements run on."""
+"""Draw the synthetic images that are used for measurements."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
 """``python -m benchmarks.training_throughput --data DIR``: the trainer against a plain loop.
 
-The plain loop is what an engineer writes first: a Dataset that decodes and augments, a DataLoader
-with workers, eager float32, the same network, batch, crop, optimizer and loss. Both run W and then
-W + M steps; the rate is M batches over the difference of the two wall times, so that starting up
-and finishing do not count. They take turns, and the figure is the ratio of the medians.
+The plain loop is the one that an engineer writes first: a Dataset that decodes and augments, a
+DataLoader with workers, eager float32, the same network, batch, crop, optimizer and loss. Both run
+W and then W + M steps; the rate is M batches divided by the difference of the two wall times, so
+that the time to start and to finish does not count. They take turns, and the figure is the ratio of
+the medians.
 """
 
 from __future__ import annotations

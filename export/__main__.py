@@ -14,7 +14,7 @@ from tinyunet_deploy.cli.options import bits_option, debug_option
 
 
 class ImageSize(click.ParamType):  # type: ignore[type-arg]  # not subscriptable before click 8.4
-    """Height and width as ``384x640``, or one number for both; becomes a pair of pixels."""
+    """Height and width, such as ``384x640``, or one number for both; becomes a pair of pixels."""
 
     name = "size"
 
@@ -24,7 +24,7 @@ class ImageSize(click.ParamType):  # type: ignore[type-arg]  # not subscriptable
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[int, int]:
-        """Parse a size; whether the network takes it is checked when it is known."""
+        """Parse a size; the network, once loaded, checks whether it takes the size."""
         match = re.fullmatch("([0-9]{1,5})(?:x([0-9]{1,5}))?", str(value))
         if match is None:
             self.fail(f"{value!r} is not a size such as 256 or 384x640", param, ctx)
@@ -33,7 +33,7 @@ class ImageSize(click.ParamType):  # type: ignore[type-arg]  # not subscriptable
 
 
 class PrecisionList(click.ParamType):  # type: ignore[type-arg]  # not subscriptable before click 8.4
-    """Precisions as ``fp32,int8``."""
+    """List of precisions, such as ``fp32,int8``."""
 
     name = "list"
 

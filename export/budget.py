@@ -35,7 +35,8 @@ Measure = Callable[[Sequence[str]], Likeness]
 
 
 def limits(iou_budget: float) -> list[Limit]:
-    """Return the limits of int8 in ``parity_limits.toml``, with the budget as that of iou_drop."""
+    """Return the limits of int8 in ``parity_limits.toml``, with the budget as the limit of
+    iou_drop."""
     return [
         replace(limit, value=iou_budget) if limit.figure == "iou_drop" else limit
         for limit in read_limits().of("int8")
@@ -90,7 +91,7 @@ class MixedPrecision:
     alone: dict[str, Likeness]
     """Convolution -> figures with it alone in float32; empty if ``plain`` meets the budget."""
     kept: tuple[str, ...]
-    """Convolutions that stay in float32, those that gain the most per weight first."""
+    """Convolutions that stay in float32, the largest gain per weight first."""
     chosen: Likeness
     """Figures with ``kept`` in float32."""
 
@@ -111,16 +112,16 @@ def choose(
 ) -> MixedPrecision:
     """Choose a small set of convolutions in float32 that meets the budget.
 
-    Keeping each convolution alone ranks them by gain per weight: a weight in float32 takes three
-    bytes more, and most weights are where they gain little. The set grows in that order until it
-    meets the budget; then each member, the last first, goes back to int8 if the budget still
-    holds. So every member is needed, but a smaller set may exist that only trying all 2^23 would
-    find.
+    Keeping a single convolution in float32 at a time ranks them by gain per weight: a weight in
+    float32 takes three bytes more, and the convolutions with most weights gain little. The set
+    grows in that order until it meets the budget; then each member, the last first, goes back to
+    int8 if the budget still holds. So every member is needed, but a smaller set may exist that only
+    trying all 2^23 would find.
 
     Args:
         weights: convolution -> number of its weights.
-        measure: takes one quantisation and one pass over the selection images; called once for
-            each convolution and at most twice for each one that is kept.
+        measure: quantises once and runs once over the selection images; called once for each
+            convolution and at most twice for each one that is kept.
         plain: figures with all convolutions in int8.
         iou_budget: iou_defective that int8 may lose.
     """

@@ -34,7 +34,7 @@ The width of a bin is 1/128 of its lower edge over the whole range of float32, s
 and the range need not be known before.
 """
 _BINS: Final = 0x7F80
-"""First bin of infinity, by the bit pattern of float32."""
+"""Number of bins; infinity, whose upper 15 bits are this number, has none."""
 _EDGES: Final = (np.arange(_BINS + 1, dtype=np.uint32) << 16).view(np.float32).astype(np.float64)
 _EDGES[-1] = np.finfo(np.float32).max
 

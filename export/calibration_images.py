@@ -1,4 +1,4 @@
-"""Choose the images that decide about an int8 file: three sets that never overlap."""
+"""Choose the images by which an int8 file is made and tested: three sets that never overlap."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ __all__ = ["ImageSets", "Labelled", "images_digest", "read_image_sets", "synthet
 SEED: Final = 0
 """Seed of the order in which training images are drawn."""
 CALIBRATION_IMAGES: Final = 32
-"""Largest number of images that calibrate."""
+"""Largest number of calibration images."""
 MEASURE_IMAGES: Final = 40
-"""Largest number of images that select, and of images that gate."""
+"""Largest number of selection images, and of gate images."""
 SYNTHETIC_IMAGES: Final = 20
 """Images in each set without data: one defective and one defect-free image of each class."""
 SMALLEST_SYNTHETIC: Final = 64
@@ -59,7 +59,7 @@ class ImageSets:
     selection: tuple[Labelled, ...]
     """Images on which the calibration, and the convolutions to keep in float32, are chosen."""
     gate: tuple[Labelled, ...]
-    """Images on which the choice is judged."""
+    """Images on which the choice is tested."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields of a sidecar."""
@@ -149,7 +149,7 @@ def synthetic_image(contract: Contract, class_id: int, index: int, *, defective:
 
 
 def _start(places: NDArray[np.intp], length: int, side: int) -> int:
-    """Return where a cut begins that has the middle of the defect in its middle, if possible."""
+    """Return the start of a cut that is centred on the defect, if possible."""
     middle = int(places.mean()) if len(places) else 0
     return min(max(middle - length // 2, 0), side - length)
 

@@ -35,7 +35,7 @@ ALPHAS: Final = (0.0, 0.35, 0.5)
 """Values of alpha that an int8 file is tried with; 0 changes nothing."""
 
 MIN_RATIO: Final = 1e-3
-"""Smallest ratio between a channel's peak and the largest one that is equalised."""
+"""Smallest ratio of a channel's peak to the largest peak at which the channel is equalised."""
 MOVES: Final = ("MaxPool", "Resize", "Pad", "Concat")
 """Operators that only move numbers, or add zeros."""
 LEVELS: Final = 127

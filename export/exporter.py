@@ -1,4 +1,4 @@
-"""Export a checkpoint: load it, make and judge the file of each precision, write them all."""
+"""Export a checkpoint: load it, make and compare the file of each precision, write them all."""
 
 from __future__ import annotations
 
@@ -80,25 +80,25 @@ def export_checkpoint(
     bits: int | None = None,
     log: Log,
 ) -> Iterator[Path]:
-    """Make the files of a checkpoint, judge all beside it, then write them.
+    """Make the files of a checkpoint, compare all of them with it, then write them.
 
     Args:
         checkpoint: a ``.safetensors`` file with its sidecar.
         paths: precision -> file to write.
         size: height and width of the images, pixels; the checkpoint's own if None.
         folders: labelled data sets whose training images calibrate int8; synthetic images if empty.
-        images: folder of images to judge on; synthetic images if None.
+        images: folder of images for the comparison; synthetic images if None.
         iou_budget: iou_defective that int8 may lose; None reports the loss without a limit.
         bits: depth of 16-bit files, 8..16, which the files keep; the checkpoint's own if None.
 
     Yields:
-        Path of each file as soon as it is written with its sidecar; the first after all were made
-        and judged.
+        Path of each file as soon as it is written with its sidecar; all files are made and compared
+        before the first one is written.
 
     Raises:
         ArtifactError: the file is not a checkpoint, or NVIDIA's parser would refuse a graph.
         DataError: the images are unusable.
-        GateFailed: a file does not answer as the checkpoint does.
+        GateFailed: the scores of a file differ too much from the checkpoint's.
         RefusedError: the network does not take images of this size.
     """
     source = read_artifact(checkpoint)
@@ -164,7 +164,7 @@ def largest_activation(float32: bytes, images: Sequence[Image], path: Path) -> f
 
 
 def _judge(artifact: Artifact, expected: Batch, pictures: Sequence[Image], log: Log) -> None:
-    """Check the graph and its scores, and note the figures in the sidecar."""
+    """Check the graph and its scores, and record the figures in the sidecar."""
     check_onnx(onnx.load_from_string(artifact.data), artifact.path)
     figures = compare_with_checkpoint(expected, artifact, pictures)
     artifact.sidecar.origin["parity_with_checkpoint"] = figures
@@ -179,8 +179,8 @@ def _judge(artifact: Artifact, expected: Batch, pictures: Sequence[Image], log: 
 def _write(artifact: Artifact, reference: Backend) -> None:
     """Write a file, its sidecar and its golden images.
 
-    The checkpoint gives the golden scores of float32; a file that rounds in its own way gives them
-    itself.
+    The golden scores of a float32 file come from the checkpoint; those of a file that rounds
+    differently come from the file itself.
     """
     write_artifact(artifact.path, artifact.data, artifact.sidecar)
     if artifact.sidecar.precision == "fp32":

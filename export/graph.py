@@ -74,7 +74,7 @@ def file_of(model: onnx.ModelProto) -> bytes:
 
 
 def _strip(model: onnx.ModelProto) -> None:
-    """Remove source lines and absolute paths of this machine, which the tools write."""
+    """Remove the source lines and absolute paths of this machine that the tools write."""
     parts: list[Any] = [model, model.graph, *model.graph.node, *model.graph.value_info]
     parts += [*model.graph.initializer, *model.graph.input, *model.graph.output, *model.functions]
     for part in parts:

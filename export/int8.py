@@ -1,4 +1,4 @@
-"""Make the int8 file of a network: calibrate, choose, quantise, and judge the result."""
+"""Make the int8 file of a network: calibrate, choose, quantise, and test the result."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MAX_BYTES: Final = 2_200_000
 
 @dataclass(frozen=True, order=True)
 class Calibration:
-    """One way to the scales of an int8 file."""
+    """One way to calibrate an int8 file."""
 
     alpha: float
     """Strength of the equalisation; 0 for none."""
@@ -62,14 +62,14 @@ def make_int8(
     """Quantise a float32 file with the calibration that measures best.
 
     Every calibration is measured on one runtime and the best ones on all. With a budget, as few
-    convolutions as possible stay in float32. What was chosen on the selection images is judged on
-    the gate images.
+    convolutions as possible stay in float32. The choice is made on the selection images and tested
+    on the gate images.
 
     Args:
-        float32: the float32 file; its path is the one of the int8 file, for messages.
+        float32: the float32 file, with the path of the int8 file for messages.
         folders: labelled data sets whose training images calibrate; synthetic images if empty.
         iou_budget: iou_defective that int8 may lose; None sets no limit.
-        log: takes one line on each finding.
+        log: function that takes one line of text about each finding.
         bits: depth of 16-bit files, 8..16; None leaves it to the files.
 
     Raises:
@@ -140,7 +140,8 @@ def make_int8(
 
 
 def sensitivity_reports(path: Path, int8: Int8File) -> Mapping[Path, bytes]:
-    """Return the sensitivity table and its chart by their paths, if convolutions were measured."""
+    """Return path -> content of the sensitivity table and its chart, if convolutions were
+    measured."""
     if int8.mixed is None or not int8.mixed.alone:
         return {}
     table = {
@@ -172,7 +173,7 @@ def _equalize(model: onnx.ModelProto, images: Sequence[Labelled]) -> dict[float,
 
 
 def _candidate(float32: Artifact, data: bytes) -> Artifact:
-    """Return an int8 file that is only measured, with the operating point of the float32 file."""
+    """Return an int8 file for measurements only, with the operating point of the float32 file."""
     sidecar = float32.sidecar
     return Artifact(
         float32.path,

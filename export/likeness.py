@@ -1,4 +1,4 @@
-"""Measure how an int8 file answers beside its float32 file on labelled images."""
+"""Compare the answers of an int8 file with those of its float32 file on labelled images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["LabelledScores", "Likeness", "likeness", "runtimes", "score_with_flo
 
 @dataclass(frozen=True)
 class Likeness:
-    """Answers of a file beside those of its reference on labelled images."""
+    """Comparison of a file's answers with those of its reference, on labelled images."""
 
     images: int
     iou_defective_reference: float
@@ -73,7 +73,7 @@ def score_with_float32(float32: Artifact, images: tuple[Labelled, ...]) -> Label
 
 
 def likeness(labelled: LabelledScores, given: Batch, threshold: float, min_area: int) -> Likeness:
-    """Compare the scores of a file with float32's, and both with the truth.
+    """Compare the scores of a file with those of float32, and both with the truth.
 
     Args:
         given: uint8 [N, 1, H, W], the file's scores.
@@ -104,7 +104,7 @@ def worst(rows: Sequence[Likeness]) -> Likeness:
 
 
 def runtimes() -> list[type[Backend]]:
-    """Return the installed backends that run an ONNX file on the CPU, the fastest first."""
+    """Return the installed backends that run an ONNX file on the CPU, fastest first."""
     rows = rows_for("onnx", "cpu", unasked_only=True)
     return [row.load_class() for row in rows if why_not(row) is None]
 

@@ -21,7 +21,7 @@ __all__ = ["DRAWN_AHEAD", "BatchQueue", "Load", "batch_loader"]
 Load = Callable[[int], Sequence[Tensor]]
 """Step, from 0 -> images and masks as :meth:`Sampler.batch` returns them, on any device."""
 DRAWN_AHEAD = 4
-"""Steps whose batches are drawn ahead, each by a thread of its own."""
+"""Number of steps whose batches are drawn ahead, each by its own thread."""
 
 
 def batch_loader(
@@ -29,7 +29,7 @@ def batch_loader(
 ) -> Load:
     """Return a function that draws this process's share of a step's images and masks.
 
-    They lie in page-locked memory if they go to a GPU.
+    They are in page-locked memory if they go to a GPU.
     """
     sampler = Sampler(sources, recipe)
 

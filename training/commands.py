@@ -48,7 +48,7 @@ def runs_option(folder: str, text: str) -> _Decorator:
 
     Args:
         folder: the default.
-        text: what becomes of runs that are in it already.
+        text: help text about runs that the folder already contains.
     """
     return click.option(
         "--runs",
@@ -72,7 +72,7 @@ def result_option(name: str) -> _Decorator:
 
 
 def write_result(path: Path, fields: Mapping[str, Any]) -> None:
-    """Write a result as JSON, with ``schema_version`` 1 at its head.
+    """Write a result as JSON, with ``schema_version`` 1 as its first field.
 
     Raises:
         RuntimeUnavailable: the disk is full, read-only or failing.
@@ -83,16 +83,16 @@ def write_result(path: Path, fields: Mapping[str, Any]) -> None:
 
 
 def log_to_stderr(level: int = logging.INFO) -> None:
-    """Print the log of a run to stderr, bare lines."""
+    """Print the log of a run to stderr, as lines without a prefix."""
     logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
 
 
 def tune_malloc() -> None:
     """Make glibc keep freed memory, in huge pages, so that it is used again.
 
-    The activations of a step are some 100 MB each; releasing them and touching them anew takes
-    more than a third of a step on a CPU. glibc reads its tunables as a process starts, so this
-    starts the process again, before torch is imported.
+    The activations of a step are some 100 MB each; to release and touch them anew takes more than a
+    third of a step on a CPU. glibc reads its tunables when a process starts, so this function
+    restarts the process, before torch is imported.
     """
     if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
         os.environ["GLIBC_TUNABLES"] = ":".join(

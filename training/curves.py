@@ -17,7 +17,7 @@ _NAME = "events.out.tfevents"
 
 
 class Curves:
-    """A file of events, each written at once and by this thread, so that no failure is lost."""
+    """A file of events; this thread writes each one at once, so that no failure is lost."""
 
     def __init__(self, folder: Path, first_step: int) -> None:
         """Start a file whose steps from ``first_step`` on replace those of earlier files.

@@ -22,11 +22,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Ranks:
-    """The place of this process among those that torchrun started; alone by default."""
+    """Rank of this process among those that torchrun started; a single process by default."""
 
     rank: int = 0
     local: int = 0
-    """Place among the processes of this machine, which chooses the GPU."""
+    """Rank among the processes of this machine, which chooses the GPU."""
     size: int = 1
     """Number of processes."""
 

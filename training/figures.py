@@ -1,4 +1,4 @@
-"""The figures of a finished run: its checkpoint on the test images of its data."""
+"""Figures of a finished run: evaluate its checkpoint on the test images of its data."""
 
 from __future__ import annotations
 

@@ -72,9 +72,9 @@ def write_checkpoint(
 
 
 def complete_run(checkpoint: Path) -> None:
-    """Do what comes after the checkpoint: write its golden images, remove the run's states.
+    """Finish a run that has its checkpoint: write its golden images, remove the run's states.
 
-    A run that was killed in between does it when it is run again.
+    A run that was killed before this does it when it is run again.
     """
     artifact = read_artifact(checkpoint)
     if artifact.sidecar.golden is None:

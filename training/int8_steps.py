@@ -1,4 +1,4 @@
-"""Steps that see int8 activations, so that the quantised network answers like the trained one."""
+"""Training steps with int8 activations, so that the int8 network answers like the trained one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 __all__ = ["int8_activations", "is_int8_step"]
 
 _STREAM = 3
-"""The word after the seed that keeps this random stream apart from those of the sampler."""
+"""Word after the seed that separates this random stream from those of the sampler."""
 
 
 def is_int8_step(share: float, seed: int, step: int) -> bool:
@@ -25,10 +25,10 @@ def is_int8_step(share: float, seed: int, step: int) -> bool:
 def int8_activations(network: nn.Module) -> Iterator[None]:
     """Round the input of every convolution of ``network`` to 8 bits while the context lasts.
 
-    One symmetric scale per tensor from the batch's own largest magnitude, -127..127, as in the
-    int8 file; the gradient passes the rounding unchanged (Bengio et al. 2013, "Estimating or
-    Propagating Gradients Through Stochastic Neurons", the straight-through estimator). Weights
-    stay as they are: with one scale per channel their rounding is the smaller part.
+    Each tensor has one symmetric scale, -127..127, from the largest magnitude in the batch, as in
+    the int8 file; the gradient passes the rounding unchanged (Bengio et al. 2013, "Estimating or
+    Propagating Gradients Through Stochastic Neurons", the straight-through estimator). Weights stay
+    as they are: with one scale per channel their rounding is the smaller part.
     """
     hooks = [
         module.register_forward_pre_hook(_round_input)

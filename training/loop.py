@@ -52,22 +52,23 @@ def train(
     init: Path | None = None,
     load: Load | None = None,
 ) -> Path:
-    """Train, or resume what an earlier call with the same output folder began.
+    """Train, or resume the run that an earlier call began in the same output folder.
 
-    SIGTERM and SIGINT end the process at any point, its state saved.
+    SIGTERM and SIGINT save the state and end the process at any point.
 
     Args:
         ranks: the processes that share every batch; each calls this, with the same arguments.
         init: checkpoint to start from; None starts from random weights.
-        load: draws the batches, called by several threads; None draws them from the sources.
+        load: function that draws the batches, called by several threads; None draws them from the
+            sources.
 
     Returns:
         The checkpoint's path, ``output/checkpoint.safetensors``.
 
     Raises:
         RefusedError: the folder is in use, or the loss is not finite.
-        DataError: the folder holds another run.
-        RuntimeUnavailable: no such device, no disk.
+        DataError: the folder contains another run.
+        RuntimeUnavailable: the device does not exist, or the disk cannot be written.
     """
     run = _Run(recipe, output, machine, ranks, choose_device(machine, ranks))
     if recipe.batch % ranks.size:
@@ -163,7 +164,7 @@ def _run_steps(
     validation: Sequence[Example],
     progress: TrainingProgress,
 ) -> None:
-    """Run the steps that are left, and leave the best weights in ``state.best``."""
+    """Run the remaining steps, and leave the best weights in ``state.best``."""
     recipe, device, ranks = run.recipe, run.device, run.ranks
     network, optimizer, scaler = state.network, state.optimizer, state.scaler
     forward: Callable[[Tensor], Tensor] = ranks.wrap(network)

@@ -13,7 +13,7 @@ __all__ = ["segmentation_loss"]
 _SWITCH = 0.3
 """Dice loss below which the adaptive loss is Dice."""
 _SMOOTH = 1.0
-"""Pixels added to both sides of the Dice fraction, so that nothing against nothing is 1."""
+"""Added to numerator and denominator of the Dice fraction, so that two empty masks give 1."""
 
 
 def segmentation_loss(
@@ -25,14 +25,14 @@ def segmentation_loss(
     batch; cross-entropy is the mean over them. ``adaptive`` is cross-entropy until the Dice loss is
     below 0.3, then Dice, decided at every step, as in the reference's code.
     ``adaptive-as-published`` is the inverse, as in the reference's text. ``every-image`` is Dice,
-    plus the mean over the defective images of each one's own Dice loss, plus cross-entropy: a
+    plus the mean Dice loss of the single defective images, plus cross-entropy: a
     small defect hardly counts in the sums of a batch beside a large one, but it counts as much in
     ``iou_defective``.
 
     Args:
         logit_NCHW: logits of this process's share of the batch.
         truth_NCHW: float32 of {0, 1}.
-        ranks: the processes that have the other shares, all of one size.
+        ranks: the processes that share the batch, in shares of equal size.
     """
     logit_NCHW = logit_NCHW.float()
     probability = torch.sigmoid(logit_NCHW)

@@ -21,7 +21,7 @@ class Machine:
     amp: bool = False
     """fp16 with loss scaling on CUDA, bf16 autocast on a CPU; the weights stay float32."""
     compiled: bool = False
-    """Let torch.compile fuse what lies between the convolutions."""
+    """True to let torch.compile fuse the operators between the convolutions."""
     save_every: int = 250
     """Steps between two resumable states."""
 
@@ -59,6 +59,6 @@ def half_precision(device: torch.device) -> torch.dtype:
 
 
 def has_bfloat16() -> bool:
-    """Return whether the CPU has instructions for bf16: emulated, it is slower than float32."""
+    """Return whether the CPU has instructions for bf16; emulated bf16 is slower than float32."""
     capabilities = torch.cpu.get_capabilities()
     return any(has is True and name.endswith("bf16") for name, has in capabilities.items())

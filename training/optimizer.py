@@ -14,7 +14,7 @@ __all__ = ["RMSPropTF", "learning_rate", "make_optimizer"]
 
 
 class RMSPropTF(torch.optim.Optimizer):
-    """Centered RMSProp with TensorFlow's semantics, which torch's own does not have.
+    """Centered RMSProp with TensorFlow's semantics, which differ from those of torch's RMSprop.
 
     For each variable w with gradient g, its L2 term added::
 
@@ -25,7 +25,7 @@ class RMSPropTF(torch.optim.Optimizer):
         w           = w - moment
 
     The rate is inside the moment, so a lower rate leaves the gathered moment as it is; epsilon is
-    inside the root, which so is never of a negative number (tf.train.RMSPropOptimizer,
+    inside the root, so that the root is never of a negative number (tf.train.RMSPropOptimizer,
     TensorFlow 1.15, training_ops.cc, ApplyCenteredRMSProp).
     """
 

@@ -1,4 +1,4 @@
-"""A recipe: the TOML file that names a training run, read strictly."""
+"""Read a recipe, the TOML file that describes a training run."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ class Data:
     crop_on_defect: float = 0.0
     """Share of the crops of a defective image that are placed on a defect pixel."""
     defect_margin: int = 0
-    """Least distance of that pixel from the crop's edges, pixels, so that few defects are cut."""
+    """Smallest distance of that pixel from the crop's edges, pixels, so that few defects are
+    cut."""
     validation: float = 0.0
     """Share of the images that are held out of training, to choose threshold and min_area."""
 
@@ -59,9 +60,10 @@ class Augment:
     rotations: tuple[int, ...] = (0, 90, 180)
     """Angles to draw from, degrees counter-clockwise."""
     contrast: float = 0.0
-    """Grey values are scaled about 127.5 by a factor from [1 - contrast, 1 + contrast]."""
+    """Range of the contrast: grey values are scaled around 127.5 by a factor from [1 - contrast, 1
+    + contrast]."""
     brightness: float = 0.0
-    """Grey values are shifted by up to this many steps of 255, either way."""
+    """Largest shift of the grey values in either direction, steps of 255."""
 
 
 @dataclass(frozen=True)
@@ -72,14 +74,14 @@ class RMSProp:
     decay: float = 0.9
     momentum: float = 0.8
     epsilon: float = 1e-10
-    """Added inside the square root."""
+    """Constant that is added inside the square root."""
     l2: float = 1e-5
     """Weight of sum(w^2) / 2 over all variables in the loss."""
 
 
 @dataclass(frozen=True)
 class AdamW:
-    """torch's AdamW (Loshchilov & Hutter 2019)."""
+    """AdamW of torch (Loshchilov & Hutter 2019)."""
 
     name: Literal["adamw"] = "adamw"
     beta1: float = 0.9
@@ -89,7 +91,7 @@ class AdamW:
 
 @dataclass(frozen=True)
 class Staircase:
-    """rate * factor^floor(step / every)."""
+    """Rate that falls in steps: rate * factor^floor(step / every)."""
 
     name: Literal["staircase"] = "staircase"
     rate: float = 1e-4
@@ -99,7 +101,7 @@ class Staircase:
 
 @dataclass(frozen=True)
 class OneCycle:
-    """Cosine from rate / 25 up to rate, then down to rate / 10,000 (Smith & Topin 2019)."""
+    """Cosine from rate / 25 up to rate, then cosine down to rate / 10,000 (Smith & Topin 2019)."""
 
     name: Literal["one-cycle"] = "one-cycle"
     rate: float = 1e-3
@@ -109,7 +111,7 @@ class OneCycle:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides a training run but its data."""
+    """Everything that decides a training run, except its data."""
 
     steps: int = 2500
     batch: int = 16
@@ -146,7 +148,7 @@ def read_recipe(name: str, **changes: object) -> Recipe:
         changes: top-level values that replace the file's; None leaves the file's.
 
     Raises:
-        DataError: missing, not TOML, unknown keys or values out of range.
+        DataError: the file is missing or not TOML, a key is unknown, or a value is out of range.
     """
     path = Path(name)
     if path.suffix != ".toml":

@@ -1,4 +1,4 @@
-"""``python -m training.recipe_comparison``: recipes side by side, over seeds and data sets."""
+"""``python -m training.recipe_comparison``: compare recipes over seeds and data sets."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from training.recipe import Recipe
 
 _CROPS_ON_DEFECT: Final = 0.8
-"""Share of the crops of a defective image that hold some of its defect, under ``--crop``."""
+"""Share of the crops of a defective image that are placed on its defect, with ``--crop``."""
 _COLUMNS: Final = (
     "iou_defective", "escape_rate", "overkill_rate", "dice_reference", "dice_nothing",
 )  # fmt: skip
@@ -51,7 +51,7 @@ class TrainedRecipe:
     seed: int
     steps: int
     step: int
-    """The step whose weights were kept."""
+    """Step whose weights were kept."""
     threshold: float
     min_area_px: int
     escapes: int

@@ -1,4 +1,4 @@
-"""The folder of a run: which run it holds, and whether that one is finished."""
+"""The folder of a run: check which run it contains, and whether the run is finished."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CHECKPOINT = "checkpoint.safetensors"
 def run_record(
     recipe: Recipe, sources: Sequence[Source], init: Path | None, machine: Machine
 ) -> dict[str, Any]:
-    """Return what makes a run this run, plain values for JSON."""
+    """Return the facts that identify a run, as plain values for JSON."""
     return {
         "recipe": recipe.as_dict(),
         "recipe_sha256": recipe.digest(),
@@ -35,10 +35,10 @@ def run_record(
 
 
 def claim_folder(output: Path, record: dict[str, Any]) -> None:
-    """Write ``run.json`` into a new folder, or check that the folder holds this run.
+    """Write ``run.json`` into a new folder, or check that the folder contains this run.
 
     Raises:
-        DataError: the folder holds another run.
+        DataError: the folder contains another run.
     """
     path = output / "run.json"
     if not path.exists():
@@ -65,10 +65,10 @@ def require_same_folder(ranks: Ranks, output: Path, contents: object) -> None:
     """Check that all processes see the same run in the folder.
 
     Args:
-        contents: what this process sees.
+        contents: the run as this process sees it.
 
     Raises:
-        DataError: another process sees something else.
+        DataError: another process sees another run.
     """
     if any(other != contents for other in ranks.gather([contents])):
         raise DataError(

@@ -26,7 +26,7 @@ class Sampler:
 
     The images of a run are numbered 0, 1, 2, ... over all steps. Number ``p`` decides everything:
     sources take turns, defective and defect-free images alternate in the recipe's proportion,
-    each of the two is walked in an order drawn anew for every pass, and the augmentation is drawn
+    each kind is walked in an order that is drawn anew for every pass, and the augmentation is drawn
     from a generator seeded with (seed, p).
     """
 
@@ -41,7 +41,7 @@ class Sampler:
 
         Args:
             step: 0 for the first.
-            part: which of the batch's images; a process of several takes its share.
+            part: indices of the images in the batch; one of several processes takes its share.
 
         Returns:
             uint8 [N, 1, crop, crop] grey values and uint8 [N, 1, crop, crop] of {0, 1}.
@@ -82,7 +82,7 @@ class Sampler:
         return self._walk(source.defective, number - clean_so_far, (turn, 1))
 
     def _walk(self, examples: tuple[Example, ...], number: int, stream: tuple[int, int]) -> Example:
-        """Return the example number ``number`` of endless passes, each in an order of its own."""
+        """Return example ``number`` of an endless series of passes, each in its own order."""
         lap, place = divmod(number, len(examples))
         order = np.random.default_rng((self._recipe.seed, _ORDER, *stream, lap))
         index = int(order.permutation(len(examples))[place])

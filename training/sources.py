@@ -1,4 +1,4 @@
-"""The images of a run, decoded into memory, split into those that train and those that validate."""
+"""The images of a run, decoded into memory, and split into training and validation images."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from training.recipe import Recipe
 __all__ = ["Example", "Source", "different_sources", "read_source", "sources_digest"]
 
 _DEFECT_PIXELS = 256
-"""About as many pixels of each defect are kept, evenly spaced, for crops to aim at."""
+"""Approximate number of pixels of each defect that are kept, evenly spaced, to place crops on."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,8 @@ def read_source(
         bits: depth of 16-bit files, 8..16; None leaves it to the files.
 
     Raises:
-        DataError: no usable training image, a crop larger than an image, a bad mask.
+        DataError: there is no usable training image, a crop is larger than an image, or a mask is
+            bad.
     """
     items = read_dataset(root, classes=classes, split="train").items
     with ThreadPoolExecutor(processor_count()) as pool:
@@ -115,7 +116,7 @@ def _kept_out(items: Sequence[Item], share: float) -> list[Item]:
 
 
 def different_sources(sources: Sequence[Source]) -> list[Source]:
-    """Return each source once, though it may take several turns."""
+    """Return each source once, even if it takes several turns."""
     return list({id(source): source for source in sources}.values())
 
 

@@ -1,8 +1,8 @@
-"""``python -m training.speed RECIPE --data DIR``: how fast the trainer is, and what comes out.
+"""``python -m training.speed RECIPE --data DIR``: speed and result of the trainer.
 
 The run is done once in float32 (TF32 where a GPU has it, torch's default for convolutions) and once
-in mixed precision; each is evaluated on the test images. Beside each, steps on one batch that lies
-on the device already are timed: reading and augmenting cost the difference of the two rates.
+in mixed precision; each is evaluated on the test images. Steps on one batch that is already on the
+device are timed as well: the difference of the two rates is the cost of reading and augmenting.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ if TYPE_CHECKING:
     from training.sources import Source
 
 _WARM_UP: Final = 40
-"""Steps at the start that are not timed: choosing kernels, filling the queue of batches."""
+"""Number of steps at the start that are not timed: they choose kernels and fill the queue of
+batches."""
 PUBLISHED: Final = {"A100": {"float32": 136, "amp": 255}, "V100": {"amp": 169}}
 """Images/s of one GPU in training, published with NVIDIA's U-Net Industrial for TensorFlow 1."""
 
@@ -51,9 +52,9 @@ PUBLISHED: Final = {"A100": {"float32": 136, "amp": 255}, "V100": {"amp": 169}}
 @dataclass(frozen=True)
 class _TimedRun:
     images_per_s: float
-    """After the warm-up."""
+    """Rate after the warm-up."""
     seconds: float
-    """The whole run."""
+    """Duration of the whole run."""
     checkpoint: Path
 
 
@@ -148,8 +149,8 @@ def speed(
 def _untimed_steps() -> int:
     """Return the number of steps before the clock starts.
 
-    A batch is drawn as many steps ahead as the queue is long, so the stamps of the drawing run
-    ahead of the steps by that much.
+    A batch is drawn as many steps ahead as the queue is long, so the time stamps of the draws are
+    ahead of the steps by as much.
     """
     from training.batches import DRAWN_AHEAD
 
@@ -159,7 +160,7 @@ def _untimed_steps() -> int:
 def _measure(
     precision: str, recipe: Recipe, source: Source, resident_steps: int, device: str, runs: Path
 ) -> tuple[dict[str, Any], Path]:
-    """Time the recipe, and ``resident_steps`` on one resident batch.
+    """Time the recipe, and then ``resident_steps`` steps on one resident batch.
 
     Returns:
         The times and clocks, and the checkpoint of the recipe's run.

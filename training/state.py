@@ -26,7 +26,7 @@ __all__ = ["Best", "State", "remove_states", "restore_state", "save_state", "sta
 
 log = logging.getLogger("training")
 _KEPT = 2
-"""States that are kept: the newest, and the one before in case the newest is torn."""
+"""Number of states that are kept: the newest, and the one before in case the newest is torn."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,13 @@ class State:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     step: int = 0
-    """Steps done."""
+    """Number of steps done."""
     best: Best | None = None
     changing: threading.RLock = field(default_factory=threading.RLock)
     """Held while a step changes the fields above, and while they are written."""
 
     def consider(self, point: OperatingPoint) -> None:
-        """Keep the present weights if no earlier ones did better."""
+        """Keep the current weights if no earlier ones are better."""
         if self.best is None or point.merit >= self.best.point.merit:
             weights = {
                 name: value.detach().to("cpu", copy=True)
@@ -63,7 +63,7 @@ class State:
 
 
 def save_state(folder: Path, state: State) -> None:
-    """Write a state, and remove all older ones but the last.
+    """Write a state, and remove all older ones except the last.
 
     Raises:
         RuntimeUnavailable: the disk is full, read-only or failing.
@@ -88,7 +88,7 @@ def save_state(folder: Path, state: State) -> None:
 
 
 def restore_state(folder: Path, state: State) -> None:
-    """Set a state to the newest whole one in the folder, if there is one."""
+    """Load the newest complete state in the folder into ``state``, if there is one."""
     for path in state_files(folder):
         try:
             fields = json.loads(path.with_suffix(".json").read_text())

@@ -1,4 +1,4 @@
-"""Choosing threshold and min_area on images that were kept out of training."""
+"""Choose threshold and min_area on images that were kept out of training."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ __all__ = ["MIN_AREAS", "THRESHOLDS", "OperatingPoint", "choose_operating_point"
 
 THRESHOLDS: Final = tuple(round(0.05 * step, 2) for step in range(1, 20))
 MIN_AREAS: Final = (1, 8, 16, 32, 64, 128, 256)
-"""Pixels."""
+"""Values of min_area that are tried, pixels."""
 
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """The threshold and min_area of a checkpoint's sidecar, and what they did in validation."""
+    """The threshold and min_area of a checkpoint's sidecar, and their results in validation."""
 
     threshold: float = 0.5
     min_area: int = 1
@@ -36,7 +36,7 @@ class OperatingPoint:
 
     @property
     def merit(self) -> tuple[int, float]:
-        """Larger is better: fewest escapes first, then the highest iou_defective."""
+        """Sort key, larger is better: fewest escapes first, then the highest iou_defective."""
         return -(self.escapes or 0), self.iou_defective or 0.0
 
     def as_dict(self) -> dict[str, Any]:
@@ -51,11 +51,11 @@ def choose_operating_point(
 
     Cost is 20 x escapes + overkills. It does not choose the threshold, as it does in ``tinyunet
     tune``: while a network is still learning, its outlines say more than a handful of mistakes.
-    Without examples: 0.5 and 1.
+    Without examples, it returns 0.5 and 1.
 
     Args:
         ranks: the processes that share the examples; they exchange their counts image by image, so
-            that each of them chooses what one alone would choose.
+            that each makes the choice that a single process would make.
     """
     if not examples:
         return OperatingPoint()

@@ -10,7 +10,7 @@ __all__ = ["Picture", "Section", "Table", "no_benchmark"]
 
 @dataclass(frozen=True)
 class Table:
-    """Text cells; columns from ``numbers`` on are set flush right."""
+    """Table of text cells; columns from ``numbers`` on are right-aligned."""
 
     head: tuple[str, ...]
     rows: Sequence[tuple[str, ...]]

@@ -34,14 +34,14 @@ _VARIABLES: Final = (
     *(f"stage-{index}" for index in range(9)),
 )  # fmt: skip
 COLORS: Final = {name: f"#0{index:02x}f0a" for index, name in enumerate(_VARIABLES, start=1)}
-"""CSS variable -> the colour that stands for it while matplotlib draws."""
+"""CSS variable -> placeholder colour while matplotlib draws."""
 MARKERS: Final = {name: row.marker for name, row in BACKENDS.items()}
 """Backend -> marker; a peer has a thin diamond."""
 _DASHES: Final = {name: row.dashes for name, row in BACKENDS.items()}
 GATE_DASHES: Final = (0, (4, 2))
-"""Dashes of the line of a limit: offset, (on, off), in line widths."""
+"""Dash pattern of a limit: offset, (on, off), in line widths."""
 WIDTH: Final = 5.0
-"""Width of a figure, inches: so narrow that 9 points are readable on a telephone."""
+"""Width of a figure, inches: narrow enough for text of 9 points to be readable on a phone."""
 
 _STYLE: Final[dict[RcKeyType, Any]] = {
     "svg.fonttype": "none",
@@ -117,8 +117,8 @@ def draw_dot(
     """Draw the marker of a series.
 
     Args:
-        named: list it in the legend.
-        hollow: draw the outline alone.
+        named: list the series in the legend.
+        hollow: draw only the outline.
     """
     axes.plot(
         [x], [y], marker=series.marker, linestyle="", zorder=3,
@@ -138,14 +138,14 @@ def draw_gate(axes: Axes, y: float, text: str) -> None:
 
 
 def plain_log(axis: Any) -> None:
-    """Label a logarithmic axis 10, 20, 50 instead of with powers."""
+    """Label a logarithmic axis 10, 20, 50 instead of with powers of ten."""
     axis.set_major_locator(mpl.ticker.LogLocator(subs=(1.0, 2.0, 5.0), numticks=8))
     axis.set_minor_locator(mpl.ticker.NullLocator())
     axis.set_major_formatter(lambda value, _: f"{value:,g}")
 
 
 def draw_legend(figure: Figure, axes: Axes, columns: int = 2) -> None:
-    """Draw the legend of ``axes`` above the figure, if anything in it is named."""
+    """Draw the legend of ``axes`` above the figure, if any series is named."""
     handles, labels = axes.get_legend_handles_labels()
     if labels:
         figure.legend(
@@ -159,7 +159,7 @@ def svg_of(figure: Figure, name: str, title: str) -> str:
 
     Args:
         name: begins every id in it.
-        title: read to those who cannot see the figure.
+        title: text for screen readers.
     """
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})

@@ -1,4 +1,4 @@
-"""Facts that several results give together, joined by the artifact's sha256 and the backend."""
+"""Facts from several results, joined by the artifact's sha256 and the backend."""
 
 from __future__ import annotations
 
@@ -51,18 +51,18 @@ def red_answers(results: Results) -> dict[tuple[str, str], list[str]]:
 
 
 def one_by_one(results: Results) -> list[Measurement]:
-    """Return the measurements of one image a call, fastest first."""
+    """Return the measurements with one image per call, fastest first."""
     alone = [measurement for measurement in results.measurements if measurement.batch_size == 1]
     return sorted(alone, key=p50)
 
 
 def p50(measurement: Measurement) -> float:
-    """Return the median time of the backend's call, milliseconds a batch."""
+    """Return the median time of the backend's call, milliseconds per batch."""
     return statistics.median(measurement.call.samples_ms)
 
 
 def best_measurement(results: Results) -> Measurement | None:
-    """Return the fastest measurement of one image a call whose answers no result calls red."""
+    """Return the fastest measurement with one image per call whose answers are red in no result."""
     red = red_answers(results)
     for measurement in one_by_one(results):
         key = measurement.model_sha256, measurement.backend
@@ -72,7 +72,7 @@ def best_measurement(results: Results) -> Measurement | None:
 
 
 def best_cell(results: Results) -> tuple[dict[str, Any], dict[str, Any]] | None:
-    """Return the first matrix, and the fastest cell in it of one image a call that is not red.
+    """Return the first matrix, and its fastest cell with one image per call that is not red.
 
     Only cells of the library's own backends count.
     """
@@ -104,7 +104,7 @@ def series_of(measurement: Measurement) -> Series:
 def speeds_of(results: Results) -> dict[tuple[str, str], float]:
     """Return (sha256, backend) -> median ms per image at batch 1.
 
-    They come from the first matrix, or from the benchmarks where there is no matrix.
+    They come from the first matrix, or from the benchmarks if there is no matrix.
     """
     for matrix in results.matrices.values():
         return {
@@ -119,7 +119,7 @@ def speeds_of(results: Results) -> dict[tuple[str, str], float]:
 
 
 def one_per_data_set(results: Results) -> list[dict[str, Any]]:
-    """Return one evaluation per data set: that of the fastest configuration where it has one."""
+    """Return one evaluation per data set, preferably of the fastest configuration."""
     best = best_measurement(results)
     chosen: dict[str, dict[str, Any]] = {}
     for evaluation in results.evaluations.values():
@@ -134,7 +134,7 @@ def one_per_data_set(results: Results) -> list[dict[str, Any]]:
 
 
 def machines_of(results: Results) -> list[dict[str, Any]]:
-    """Return the different machines of all results that name theirs."""
+    """Return the distinct machines that the results name."""
     machines = [benchmark.machine for benchmark in results.benchmarks.values()]
     tables = (
         results.matrices, results.parities, results.lines, results.pipelines, results.operators,
@@ -151,7 +151,7 @@ def machines_of(results: Results) -> list[dict[str, Any]]:
 
 
 def model_name(results: Results, sha256: str) -> str:
-    """Return the name of a model in the results; the start of its sha256 where none gives it."""
+    """Return the name of a model, or the start of its sha256 if no result has the name."""
     names = {measurement.model_sha256: measurement.model for measurement in results.measurements}
     for matrix in results.matrices.values():
         names |= {cell["model_sha256"]: cell["model"] for cell in matrix["cells"]}

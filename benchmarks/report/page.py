@@ -62,7 +62,7 @@ def write_report(results: Results, output: Path, *, data: Path | None, command: 
 
 
 def page_environment(suffix: str) -> jinja2.Environment:
-    """Return what renders the template of a suffix: names in the results are text, never markup."""
+    """Return the Jinja environment of a suffix: names in the results are text, never markup."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=suffix == ".html",
@@ -77,14 +77,14 @@ def page_environment(suffix: str) -> jinja2.Environment:
 
 
 def _on_screen(value: object) -> object:
-    """Spell out control characters in a text; leave markup of ours as it is."""
+    """Spell out control characters in a text; leave our own markup as it is."""
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
     return "\n".join(map(printable, value.split("\n")))
 
 
 def _as_text(value: object) -> object:
-    """Keep a text from being taken for HTML or a link in Markdown."""
+    """Escape a text so that Markdown does not read it as HTML or a link."""
     shown = _on_screen(value)
     if not isinstance(shown, str):
         return shown

@@ -1,4 +1,4 @@
-"""The result files that a report is made of, read and sorted by kind.
+"""Read the result files of a report, and sort them by kind.
 
 The kind of a file is recognised by its contents: results of ``tinyunet benchmark``, evaluate,
 parity, line-sim and tune, of ``python -m benchmarks matrix``, ``benchmarks.files_to_masks``,
@@ -31,7 +31,7 @@ _REPORTS: Final = ("report.html", "report.md")
 
 @dataclass
 class Results:
-    """Everything that was read, by the file it came from."""
+    """All results, by file."""
 
     benchmarks: dict[Path, Benchmark] = field(default_factory=dict)
     matrices: dict[Path, dict[str, Any]] = field(default_factory=dict)
@@ -60,8 +60,8 @@ class Results:
 def read_results(paths: Sequence[Path]) -> Results:
     """Read all results in files and folders.
 
-    In a folder, files that are not results are passed over, and so are the cells of a matrix and
-    every subfolder that has a report of its own.
+    In a folder, files that are not results are ignored, and so are the cells of a matrix and every
+    subfolder that has its own report.
 
     Raises:
         DataError: a file is not a result, or there is no result at all.
@@ -82,7 +82,7 @@ def read_results(paths: Sequence[Path]) -> Results:
 
 
 def _take(results: Results, path: Path) -> bool:
-    """Add a file to the results; say whether it is one."""
+    """Add a file to the results, and return whether it is a result."""
     plan = path.with_suffix("")
     try:
         if plan.suffix in KINDS:

@@ -35,7 +35,7 @@ def title(results: Results) -> str:
 
 
 def facts(results: Results) -> list[tuple[str, str]]:
-    """Return what stands below the title: name and value."""
+    """Return the facts below the title, as (name, value)."""
     first_benchmark = next(iter(results.benchmarks.values()), None)
     stated = [("Date", first_benchmark.started_utc[:10])] if first_benchmark else []
     machine = next(iter(machines_of(results)), None)
@@ -49,7 +49,7 @@ def facts(results: Results) -> list[tuple[str, str]]:
 
 
 def summary(results: Results) -> list[str]:
-    """Return the sentences for a reader who reads nothing else."""
+    """Return the summary, for readers who read nothing else."""
     sentences = []
     best = best_measurement(results)
     if best is not None:

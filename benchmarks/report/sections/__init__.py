@@ -1,1 +1,1 @@
-"""The numbered sections of the report, one a module, each with the figure that it shows."""
+"""The numbered sections of the report, one per module, each with its figure."""

@@ -1,4 +1,4 @@
-"""Accuracy against latency: which configuration is worth its time."""
+"""Section on accuracy against latency: shows which configurations are worth their time."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def _reference_iou(parity: dict[str, Any]) -> float | None:
 
 
 def _allowed_drop(parity: dict[str, Any]) -> float | None:
-    """Return the smallest IoU drop that any comparison of a parity result was held to."""
+    """Return the strictest limit of the IoU drop in any comparison of a parity result."""
     return min(
         (
             float(check["limit"].removeprefix("<= "))
@@ -122,7 +122,7 @@ def _speed_commands(results: Results) -> list[str]:
 
 
 def _frontier(points: Sequence[_Point]) -> list[_Point]:
-    """Return the passing points that no other passing point beats in both time and IoU."""
+    """Return the passing points that no other passing point beats in time and IoU at once."""
     best, frontier = -math.inf, []
     for point in sorted(points, key=lambda p: (p.ms, -p.iou)):
         if point.passes and point.iou > best:

@@ -52,7 +52,7 @@ def answers(results: Results) -> Section:
 
 
 def parity_command(parity: dict[str, Any], path: Path) -> str:
-    """Return the command that made a parity result, and the name that it was kept under."""
+    """Return the command that made a parity result, and the file name it was saved under."""
     models = dict.fromkeys(comparison["model"] for comparison in parity["comparisons"])
     words = ["tinyunet", "parity", parity["data"]]
     for model in models:

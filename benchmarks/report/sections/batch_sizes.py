@@ -1,4 +1,4 @@
-"""Batch size: throughput and latency as batches grow."""
+"""Section on batch size: throughput and latency as batches grow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TensorRT engines: what their sidecars say of build and precision."""
+"""Section on TensorRT engines: build and precision, from their sidecars."""
 
 from __future__ import annotations
 

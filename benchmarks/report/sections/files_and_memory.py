@@ -1,4 +1,4 @@
-"""Section on the cost of files beside the bare backend, and on the growth of memory."""
+"""Section on the cost of files beyond that of the bare backend, and on the growth of memory."""
 
 from __future__ import annotations
 

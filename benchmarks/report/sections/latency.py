@@ -1,4 +1,4 @@
-"""Latency: the distribution of every call's time."""
+"""Section on latency: the distribution of the times of all calls."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _row(measurement: Measurement) -> tuple[str, ...]:
 
 
 def _figure(rows: Sequence[tuple[Series, Sequence[float]]]) -> str:
-    """Draw the share of calls that were done within a time."""
+    """Draw the share of calls that finished within a time."""
     with figure_style():
         figure, axes = new_figure(3.1)
         for series, samples in rows:

@@ -1,4 +1,4 @@
-"""Line speed: how fast the belt may run before parts reach the gate without a verdict."""
+"""Section on line speed: how fast the belt may run before parts miss their verdict."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def promise_broken(result: dict[str, Any]) -> bool:
 
 
 def gate_of(result: dict[str, Any]) -> str:
-    """Return how far the gate is: millimetres where they were given, else milliseconds."""
+    """Return how far away the gate is: in millimetres if they were given, else in milliseconds."""
     belt = result["line"]
     return f"{belt['gate_mm']:g} mm" if belt["gate_mm"] else f"{belt['deadline_ms']:g} ms"
 
@@ -127,10 +127,10 @@ def _command(result: dict[str, Any], path: Path) -> str:
 
 
 def draw_line_speed(result: dict[str, Any]) -> str:
-    """Draw the share of parts without a verdict over the belt's speed, seen and at most.
+    """Draw the share of parts without a verdict over the belt's speed, and its upper bound.
 
     Args:
-        result: what ``tinyunet line-sim -o`` wrote.
+        result: content of a file that ``tinyunet line-sim -o`` wrote.
 
     Returns:
         Inline SVG.

@@ -1,4 +1,4 @@
-"""The machine, the versions and the model files that the results come from."""
+"""Section on the machine, the versions and the model files of the results."""
 
 from __future__ import annotations
 

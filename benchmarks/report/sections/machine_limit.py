@@ -1,4 +1,4 @@
-"""The limit of this machine: measured ceilings against the network's own needs (roofline)."""
+"""Section on the limit of this machine: measured ceilings against the network's needs."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def machine_limit(results: Results) -> Section:
 
 
 def _intensity(roof: Roofline, batch_size: int) -> float:
-    """Return the FLOP per byte that must be moved."""
+    """Return the arithmetic intensity: FLOP per byte that must be moved."""
     return sum(roof.flop_per_image.values()) * batch_size / roof.minimum_bytes
 
 

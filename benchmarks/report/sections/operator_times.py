@@ -9,7 +9,7 @@ from benchmarks.report.results import Results
 from benchmarks.report.wording import stem
 
 _MOST: Final = 12
-"""Operators that are listed by name; the others are added up."""
+"""Number of operators that are listed by name; the others are added up."""
 
 
 def operator_times(results: Results) -> list[Section]:

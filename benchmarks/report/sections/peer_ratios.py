@@ -1,4 +1,4 @@
-"""Against the peers: times as fast as the reference, with intervals and the noise floor."""
+"""Section on the peers: speed relative to the reference, with intervals and the noise floor."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def peer_ratios(results: Results) -> Section:
 
 
 def _figure(bars: Sequence[tuple[Series, Ratio]], floor: float) -> str:
-    """Draw the ratios from the top, the noise floor shaded."""
+    """Draw the ratios from top to bottom, with the noise floor shaded."""
     with figure_style():
         figure, axes = new_figure(0.75 + 0.27 * len(bars))
         axes.axvspan(1 / floor, floor, color=COLORS["rule"], linewidth=0)

@@ -1,4 +1,4 @@
-"""A GPU beside the figures that were published for the same network."""
+"""Section that compares a GPU with the figures published for the same network."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from benchmarks.report.wording import number, stem
 
 
 def published_gpu(results: Results) -> list[Section]:
-    """Return the section on `python -m benchmarks.gpu`; none without its results."""
+    """Return the section on `python -m benchmarks.gpu`; no section without its results."""
     if not results.gpus:
         return []
     section = Section("A GPU beside published figures")

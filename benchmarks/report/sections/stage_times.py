@@ -72,7 +72,7 @@ def _ms_of(table: StageTable, stage: str) -> str:
 
 
 def _figure(panels: Sequence[_Panel]) -> str:
-    """Draw stacked bars of where an image's time goes, each panel with a scale of its own."""
+    """Draw stacked bars of the stages of an image's time; each panel has its own scale."""
     with figure_style():
         heights = [len(labelled) for _, labelled in panels]
         inches = 1.25 + 0.75 * len(panels) + 0.42 * sum(heights)
@@ -90,7 +90,7 @@ def _figure(panels: Sequence[_Panel]) -> str:
 def _draw_bars(
     axes: Axes, stages: Sequence[str], labelled: Sequence[tuple[str, StageTable]]
 ) -> None:
-    """Draw one bar a table; unaccounted time is hatched, waiting in queues is left out."""
+    """Draw one bar per table; unaccounted time is hatched, waiting in queues is left out."""
     times = [{row.stage: row.ms_per_image for row in table.rows} for _, table in labelled]
     lefts = [0.0] * len(labelled)
     for index, stage in enumerate(stages):

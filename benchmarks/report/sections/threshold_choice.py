@@ -1,4 +1,4 @@
-"""Threshold and min_area: which parts are rejected, chosen by what mistakes cost."""
+"""Section on threshold and min_area, which are chosen by the cost of mistakes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The worst images of an evaluation, with their pictures where the images are at hand."""
+"""Section on the worst images of an evaluation, with pictures if the images are available."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def worst_images(results: Results, data: Path | None) -> Section:
 
 
 def _evaluation_of(results: Results, data: Path | None) -> dict[str, Any] | None:
-    """Return the evaluation to show: of the data set if one is given, of the best model first."""
+    """Return the evaluation to show: one of ``data`` if given, preferably of the fastest model."""
     evaluations = [
         evaluation
         for evaluation in results.evaluations.values()
@@ -100,7 +100,7 @@ def _pixels(image: dict[str, Any], evaluation: dict[str, Any]) -> tuple[int, int
 
 
 def _badness(image: dict[str, Any], evaluation: dict[str, Any]) -> tuple[int, float]:
-    """Return a sort key: the worst image has the smallest."""
+    """Return a sort key, which is smallest for the worst image."""
     predicted, both = _pixels(image, evaluation)
     if image["defective"] and image["verdict"] == "OK":
         return 0, -image["truth_px"]
