@@ -45,8 +45,7 @@ class Data:
     crop_on_defect: float = 0.0
     """Share of the crops of a defective image that are placed on a defect pixel."""
     defect_margin: int = 0
-    """Smallest distance of that pixel from the crop's edges, pixels, so that few defects are
-    cut."""
+    """Smallest distance of that pixel from the crop's edges, pixels: few defects are cut then."""
     validation: float = 0.0
     """Share of the images that are held out of training, to choose threshold and min_area."""
 
@@ -60,8 +59,8 @@ class Augment:
     rotations: tuple[int, ...] = (0, 90, 180)
     """Angles to draw from, degrees counter-clockwise."""
     contrast: float = 0.0
-    """Range of the contrast: grey values are scaled around 127.5 by a factor from [1 - contrast, 1
-    + contrast]."""
+    """Range of the contrast: grey values are scaled around 127.5 by a factor from
+    [1 - contrast, 1 + contrast]."""
     brightness: float = 0.0
     """Largest shift of the grey values in either direction, steps of 255."""
 
