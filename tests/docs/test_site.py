@@ -51,6 +51,7 @@ def test_the_reference_has_every_verb_and_option(site: Path) -> None:
         assert f'id="tinyunet-{verb}"' in page
     for option in ("--max-escape-rate", "--iou-budget", "--compute-capability", "--save-every"):
         assert option in page
+    assert "tensorrt&#124;<wbr>onnxruntime-tensorrt]" in page  # all choices, in one cell
 
 
 def test_the_reference_has_the_public_names(site: Path) -> None:
