@@ -15,6 +15,11 @@ def test_the_system_clock_runs_and_its_timeouts_are_real() -> None:
     with changed:
         assert not changed.wait_for(lambda: False, timeout=0.02)
     assert SYSTEM_CLOCK.now_s() - before_s >= 0.02
+    event = threading.Event()
+    assert not SYSTEM_CLOCK.wait(event, 0.02)
+    assert SYSTEM_CLOCK.now_s() - before_s >= 0.04
+    event.set()
+    assert SYSTEM_CLOCK.wait(event, 3600)
 
 
 def test_virtual_time_passes_only_while_all_threads_wait() -> None:
@@ -45,6 +50,12 @@ def test_a_virtual_timeout_ends_a_wait() -> None:
     with changed:
         assert not changed.wait_for(lambda: False, timeout=86_400)
     assert clock.now_s() == 86_400
+    event = threading.Event()
+    assert not clock.wait(event, 600)
+    assert clock.now_s() == 87_000
+    event.set()
+    assert clock.wait(event, 600)
+    assert clock.now_s() == 87_000
 
 
 def test_a_wait_for_what_never_happens_fails_its_test(monkeypatch: pytest.MonkeyPatch) -> None:

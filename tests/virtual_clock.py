@@ -38,6 +38,11 @@ class VirtualClock:
     def condition(self) -> threading.Condition:
         return _VirtualCondition(self, self._changed)
 
+    def wait(self, event: threading.Event, timeout_s: float) -> bool:
+        with self._changed:
+            self._wait(event.is_set, timeout_s)
+        return event.is_set()
+
     def _wait(self, ready: Callable[[], object], timeout_s: float) -> None:
         """Wait, with the lock held, until something is ready or time has passed."""
         wait = _Wait(ready, self._now_s + timeout_s)

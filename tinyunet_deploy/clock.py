@@ -18,6 +18,9 @@ class Clock(Protocol):
     def condition(self) -> threading.Condition:
         """Make a condition variable whose timeouts count by this clock."""
 
+    def wait(self, event: threading.Event, timeout_s: float) -> bool:
+        """Wait until an event is set or the time has passed; return whether it is set."""
+
 
 class SystemClock:
     """The clock of the machine."""
@@ -29,6 +32,10 @@ class SystemClock:
     def condition(self) -> threading.Condition:
         """Make an ordinary condition variable."""
         return threading.Condition()
+
+    def wait(self, event: threading.Event, timeout_s: float) -> bool:
+        """Wait for the event."""
+        return event.wait(timeout_s)
 
 
 SYSTEM_CLOCK: Final = SystemClock()

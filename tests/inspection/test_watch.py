@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -317,6 +318,212 @@ def test_the_folder_may_be_away_for_a_while_but_not_for_good(start: Any, tmp_pat
     (tmp_path / "in").rename(tmp_path / "away")
     with pytest.raises(RefusedError, match="in: is not there"):
         impatient.line()
+
+
+# Time that the test drives
+
+Act = Callable[["ScriptedClock"], object]
+"""Happens at an instant; takes the clock, which it may set forward."""
+
+
+class ScriptedClock:
+    """Time that passes only in waits; at given instants something happens, in the same thread."""
+
+    def __init__(self, *script: tuple[float, Act]) -> None:
+        self.now = 0.0
+        self._script = sorted(script, key=lambda entry: entry[0])
+
+    def now_s(self) -> float:
+        return self.now
+
+    def condition(self) -> threading.Condition:
+        raise NotImplementedError
+
+    def wait(self, event: threading.Event, timeout_s: float) -> bool:
+        self.now += timeout_s
+        while self._script and self._script[0][0] <= self.now:
+            self._script.pop(0)[1](self)
+        return event.is_set()
+
+
+def scripted(
+    folder: Path, *script: tuple[float, Act], end_s: float, **options: Any
+) -> tuple[list[tuple[float, str, str]], Watched]:
+    """Watch ``in`` until ``end_s``; the seconds, name and reason, or verdict, of each line."""
+    (folder / "in").mkdir(exist_ok=True)
+    stop = threading.Event()
+    clock = ScriptedClock(*script, (end_s, lambda _: stop.set()))
+    lines: list[tuple[float, str, str]] = []
+
+    def keep(line: ReportLine) -> None:
+        told = line["verdict"] if line["status"] == "ok" else line["reason"]
+        lines.append((round(clock.now, 3), line["path"], told))
+
+    watched = watch(
+        folder / "in",
+        folder / "out",
+        FakeBackend(contract=Contract(SIZE, SIZE)),
+        threshold=0.5,
+        min_area=4,
+        batch_size=2,
+        workers=0,
+        stop=stop,
+        **{"outputs": Outputs(), "settle_ms": 100, "on_line": keep, "clock": clock, **options},
+    )
+    return lines, watched
+
+
+def test_a_file_is_judged_once_it_has_settled(tmp_path: Path) -> None:
+    path = tmp_path / "in" / "a.png"
+    data = encode_png(part(1))
+    script = [
+        (1.0, lambda _: path.write_bytes(data[:50])),
+        (1.05, lambda _: path.write_bytes(data)),
+    ]
+    (line,), _ = scripted(tmp_path, *script, end_s=3.0)
+    assert line == (1.15, "a.png", "NG")
+
+
+def test_a_broken_file_is_given_up_on_after_its_patience(tmp_path: Path) -> None:
+    path = tmp_path / "in" / "cut.png"
+    script = (1.0, lambda _: path.write_bytes(encode_png(part(1))[:-20]))
+    lines, _ = scripted(tmp_path, script, end_s=5.9)
+    assert lines == [], "five seconds are not over"
+    lines, _ = scripted(tmp_path, end_s=6.0)
+    ((at_s, *line),) = lines
+    assert line == ["cut.png", "truncated"]
+    assert 5.0 <= at_s < 5.1
+
+
+@pytest.mark.parametrize("hours", [0.01, 100])
+def test_the_time_in_which_the_process_was_stopped_is_not_patience(
+    tmp_path: Path, hours: float
+) -> None:
+    """Its writer was stopped as well: a whole machine was."""
+    path = tmp_path / "in" / "slow.png"
+    data = encode_png(part(1))
+    after = hours * 3600
+
+    def suspend(clock: ScriptedClock) -> None:
+        clock.now += after
+
+    lines, watched = scripted(
+        tmp_path,
+        (1.0, lambda _: path.write_bytes(data[:-20])),
+        (2.0, suspend),
+        (after + 4.0, lambda _: path.write_bytes(data)),
+        end_s=after + 9.0,
+    )
+    ((_, name, verdict),) = lines
+    assert (name, verdict) == ("slow.png", "NG")
+    assert watched.summary.skipped == 0
+
+
+def test_a_folder_is_away_by_the_clock_of_the_watch(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+
+    def leave(_: object = None) -> None:
+        (tmp_path / "in").rename(tmp_path / "away")
+
+    def back(_: object = None) -> None:
+        (tmp_path / "away").rename(tmp_path / "in")
+
+    scripted(tmp_path, (1.0, leave), (60.9, back), end_s=62.0)
+    with pytest.raises(RefusedError, match="in: is not there"):
+        scripted(tmp_path, (1.0, leave), (61.2, back), end_s=62.0)
+
+
+def test_images_from_a_clock_that_jumps_are_judged_once_each(tmp_path: Path) -> None:
+    """Cameras and servers set their clocks: times of files say nothing about their order."""
+    years = [0, 10**18, 4 * 10**18, 2**62]
+    paths = [tmp_path / "in" / f"{number}.png" for number in range(len(years))]
+
+    def arrive(_: object = None) -> None:
+        for path, time_ns in zip(paths, years, strict=True):
+            write_png(path, part(1))
+            os.utime(path, ns=(time_ns, time_ns))
+
+    def touch(_: object = None) -> None:
+        for path in paths:
+            os.utime(path, ns=(5, 5))
+
+    script = (1.0, arrive), (2.0, touch)
+    lines, _ = scripted(tmp_path, *script, end_s=4.0)
+    assert [name for _, name, _ in lines] == [path.name for path in paths]
+    assert scripted(tmp_path, end_s=4.0)[0] == [], "known to the next watch"
+    touch()
+    assert scripted(tmp_path, end_s=4.0)[0] == []
+
+
+# The command
+
+
+@pytest.fixture
+def watching(tmp_path: Path, tiny_onnx: Path) -> Iterator[subprocess.Popen[str]]:
+    """The command, watching ``in``."""
+    (tmp_path / "in").mkdir()
+    program = "import sys; from tinyunet_deploy.cli import main; sys.exit(main())"
+    words = [str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--model", str(tiny_onnx)]
+    with subprocess.Popen(
+        [sys.executable, "-c", program, "watch", *words, "--backend", "onnxruntime"],
+        cwd=REPOSITORY,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stderr is not None
+        assert "Ctrl-C ends it" in process.stderr.readline()
+        yield process
+        process.kill()
+
+
+def test_parts_that_come_while_the_process_is_stopped_are_judged_once_each(
+    tmp_path: Path, watching: subprocess.Popen[str]
+) -> None:
+    assert watching.stdout is not None
+    data = encode_png(part(1))
+    names = []
+    for turn in range(3):
+        watching.send_signal(signal.SIGSTOP)
+        for number in range(4):
+            names.append(f"{turn}{number}.png")
+            write_png(tmp_path / "in" / names[-1], part(number))
+        names.append(f"{turn}-slow.png")
+        slow = tmp_path / "in" / names[-1]
+        slow.write_bytes(data[:100])
+        time.sleep(1.5)
+        watching.send_signal(signal.SIGCONT)
+        time.sleep(0.3)
+        slow.write_bytes(data)
+        for _ in range(5):
+            assert watching.stdout.readline()
+    watching.terminate()
+    assert watching.wait(60) == 0
+    lines, summary = read_report(tmp_path / "out" / "report.jsonl")
+    assert [line["path"] for line in lines] == sorted(names)
+    assert {line["status"] for line in lines} == {"ok"}
+    assert not any(line.get("change") for line in lines)
+    assert summary is not None and summary.images == len(names)
+
+
+@pytest.mark.parametrize("how", ["deleted", "a link"])
+def test_without_its_output_folder_the_command_ends_with_one_line(
+    tmp_path: Path, watching: subprocess.Popen[str], how: str
+) -> None:
+    write_png(tmp_path / "in" / "a.png", part(1))
+    assert watching.stdout is not None
+    assert watching.stdout.readline()
+    (tmp_path / "out").rename(tmp_path / "aside")
+    if how == "a link":
+        (tmp_path / "elsewhere").mkdir()
+        (tmp_path / "out").symlink_to("elsewhere")
+    _, err = watching.communicate(timeout=60)
+    assert watching.returncode == 5
+    report = tmp_path / "out" / "report.jsonl"
+    assert err.startswith(f"error: {report}: was deleted or replaced while it was written")
+    assert err.count("\n") == 1
+    if how == "a link":
+        assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -12,14 +12,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from tinyunet_deploy.backends.base import Backend
+from tinyunet_deploy.clock import SYSTEM_CLOCK, Clock
 from tinyunet_deploy.errors import RefusedError, TinyUNetError
 from tinyunet_deploy.inspection.identity import file_state
 from tinyunet_deploy.inspection.infer import inspect_images
@@ -37,7 +37,8 @@ log = logging.getLogger(__name__)
 _FINAL: Final = frozenset({"name-taken", "name-too-long", "not-a-file", "too-large", "wrong-size"})
 """Reasons that stay valid even if the rest of the file has yet to arrive."""
 _STOPPED_S: Final = 1.0
-"""The process must have been stopped if a wait takes this much longer than requested, seconds."""
+"""A wait that takes this much longer than requested, or a look at the files that takes this long,
+is a time in which nobody looked: the process was stopped, or a share did not answer. Seconds."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ def watch(
     patience_s: float = 5.0,
     away_s: float = 60.0,
     on_line: Callable[[ReportLine], None] | None = None,
+    clock: Clock = SYSTEM_CLOCK,
 ) -> Watched:
     """Inspect the images of a folder as they come, until ``stop`` is set.
 
@@ -110,10 +112,12 @@ def watch(
         stop: ends the watch; the image at hand is finished and the report completed.
         deadline_ms: lines of later images have ``"late": true``.
         settle_ms: how long size, time and content of a file must not have changed.
-        patience_s: how long a file that does not decode may stay as it is.
+        patience_s: how long a file that does not decode may stay as it is. The time in which the
+            process is stopped does not count.
         away_s: how long to wait for a folder that has disappeared, such as a network share that
             reconnects.
         on_line: called with the report line of each image.
+        clock: measures all durations; the clock of the wall may jump.
 
     Raises:
         RefusedError: the output folder belongs to another run, or the folder cannot be listed.
@@ -131,7 +135,7 @@ def watch(
     with Report(output, inspection.options(backend, "watch"), verdicts.keep) as report:
         while not stop.is_set():
             report.require_present()
-            began = time.monotonic()
+            began = clock.now_s()
             try:
                 states, passed_over = _poll(inspection, verdicts)
             except (OSError, RefusedError):
@@ -143,7 +147,7 @@ def watch(
                     log.warning("%s", TinyUNetError(folder, notice))
                 if began - away_since > away_s:
                     raise
-                stop.wait(settle_ms / 2e3)
+                clock.wait(stop, settle_ms / 2e3)
                 continue
             if away_since is not None:
                 away_since = None
@@ -160,10 +164,11 @@ def watch(
             )
             for path in [path for path in queue if files[path].sha256 is None][: 16 * batch_size]:
                 file, name = files[path], inspection.name(path)
-                file.sha256, file.hashed = content_hash(path), time.monotonic()
+                file.sha256, file.hashed = content_hash(path), clock.now_s()
                 if verdicts.touched(name, file.state, file.sha256):
                     del files[path]
-            now = time.monotonic()
+            now = clock.now_s()
+            _pass_over(files, now - began, now)
             ready = [
                 path
                 for path in queue
@@ -180,7 +185,7 @@ def watch(
             )
             with contextlib.closing(lines):
                 for path, line in zip(ready, lines, strict=False):
-                    file, now = files[path], time.monotonic()
+                    file, now = files[path], clock.now_s()
                     settled = file_state(path) == file.state
                     if settled and line.get("sha256", "") != file.sha256:
                         file.sha256, file.since, settled = None, now, False
@@ -210,14 +215,11 @@ def watch(
                     if stop.is_set():
                         break
             if not ready:
-                wait_s = max(settle_ms / 2e3, time.monotonic() - began)
-                before = time.monotonic()
-                stop.wait(wait_s)
-                stopped_s = time.monotonic() - before - wait_s
-                if stopped_s > _STOPPED_S:  # nobody looked at the files meanwhile
-                    for file in files.values():
-                        file.since += stopped_s
-                        file.hashed += stopped_s
+                before = clock.now_s()
+                wait_s = max(settle_ms / 2e3, min(before - began, _STOPPED_S))
+                clock.wait(stop, wait_s)
+                now = clock.now_s()
+                _pass_over(files, now - before - wait_s, now)
         report.finish(passed_over, sort=True)
         log_notes(report.summary.notes)
         return Watched(report.summary, timed, late)
@@ -241,6 +243,14 @@ def _poll(
         if state != (-1, -1) and verdicts.lacks(inspection.name(path), state):
             states[path] = state
     return states, passed_over
+
+
+def _pass_over(files: Mapping[Path, _File], seconds: float, now: float) -> None:
+    """Leave out of the files' age a time in which nobody looked at them, if it was long."""
+    if seconds > _STOPPED_S:
+        for file in files.values():
+            file.since = min(file.since + seconds, now)
+            file.hashed = min(file.hashed + seconds, now)
 
 
 def _is_ready(file: _File, now: float, settle_ms: float, patience_s: float) -> bool:
