@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import importlib
+import inspect
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,6 +52,8 @@ def _describe(command: click.Command, context: click.Context) -> Iterator[str]:
     rows = [row for row in map(_row, command.params) if row]
     if rows:
         yield from ("| option | meaning |", "|---|---|", *rows, "")
+    if command.epilog:
+        yield from ("```text", inspect.cleandoc(command.epilog.replace("\b\n", "")), "```", "")
     if isinstance(command, click.Group):
         for name in command.list_commands(context):
             child = command.get_command(context, name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,15 @@ from tinyunet_deploy.data import synthetic
 from tinyunet_deploy.data.encoding import write_png
 
 MODELS = REPOSITORY / "tinyunet_deploy" / "models"
+
+
+def write_parts(folder: Path, indices: Iterable[int]) -> None:
+    """Write a part into images/ and its mask into masks/ for each index; even ones are defective."""
+    for index in indices:
+        part = synthetic.sample(7, index, defective=index % 2 == 0)
+        label = part.label if part.label is not None else part.image * 0
+        write_png(folder / "images" / f"{index}.png", part.image)
+        write_png(folder / "masks" / f"{index}.png", label)
 
 
 @pytest.fixture(scope="session")
@@ -34,11 +44,7 @@ def readers_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_png(folder / "photos" / f"{index}.png", part.image)
     write_png(folder / "sheets" / "1.png", synthetic.sample(7, 9, defective=True, size=768).image)
     for split, first in (("train", 10), ("test", 20)):
-        for index in range(first, first + 2):
-            part = synthetic.sample(7, index, defective=index % 2 == 0)
-            label = part.label if part.label is not None else part.image * 0
-            write_png(folder / "parts" / split / "images" / f"{index}.png", part.image)
-            write_png(folder / "parts" / split / "masks" / f"{index}.png", label)
+        write_parts(folder / "parts" / split, range(first, first + 2))
     for source, target in (
         ("tinyunet.safetensors", "runs/parts/checkpoint.safetensors"),
         ("tinyunet.onnx", "engines/parts.onnx"),
@@ -54,3 +60,10 @@ def copied_folder(readers_folder: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "reader"
     shutil.copytree(readers_folder, folder, symlinks=True)
     return folder
+
+
+@pytest.fixture
+def filled_folder(copied_folder: Path) -> Path:
+    """The same with enough images to train on and to calibrate int8 with."""
+    write_parts(copied_folder / "parts" / "train", range(100, 114))
+    return copied_folder

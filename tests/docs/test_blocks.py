@@ -27,13 +27,13 @@ def test_the_blocks_of_a_page_run_in_order(page: Path, copied_folder: Path) -> N
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("page", NIGHTLY, ids=_names(NIGHTLY))
-def test_the_long_blocks_run_too(page: Path, copied_folder: Path) -> None:
+def test_the_long_blocks_run_too(page: Path, filled_folder: Path) -> None:
     if page.name == "tutorial.md":  # trains and exports what its other blocks use
-        shutil.rmtree(copied_folder / "runs")
-        shutil.rmtree(copied_folder / "engines")
+        shutil.rmtree(filled_folder / "runs")
+        shutil.rmtree(filled_folder / "engines")
     for block in blocks(page):
         if block.runs:
-            run_block(block, copied_folder)
+            run_block(block, filled_folder)
 
 
 def test_every_block_is_run_or_says_why_it_is_not() -> None:
