@@ -16,7 +16,7 @@ MODELS = REPOSITORY / "tinyunet_deploy" / "models"
 
 
 def write_parts(folder: Path, indices: Iterable[int]) -> None:
-    """Write a part into images/ and its mask into masks/ for each index; even ones are defective."""
+    """Write a part and its mask for each index into images/ and masks/; even ones are defective."""
     for index in indices:
         part = synthetic.sample(7, index, defective=index % 2 == 0)
         label = part.label if part.label is not None else part.image * 0
