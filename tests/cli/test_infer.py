@@ -145,7 +145,7 @@ def test_json_is_all_there_is_on_stdout(
 def break_some(station: Path) -> None:
     (station / "day 1" / "cut.png").write_bytes(encode_png(np.zeros((64, 64), np.uint8))[:-9])
     (station / "day 1" / "text.png").write_text("not an image")
-    write_png(station / "day 2" / "small.png", np.zeros((33, 50), np.uint8))
+    write_png(station / "day 2" / "small.png", np.zeros((33, 15), np.uint8))
 
 
 def test_broken_images_are_skipped_and_told_one_line_each(
@@ -158,7 +158,7 @@ def test_broken_images_are_skipped_and_told_one_line_each(
     assert outcome.err.splitlines()[:-1] == [
         "skipped: day 1/cut.png: ends before the image does",
         "skipped: day 1/text.png: is not a PNG, JPEG, BMP, TIFF, WebP or PNM image",
-        "skipped: day 2/small.png: has 50x33 pixels, the model takes 64x64",
+        "skipped: day 2/small.png: has 15x33 pixels, fewer than 16 on a side",
     ]
     assert ", 3 skipped\n" in outcome.out
     assert tree(tmp_path / "out" / "masks") == tree(tmp_path / "whole" / "masks")

@@ -124,7 +124,7 @@ def break_some(station: Path) -> dict[str, str]:
     (station / "day 1" / "cut.png").write_bytes(encode_png(np.zeros((64, 64), np.uint8))[:-9])
     (station / "day 1" / "text.png").write_text("not an image")
     (station / "zero.png").touch()
-    write_png(station / "day 2" / "small.png", np.zeros((33, 50), np.uint8))
+    write_png(station / "day 2" / "small.png", np.zeros((33, 15), np.uint8))
     os.mkfifo(station / "fifo.png")
     return {
         "day 1/cut.png": "truncated",
@@ -149,7 +149,7 @@ def test_broken_images_are_skipped_with_their_reason_and_others_are_intact(
     skipped = {line["path"]: line["reason"] for line in lines if line["status"] == "skipped"}
     assert skipped == broken
     what = {line["path"]: line["what"] for line in lines if line["status"] == "skipped"}
-    assert what["day 2/small.png"] == "has 50x33 pixels, the model takes 64x64"
+    assert what["day 2/small.png"] == "has 15x33 pixels, fewer than 16 on a side"
 
 
 def test_scores_and_overlays_are_written_when_asked_for(station: Path, tmp_path: Path) -> None:

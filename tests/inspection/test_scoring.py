@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -84,11 +85,26 @@ def test_an_image_of_another_size_says_both(tmp_path: Path) -> None:
     write_png(tmp_path / "a.png", np.zeros((50, 33), np.uint8))
     write_png(tmp_path / "turned.png", np.zeros(SHAPE[::-1], np.uint8))
     paths = [tmp_path / "a.png", tmp_path / "turned.png"]
-    results = list(score_images(paths, FakeBackend(contract=CONTRACT), batch_size=1, workers=1))
+    backend = FakeBackend(contract=CONTRACT)
+    results = list(score_images(paths, backend, batch_size=1, workers=1, tile=False))
     assert isinstance(results[0].error, ImageError)
     assert results[0].error.reason == "wrong-size"
-    assert results[0].error.what == "has 33x50 pixels, the model takes 32x16: try --tile"
+    assert results[0].error.what == "has 33x50 pixels, the model takes 32x16"
     assert results[1].error is not None
+    assert all(r.error is None for r in score_images(paths, backend, batch_size=1, workers=1))
+
+
+@pytest.mark.parametrize("shape", [(15, 99), (99, 15), (1, 1)])
+def test_an_image_with_a_side_below_16_pixels_is_skipped(
+    tmp_path: Path, shape: tuple[int, int]
+) -> None:
+    write_png(tmp_path / "thin.png", np.zeros(shape, np.uint8))
+    write_png(tmp_path / "small.png", np.zeros((16, 16), np.uint8))
+    paths = [tmp_path / "thin.png", tmp_path / "small.png"]
+    thin, small = score_images(paths, FakeBackend(contract=CONTRACT), batch_size=1, workers=1)
+    assert thin.error is not None and thin.error.reason == "wrong-size"
+    assert thin.error.what == f"has {shape[1]}x{shape[0]} pixels, fewer than 16 on a side"
+    assert small.error is None
 
 
 @pytest.mark.parametrize(
@@ -383,7 +399,7 @@ def test_errors_alone_are_reported_after_16_times_a_batch(shelf: Path) -> None:
         paths.taken = 0
         results = score_images(paths, paths.backend, batch_size=batch_size, workers=0)
         next(results)
-        assert paths.taken == 16 * batch_size + batch_size
+        assert paths.taken == 16 * batch_size + 1
         results.close()
 
 
@@ -452,3 +468,19 @@ def test_16_bit_files_are_read_by_the_sidecars_depth_unless_another_is_declared(
     assert not caplog.records
     assert largest(None) == 1000 >> 8
     assert len(caplog.records) == 1, "one line for five images"
+
+
+def test_an_image_that_does_not_fit_into_memory_costs_only_itself(
+    shelf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = good(shelf, 3)
+
+    def read(path: Path, **_: Any) -> bytes:
+        if path == paths[1]:
+            raise MemoryError
+        return path.read_bytes()
+
+    monkeypatch.setattr("tinyunet_deploy.inspection.scoring.read_bytes", read)
+    results = list(score_images(paths, FakeBackend(contract=CONTRACT), batch_size=2, workers=2))
+    assert [result.error is None for result in results] == [True, False, True]
+    assert results[1].error is not None and results[1].error.reason == "too-large"

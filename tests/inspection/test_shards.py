@@ -92,7 +92,7 @@ def test_all_shards_leave_the_tree_of_one_process(
     station: Path, tmp_path: Path, order: tuple[int, ...]
 ) -> None:
     (station / "day 2" / "cut.png").touch()
-    write_png(station / "a-large.png", np.zeros((SIZE, 2 * SIZE), np.uint8))
+    write_png(station / "a-thin.png", np.zeros((8, 2 * SIZE), np.uint8))
     whole = inspect(station, tmp_path / "one")
     parts = []
     for index in order:

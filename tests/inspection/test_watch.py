@@ -161,7 +161,7 @@ def test_what_stays_broken_is_given_up_on_and_reported(start: Any, tmp_path: Pat
     watching = start(patience_s=0.3)
     watching.line()
     (tmp_path / "in" / "cut.png").write_bytes(encode_png(part(1))[:-20])
-    write_png(tmp_path / "in" / "large.png", np.zeros((SIZE, SIZE * 2), np.uint8))
+    write_png(tmp_path / "in" / "thin.png", np.zeros((SIZE, 8), np.uint8))
     lines = sorted([watching.line(), watching.line()], key=lambda line: line["path"])
     assert [line["reason"] for line in lines] == ["truncated", "wrong-size"]
     assert lines[0]["latency_ms"] >= 300

@@ -132,7 +132,7 @@ def test_the_result_does_not_depend_on_batches_and_threads(station: Path) -> Non
 def test_an_unusable_image_is_skipped_and_named(station: Path) -> None:
     broken = station / "Class1" / "Test" / "0002.PNG"
     broken.write_bytes(broken.read_bytes()[:60])
-    write_png(station / "Class2" / "Test" / "0002.PNG", np.zeros((32, 64), np.uint8))
+    write_png(station / "Class2" / "Test" / "0002.PNG", np.zeros((12, 64), np.uint8))
     evaluation = measure(station)
     assert len(evaluation.images) == 4
     assert evaluation.classes[1].images == 3
@@ -311,10 +311,10 @@ def test_large_images_are_evaluated_in_tiles(tmp_path: Path) -> None:
         (tmp_path / folder).mkdir()
         write_png(tmp_path / folder / "a.png", truth)
     options: dict[str, Any] = {"threshold": 0.4, "min_area": 1, "batch_size": 4, "workers": 2}
-    with pytest.raises(DataError, match="try --tile"):
-        evaluate(read_dataset(tmp_path), fake(), **options)
-    evaluation = evaluate(read_dataset(tmp_path), fake(), tile=True, **options)
+    evaluation = evaluate(read_dataset(tmp_path), fake(), **options)
     assert evaluation.all.iou_defective == 1.0
+    with pytest.raises(DataError, match="170x150 pixels, the model takes 64x64"):
+        evaluate(read_dataset(tmp_path), fake(), tile=False, **options)
 
 
 # --- the command --------------------------------------------------------------------------------

@@ -116,9 +116,11 @@ bits_option = click.option(
     "else the one stated in the file, else 16.",
 )
 tile_option = click.option(
-    "--tile",
-    is_flag=True,
-    help="Also accept images larger than the model's: inspect them in overlapping tiles.",
+    "--tile/--no-tile",
+    default=True,
+    show_default=True,
+    help="Pad images smaller than the model's by mirroring and inspect larger ones in overlapping "
+    "tiles; --no-tile skips both.",
 )
 search_option = click.option(
     "--search",

@@ -150,14 +150,10 @@ def decode_image(
     *,
     max_pixels: int = MAX_PIXELS,
     size: tuple[int, int] | None = None,
-    larger: bool = False,
     bits: int | None = None,
     on_shallow: OnShallow | None = None,
 ) -> Image:
     """Decode the bytes of an image file as :func:`read_image` does; ``where`` names it in errors.
-
-    Args:
-        larger: accept images larger than ``size``, too.
 
     Returns:
         uint8 [H, W].
@@ -167,7 +163,7 @@ def decode_image(
     """
     try:
         file_format, header = _read_header(data)
-        _require_size(header, max_pixels, size, larger)
+        _require_size(header, max_pixels, size)
         samples = file_format.decode(data, header)
         if header.bits < 16:
             return luminance(samples.astype(np.uint8, copy=False))
@@ -212,7 +208,7 @@ def decode_labels(data: bytes, where: Path, *, max_pixels: int = MAX_PIXELS) -> 
     """
     try:
         file_format, header = _read_header(data)
-        _require_size(header, max_pixels, None, larger=False)
+        _require_size(header, max_pixels, None)
         values = file_format.decode_labels(data, header)
         displayed = file_format.decode(data, header) if header.indirect else None
     except (FormatError, struct.error, EOFError) as error:
@@ -232,23 +228,16 @@ def _read_header(data: bytes) -> tuple[Format, Header]:
     raise FormatError("not-an-image", "is not a PNG, JPEG, BMP, TIFF, WebP or PNM image")
 
 
-def _require_size(
-    header: Header, max_pixels: int, size: tuple[int, int] | None, larger: bool
-) -> None:
+def _require_size(header: Header, max_pixels: int, size: tuple[int, int] | None) -> None:
     height, width = header.height, header.width
     if height * width > max_pixels:
         raise FormatError(
             "too-large", f"has {width}x{height} pixels, more than {max_pixels} in all"
         )
     if size is not None and (height, width) != size:
-        covers = height >= size[0] and width >= size[1]
-        if not (larger and covers):
-            least = " at least" if larger else ""
-            hint = ": try --tile" if covers else ""
-            raise FormatError(
-                "wrong-size",
-                f"has {width}x{height} pixels, the model takes {size[1]}x{size[0]}{least}{hint}",
-            )
+        raise FormatError(
+            "wrong-size", f"has {width}x{height} pixels, the model takes {size[1]}x{size[0]}"
+        )
     if height * width == 0:
         raise FormatError("corrupt", f"has {width}x{height} pixels")
 

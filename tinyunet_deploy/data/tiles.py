@@ -1,4 +1,7 @@
-"""Score images larger than the network's in overlapping tiles, without seams.
+"""Score images of any size with a network of one size: whole, padded or in overlapping tiles.
+
+An image smaller than the network's is extended by mirroring, at the right and at the bottom, and
+its score is cut out again. A larger one is scored in overlapping tiles, without seams.
 
 A pixel's score depends on the image up to the network's reach: for ``tiny``, 107 px before and 122
 px after the pixel. A tile's score is exact (equal to the whole image's) where all pixels that it
@@ -17,7 +20,7 @@ import math
 from collections.abc import Iterator
 from functools import cache
 from itertools import pairwise
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +31,19 @@ _USUAL_MULTIPLE: Final = 32
 """Size multiple used if the network's is unknown, pixels: enough for five 2x2 pools."""
 _FADE: Final = 16
 """Largest width over which one exact tile fades into the next, pixels."""
+
+
+Fit = Literal["whole", "padded", "tiled"]
+"""How an image of some size meets a network of another: as it is, extended by mirroring, or in
+several tiles (whose last ones may reach into an extension, too)."""
+
+
+def fit_of(shape: tuple[int, ...], contract: Contract) -> Fit:
+    """Return how an image of shape (H, W) is scored by a network of the contract's size."""
+    height, width = shape
+    if height > contract.height or width > contract.width:
+        return "tiled"
+    return "whole" if (height, width) == (contract.height, contract.width) else "padded"
 
 
 class Span(NamedTuple):
@@ -107,10 +123,11 @@ def tile_multiple(contract: Contract, size_multiple: int | None) -> int:
 class Mosaic:
     """The tiles of one image, and the image's score, composed from theirs.
 
-    The image is extended by reflection, at the right and at the bottom, to the size multiple.
+    The image is extended by mirroring, at the right and at the bottom, to the size of a tile and to
+    the size multiple.
 
     Args:
-        image: uint8 [H, W], at least as large as a tile.
+        image: uint8 [H, W] of any size.
         contract: size of a tile.
         size_multiple, reach: facts of the network; None if unknown.
     """
@@ -124,9 +141,12 @@ class Mosaic:
     ) -> None:
         self._shape = image.shape
         multiple = tile_multiple(contract, size_multiple)
-        rest = [(0, -side % multiple) for side in image.shape]
-        self._image = np.pad(image, rest, "reflect") if any(more for _, more in rest) else image
         self._tile = contract.height, contract.width
+        rest = [
+            (0, max(tile - side, -side % multiple))
+            for side, tile in zip(image.shape, self._tile, strict=True)
+        ]
+        self._image = np.pad(image, rest, "reflect") if any(more for _, more in rest) else image
         height, width = self._image.shape
         self._rows = spans(height, contract.height, multiple, reach)
         self._columns = spans(width, contract.width, multiple, reach)

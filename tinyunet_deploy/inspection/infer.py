@@ -32,7 +32,7 @@ def infer(
     min_area: int | None = None,
     batch_size: int,
     workers: int,
-    tile: bool = False,
+    tile: bool = True,
     bits: int | None = None,
     outputs: Outputs | None = None,
     shard: Shard | None = None,
@@ -53,7 +53,7 @@ def infer(
         min_area: smallest defect that makes a part NG, pixels; None takes the one in the sidecar.
         batch_size: images per call of the backend.
         workers: threads that decode, and as many that write; with 0 nothing overlaps.
-        tile: also inspect images larger than the network's, in overlapping tiles.
+        tile: take images of any size; False skips those that are not of the network's size.
         bits: depth of 16-bit files, 8..16; None takes the one in the sidecar.
         outputs: optional files beside masks and report.
         shard: share of the images to inspect; the last shard to finish writes the whole report.

@@ -51,7 +51,7 @@ class Inspection:
     """Probability in [0, 1] above which a pixel is a defect."""
     min_area: int
     """Smallest defect that makes a part NG, pixels."""
-    tile: bool = False
+    tile: bool = True
     """True if images larger than the network's are inspected in overlapping tiles."""
     outputs: Outputs = Outputs()
     depth: BitDepth = field(default_factory=BitDepth)
@@ -70,7 +70,7 @@ class Inspection:
         output: Path,
         threshold: float | None = None,
         min_area: int | None = None,
-        tile: bool = False,
+        tile: bool = True,
         outputs: Outputs | None = None,
         bits: int | None = None,
     ) -> Self:

@@ -95,7 +95,7 @@ def infer_on_ray(
         min_area: smallest defect that makes a part NG, pixels; None takes the one in the sidecar.
         batch_size: images per call of a backend.
         workers: threads per actor that decode, and as many that write.
-        tile: also inspect images larger than the network's, in overlapping tiles.
+        tile: take images of any size; False skips those that are not of the network's size.
         outputs: optional files beside masks and report.
         bits: depth of 16-bit files, 8..16; None takes the one in the sidecar.
         on_line: called with the report line of each image, in the order in which they finish.

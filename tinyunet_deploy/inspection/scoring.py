@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
@@ -19,15 +20,19 @@ from tinyunet_deploy.backends.base import Backend, Run
 from tinyunet_deploy.contract import Batch, Contract, Image, Score
 from tinyunet_deploy.data.bit_depth import BitDepth
 from tinyunet_deploy.data.decoding import decode_image, read_bytes
-from tinyunet_deploy.data.tiles import Mosaic
+from tinyunet_deploy.data.tiles import Mosaic, fit_of
 from tinyunet_deploy.errors import ImageError, OutOfMemory
 from tinyunet_deploy.inspection.executors import executor
 from tinyunet_deploy.inspection.identity import FileIdentity, read_identified
 from tinyunet_deploy.inspection.trace import Trace, timed
 
-__all__ = ["Scored", "score_images"]
+__all__ = ["LEAST_SIDE", "Scored", "score_images"]
 
 log = logging.getLogger(__name__)
+
+LEAST_SIDE: Final = 16
+"""Least height and width of an image, pixels: fewer are one cell of a network with four 2x2 pools,
+and what is scored would be mirror images for the most part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +59,7 @@ def score_images(
     *,
     batch_size: int,
     workers: int,
-    tile: bool = False,
+    tile: bool = True,
     identify: bool = False,
     depth: BitDepth | None = None,
     trace: Trace | None = None,
@@ -69,7 +74,8 @@ def score_images(
         batch_size: images per call; reduced to what the backend accepts.
         workers: decoding threads; with 0, nothing overlaps, and everything runs on the caller's
             thread.
-        tile: also score images larger than the network's, in overlapping tiles.
+        tile: score images of any size (:mod:`tinyunet_deploy.data.tiles`); False skips those
+            whose size is not the network's.
         identify: also hash the bytes of each file, and skip files that change while they are read.
         depth: depth of 16-bit files; None takes the one in the sidecar of the backend's artifact.
         trace: records the stages of each image.
@@ -145,21 +151,27 @@ def _decode(
     depth: BitDepth,
     trace: Trace | None,
 ) -> Scored:
-    size = (contract.height, contract.width)
-    most = None if tile else size
+    size = None if tile else (contract.height, contract.width)
     identity = None
     try:
         with timed(trace, "read", index):
             if identify:
-                data, identity = read_identified(path, size=most)
+                data, identity = read_identified(path, size=size)
             else:
-                data = read_bytes(path, size=most)
+                data = read_bytes(path, size=size)
         with timed(trace, "decode", index):
             image = decode_image(
-                data, path, size=size, larger=tile, bits=depth.bits, on_shallow=depth.on_shallow
+                data, path, size=size, bits=depth.bits, on_shallow=depth.on_shallow
             )
+            if min(image.shape) < LEAST_SIDE:
+                height, width = image.shape
+                what = f"has {width}x{height} pixels, fewer than {LEAST_SIDE} on a side"
+                raise ImageError(path, "wrong-size", what)
     except ImageError as error:
         return Scored(index, path, error=error, identity=identity)
+    except MemoryError:
+        too_large = ImageError(path, "too-large", "does not fit into the free memory")
+        return Scored(index, path, error=too_large, identity=identity)
     return Scored(index, path, image, identity=identity)
 
 
@@ -240,7 +252,10 @@ def _run_tiles(
     backend: Backend,
     run: Callable[[Iterator[Scored]], Generator[list[Scored]]],
 ) -> Generator[list[Scored]]:
-    """Yield after each batch of tiles the images that it completed; a batch spans images."""
+    """Yield after each batch of tiles the images that it completed; a batch spans images.
+
+    An image of the network's size is its own only tile, and nothing is composed of it.
+    """
     unfinished: deque[tuple[Scored, Mosaic]] = deque()
     contract, network = backend.contract, backend.artifact.sidecar.network
     size_multiple = None if network is None else network.size_multiple
@@ -248,7 +263,7 @@ def _run_tiles(
 
     def tiles() -> Iterator[Scored]:
         for scored in decoded:
-            if scored.image is None:
+            if scored.image is None or fit_of(scored.image.shape, contract) == "whole":
                 yield scored
                 continue
             mosaic = Mosaic(scored.image, contract, size_multiple, reach)
@@ -260,9 +275,10 @@ def _run_tiles(
         for batch in scored_tiles:
             finished = []
             for tile in batch:
-                if tile.score is None:
+                if not unfinished or unfinished[0][0].index != tile.index:
                     finished.append(tile)
                     continue
+                assert tile.score is not None
                 scored, mosaic = unfinished[0]
                 mosaic.add(tile.score)
                 if mosaic.complete:

@@ -106,7 +106,7 @@ def score_dataset(
     Args:
         measure: takes the item, its image and its score; called on a pool of ``workers`` threads.
         workers: threads that decode images, and as many that measure.
-        tile: also take images larger than the network's, in overlapping tiles.
+        tile: take images of any size; False skips those that are not of the network's size.
         bits: depth of 16-bit files, 8..16; None takes the one in the sidecar.
         progress: takes the number of images that are newly finished.
 

@@ -105,7 +105,7 @@ def evaluate(
     min_area: int,
     batch_size: int,
     workers: int,
-    tile: bool = False,
+    tile: bool = True,
     bits: int | None = None,
     misses: Path | None = None,
     progress: Callable[[int], None] | None = None,
@@ -116,7 +116,7 @@ def evaluate(
         threshold: the operating threshold, probability in [0, 1].
         min_area: smallest defect that makes a part NG, pixels.
         workers: threads that decode images, and as many that compare scores with masks.
-        tile: also take images larger than the network's, in overlapping tiles.
+        tile: take images of any size; False skips those that are not of the network's size.
         bits: depth of 16-bit files, 8..16; None takes the one in the sidecar.
         misses: folder for a picture of each missed defect; made if it does not exist.
         progress: takes the number of images that are newly finished.

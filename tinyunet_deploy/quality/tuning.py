@@ -102,7 +102,7 @@ def tune(
     *,
     batch_size: int,
     workers: int,
-    tile: bool = False,
+    tile: bool = True,
     bits: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Tuning:
@@ -110,7 +110,7 @@ def tune(
 
     Args:
         dataset: validation images with truth; figures on the same images afterwards are not a test.
-        tile: also take images larger than the network's, in overlapping tiles.
+        tile: take images of any size; False skips those that are not of the network's size.
         bits: depth of 16-bit files, 8..16; None takes the one in the sidecar.
         progress: takes the number of images that are newly finished.
 
