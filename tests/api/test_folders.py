@@ -89,10 +89,10 @@ def test_the_values_of_the_model_decide_unless_others_are_given(station: Path) -
         next(td.inspect(station, model, threshold=1.5))
 
 
-def test_large_images_are_inspected_in_tiles_if_asked_for(station: Path) -> None:
+def test_large_images_are_inspected_in_tiles_unless_told_not_to(station: Path) -> None:
     write_png(station / "large.png", np.full((2 * SIZE, 3 * SIZE), 200, np.uint8))
-    (skipped,) = td.inspect(station / "large.png", fake_model())
-    (tiled,) = td.inspect(station / "large.png", fake_model(), tile=True)
+    (skipped,) = td.inspect(station / "large.png", fake_model(), tile=False)
+    (tiled,) = td.inspect(station / "large.png", fake_model())
     assert (skipped.verdict, tiled.verdict) == (None, "NG")
     assert tiled.overlay().shape == (2 * SIZE, 3 * SIZE, 3)
 

@@ -93,6 +93,8 @@ def test_the_report_tells_each_image_and_ends_in_a_summary(station: Path, tmp_pa
             "skipped": 0,
             "ng": 4,
             "max_score": max(line["max_score"] for line in lines),
+            "padded": 0,
+            "tiled": 0,
             "approximate": 0,
             "notes": [],
             "reasons": {},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,7 @@ NEAR = NetworkFacts("near", 16, 4, 4)
 UNKNOWN = NetworkFacts("other", 16)
 LABELS = "no score is above 1 of 255"
 TILES = "in tiles whose scores only approximate"
+SIZES = "images of another size than the model's"
 
 
 def labels(batch: Batch) -> Batch:
@@ -58,21 +59,25 @@ def backend(
 
 
 def run(data: Path, output: Path, fake: FakeBackend, shard: Shard | None = None) -> list[str]:
-    """Return the notes of an inspection."""
+    """Return the notes of an inspection, but for the counts of sizes."""
     summary = infer(
         [data / "images"], output, fake, threshold=0.5, batch_size=2, workers=2, tile=True,
         shard=shard,
     )  # fmt: skip
     if shard is None:
         assert read_report(output / "report.jsonl")[1] == summary
-    return summary.notes
+    return without_sizes(summary.notes)
+
+
+def without_sizes(notes: Sequence[str]) -> list[str]:
+    return [note for note in notes if not note.startswith(SIZES)]
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
     texts = [record.getMessage() for record in caplog.records]
     caplog.clear()
     assert all(text.startswith("note: ") for text in texts)
-    return [text.removeprefix("note: ") for text in texts]
+    return without_sizes([text.removeprefix("note: ") for text in texts])
 
 
 def test_labels_in_place_of_scores_are_said_once(
@@ -97,8 +102,8 @@ def test_labels_are_said_of_a_watch(
         stop=stop, outputs=Outputs(), settle_ms=1,
         on_line=lambda line: stop.set() if images.remove(line["path"]) or not images else None,
     )  # fmt: skip
-    assert [note for note in watched.summary.notes if LABELS in note] == said(caplog)
-    assert len(watched.summary.notes) == 1
+    (note,) = without_sizes(watched.summary.notes)
+    assert LABELS in note and [note] == said(caplog)
 
 
 @pytest.mark.parametrize(
@@ -115,11 +120,13 @@ def test_evaluation_and_tuning_have_the_notes(
     evaluation = evaluate(
         dataset, fake, threshold=0.5, min_area=1, batch_size=2, workers=2, tile=True
     )
-    assert said(caplog) == list(evaluation.notes)
+    assert said(caplog) == without_sizes(evaluation.notes)
     assert json.loads(evaluation_json(evaluation))["notes"] == list(evaluation.notes)
-    assert len(evaluation.notes) == 1 and note in evaluation.notes[0]
+    (only,) = without_sizes(evaluation.notes)
+    assert note in only
     tuning = tune(dataset, fake, batch_size=2, workers=2, tile=True)
-    assert said(caplog) == list(tuning.notes) == list(evaluation.notes)
+    assert said(caplog) == without_sizes(tuning.notes)
+    assert tuning.notes == evaluation.notes
     assert json.loads(tuning_json(tuning))["notes"] == list(tuning.notes)
 
 
@@ -151,3 +158,20 @@ def test_shards_give_the_notes_of_one_run(data: Path, tmp_path: Path) -> None:
         run(data, tmp_path / "out", backend(labels, UNKNOWN), Shard(index, 2))
     merged, whole = (tmp_path / name / "report.jsonl" for name in ("out", "whole"))
     assert merged.read_bytes() == whole.read_bytes()
+
+
+def test_images_of_another_size_are_counted_by_what_was_done_with_them(
+    data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_png(data / "images" / "small.png", np.zeros((SIDE, SIDE - 1), np.uint8))
+    output = tmp_path / "out"
+    summary = infer([data / "images"], output, backend(), threshold=0.5, batch_size=2, workers=2)
+    (note,) = summary.notes
+    assert note == f"{SIZES}: 1 padded by mirroring, 4 inspected in tiles"
+    assert [record.getMessage() for record in caplog.records] == [f"note: {note}"]
+    assert (summary.padded, summary.tiled) == (1, 4)
+    fits = {line["path"]: line.get("fit") for line in read_report(output / "report.jsonl")[0]}
+    assert fits["small.png"] == "padded"
+    assert [fits[f"{number}.png"] for number in range(8)] == [None] * 4 + ["tiled"] * 4
+    again = infer([data / "images"], output, backend(), threshold=0.5, batch_size=2, workers=2)
+    assert again == summary, "also of what an earlier run inspected"

@@ -25,7 +25,7 @@ def inspect(
     *,
     threshold: float | None = None,
     min_area: int | None = None,
-    tile: bool = False,
+    tile: bool = True,
     bits: int | None = None,
     workers: int | None = None,
 ) -> Generator[InspectedPart]:
@@ -47,7 +47,7 @@ def inspect(
             the package's model.
         threshold: probability in [0, 1] above which a pixel is a defect; None is the model's.
         min_area: smallest defect that makes a part NG, pixels; None is the model's.
-        tile: also inspect images larger than the model's, in overlapping tiles.
+        tile: take images of any size; False skips those that are not of the network's size.
         bits: bits per pixel of the camera that took 16-bit images, 8..16; None is the model's, else
             what the file states, else 16.
         workers: threads that read files; None is one per processor.

@@ -31,7 +31,7 @@ def evaluate(
     split: Literal["train", "test", "all"] | None = None,
     threshold: float | None = None,
     min_area: int | None = None,
-    tile: bool = False,
+    tile: bool = True,
     bits: int | None = None,
     misses: StrPath | None = None,
     workers: int | None = None,

@@ -102,7 +102,7 @@ def inspect_parts(
     min_area: int | None = None,
     batch_size: int,
     workers: int,
-    tile: bool = False,
+    tile: bool = True,
     bits: int | None = None,
 ) -> Generator[InspectedPart]:
     """Inspect image files and folders, as ``infer`` does, and yield the parts instead of files.
@@ -115,7 +115,7 @@ def inspect_parts(
         threshold, min_area, bits: None takes the value in the artifact's sidecar.
         batch_size: images per call of the backend.
         workers: threads that decode; with 0 nothing overlaps.
-        tile: also inspect images larger than the network's, in overlapping tiles.
+        tile: take images of any size; False skips those that are not of the network's size.
 
     Yields:
         Every image in the order of names, also those that cannot be used.

@@ -13,11 +13,13 @@ __all__ = ["log_notes", "run_notes"]
 log = logging.getLogger(__name__)
 
 
-def run_notes(highest_score: int, approximate: int) -> list[str]:
-    """Return what is doubtful about the scores of a run, one sentence each.
+def run_notes(highest_score: int, padded: int, tiled: int, approximate: int) -> list[str]:
+    """Return what a reader of a run's scores should know about them, one sentence each.
 
     Args:
         highest_score: largest score of all images, 0..255.
+        padded: images smaller than the network's, padded by mirroring.
+        tiled: images larger than the network's, inspected in overlapping tiles.
         approximate: images inspected in tiles whose scores only approximate the whole image's.
     """
     notes = []
@@ -26,6 +28,10 @@ def run_notes(highest_score: int, approximate: int) -> list[str]:
             "no score is above 1 of 255: does the model give labels, 0 or 1, instead of "
             "probability x 255?"
         )
+    if padded or tiled:
+        counts = [f"{padded} padded by mirroring"] * (padded > 0)
+        counts += [f"{tiled} inspected in tiles"] * (tiled > 0)
+        notes.append(f"images of another size than the model's: {', '.join(counts)}")
     if approximate:
         images = "1 image was" if approximate == 1 else f"{approximate} images were"
         notes.append(

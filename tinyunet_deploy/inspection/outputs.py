@@ -52,7 +52,7 @@ class Inspection:
     min_area: int
     """Smallest defect that makes a part NG, pixels."""
     tile: bool = True
-    """True if images larger than the network's are inspected in overlapping tiles."""
+    """True if images of any size are inspected, not only those of the network's size."""
     outputs: Outputs = Outputs()
     depth: BitDepth = field(default_factory=BitDepth)
     """Depth of 16-bit files; warns once per run."""
@@ -157,6 +157,8 @@ class Inspection:
             written = self._write(self.files(name), encoders, scored, trace)
         except ImageError as error:
             return {**line, "status": "skipped", "reason": error.reason, "what": error.what}
+        if scored.fit != "whole":
+            line["fit"] = scored.fit
         if scored.approximate:
             line["approximate"] = True
         return {

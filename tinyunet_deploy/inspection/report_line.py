@@ -28,6 +28,9 @@ class ReportLine(TypedDict, total=False):
     """Present if the status is ok, as are the fields from here to ``output_bytes``."""
     max_score: int
     """Largest score in the image, 0..255."""
+    fit: Literal["padded", "tiled"]
+    """Present if the image is not of the network's size: it was padded by mirroring, or inspected
+    in overlapping tiles."""
     approximate: bool
     """True if the image was inspected in tiles whose scores only approximate those of the whole
     image; missing otherwise."""
@@ -59,6 +62,10 @@ class RunSummary:
     """Images whose verdict is NG."""
     max_score: int = 0
     """Largest score of all images, 0..255."""
+    padded: int = 0
+    """Images smaller than the network's, padded by mirroring."""
+    tiled: int = 0
+    """Images larger than the network's, inspected in overlapping tiles."""
     approximate: int = 0
     """Images inspected in tiles whose scores only approximate those of the whole image."""
     notes: list[str] = field(default_factory=list)
@@ -76,6 +83,8 @@ class RunSummary:
             self.ok += 1
             self.ng += line["verdict"] == "NG"
             self.max_score = max(self.max_score, line.get("max_score", 0))
+            self.padded += line.get("fit") == "padded"
+            self.tiled += line.get("fit") == "tiled"
             self.approximate += line.get("approximate", False)
         else:
             self.skipped += 1

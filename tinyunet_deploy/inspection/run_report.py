@@ -126,7 +126,12 @@ class Report:
         self.require_present()
         self._lock.check()
         self.summary.passed_over = dict(sorted((passed_over or {}).items()))
-        self.summary.notes = run_notes(self.summary.max_score, self.summary.approximate)
+        self.summary.notes = run_notes(
+            self.summary.max_score,
+            self.summary.padded,
+            self.summary.tiled,
+            self.summary.approximate,
+        )
         if self._resumed or sort:
             lines = sorted(_lines(self._path), key=_order) if sort else in_order(self._path)
             write_atomic(self._path, map(_encode, lines), durable=True)

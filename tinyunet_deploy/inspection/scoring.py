@@ -20,7 +20,7 @@ from tinyunet_deploy.backends.base import Backend, Run
 from tinyunet_deploy.contract import Batch, Contract, Image, Score
 from tinyunet_deploy.data.bit_depth import BitDepth
 from tinyunet_deploy.data.decoding import decode_image, read_bytes
-from tinyunet_deploy.data.tiles import Mosaic, fit_of
+from tinyunet_deploy.data.tiles import Fit, Mosaic, fit_of
 from tinyunet_deploy.errors import ImageError, OutOfMemory
 from tinyunet_deploy.inspection.executors import executor
 from tinyunet_deploy.inspection.identity import FileIdentity, read_identified
@@ -49,6 +49,7 @@ class Scored:
     error: ImageError | None = None
     identity: FileIdentity | None = None
     """Identity of the bytes that were read, if it was requested."""
+    fit: Fit = "whole"
     approximate: bool = False
     """True if the score only approximates that of the whole image, as that of some tiles does."""
 
@@ -263,11 +264,15 @@ def _run_tiles(
 
     def tiles() -> Iterator[Scored]:
         for scored in decoded:
-            if scored.image is None or fit_of(scored.image.shape, contract) == "whole":
+            if scored.image is None:
+                yield scored
+                continue
+            fit = fit_of(scored.image.shape, contract)
+            if fit == "whole":
                 yield scored
                 continue
             mosaic = Mosaic(scored.image, contract, size_multiple, reach)
-            unfinished.append((scored, mosaic))
+            unfinished.append((replace(scored, fit=fit), mosaic))
             for tile in mosaic.tiles():
                 yield replace(scored, image=tile)
 

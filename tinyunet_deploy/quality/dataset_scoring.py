@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +15,7 @@ from tinyunet_deploy.contract import Image, Score
 from tinyunet_deploy.data.bit_depth import BitDepth
 from tinyunet_deploy.data.dataset import Dataset, Item
 from tinyunet_deploy.data.layouts import read_dataset
+from tinyunet_deploy.data.tiles import Fit
 from tinyunet_deploy.errors import DataError, ImageError
 from tinyunet_deploy.files import read_regular
 from tinyunet_deploy.inspection.notes import log_notes, run_notes
@@ -118,6 +119,7 @@ def score_dataset(
     skipped: dict[Path, ImageError] = {}
     pending: deque[Future[T]] = deque()
     highest_score = approximate = 0
+    fits = Counter[Fit]()
     depth = BitDepth(backend.artifact.sidecar.bit_depth(bits))
     paths = [item.image for item in dataset.items]
     with ThreadPoolExecutor(workers) as pool:
@@ -130,6 +132,7 @@ def score_dataset(
                 assert scored.image is not None
                 assert scored.score is not None
                 highest_score = max(highest_score, int(scored.score.max()))
+                fits[scored.fit] += 1
                 approximate += scored.approximate
                 # Each pending image holds memory: wait when they have the pixels of two batches.
                 usual = 2 * batch_size * contract.height * contract.width
@@ -143,6 +146,6 @@ def score_dataset(
     if not measured:
         first = next(iter(skipped.values()))
         raise DataError(dataset.root, "has no usable image", f"the first is skipped: {first}")
-    notes = run_notes(highest_score, approximate)
+    notes = run_notes(highest_score, fits["padded"], fits["tiled"], approximate)
     log_notes(notes)
     return ScoredDataset(measured, skipped, tuple(notes))
