@@ -31,7 +31,7 @@ def spoil(station: Path) -> None:
     """Add a file that is cut off, one of another size, and one that is not an image."""
     whole = (station / "day-3.png").read_bytes()
     (station / "day 1" / "cut.png").write_bytes(whole[: len(whole) // 2])
-    write_png(station / "large.png", part(1, height=2 * SIZE))
+    write_png(station / "thin.png", part(1)[:8])
     (station / "notes.txt").write_text("not a part")
 
 
@@ -73,7 +73,7 @@ def test_every_verdict_and_every_reason_is_that_of_the_report(
         mask = tmp_path / "out" / "masks" / line["path"]
         assert np.array_equal(part_.mask, td.read_image(mask))
     reasons = {part.name: part.error.reason for part in parts if part.error}
-    assert reasons == {"day 1/cut.png": "truncated", "large.png": "wrong-size"}
+    assert reasons == {"day 1/cut.png": "truncated", "thin.png": "wrong-size"}
     assert f"{station}: passed over: 1 suffix" in caplog.messages
 
 

@@ -66,7 +66,7 @@ def test_a_finished_report_is_lines_and_a_summary(tmp_path: Path) -> None:
             report.add(line)
         assert read_report(tmp_path / "out" / "report.jsonl") == (lines, None), "not finished"
         report.finish()
-    wanted = RunSummary(images=5, ok=3, skipped=2, ng=1, reasons={"empty": 2})
+    wanted = RunSummary(images=5, ok=3, skipped=2, ng=1, max_score=3, reasons={"empty": 2})
     assert report.summary == wanted
     assert read_report(tmp_path / "out" / "report.jsonl") == (lines, wanted)
     assert json.loads((tmp_path / "out" / "run.json").read_text()) == {
@@ -106,12 +106,12 @@ def test_what_is_done_is_known_and_what_was_skipped_is_tried_again(tmp_path: Pat
         report.finish()
     with Report(tmp_path / "out", OPTIONS) as report:
         assert ["a.png" in report, "b.png" in report, "c.png" in report] == [True, False, True]
-        assert report.summary == RunSummary(images=2, ok=2)
+        assert report.summary == RunSummary(images=2, ok=2, max_score=3)
         report.add(ok("b.png", "NG"))
         report.finish()
     lines, summary = read_report(tmp_path / "out" / "report.jsonl")
     assert lines == [ok("a.png"), ok("b.png", "NG"), ok("c.png")]
-    assert summary == RunSummary(images=3, ok=3, ng=1)
+    assert summary == RunSummary(images=3, ok=3, ng=1, max_score=3)
 
 
 names = st.lists(st.sampled_from(["a", "b", "a.png", "b-1", "z"]), min_size=1, max_size=3)
