@@ -66,7 +66,7 @@ def accuracy_classes() -> Rows:
     best = read_result("labels.json")["classes"]
     rows = [
         ["synthetic class", "iou_defective", "iou_global", "Dice", "Dice of nothing", "escapes",
-         "overkills", "iou_defective of the best guess"],
+         "overkills", "best guess"],
     ]  # fmt: skip
     for name, figures in read_result("synthetic-test.json")["classes"].items():
         good = figures["images"] - figures["defective"]

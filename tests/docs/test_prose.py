@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from pathlib import Path
 
 import pytest
@@ -30,3 +31,11 @@ def test_every_page_is_in_the_contents_of_the_site() -> None:
     contents = (REPOSITORY / "mkdocs.yml").read_text()
     pages = [page.relative_to(REPOSITORY / "docs").as_posix() for page in PAGES[1:]]
     assert [page for page in pages if f": {page}\n" not in contents] == []
+
+
+def test_every_module_of_the_architecture_exists() -> None:
+    page = (REPOSITORY / "docs" / "architecture.md").read_text()
+    named = re.findall(r"`([a-z_]+/[\w/]*(?:\.py)?)`", page)
+    roots = (REPOSITORY, REPOSITORY / "tinyunet_deploy")
+    assert len(named) > 25
+    assert [name for name in named if not any((root / name).exists() for root in roots)] == []
