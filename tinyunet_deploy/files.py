@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import errno
-import fcntl
 import functools
 import logging
 import math
@@ -24,6 +23,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from tinyunet_deploy import systems
 from tinyunet_deploy.errors import RuntimeUnavailable
 
 __all__ = [
@@ -50,7 +50,8 @@ _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 _FAILING: Final = _EXHAUSTED | {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO),  # a disk
     *(errno.EBUSY, errno.ETXTBSY, errno.ENODEV, errno.ENXIO, errno.ENOTCONN),  # a drive, a share
-    *(errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.EREMOTEIO),
+    *(errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH),
+    *([errno.EREMOTEIO] if hasattr(errno, "EREMOTEIO") else []),  # Linux only
 }
 """Error numbers that mean a fault of the machine, not of the path."""
 UNSUPPORTED: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP})
@@ -60,6 +61,11 @@ _PASSING: Final = frozenset({errno.EBUSY, errno.ETXTBSY, errno.EACCES})
 _RETRIES_S: Final = (0.01, 0.02, 0.05, 0.1, 0.3)
 """Waits between the tries of a rename, seconds."""
 _TEMPORARY: Final = re.compile(r"\.tinyunet-[0-9a-f]{16}\.part")
+_NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | systems.OPEN_INHERITED_BY_NO_CHILD
+_EXISTING_FILE: Final = os.O_WRONLY | systems.OPEN_WITHOUT_LINKS | systems.OPEN_WITHOUT_WAITING
+_ABANDONED_S: Final = 3600.0
+"""Age at which a temporary file counts as left by a dead process where no lock can say so, seconds;
+writing one takes seconds at most."""
 LOCK: Final = ".tinyunet.lock"
 """Name of the file that locks a folder (:mod:`tinyunet_deploy.inspection.folder_lock`)."""
 _log = logging.getLogger(__name__)
@@ -115,7 +121,7 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)
+    return os.open(path, flags | systems.OPEN_WITHOUT_WAITING)
 
 
 def write_atomic(
@@ -177,8 +183,13 @@ def sync(descriptor: int, path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Sync the names in a folder to the disk; warn if its file system cannot."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    """Sync the names in a folder to the disk; warn if its file system cannot.
+
+    Windows cannot open a folder: there the journal of its file system keeps the names.
+    """
+    if systems.OPEN_DIRECTORY is None:
+        return
+    descriptor = os.open(folder, os.O_RDONLY | systems.OPEN_DIRECTORY)
     try:
         sync(descriptor, folder)
     finally:
@@ -195,15 +206,19 @@ def _temporary(folder: Path) -> Iterator[str]:
     """Make a hidden file; remove it after an error.
 
     The file is locked while it is in use. The lock lets :func:`sweep` recognise files whose writer
-    is dead, even if the writer ran in another container or on another machine.
+    is dead, even if the writer ran in another container or on another machine. A system without
+    such locks could not rename an open file, so there it is closed at once, and its age decides.
     """
     while True:
         path = f"{folder}/.tinyunet-{secrets.token_hex(8)}.part"
-        lock = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        lock = os.open(path, _NEW_FILE, 0o666)
+        if not systems.HAS_FILE_LOCKS:
+            os.close(lock)
+            break
         with contextlib.suppress(
             OSError
         ):  # without locks on this file system, sweep removes nothing
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            systems.lock_file(lock)
         if os.fstat(lock).st_nlink:  # not swept before it was locked
             break
         os.close(lock)
@@ -216,7 +231,8 @@ def _temporary(folder: Path) -> Iterator[str]:
         raise
     finally:
         _left.pop(path, None)
-        os.close(lock)
+        if systems.HAS_FILE_LOCKS:
+            os.close(lock)
 
 
 def _remove_folder(folder: str) -> None:
@@ -254,7 +270,7 @@ def put_away() -> None:
 
 
 atexit.register(put_away)
-os.register_at_fork(after_in_child=_left.clear)
+systems.after_fork(in_child=_left.clear)
 
 
 def is_temporary(name: str) -> bool:
@@ -268,9 +284,13 @@ def sweep(folder: Path) -> None:
         leftovers = [entry.path for entry in entries if _TEMPORARY.fullmatch(entry.name)]
     for path in leftovers:
         with contextlib.suppress(OSError):  # in use, gone, or not ours to remove
-            descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            if not systems.HAS_FILE_LOCKS:
+                if time.time() - os.lstat(path).st_mtime > _ABANDONED_S:
+                    os.unlink(path)  # noqa: PTH108
+                continue
+            descriptor = os.open(path, _EXISTING_FILE)
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                systems.lock_file(descriptor, wait=False)
                 os.unlink(path)  # noqa: PTH108
             finally:
                 os.close(descriptor)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-import os
 import platform
 import re
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from tinyunet_deploy import __version__
+from tinyunet_deploy import __version__, systems
 
 __all__ = [
     "ContainerLimits",
@@ -47,7 +46,7 @@ def describe_machine() -> dict[str, Any]:
 
 def processors() -> tuple[int, ...]:
     """Return the numbers of the processors that this process may use, in ascending order."""
-    return tuple(sorted(os.sched_getaffinity(0)))
+    return systems.allowed_processors()
 
 
 def processor_count() -> int:
@@ -61,7 +60,7 @@ def processor_count() -> int:
 
 def memory_bytes() -> int:
     """Return the memory that this process may use: the machine's, or the limit of a container."""
-    installed = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    installed = systems.installed_memory_bytes()
     return min(installed, container_limits().memory_bytes or installed)
 
 

@@ -4,7 +4,8 @@ A file is tried if its origin is unknown, or if one of its operators might never
 has a valid sidecar.
 
 The process cannot write files, and its memory and time are limited. A file that crashes or hangs
-the runtime ends only that process.
+the runtime ends only that process. Where the system cannot set all of these limits, as Windows and
+macOS, such a file is refused: it is never tried without them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from tinyunet_deploy.artifacts.sidecar import Artifact
-from tinyunet_deploy.errors import ArtifactError
+from tinyunet_deploy.errors import ArtifactError, RuntimeUnavailable
 
 __all__ = ["try_model"]
 
@@ -35,6 +36,7 @@ def try_model(
     Raises:
         ArtifactError: the runtime refuses the model, or the model needs too much time or memory, or
             it crashed the process.
+        RuntimeUnavailable: this system cannot limit the process, so nothing was tried.
     """
     path, contract = artifact.path, artifact.sidecar.contract
     library = str(Path(__file__).resolve().parent.parent.parent)
@@ -54,8 +56,14 @@ def try_model(
         raise ArtifactError(path, f"was tried and took more than {seconds:g} s") from None
     if done.returncode == 0:
         return
+    what = done.stdout.decode("utf-8", "replace").strip()[:500]
+    if done.returncode == RuntimeUnavailable.exit_code:
+        raise RuntimeUnavailable(
+            path,
+            f"must be tried in a process with limits, which this system does not set: {what}",
+            "only Linux can try a model of unknown origin",
+        )
     if done.returncode == ArtifactError.exit_code:
-        what = done.stdout.decode("utf-8", "replace").strip()[:500]
         raise ArtifactError(path, f"was tried and refused: {what}")
     if done.returncode < 0:
         name = signal.Signals(-done.returncode).name

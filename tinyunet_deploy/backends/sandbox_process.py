@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 from pathlib import Path
 
 import numpy as np
 
+from tinyunet_deploy import systems
 from tinyunet_deploy.artifacts.sidecar import Artifact, Sidecar, digest
 from tinyunet_deploy.backends.registry import load
 from tinyunet_deploy.contract import Contract
-from tinyunet_deploy.errors import ArtifactError, TinyUNetError
+from tinyunet_deploy.errors import ArtifactError, RuntimeUnavailable, TinyUNetError
 
 
 def unknown(path: Path, data: bytes, contract: Contract) -> Artifact:
@@ -20,15 +20,17 @@ def unknown(path: Path, data: bytes, contract: Contract) -> Artifact:
 
 
 def main(backend: str, height: str, width: str, memory_mib: str, seconds: str) -> int:
-    """Try the model on stdin; return exit code 0 if it is usable, 4 if it is refused."""
-    memory = int(memory_mib) << 20
-    for limit, value in (
-        (resource.RLIMIT_AS, memory),
-        (resource.RLIMIT_CPU, 4 * int(seconds)),
-        (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        resource.setrlimit(limit, (value, value))
+    """Try the model on stdin.
+
+    Returns:
+        Exit code 0 if it is usable, 4 if it is refused, 5 if this system cannot limit the process,
+        so that nothing was tried.
+    """
+    try:
+        systems.limit_this_process(memory_bytes=int(memory_mib) << 20, processor_s=4 * int(seconds))
+    except RuntimeUnavailable as error:
+        print(error)
+        return RuntimeUnavailable.exit_code
     data = sys.stdin.buffer.read()
     contract = Contract(int(height), int(width))
     try:

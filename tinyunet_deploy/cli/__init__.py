@@ -17,7 +17,7 @@ from typing import Final, NoReturn
 
 import click
 
-from tinyunet_deploy import __version__
+from tinyunet_deploy import __version__, systems
 from tinyunet_deploy.cli import stopping
 from tinyunet_deploy.cli.streams import open_streams
 from tinyunet_deploy.errors import RuntimeUnavailable, TinyUNetError, lacks_memory
@@ -89,7 +89,7 @@ def run(command: click.Command, arguments: list[str] | None = None) -> int:
         _say(stopping.farewell(resumable=False))
         return 128 + signal.SIGINT
     except SystemExit as stop:  # click's own: 0 after completion, 1 for a closed pipe
-        return 128 + signal.SIGPIPE if stop.code else 0
+        return 128 + systems.SIGPIPE if stop.code else 0
     except TinyUNetError as error:
         if debug:
             traceback.print_exc()

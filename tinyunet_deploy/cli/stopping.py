@@ -23,17 +23,15 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Final, NoReturn
 
-from tinyunet_deploy import files
+from tinyunet_deploy import files, systems
 
 __all__ = ["Interrupted", "ended_by_signals", "reacting", "safe_place"]
 
 GRACE_S: Final = 7.0
 """Time that a command may take to end by itself, seconds. We promise ten, as the senders of SIGTERM
 (systemd, Docker, a PLC) usually kill a process after ten."""
-_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Interrupted(BaseException):
@@ -110,7 +108,7 @@ def ended_by_signals() -> Iterator[_Command]:
     thread.start()
     before = {
         number: signal.signal(number, lambda *_: None)
-        for number in _SIGNALS
+        for number in systems.ENDING_SIGNALS
         if signal.getsignal(number) is not signal.SIG_IGN
     }
     signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
@@ -166,9 +164,9 @@ def _leave(command: _Command) -> NoReturn:
     assert command.number is not None
     if not _leaving.acquire(blocking=False):
         threading.Event().wait()  # another thread is about to end the process
-    for child in _children():
+    for child in systems.child_processes():
         with contextlib.suppress(OSError):
-            os.kill(child, signal.SIGKILL)
+            systems.kill(child)
     files.put_away()
     say(farewell(command.resumable))
     os._exit(128 + command.number)
@@ -186,34 +184,19 @@ def say(line: str) -> None:
         os.write(2, f"{bar_end}{line}\n".encode("utf-8", "backslashreplace"))
 
 
-def _children() -> list[int]:
-    """Return the processes that this one has started."""
-    numbers: list[int] = []
-    for task in Path("/proc/self/task").glob("*/children"):
-        with contextlib.suppress(OSError):
-            numbers += map(int, task.read_text().split())
-    return numbers
-
-
 def _forget() -> None:
     """In a forked child, restore the default signal handling."""
     global _running
     if _running is not None:
         _running = None
         signal.set_wakeup_fd(-1)
-        for number in _SIGNALS:
+        for number in systems.ENDING_SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, signal.SIG_DFL)
-    _unblock()
+    systems.unblock_signals()
 
 
-def _block() -> None:
-    """Hold signals back while a child still has the parent's end of the socket pair."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-
-
-def _unblock() -> None:
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-
-
-os.register_at_fork(before=_block, after_in_parent=_unblock, after_in_child=_forget)
+# Signals are held back while a child still has the parent's end of the socket pair.
+systems.after_fork(
+    before=systems.block_signals, in_parent=systems.unblock_signals, in_child=_forget
+)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import functools
 import logging
 import os
@@ -15,6 +14,7 @@ from typing import Final
 
 from filelock import SoftFileLock, Timeout
 
+from tinyunet_deploy import systems
 from tinyunet_deploy.errors import RefusedError, RuntimeUnavailable
 from tinyunet_deploy.files import (
     LOCK,
@@ -45,10 +45,11 @@ _log = logging.getLogger(__name__)
 class FolderLock:
     """A folder that this process alone may write; made by :func:`lock_folder`."""
 
-    def __init__(self, folder: Path, descriptor: int, release: Callable[[], None]) -> None:
+    def __init__(self, folder: Path, descriptor: int | None, release: Callable[[], None]) -> None:
         self._folder, self._descriptor, self._release = folder, descriptor, release
         self._file = folder / LOCK
-        self._identity = self._file.stat().st_ino, os.fstat(descriptor).st_ino
+        status = folder.stat() if descriptor is None else os.fstat(descriptor)
+        self._identity = self._file.stat().st_ino, status.st_ino
         remove_at_end(str(self._file), self._remove)
 
     def check(self) -> None:
@@ -74,7 +75,8 @@ class FolderLock:
         keep(str(self._file))
         with contextlib.suppress(OSError):
             self._release()
-        os.close(self._descriptor)
+        if self._descriptor is not None:
+            os.close(self._descriptor)
 
     def _remove(self, _: str) -> None:
         if self._file.stat().st_ino == self._identity[0]:
@@ -86,7 +88,8 @@ def lock_folder(folder: Path) -> FolderLock:
 
     Two locks are taken. The kernel's lock of the folder ends with the process, however the process
     ends. A file in the folder names host, process and start time; it also works on network file
-    systems that have no locks, or whose clients do not see each other's locks.
+    systems that have no locks, or whose clients do not see each other's locks. A system that cannot
+    open and lock a folder, as Windows, has the file alone.
 
     The file of a dead process is taken over if its death is certain: it ran on this host, or in a
     container that is gone from this machine, while the kernel has no lock of the folder and no
@@ -98,13 +101,13 @@ def lock_folder(folder: Path) -> FolderLock:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        descriptor = _open_folder(folder)
     except OSError as error:
         raise RuntimeUnavailable(folder, f"cannot be written: {error.strerror}") from error
     file = folder / LOCK
     lock = SoftFileLock(file, timeout=0.3, poll_interval=0.02, thread_local=False)
     try:
-        locked = _flock(descriptor, folder)
+        locked = descriptor is not None and _flock(descriptor, folder)
         try:
             lock.acquire()
         except Timeout:
@@ -114,7 +117,8 @@ def lock_folder(folder: Path) -> FolderLock:
             lock.acquire()
         return FolderLock(folder, descriptor, lock.release)
     except BaseException as error:
-        os.close(descriptor)
+        if descriptor is not None:
+            os.close(descriptor)
         if isinstance(error, BlockingIOError | Timeout):
             raise _in_use(folder, file) from None
         if isinstance(error, OSError):
@@ -122,10 +126,20 @@ def lock_folder(folder: Path) -> FolderLock:
         raise
 
 
+def _open_folder(folder: Path) -> int | None:
+    """Open a folder, to lock it; None on a system that cannot do both."""
+    if systems.OPEN_DIRECTORY is None or not systems.HAS_FILE_LOCKS:
+        return None
+    flags = os.O_RDONLY | systems.OPEN_DIRECTORY | systems.OPEN_INHERITED_BY_NO_CHILD
+    return os.open(folder, flags)
+
+
 def _flock(descriptor: int, folder: Path, *, wait: bool = False) -> bool:
-    """Take the kernel's lock; False if the file system has none."""
+    """Take the kernel's lock; False if the system or the file system has none."""
+    if not systems.HAS_FILE_LOCKS:
+        return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        systems.lock_file(descriptor, wait=wait)
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise
@@ -155,7 +169,8 @@ def alone(folder: Path, name: str) -> Iterator[None]:
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            lock = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            flags = os.O_RDWR | os.O_CREAT | systems.OPEN_INHERITED_BY_NO_CHILD
+            lock = os.open(folder / name, flags, 0o666)
         except FileNotFoundError:  # the folder was removed just now
             continue
         try:
@@ -205,6 +220,6 @@ def _holder(file: Path) -> tuple[int, str] | None:
 
 def _is_this_host(holder: tuple[int, str] | None) -> bool:
     """Return whether a lock file's holder, as filelock writes it, is on this host or container."""
-    name = socket.gethostname()
-    namespace = Path("/proc/self/ns/pid").stat().st_ino
-    return holder is not None and holder[1] in {name, f"{name}?pidns-{namespace:x}"}
+    name, namespace = socket.gethostname(), systems.pid_namespace()
+    inside = set() if namespace is None else {f"{name}?pidns-{namespace:x}"}
+    return holder is not None and holder[1] in {name, *inside}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +11,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final
 
+from tinyunet_deploy import systems
 from tinyunet_deploy.backends.base import Backend
 from tinyunet_deploy.backends.registry import open_backend
 from tinyunet_deploy.contract import Contract, Image
@@ -194,7 +194,7 @@ def _serve(
     """Answer image numbers with verdicts, on given processors, until the other end is closed."""
     with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):
         try:
-            os.sched_setaffinity(0, usable)
+            systems.use_processors(usable)
             with open_backend(**load) as loaded:
                 inspector = _inspector(loaded, images)
                 pipe.send(_READY)

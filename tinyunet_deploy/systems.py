@@ -1,0 +1,214 @@
+"""What operating systems do in different ways: the only module that asks for POSIX.
+
+Linux has all of it. Where macOS or Windows lacks a call, this module has what they offer instead;
+nothing else in the library imports ``fcntl`` or ``resource``, or uses a flag, a signal or a call
+that one of the three systems lacks.
+
+==================  =====================  =========================  ==============================
+what                Linux                  macOS                      Windows
+==================  =====================  =========================  ==============================
+lock of a folder    ``flock`` and a file   ``flock`` and a file       a file (package filelock)
+folder to disk      ``fsync``              ``fsync``                  the file system's journal
+processors          affinity               all of the machine         affinity (package psutil)
+memory, children    ``sysconf``, ``/proc`` psutil                     psutil
+limits of a trial   ``setrlimit``          refused: no memory limit   refused: no limits
+signals             TERM, INT, HUP         TERM, INT, HUP             TERM, INT
+==================  =====================  =========================  ==============================
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Final
+
+from tinyunet_deploy.errors import RuntimeUnavailable
+
+fcntl: ModuleType | None
+resource: ModuleType | None
+try:
+    import fcntl
+except ImportError:
+    fcntl = None
+try:
+    import resource
+except ImportError:
+    resource = None
+
+__all__ = [
+    "ENDING_SIGNALS",
+    "HAS_FILE_LOCKS",
+    "OPEN_DIRECTORY",
+    "OPEN_INHERITED_BY_NO_CHILD",
+    "OPEN_WITHOUT_LINKS",
+    "OPEN_WITHOUT_WAITING",
+    "SIGPIPE",
+    "after_fork",
+    "allowed_processors",
+    "block_signals",
+    "child_processes",
+    "installed_memory_bytes",
+    "kill",
+    "limit_this_process",
+    "lock_file",
+    "pid_namespace",
+    "unblock_signals",
+    "use_processors",
+]
+
+OPEN_WITHOUT_WAITING: Final[int] = getattr(os, "O_NONBLOCK", 0)
+"""Flag of ``os.open``: do not wait for the other end of a FIFO. Windows has no FIFO in a folder."""
+OPEN_WITHOUT_LINKS: Final[int] = getattr(os, "O_NOFOLLOW", 0)
+"""Flag of ``os.open``: refuse a symbolic link."""
+OPEN_DIRECTORY: Final[int | None] = getattr(os, "O_DIRECTORY", None)
+"""Flag of ``os.open`` for a folder; None where folders cannot be opened, as on Windows."""
+OPEN_INHERITED_BY_NO_CHILD: Final[int] = getattr(os, "O_CLOEXEC", getattr(os, "O_NOINHERIT", 0))
+"""Flag of ``os.open``: no child process inherits the descriptor."""
+HAS_FILE_LOCKS: Final = fcntl is not None
+"""True if the kernel has locks that end with their process, whatever the file is used for."""
+SIGPIPE: Final = 13
+"""Number of the signal of a closed pipe, for the exit code 128 + 13, also where it is not sent."""
+
+ENDING_SIGNALS: Final[tuple[signal.Signals, ...]] = tuple(
+    signal.Signals[name]
+    for name in ("SIGTERM", "SIGINT", "SIGHUP")
+    if name in signal.Signals.__members__
+)
+"""Signals that end a command."""
+
+
+def lock_file(descriptor: int, *, wait: bool = True) -> None:
+    """Take the kernel's lock of an open file or folder for this process alone.
+
+    Raises:
+        BlockingIOError: another process has it, and ``wait`` is False.
+        OSError: the file system has no locks.
+        RuntimeUnavailable: the system has none; see :data:`HAS_FILE_LOCKS`.
+    """
+    if fcntl is None:
+        raise RuntimeUnavailable("flock", "is not on this operating system")
+    fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+
+
+def allowed_processors() -> tuple[int, ...]:
+    """Return the numbers of the processors that this process may use, in ascending order."""
+    if hasattr(os, "sched_getaffinity"):
+        return tuple(sorted(os.sched_getaffinity(0)))
+    process = _psutil().Process()
+    if hasattr(process, "cpu_affinity"):
+        return tuple(sorted(process.cpu_affinity()))
+    return tuple(range(os.cpu_count() or 1))
+
+
+def use_processors(numbers: Sequence[int]) -> None:
+    """Run this process on these processors only.
+
+    Raises:
+        RuntimeUnavailable: the system cannot, as macOS.
+        OSError: it has no such processor.
+    """
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, numbers)
+        return
+    process = _psutil().Process()
+    if not hasattr(process, "cpu_affinity"):
+        raise RuntimeUnavailable("processors", "cannot be chosen on this operating system")
+    process.cpu_affinity(list(numbers))
+
+
+def installed_memory_bytes() -> int:
+    """Return the memory of the machine, bytes."""
+    if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return int(_psutil().virtual_memory().total)
+
+
+def child_processes() -> list[int]:
+    """Return the numbers of the processes that this one has started."""
+    tasks = Path("/proc/self/task")
+    if tasks.is_dir():
+        numbers: list[int] = []
+        for task in tasks.glob("*/children"):
+            with contextlib.suppress(OSError):
+                numbers += map(int, task.read_text().split())
+        return numbers
+    return [child.pid for child in _psutil().Process().children()]
+
+
+def pid_namespace() -> int | None:
+    """Return the number of the container whose process numbers these are; None without any."""
+    try:
+        return Path("/proc/self/ns/pid").stat().st_ino
+    except OSError:
+        return None
+
+
+def kill(process: int) -> None:
+    """End a process at once.
+
+    Raises:
+        OSError: it is gone, or belongs to someone else.
+    """
+    # Windows has no SIGKILL: there SIGTERM ends a process at once.
+    os.kill(process, getattr(signal, "SIGKILL", signal.SIGTERM))
+
+
+def after_fork(
+    *,
+    in_child: Callable[[], object],
+    before: Callable[[], object] | None = None,
+    in_parent: Callable[[], object] | None = None,
+) -> None:
+    """Call functions whenever this process forks; without effect where none can."""
+    if not hasattr(os, "register_at_fork"):
+        return
+    hooks = {"before": before, "after_in_parent": in_parent, "after_in_child": in_child}
+    os.register_at_fork(**{name: hook for name, hook in hooks.items() if hook is not None})
+
+
+def block_signals() -> None:
+    """Hold back :data:`ENDING_SIGNALS` in this thread, where the system can."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
+
+
+def unblock_signals() -> None:
+    """Let :data:`ENDING_SIGNALS` through again."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
+
+
+def limit_this_process(*, memory_bytes: int, processor_s: int) -> None:
+    """Limit this process for good: memory, processor time, no byte into files, no core file.
+
+    Args:
+        memory_bytes: largest address space.
+        processor_s: largest time on all processors together, seconds.
+
+    Raises:
+        RuntimeUnavailable: the system cannot, so nothing unknown may run in this process.
+    """
+    if resource is None:
+        raise RuntimeUnavailable("setrlimit", "is not on this operating system")
+    for limit, value in (
+        (resource.RLIMIT_AS, memory_bytes),
+        (resource.RLIMIT_CPU, processor_s),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        try:
+            resource.setrlimit(limit, (value, value))
+        except (OSError, ValueError) as error:
+            raise RuntimeUnavailable("setrlimit", f"fails: {error}") from error
+
+
+def _psutil() -> ModuleType:
+    """Import psutil, which is installed with the library on all systems but Linux."""
+    import psutil
+
+    module: ModuleType = psutil
+    return module
