@@ -61,6 +61,7 @@ def become(system: Literal["windows", "macos"]) -> None:
             if hasattr(module, name):
                 delattr(module, name)
     if system == "windows":
+        sys.modules["torch"] = None  # type: ignore[assignment]  # its Linux build asks for fork
         shutil._use_fd_functions = False  # type: ignore[attr-defined]
         signal.Signals._member_map_ = {  # type: ignore[misc]
             name: member
