@@ -20,6 +20,7 @@ from tinyunet_deploy.data.bit_depth import (
     to_8_bits,
 )
 from tinyunet_deploy.data.formats import bmp, jpeg, png, pnm, tiff, webp
+from tinyunet_deploy.data.formats.foreign import describe_foreign
 from tinyunet_deploy.data.formats.header import Format, FormatError, Header, Samples
 from tinyunet_deploy.errors import DataError, ImageError
 from tinyunet_deploy.files import read_regular
@@ -52,31 +53,6 @@ _FORMATS: Final[tuple[tuple[bytes, Format], ...]] = (
     (webp.SIGNATURE, webp),
     *((signature, pnm) for signature in pnm.SIGNATURES),
 )
-_FOREIGN: Final = (
-    (0, b"GIF8", "a GIF image"),
-    (0, b"\0\0\0\x0cjP  \r\n\x87\n", "a JPEG 2000 image"),
-    (0, b"\xff\x4f\xff\x51", "a JPEG 2000 image"),
-    (0, b"\xff\x0a", "a JPEG XL image"),
-    (0, b"\0\0\0\x0cJXL \r\n\x87\n", "a JPEG XL image"),
-    (4, b"ftypavif", "an AVIF image"),
-    (4, b"ftypavis", "an AVIF image"),
-    (4, b"ftyphei", "a HEIC image"),
-    (4, b"ftyphev", "a HEIC image"),
-    (4, b"ftypmif1", "a HEIC image"),
-    (0, b"II\xbc", "a JPEG XR image"),
-    (0, b"\x76\x2f\x31\x01", "an OpenEXR image"),
-    (0, b"#?RADIANCE", "a Radiance HDR image"),
-    (0, b"8BPS", "a Photoshop file"),
-    (128, b"DICM", "a DICOM file"),
-    (0, b"SIMPLE  =", "a FITS file"),
-    (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
-    (0, b"\x93NUMPY", "a NumPy array"),
-    (0, b"P7\n", "a PAM image"),
-    (0, b"Pf\n", "a floating-point PFM image"),
-    (0, b"PF\n", "a floating-point PFM image"),
-    (0, b"qoif", "a QOI image"),
-)
-"""(position, signature, name) of formats that are not supported."""
 
 
 def read_image(
@@ -222,10 +198,9 @@ def _read_header(data: bytes) -> tuple[Format, Header]:
     for signature, file_format in _FORMATS:
         if data.startswith(signature) and (file_format is not webp or data[8:12] == b"WEBP"):
             return file_format, file_format.read_header(data)
-    for position, signature, name in _FOREIGN:
-        if data.startswith(signature, position):
-            raise FormatError("unsupported", f"is {name}", "convert it to PNG or TIFF")
-    raise FormatError("not-an-image", "is not a PNG, JPEG, BMP, TIFF, WebP or PNM image")
+    raise describe_foreign(data) or FormatError(
+        "not-an-image", "is not a PNG, JPEG, BMP, TIFF, WebP or PNM image"
+    )
 
 
 def _require_size(header: Header, max_pixels: int, size: tuple[int, int] | None) -> None:

@@ -123,8 +123,11 @@ def test_bits_of_a_pixel(bits: int) -> None:
         wanted = Header(4, 9, min(bits, 8), indirect=bits <= 8, details=bits)
         assert bmp_format.read_header(windows(bits)) == wanted
         assert bmp_format.read_header(windows(bits, height=-4)) == wanted
+        return
+    error = header_refusal(windows(bits, compression=1))
+    if bits == 2:
+        assert (error.reason, error.what) == ("unsupported", "is a BMP of 2 bits a pixel")
     else:
-        error = header_refusal(windows(bits, compression=1))
         assert (error.reason, error.what) == ("corrupt", "has a damaged header")
 
 
@@ -140,10 +143,33 @@ def test_an_image_without_pixels_says_so() -> None:
 
 @pytest.mark.parametrize("size", [*range(40, 70), *range(106, 126)])
 def test_only_known_header_sizes_are_read(size: int) -> None:
-    if size in (40, 52, 56, 64, 108, 124):
+    if size in (40, 44, 48, 52, 56, 60, 64, 108, 124):
         assert bmp_format.read_header(windows(24, size=size)).width == 9
     else:
         assert header_refusal(windows(24, size=size)).reason == "not-an-image"
+
+
+@pytest.mark.parametrize("size", range(16, 68, 4))
+def test_a_short_header_of_os2_is_that_of_windows_without_its_end(size: int) -> None:
+    indices = np.arange(36).reshape(4, 9) * 7
+    palette = b"".join(bytes([value, value, value, 0]) for value in range(256))
+    fields = struct.pack("<iiHHIIiiII", 9, 4, 1, 8, 0, 48, 0, 0, 0, 0) + bytes(24)
+    head = struct.pack("<2sIHHII", b"BM", 0, 0, 0, 14 + size + 1024, size) + fields[: size - 4]
+    data = head + palette + packed(indices, 8)
+    assert np.array_equal(decode_image(data, HERE), indices)
+    assert np.array_equal(decode_labels(data, HERE).values, indices)
+    assert refusal(data[:-1]).reason == "truncated"
+
+
+def test_a_second_image_behind_the_first_is_told() -> None:
+    assert header_refusal(windows(24) * 2).reason == "several-images"
+    assert bmp_format.read_header(windows(24) + b"BM and other words").width == 9
+
+
+def test_an_image_in_another_format_inside_a_bmp_is_named() -> None:
+    data = bytearray(windows(24))
+    data[28:34] = struct.pack("<HI", 0, 4)
+    assert header_refusal(bytes(data)).what == "is a BMP with JPEG compression"
 
 
 @pytest.mark.parametrize("bits", [1, 4, 8, 16, 24, 32])

@@ -116,6 +116,21 @@ def test_several_pictures_in_one_file_are_refused_with_their_count() -> None:
     assert "contains 3 images" in str(error)
 
 
+@pytest.mark.parametrize("between", [b"", bytes(9)])
+def test_another_jpeg_behind_the_end_is_another_image(between: bytes) -> None:
+    assert refusal(jpeg() + between + jpeg()).reason == "several-images"
+    assert decode_image(jpeg() + between + b"words", HERE).shape == noise().shape[:2]
+
+
+def test_a_height_behind_the_pixels_is_named() -> None:
+    data = bytearray(jpeg())
+    at = data.index(b"\xff\xc0")
+    data[at + 5 : at + 7] = bytes(2)
+    error = refusal(bytes(data))
+    assert error.reason == "unsupported"
+    assert "height behind its pixels" in str(error)
+
+
 def test_previews_of_the_picture_are_not_further_images() -> None:
     data = jpeg()
     index = picture_index(0x20030000, 0x10001, 0x10002)

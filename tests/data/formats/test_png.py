@@ -112,6 +112,20 @@ def test_an_animation_is_refused_with_its_count() -> None:
     assert "contains 3 images" in str(error)
 
 
+def test_a_still_image_beside_a_frame_is_one_image_more() -> None:
+    control = chunk(b"fcTL", bytes(26))
+    for before, frames, count in (([], 1, 1), ([control], 1, 1), ([], 2, 2), ([control], 2, 2)):
+        data = png(ramp(255), chunk(b"acTL", struct.pack(">II", frames, 0)), *before)
+        behind = data[:-12] + (b"" if before else control) + data[-12:]
+        if count == 1 and before:
+            assert decode_image(behind, HERE).shape == (64, 64)
+        else:
+            assert f"contains {max(count, 2)} images" in str(refusal(behind))
+    still = png(ramp(255))
+    assert refusal(still + still).reason == "several-images"
+    assert decode_image(still + b"trailing words", HERE).shape == (64, 64)
+
+
 @pytest.mark.parametrize("name", [b"tEXt", b"gAMA", b"tRNS"])
 def test_a_chunk_with_a_wrong_checksum_is_refused(name: bytes) -> None:
     good = chunk(name, b"\0\1")

@@ -155,9 +155,27 @@ def test_a_header_has_4096_bytes_at_most() -> None:
         decode_image(file(4097), HERE)
 
 
-@pytest.mark.parametrize(("size", "wanted"), [(4095, "truncated"), (4096, "not-an-image")])
+@pytest.mark.parametrize(("size", "wanted"), [(4095, "truncated"), (4096, "unsupported")])
 def test_a_comment_that_does_not_end_is_cut_off_or_too_long(size: int, wanted: str) -> None:
     assert reason((b"P5 12 8 #" + b"x" * 5000)[:size]) == wanted
+
+
+@pytest.mark.parametrize("end", [b"12 8 2", b"12 8 255", b"12 8 25", b"1"])
+def test_a_header_that_is_too_long_is_called_so(end: bytes) -> None:
+    data = b"P5 #" + b"x" * (4096 - 5 - len(end)) + b"\n" + end + b"5 " + GREY.tobytes()
+    with pytest.raises(ImageError, match="a header of more than 4096 bytes") as caught:
+        decode_image(data, HERE)
+    assert caught.value.reason == "unsupported"
+
+
+@pytest.mark.parametrize("between", [b"\n", b"\r\n", b" # made by\r\n", b"\n# by\n# me\n"])
+def test_what_stands_between_header_and_samples_never_shifts_them(between: bytes) -> None:
+    for first in (10, 13, 35):  # line feed, carriage return, "#"
+        grey = GREY.copy()
+        grey[0, :3] = first
+        data = b"P5 12 8 255" + between + grey.tobytes()
+        assert np.array_equal(decode_image(data, HERE), grey)
+    assert reason(b"P5 12 8 255" + between + GREY.tobytes()[: -len(between)]) == "truncated"
 
 
 def test_every_value_up_to_white() -> None:

@@ -194,7 +194,7 @@ def test_an_adler_checksum_is_verified() -> None:
         ({"t279": [100, 100]}, "corrupt"),
         ({"t257": 2 * HEIGHT}, "corrupt"),
         ({"t257": 0}, "corrupt"),
-        ({"t262": 99}, "corrupt"),
+        ({"t262": 99}, "unsupported"),
         ({"t322": 16, "t323": 1 << 30, "t324": 8, "t325": 100}, "corrupt"),
         ({"t322": 1 << 14, "t323": 1 << 14, "t324": 8, "t325": 100}, "too-large"),
     ],
@@ -251,6 +251,47 @@ def test_a_compression_that_is_not_read_is_named(code: int, name: str) -> None:
     with pytest.raises(FormatError) as caught:
         read_header(plain(t259=code))
     assert (caught.value.reason, caught.value.what) == ("unsupported", f"has {name} compression")
+
+
+def test_a_stack_behind_one_directory_is_refused() -> None:
+    assert refusal(plain(t32997=2)).reason == "several-images"
+    for text, count in ((b"ImageJ=1.5\nimages=3\nslices=3\n", 3), (b"ImageJ=1.5\nimages=1\n", 1)):
+        data = written(grey(), description=text.decode(), software="")
+        if count == 1:
+            assert np.array_equal(decode_image(data, HERE), grey())
+        else:
+            assert str(count) in refusal(data).what
+    assert np.array_equal(decode_image(written(grey(), description="images=3"), HERE), grey())
+
+
+@pytest.mark.parametrize("kind", [0, 1])
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("big", [False, True])
+def test_pages_in_sub_directories_are_images_unless_they_are_smaller(
+    kind: int, large: bool, big: bool
+) -> None:
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file, bigtiff=big) as tiff:
+        tiff.write(grey(), metadata=None, subifds=1)
+        below = grey() if large else grey()[::2, ::2]
+        tiff.write(below, metadata=None, subfiletype=kind)
+    if kind == 1 and not large:
+        assert np.array_equal(decode_image(file.getvalue(), HERE), grey())
+    else:
+        assert refusal(file.getvalue()).reason == "several-images"
+
+
+@pytest.mark.parametrize("kind", [1, 3, 4])
+def test_a_page_of_full_size_is_no_reduced_version(kind: int) -> None:
+    file = io.BytesIO()
+    page: dict[str, Any] = {"subfiletype": kind, "photometric": "mask" if kind == 4 else 1}
+    with tifffile.TiffWriter(file) as tiff:
+        tiff.write(grey(), metadata=None)
+        tiff.write(grey() > 9 if kind == 4 else 255 - grey(), metadata=None, **page)
+    if kind == 4:
+        assert np.array_equal(decode_image(file.getvalue(), HERE), grey())
+    else:
+        assert refusal(file.getvalue()).reason == "several-images"
 
 
 def test_several_pages_are_refused_with_their_count() -> None:

@@ -148,13 +148,24 @@ def test_labels_of_a_lossy_file_say_so() -> None:
 @pytest.mark.parametrize("flags", [0, 0x01, 0x3C, 0x3D, 0xFD])
 def test_other_flags_do_not_make_an_animation(flags: int) -> None:
     assert webp_format.read_header(riff(extended(flags, 7, 8), lossy(7, 8))).width == 7
-    assert header_refusal(riff(extended(flags | 2, 7, 8), lossy(7, 8))).reason == "several-images"
+    error = header_refusal(riff(extended(flags | 2, 7, 8), lossy(7, 8)))
+    assert (error.reason, error.what) == ("corrupt", "is an animation without frames")
 
 
 def test_frames_make_an_animation_whatever_the_flags() -> None:
     frames = [chunk(b"ANMF", bytes(16))] * 2
     error = header_refusal(riff(extended(0, 7, 8), *frames))
     assert (error.reason, error.what) == ("several-images", "contains 2 images, not one")
+
+
+def test_images_are_counted_as_they_are() -> None:
+    frame = chunk(b"ANMF", bytes(16))
+    error = header_refusal(riff(extended(2, 7, 8), frame))
+    assert (error.reason, error.what) == ("several-images", "is an animation, if of one frame only")
+    assert header_refusal(riff(extended(2, 7, 8))).what == "contains no image"
+    assert header_refusal(riff(extended(0, 7, 8))).what == "contains no image"
+    assert header_refusal(riff(lossy(7, 8), lossy(7, 8))).reason == "several-images"
+    assert header_refusal(riff(lossless(7, 8)) * 2).reason == "several-images"
 
 
 @pytest.mark.parametrize("length", [8, 9])

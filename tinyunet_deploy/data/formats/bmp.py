@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from tinyunet_deploy.data.formats.header import FormatError, Header, Samples
+from tinyunet_deploy.data.formats.header import FormatError, Header, Samples, several_images
 from tinyunet_deploy.data.formats.opencv import decode_grey, decode_unchanged, require_shape
 
 __all__ = ["SIGNATURE", "decode", "decode_labels", "read_header"]
@@ -17,6 +17,7 @@ SIGNATURE: Final = b"BM"
 _OS2_HEADER: Final = 12
 _WINDOWS_HEADERS: Final = (40, 52, 56, 64, 108, 124)
 """Sizes of the known headers, which begin alike; 64 is that of OS/2 2."""
+_FULL_HEADER: Final = 40
 _PLAIN: Final = (0, 3)
 """Codes of uncompressed pixels; 3 gives masks of the colours."""
 _RUN_LENGTH: Final = (1, 2)
@@ -25,6 +26,7 @@ _FOREIGN: Final = {4: "JPEG", 5: "PNG", 6: "alpha masks", 11: "CMYK", 12: "CMYK"
 
 def read_header(data: bytes) -> Header:
     """Read the header, and require the uncompressed pixels to be there."""
+    data = _with_full_header(data)
     first, header_size = struct.unpack_from("<II", data, 10)
     if header_size == _OS2_HEADER:
         width, height, planes, bits = struct.unpack_from("<HHHH", data, 18)
@@ -33,17 +35,23 @@ def read_header(data: bytes) -> Header:
         width, height, planes, bits, compression = struct.unpack_from("<iiHHI", data, 18)
     else:
         raise FormatError("not-an-image", "is not a BMP image: its header size is unknown")
-    if width < 0 or planes != 1 or bits not in (1, 4, 8, 16, 24, 32):
+    if width < 0 or planes != 1:
         raise FormatError("corrupt", "has a damaged header")
     if compression in _FOREIGN or (header_size == 64 and compression not in (0, *_RUN_LENGTH)):
         name = _FOREIGN.get(compression, "Huffman or 24-bit run-length")
         raise FormatError("unsupported", f"is a BMP with {name} compression", "convert it to PNG")
+    if bits in (2, 64):
+        raise FormatError("unsupported", f"is a BMP of {bits} bits a pixel", "convert it to PNG")
+    if bits not in (1, 4, 8, 16, 24, 32):
+        raise FormatError("corrupt", "has a damaged header")
     if first < 14 + header_size + _table_size(data, header_size, bits, compression):
         raise FormatError("corrupt", "has pixels where its palette must be")
     if compression in _PLAIN:
         stored = first + (bits * width + 31) // 32 * 4 * abs(height)
         if stored > len(data) and abs(height) * width <= len(data) * 8:
             raise EOFError
+        if data.startswith(SIGNATURE, stored) and data[stored + 6 : stored + 10] == bytes(4):
+            raise several_images("2 or more", "save each image as a file of its own")
     elif compression not in _RUN_LENGTH:
         raise FormatError("corrupt", "has a damaged header")
     return Header(abs(height), width, bits=min(bits, 8), indirect=bits <= 8, details=bits)
@@ -61,13 +69,28 @@ def _table_size(data: bytes, header_size: int, bits: int, compression: int) -> i
     return 4 * (colours or 1 << bits)
 
 
+def _with_full_header(data: bytes) -> bytes:
+    """Return the file with a header of 40 bytes if it has a short one of OS/2 2.
+
+    Such a header is that of Windows, or that of 64 bytes, cut anywhere behind its sixteenth byte;
+    what is missing is zero.
+    """
+    first, size = struct.unpack_from("<II", data, 10)
+    if size in (_OS2_HEADER, *_WINDOWS_HEADERS) or size % 4 or not 16 <= size < 64:
+        return data
+    fields = data[18 : 14 + min(size, _FULL_HEADER)].ljust(_FULL_HEADER - 4, b"\0")
+    start = struct.pack("<II", first + _FULL_HEADER - size, _FULL_HEADER)
+    return data[:10] + start + fields + data[14 + size :]
+
+
 def decode(data: bytes, header: Header) -> Samples:
     """Decode to luminance, uint8 [H, W]."""
-    return require_shape(decode_grey(data), header)
+    return require_shape(decode_grey(_with_full_header(data)), header)
 
 
 def decode_labels(data: bytes, header: Header) -> Samples:
     """Decode to the stored values, uint8: palette indices [H, W], else channels [H, W, C]."""
+    data = _with_full_header(data)
     samples = require_shape(decode_unchanged(data), header)
     if header.details > 8:
         return samples

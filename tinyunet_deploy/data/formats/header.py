@@ -76,4 +76,6 @@ class Format(Protocol):
 
 def several_images(count: int | str, hint: str) -> FormatError:
     """Return the error of a file with more than one image: one verdict cannot cover them all."""
+    if count == 1:
+        return FormatError("several-images", "is an animation, if of one frame only", hint)
     return FormatError("several-images", f"contains {count} images, not one", hint)

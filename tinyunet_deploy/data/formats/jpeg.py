@@ -35,6 +35,8 @@ _FOREIGN_FRAMES: Final = {
 """Frame types that libjpeg-turbo does not decode."""
 _PADDING: Final = re.compile(rb"\xff+")
 """Padding of any length before a marker's code."""
+_NEXT: Final = re.compile(rb"\0*\xff\xd8\xff")
+"""Another image behind the end of the first."""
 _MAX_SEGMENTS: Final = 10_000
 """Largest number of segments; an ICC profile or EXIF data take a few hundred at most."""
 _MAX_SCANS: Final = 200
@@ -67,6 +69,8 @@ def read_header(data: bytes) -> Header:
             raise EOFError
         code, at = data[padding.end()], padding.end() + 1
         if code == _END and frame is not None:
+            if _NEXT.match(data, at):
+                raise several_images("2 or more", "save each image as a file of its own")
             structure = Structure(frame, tuple(scans))
             return Header(frame.height, frame.width, lossy=True, details=structure)
         if code in _WITHOUT_LENGTH:
@@ -82,6 +86,11 @@ def read_header(data: bytes) -> Header:
                 raise FormatError("corrupt", "has a damaged frame header")
             _require_readable(code, segment[0])
             frame = read_frame(code, segment)
+            if not frame.height:
+                raise FormatError(
+                    "unsupported", "is a JPEG that states its height behind its pixels",
+                    "convert it to PNG",
+                )  # fmt: skip
         elif code == _RESTART_INTERVAL:
             (restart_interval,) = struct.unpack_from(">H", segment)
         elif code == _APP2 and segment.startswith(b"MPF\0") and frame is None:

@@ -35,10 +35,16 @@ def read_header(data: bytes) -> Header:
         raise FormatError("corrupt", "does not begin with an IHDR chunk")
     channels = _CHANNELS_OF_SBIT.get(colour_type, 0)
     depth, frames, at = None, 1, len(SIGNATURE)
+    animated, controls, stills = False, 0, 0
     for _ in range(_MAX_CHUNKS):
         length, name = struct.unpack_from(">I4s", data, at)
         if name == b"acTL":
             (frames,) = struct.unpack_from(">I", data, at + 8)
+            animated = True
+        elif name == b"fcTL":
+            controls += 1
+        elif name == b"IDAT" and not controls:
+            stills = 1  # the image is no frame of the animation
         elif name == b"sBIT" and bits == 16 and length >= channels:
             depth = max(data[at + 8 : at + 8 + channels], default=None)
         if name != b"IDAT":  # libpng does that for the pixels, and lets others pass
@@ -50,6 +56,10 @@ def read_header(data: bytes) -> Header:
         raise FormatError("corrupt", f"has more than {_MAX_CHUNKS} chunks")
     if at > len(data):
         raise EOFError
+    if animated:
+        frames = max(frames, controls + stills)
+    if data.startswith(SIGNATURE, at):
+        raise several_images("2 or more", "save each image as a file of its own")
     if frames > 1:
         raise several_images(frames, "save each frame of the animation as a file of its own")
     if depth is not None and not 8 < depth <= 16:

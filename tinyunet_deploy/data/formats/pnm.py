@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -16,6 +17,8 @@ SIGNATURES: Final = tuple(b"P%d" % kind for kind in range(1, 7))
 _NUMBER: Final = re.compile(rb"(?:\s|#[^\r\n]*[\r\n])+([0-9]{1,9})")
 """A number of the header, after white space and comments."""
 _CUT_OFF: Final = re.compile(rb"(?:\s|#[^\r\n]*[\r\n])*(?:#[^\r\n]*)?")
+_REST_OF_LINE: Final = re.compile(rb"[ \t]*(?:#[^\r\n]*)?\r?\n(?:#[^\r\n]*\r?\n)*")
+"""End of the header with CR LF or comments, where the format has a single character."""
 _LONGEST_HEADER: Final = 4096
 """Longest header with its comments, bytes."""
 _PLAIN_SAMPLES: Final = re.compile(rb"[0-9\s]*")
@@ -48,6 +51,7 @@ def read_header(data: bytes) -> Header:
             f"gives {largest} as its largest sample value",
             "convert it to PNG, or to a largest value of 255, 1023, 4095, 16383 or 65535",
         )
+    header = _without_rest_of_line(data, header)
     count, end = 1, _end_of_samples(header)
     while count < _MOST_COUNTED and end is not None and _begins_at(data, end):
         count, end = count + 1, _end_of_samples(_header_at(data, end))
@@ -97,14 +101,14 @@ def _header_at(data: bytes, begin: int) -> Header:
     while len(numbers) < (2 if kind in (1, 4) else 3):
         match = _NUMBER.match(head, at)
         if match is None:
-            if len(head) < _LONGEST_HEADER and _CUT_OFF.fullmatch(head, at):
-                raise EOFError
+            if _CUT_OFF.fullmatch(head, at):
+                raise _cut_header(head)
             raise FormatError("not-an-image", "is not a PNM image: its header is damaged")
         numbers.append(int(match[1]))
         at = match.end()
     width, height, largest = (*numbers, 1)[:3]
     if at >= len(head):
-        raise EOFError
+        raise _cut_header(head)
     if not 0 < largest < 1 << 16 or not head[at : at + 1].isspace():
         raise FormatError("not-an-image", "is not a PNM image: its header is damaged")
     deep = largest > np.iinfo(np.uint8).max
@@ -112,6 +116,32 @@ def _header_at(data: bytes, begin: int) -> Header:
     depth = largest.bit_length() if deep else None
     bits = 16 if deep else 8
     return Header(height, width, bits, depth, indirect=kind in (1, 4), details=details)
+
+
+def _without_rest_of_line(data: bytes, header: Header) -> Header:
+    """Begin the samples behind CR LF or a comment if the file is longer by exactly that.
+
+    A decoder that takes it for samples shifts the image.
+    """
+    details: _Details = header.details
+    end = _end_of_samples(header)
+    if end is None or end >= len(data):
+        return header
+    begin = details.begin + len(data) - end
+    if _REST_OF_LINE.fullmatch(data, details.begin - 1, begin) is None:
+        return header
+    return replace(header, details=details._replace(begin=begin))
+
+
+def _cut_header(head: bytes) -> Exception:
+    """Return the error of a header that does not end within the longest that is read."""
+    if len(head) < _LONGEST_HEADER:
+        return EOFError()
+    return FormatError(
+        "unsupported",
+        f"is a PNM image with a header of more than {_LONGEST_HEADER} bytes",
+        "remove the comments of its header",
+    )
 
 
 def _begins_at(data: bytes, at: int) -> bool:

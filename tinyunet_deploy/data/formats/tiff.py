@@ -6,6 +6,7 @@ Source: Adobe, "TIFF Revision 6.0", 1992, and its Technical Notes.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,12 +15,18 @@ from numpy.typing import NDArray
 
 from tinyunet_deploy.data.formats.header import FormatError, Header, Samples, several_images
 from tinyunet_deploy.data.formats.tiff_blocks import COMPRESSIONS, JPEG, Blocks, decode_blocks
-from tinyunet_deploy.data.formats.tiff_directory import SIGNATURES, Directory, read_directories
+from tinyunet_deploy.data.formats.tiff_directory import (
+    SIGNATURES,
+    Directory,
+    read_directories,
+    read_sub_directories,
+)
 
 __all__ = ["SIGNATURES", "decode", "decode_labels", "read_header"]
 
 _NEW_SUBFILE_TYPE: Final = 254
-_NOT_AN_IMAGE: Final = 1 | 4
+_MASK: Final = 4
+_NOT_AN_IMAGE: Final = 1 | _MASK
 """Bits of the subfile type that mark a reduced version of another image or a transparency mask."""
 _OLD_SUBFILE_TYPE: Final = 255
 _OLD_REDUCED: Final = 2
@@ -29,6 +36,7 @@ _BITS: Final = 258
 _COMPRESSION: Final = 259
 _PHOTOMETRIC: Final = 262
 _FILL_ORDER: Final = 266
+_DESCRIPTION: Final = 270
 _STRIP_OFFSETS: Final = 273
 _CHANNELS: Final = 277
 _ROWS_PER_STRIP: Final = 278
@@ -42,8 +50,12 @@ _TILE_WIDTH: Final = 322
 _TILE_HEIGHT: Final = 323
 _TILE_OFFSETS: Final = 324
 _TILE_SIZES: Final = 325
+_SUB_DIRECTORIES: Final = 330
 _SAMPLE_FORMAT: Final = 339
 _JPEG_TABLES: Final = 347
+_IMAGE_DEPTH: Final = 32997
+_IMAGEJ_STACK: Final = re.compile(rb"ImageJ=[^\0]*?\nimages=([0-9]{1,9})\b")
+"""ImageJ keeps large stacks behind the samples of a single directory."""
 
 _WHITE_IS_ZERO: Final = 0
 _BLACK_IS_ZERO: Final = 1
@@ -84,6 +96,7 @@ def read_header(data: bytes) -> Header:
     """Read the directories; refuse several images, and variants that are not supported."""
     directories = read_directories(data)
     images = [directory for directory in directories.directories if _is_image(directory)]
+    images += _more_images(data, images, directories.directories)
     if len(images) > 1:
         count = f"{len(images)} or more" if directories.more else len(images)
         raise several_images(count, "save each page as a file of its own, as tiffsplit does")
@@ -154,6 +167,37 @@ def _decode_stored(data: bytes, header: Header) -> Samples:
     return samples[..., 0] if layout.channels == 1 else samples
 
 
+def _more_images(data: bytes, images: list[Directory], chain: list[Directory]) -> list[Directory]:
+    """Return the images beside the first that are not seen as pages.
+
+    They lie in sub-directories, or are called reduced versions without being smaller.
+
+    Raises:
+        FormatError: there are more images behind the samples of the first.
+    """
+    if not images:
+        return []
+    first = images[0]
+    hint = "save each page as a file of its own"
+    if first.number(_IMAGE_DEPTH, 1) > 1:
+        raise several_images(first.number(_IMAGE_DEPTH), hint)
+    stack = _IMAGEJ_STACK.match(first.raw(_DESCRIPTION))
+    if stack is not None and len(images) == 1 and int(stack[1]) > 1:
+        raise several_images(int(stack[1]), hint)
+    below = read_sub_directories(data, first, _SUB_DIRECTORIES)
+    others = [directory for directory in (*chain, *below) if directory not in images]
+    return [
+        directory for directory in others if _is_image(directory) or _is_as_large(directory, first)
+    ]
+
+
+def _is_as_large(directory: Directory, image: Directory) -> bool:
+    """Return whether what is called a reduced version of an image has its size, or more."""
+    if directory.number(_NEW_SUBFILE_TYPE, 0) & _MASK:
+        return False
+    return all(directory.number(tag, 0) >= image.number(tag) for tag in (_WIDTH, _HEIGHT))
+
+
 def _is_image(directory: Directory) -> bool:
     reduced = directory.number(_NEW_SUBFILE_TYPE, 0) & _NOT_AN_IMAGE
     return not reduced and directory.number(_OLD_SUBFILE_TYPE, 0) != _OLD_REDUCED
@@ -188,6 +232,8 @@ def _require_readable(
         raise _unsupported(f"has an unknown compression ({compression})")
     if COMPRESSIONS[compression] is not None:
         raise _unsupported(f"has {COMPRESSIONS[compression]} compression")
+    if photometric not in (-1, *_COLOURS, *_FOREIGN_PHOTOMETRICS):
+        raise _unsupported(f"has an unknown photometric interpretation ({photometric})")
     if photometric in _FOREIGN_PHOTOMETRICS:
         raise _unsupported(f"has {_FOREIGN_PHOTOMETRICS[photometric]}")
     if channels > _MAX_CHANNELS or (photometric == _CMYK and channels != 4):

@@ -25,11 +25,14 @@ _DEFLATE: Final = (8, 32946)
 _PACKBITS: Final = 32773
 COMPRESSIONS: Final[dict[int, str | None]] = {
     _NONE: None, _LZW: None, JPEG: None, 8: None, 32946: None, _PACKBITS: None,
-    2: "CCITT", 3: "CCITT T.4 fax", 4: "CCITT T.6 fax", 6: "old-style JPEG", 32766: "NeXT",
+    2: "CCITT", 3: "CCITT T.4 fax", 4: "CCITT T.6 fax", 6: "old-style JPEG",
     32771: "CCITT", 32809: "ThunderScan", 33003: "JPEG 2000", 33004: "JPEG 2000",
     33005: "JPEG 2000", 34661: "JBIG", 34676: "SGI Log", 34677: "SGI Log", 34712: "JPEG 2000",
     34887: "LERC", 34892: "lossy raw JPEG", 34925: "LZMA", 50000: "zstd", 50001: "WebP",
-    50002: "JPEG XL", 52546: "JPEG XL",
+    50002: "JPEG XL", 52546: "JPEG XL", 22610: "JPEG XR", 32766: "NeXT", 32895: "IT8",
+    32896: "IT8", 32897: "IT8", 32898: "IT8", 32908: "Pixar", 32909: "Pixar", 32947: "Kodak DCS",
+    34713: "Nikon raw", 34926: "zstd", 34927: "WebP", 34933: "PNG", 34934: "JPEG XR",
+    50013: "Pixtiff", 65000: "Kodak DCR",
 }  # fmt: skip
 """Compression code -> name of one that is not supported, None for a supported one."""
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tinyunet_deploy.data.formats.header import FormatError
 
-__all__ = ["SIGNATURES", "Directories", "Directory", "read_directories"]
+__all__ = ["SIGNATURES", "Directories", "Directory", "read_directories", "read_sub_directories"]
 
 SIGNATURES: Final = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """Little- and big-endian TIFF, then BigTIFF."""
@@ -125,6 +125,20 @@ def read_directories(data: bytes) -> Directories:
     if not directories:
         raise FormatError("corrupt", "has no directory")
     return Directories(directories, more=bool(at))
+
+
+def read_sub_directories(data: bytes, directory: Directory, tag: int) -> list[Directory]:
+    """Return the directories to which a tag points, at most sixteen.
+
+    Raises:
+        FormatError, struct.error, EOFError: as for :func:`read_directories`.
+    """
+    order = ">" if directory.big_endian else "<"
+    big = data[2:4] in (b"+\0", b"\0+")
+    return [
+        Directory(data, directory.big_endian, _read_directory(data, at, order, big)[0])
+        for at in directory.numbers(tag)
+    ]
 
 
 def _read_directory(data: bytes, at: int, order: str, big: bool) -> tuple[dict[int, _Entry], int]:

@@ -25,7 +25,7 @@ def read_header(data: bytes) -> Header:
     if end > len(data):
         raise EOFError
     size: tuple[int, int] | None = None
-    animated, lossy, frames, at = False, False, 0, 12
+    animated, lossy, stills, frames, at = False, False, 0, 0, 12
     for _ in range(_MAX_CHUNKS):
         if at >= end:
             break
@@ -37,13 +37,14 @@ def read_header(data: bytes) -> Header:
             size = size or (sides[2] + (sides[3] << 16) + 1, sides[0] + (sides[1] << 16) + 1)
             animated = bool(flags & _ANIMATED)
         elif name == b"VP8 ":
-            lossy = True
+            lossy, stills = True, stills + 1
             width, height = struct.unpack_from("<HH", data, at + 14)
             size = size or (height % (1 << _SIDE_BITS), width % (1 << _SIDE_BITS))
         elif name == b"VP8L":
             signature, sides_bits = struct.unpack_from("<BI", data, at + 8)
             if signature != _LOSSLESS_SIGNATURE:
                 raise FormatError("corrupt", "has a damaged header")
+            stills += 1
             width, height = sides_bits, sides_bits >> _SIDE_BITS
             size = size or (height % (1 << _SIDE_BITS) + 1, width % (1 << _SIDE_BITS) + 1)
         elif name == b"ANMF":
@@ -53,10 +54,17 @@ def read_header(data: bytes) -> Header:
         raise FormatError("corrupt", f"has more than {_MAX_CHUNKS} chunks")
     if at != end:
         raise FormatError("corrupt", "has chunks that do not fill it")
-    if animated or frames:
-        raise several_images(frames, "save each frame of the animation as a file of its own")
+    hint = "save each frame of the animation as a file of its own"
+    if frames + stills > 1 or frames == 1:
+        raise several_images(frames + stills, hint)
     if size is None:
         raise EOFError
+    if not stills:
+        raise FormatError("corrupt", "contains no image")
+    if animated:
+        raise FormatError("corrupt", "is an animation without frames")
+    if data.startswith(SIGNATURE, end):
+        raise several_images("2 or more", "save each image as a file of its own")
     return Header(*size, lossy=lossy, details=end)
 
 
