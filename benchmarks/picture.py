@@ -36,7 +36,7 @@ from tinyunet_deploy.data.tiles import Mosaic, spans, tile_multiple
 from tinyunet_deploy.files import write_atomic
 from tinyunet_deploy.inspection import drift
 from tinyunet_deploy.inspection.infer import infer
-from tinyunet_deploy.inspection.overlays import overlay
+from tinyunet_deploy.inspection.overlays import TRUTH, outline
 from tinyunet_deploy.quality.evaluation import evaluate
 from tinyunet_deploy.quality.tuning import tune
 from tinyunet_deploy.quality.tuning_report import draw_curve
@@ -60,7 +60,7 @@ def draw_part(backend: Backend, path: Path) -> None:
     side, threshold = backend.contract.height, backend.artifact.sidecar.threshold
     part = synthetic.sample(7, 10_001, defective=True, size=side)
     found = defect_mask(backend.run(part.image[None, None]).score[0, 0], threshold)
-    cells = [cv2.cvtColor(part.image, cv2.COLOR_GRAY2BGR), overlay(part.image, found)]
+    cells = [cv2.cvtColor(part.image, cv2.COLOR_GRAY2BGR), outline(part.image, found)]
     _write_small(path, np.hstack([_framed(cell, 360) for cell in cells]))
 
 
@@ -74,9 +74,9 @@ def draw_prediction(backend: Backend, path: Path) -> None:
         score = backend.run(part.image[None, None]).score[0, 0]
         cells = (
             cv2.cvtColor(part.image, cv2.COLOR_GRAY2BGR),
-            overlay(part.image, part.label),
+            outline(part.image, part.label, TRUTH),
             cv2.applyColorMap(score, cv2.COLORMAP_INFERNO),
-            overlay(part.image, defect_mask(score, threshold)),
+            outline(part.image, defect_mask(score, threshold)),
         )
         columns.append(np.vstack([_framed(cell) for cell in cells]))
     _write_small(path, np.hstack(columns))
@@ -140,7 +140,7 @@ def draw_tiles(backend: Backend, path: Path) -> None:
     mosaic = Mosaic(part, backend.contract, multiple, reach)
     for tile in mosaic.tiles():
         mosaic.add(backend.run(np.ascontiguousarray(tile)[None, None]).score[0, 0])
-    drawn = overlay(part, defect_mask(mosaic.score, backend.artifact.sidecar.threshold))
+    drawn = outline(part, defect_mask(mosaic.score, backend.artifact.sidecar.threshold))
     for y in lines:
         cv2.line(drawn, (0, y), (width - 1, y), _HAND_OVER, 2)
     for x in columns:

@@ -116,11 +116,11 @@ def test_its_overlay_is_the_picture_that_infer_writes(station: Path, tmp_path: P
     assert len(written) == 7
     outlined = 0
     for path in written:
-        name = path.relative_to(tmp_path / "out" / "overlays").as_posix().removesuffix(".jpg")
+        name = path.relative_to(tmp_path / "out" / "overlays").with_suffix(".png")
         image = td.read_image(str(station / name))
         picture = model.overlay(image)
         assert encode_jpeg(picture) == path.read_bytes()
-        outlined += bool((picture != image[..., None]).any())
+        outlined += bool((picture[:SIZE, :SIZE] != image[..., None]).any())
     assert outlined >= 4, "the four parts with a defect"
     calls = len(backend.batches)
     assert np.array_equal(model.overlay(image, image), picture)

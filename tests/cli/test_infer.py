@@ -176,7 +176,7 @@ def test_grey_stored_as_rgb_or_jpeg_is_taken(
     masks = tmp_path / "out" / "masks"
     wanted = defect_mask(score(station / "z" / "y" / "x.png"), THRESHOLD)
     assert np.array_equal(read_image(masks / "rgb.png"), wanted)
-    assert read_image(masks / "grey.jpg.png").shape == (64, 64)
+    assert read_image(masks / "grey-jpg.png").shape == (64, 64)
 
 
 def test_nothing_usable_is_refused(tmp_path: Path, tinyunet_infer: Tinyunet) -> None:

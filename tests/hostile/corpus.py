@@ -226,7 +226,7 @@ def build(folder: Path) -> dict[str, str]:
         put(f"twins/{name}", data, "same")
     put("twins/a/x.bmp.png", good, "same")
     put("taken/x.bmp", save(picture(), "BMP"), "name-taken")
-    put("taken/x.bmp.png/inside.png", good, "same")
+    put("taken/x-bmp.png/inside.png", good, "same")
 
     odd = folder / "odd"
     odd.mkdir()

@@ -20,7 +20,7 @@ import pytest
 from tests.conftest import REPOSITORY
 from tests.hostile import corpus
 from tinyunet_deploy.data.decoding import decode_image, read_image
-from tinyunet_deploy.inspection.output_names import mask_name
+from tinyunet_deploy.inspection.output_names import mask_name, overlay_name
 from tinyunet_deploy.inspection.run_report import read_report
 
 MEMORY_MIB = 1024
@@ -116,7 +116,7 @@ def judge(images: Path, output: Path, expected: dict[str, str]) -> None:
         assert differ == 0 if expected[name] == "same" else differ < 0.1, (name, differ)
     every = {*tree(output)} - {"run.json", "report.jsonl", "defects.csv"}
     assert every == {f"masks/{name}" for name in masks} | {
-        f"overlays/{name}.jpg" for name in usable
+        f"overlays/{overlay_name(name)}" for name in usable
     }
 
 

@@ -14,6 +14,7 @@ from tinyunet_deploy.data.encoding import encode_jpeg, encode_png, write_png
 from tinyunet_deploy.errors import RefusedError, RuntimeUnavailable
 from tinyunet_deploy.inspection.defects import find_defects
 from tinyunet_deploy.inspection.infer import infer
+from tinyunet_deploy.inspection.output_names import overlay_name
 from tinyunet_deploy.inspection.outputs import Outputs
 from tinyunet_deploy.inspection.report_line import ReportLine, RunSummary
 from tinyunet_deploy.inspection.run_report import read_report
@@ -86,7 +87,7 @@ def test_the_report_tells_each_image_and_ends_in_a_summary(station: Path, tmp_pa
     written = [json.loads(line) for line in text.splitlines()]
     assert written[:-1] == json.loads(json.dumps(lines))
     assert written[-1] == {
-        "schema_version": 2,
+        "schema_version": 3,
         "summary": {
             "images": 7,
             "ok": 7,
@@ -162,7 +163,7 @@ def test_scores_and_overlays_are_written_when_asked_for(station: Path, tmp_path:
         assert f"masks/{name}" in written
         score = read_image(tmp_path / "out" / "scores" / name)
         assert np.array_equal(score, read_image(path)), "the fake gives the image back"
-        assert written[f"overlays/{name}.jpg"].startswith(b"\xff\xd8\xff")
+        assert written[f"overlays/{overlay_name(name)}"].startswith(b"\xff\xd8\xff")
     assert len(written) == 3 * 7 + 3
 
 
@@ -171,13 +172,13 @@ def test_a_jpeg_and_its_png_have_a_mask_each(tmp_path: Path) -> None:
     station.mkdir()
     bright = np.full((64, 64, 3), 255, np.uint8)
     (station / "a.jpg").write_bytes(encode_jpeg(bright))
-    write_png(station / "a.jpg.png", np.zeros((64, 64), np.uint8))
+    write_png(station / "a-jpg.png", np.zeros((64, 64), np.uint8))
     write_png(station / "a.png", np.zeros((64, 64), np.uint8))
     run(station, tmp_path / "out")
     masks = tree(tmp_path / "out" / "masks")
-    assert list(masks) == ["a.jpg.png", "a.jpg.png.png", "a.png"]
-    assert read_image(tmp_path / "out" / "masks" / "a.jpg.png").min() == 255
-    assert read_image(tmp_path / "out" / "masks" / "a.jpg.png.png").max() == 0
+    assert sorted(masks) == ["a-jpg-png.png", "a-jpg.png", "a.png"]
+    assert read_image(tmp_path / "out" / "masks" / "a-jpg.png").min() == 255
+    assert read_image(tmp_path / "out" / "masks" / "a-jpg-png.png").max() == 0
 
 
 def test_names_of_any_bytes_survive(tmp_path: Path) -> None:

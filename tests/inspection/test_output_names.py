@@ -4,7 +4,7 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from hypothesis import assume, example, given
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from tinyunet_deploy.data.decoding import IMAGE_SUFFIXES
@@ -16,19 +16,25 @@ from tinyunet_deploy.inspection.output_names import (
     overlay_name,
 )
 
+SUFFIXES = tuple(IMAGE_SUFFIXES)
+
 
 @pytest.mark.parametrize(
     ("name", "mask", "overlay"),
     [
-        ("a.png", "a.png", "a.png.jpg"),
-        ("a/0001.PNG", "a/0001.PNG", "a/0001.PNG.jpg"),
-        ("a.jpg", "a.jpg.png", "a.jpg.jpg"),
-        ("a.bmp", "a.bmp.png", "a.bmp.jpg"),
-        ("part.0001.png", "part.0001.png", "part.0001.png.jpg"),
-        ("a.jpg.png", "a.jpg.png.png", "a.jpg.png.jpg"),
-        ("a", "a.file.png", "a.file.jpg"),
-        ("a.raw", "a.raw.file.png", "a.raw.file.jpg"),
-        ("a.file.png", "a.file.png.png", "a.file.png.jpg"),
+        ("a.png", "a.png", "a.jpg"),
+        ("a/0001.PNG", "a/0001.PNG", "a/0001.JPG"),
+        ("a.Png", "a.Png", "a.Jpg"),
+        ("a.jpg", "a-jpg.png", "a-jpg.jpg"),
+        ("a.JPG", "a-JPG.png", "a-JPG.jpg"),
+        ("a.bmp", "a-bmp.png", "a-bmp.jpg"),
+        ("part.0001.png", "part.0001.png", "part.0001.jpg"),
+        ("a.jpg.png", "a.jpg.png", "a.jpg.jpg"),
+        ("a-jpg.png", "a-jpg-png.png", "a-jpg-png.jpg"),
+        ("a", "a-file.png", "a-file.jpg"),
+        ("a.raw", "a.raw-file.png", "a.raw-file.jpg"),
+        ("a-file.png", "a-file-png.png", "a-file-png.jpg"),
+        ("part-1.png", "part-1.png", "part-1.jpg"),
     ],
 )
 def test_files_are_named_as_their_image(name: str, mask: str, overlay: str) -> None:
@@ -36,27 +42,51 @@ def test_files_are_named_as_their_image(name: str, mask: str, overlay: str) -> N
 
 
 def test_a_change_of_a_file_has_a_mask_of_its_own() -> None:
-    assert mask_name("a.png", 1) == "a.png.change1.png"
-    assert overlay_name("a.jpg", 2) == "a.jpg.change2.jpg"
+    assert mask_name("a.png", 1) == "a-change1.png"
+    assert overlay_name("a.jpg", 2) == "a-jpg-change2.jpg"
 
 
-endings = [*sorted(IMAGE_SUFFIXES), ".PNG", ".Jpg", ".x", ".file", ".change1", ".change12", "."]
+endings = [
+    *sorted(IMAGE_SUFFIXES), ".PNG", ".Jpg", ".x", ".", "-", "-png", "-PNG", "-jpg", "-file",
+    "-change1", "-change12",
+]  # fmt: skip
 images = st.tuples(
     st.lists(st.sampled_from(endings), max_size=4).map(lambda parts: "part" + "".join(parts)),
     st.integers(0, 12),
 )
 
 
+@settings(max_examples=1000)
 @given(images, images)
 @example(("a", 0), ("a.png", 0))
-@example(("a.png", 1), ("a.png.change1.png", 0))
-@example(("a.x", 0), ("a.x.png", 0))
+@example(("a.png", 1), ("a-change1.png", 0))
+@example(("a.jpg", 0), ("a-jpg.png", 0))
+@example(("a.png", 0), ("a.PNG", 0))
+@example(("a.png", 1), ("a.PNG", 1))
 def test_two_images_never_share_a_file(one: tuple[str, int], other: tuple[str, int]) -> None:
     assume(one != other)
     assert mask_name(*one) != mask_name(*other)
     assert overlay_name(*one) != overlay_name(*other)
     assert mask_name(*one).lower().endswith(".png")
-    assert not Path(overlay_name(*one)).is_absolute()
+    assert overlay_name(*one).lower().endswith(".jpg")
+
+
+@given(images)
+def test_a_name_never_gets_a_second_suffix(image: tuple[str, int]) -> None:
+    dots = image[0].count(".")
+    assert mask_name(*image).count(".") == dots + (not image[0].lower().endswith(SUFFIXES))
+    assert overlay_name(*image).count(".") == mask_name(*image).count(".")
+
+
+@given(images, images)
+def test_masks_and_overlays_clash_for_the_same_names(
+    one: tuple[str, int], other: tuple[str, int]
+) -> None:
+    """So it is enough to look at the masks where upper and lower case are the same."""
+    masks, overlays = (
+        folded_name(name(*one)) == folded_name(name(*other)) for name in (mask_name, overlay_name)
+    )
+    assert masks == overlays
 
 
 def test_names_that_a_file_system_takes_for_the_same_clash() -> None:

@@ -176,7 +176,7 @@ def delete_masks(_: Path, out: Path) -> int:
 
 def delete_scores_and_overlays(_: Path, out: Path) -> int:
     mask(out, 30, "scores").unlink()
-    (out / "overlays" / "lot 1" / "031.png.jpg").unlink()
+    (out / "overlays" / "lot 1" / "031.jpg").unlink()
     return 2
 
 
@@ -296,9 +296,9 @@ def test_an_input_that_cannot_be_looked_at_says_nothing_about_its_images(
 def test_a_report_of_an_earlier_version_is_refused(shelf: Path, out: Path) -> None:
     record = json.loads((out / "run.json").read_text())
     del record["verb"]
-    (out / "run.json").write_text(json.dumps({**record, "schema_version": 1}))
+    (out / "run.json").write_text(json.dumps({**record, "schema_version": 2}))
     before = tree(out)
-    with pytest.raises(RefusedError, match=r"another version .* with schema_version 1"):
+    with pytest.raises(RefusedError, match=r"another version .* with schema_version 2"):
         run(shelf, out)
     assert tree(out) == before
 

@@ -70,7 +70,7 @@ def test_a_finished_report_is_lines_and_a_summary(tmp_path: Path) -> None:
     assert report.summary == wanted
     assert read_report(tmp_path / "out" / "report.jsonl") == (lines, wanted)
     assert json.loads((tmp_path / "out" / "run.json").read_text()) == {
-        "schema_version": 2,
+        "schema_version": 3,
         **OPTIONS,
     }
 

@@ -202,7 +202,7 @@ def test_a_file_that_changes_after_its_verdict_is_another_part(
     assert watching.silent(0.2), "the same bytes are the same part"
     assert watching.end().summary.images == 2
     assert read_image(tmp_path / "out" / "masks" / "a.png").max() == 0
-    assert read_image(tmp_path / "out" / "masks" / "a.png.change1.png").min() == 255
+    assert read_image(tmp_path / "out" / "masks" / "a-change1.png").min() == 255
     lines, _ = read_report(tmp_path / "out" / "report.jsonl")
     assert [line["verdict"] for line in lines] == ["OK", "NG"]
     write_png(path, np.zeros((SIZE, SIZE), np.uint8))
@@ -279,7 +279,7 @@ def test_late_verdicts_are_marked_and_counted(start: Any, tmp_path: Path) -> Non
     assert watching.line()["late"] is True
     watched = watching.end()
     assert (watched.timed, watched.late) == (1, 1)
-    assert (tmp_path / "out" / "overlays" / "b.png.jpg").exists()
+    assert (tmp_path / "out" / "overlays" / "b.jpg").exists()
 
 
 def test_a_stopped_watch_is_gone_on_with_and_tells_nothing_twice(

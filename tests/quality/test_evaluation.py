@@ -283,7 +283,7 @@ def test_every_missed_defect_has_a_picture(station: Path, tmp_path: Path) -> Non
         misses=misses,
     )
     found = sorted(path.relative_to(misses).as_posix() for path in misses.rglob("*.png"))
-    assert found == ["Class1/Test/0003.PNG-1.png", "Class2/Test/0001.PNG-1.png"]
+    assert found == ["Class1/Test/0003-1.png", "Class2/Test/0001-1.png"]
     picture = cv2.imread(str(misses / found[0]))
     height, width, _ = picture.shape
     assert width == 2 * height + 8, "the image, and beside it the score"
@@ -291,6 +291,19 @@ def test_every_missed_defect_has_a_picture(station: Path, tmp_path: Path) -> Non
     green = (picture == (80, 220, 80)).all(axis=2)
     assert green[:, :height].any()
     assert green[:, height + 8 :].any()
+
+
+def test_every_image_has_an_overlay_with_its_truth(station: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "overlays"
+    dataset = read_dataset(station, split="test")
+    evaluate(
+        dataset, fake(), threshold=0.7, min_area=1, batch_size=2, workers=2, overlays=folder
+    )  # fmt: skip
+    for item in dataset.items:
+        name = item.image.relative_to(dataset.root).with_suffix(".JPG")
+        picture = cv2.imread(str(folder / name)).astype(int)
+        green = (picture[:, :, 1] - picture[:, :, [0, 2]].max(axis=2))[:64, :64] > 50
+        assert green.any() == item.defective, "the truth is outlined in green"
 
 
 def test_images_that_chose_the_operating_point_are_told_of(station: Path) -> None:

@@ -143,18 +143,18 @@ class Model:
         return [find_defects(score, self.threshold, self.min_area) for score in planes]
 
     def overlay(self, image: Image, score: Score | None = None) -> NDArray[np.uint8]:
-        """Return the picture that ``infer --overlays`` writes: the image with its defects outlined.
+        """Return the picture that ``infer --overlays`` writes: defects, and a caption below.
 
         >>> image = td.read_image("photos/0.png")
         >>> model.overlay(image).shape
-        (512, 512, 3)
+        (548, 512, 3)
 
         Args:
             image: uint8 [H, W], raw grey values.
             score: uint8 [H, W], if the image has been scored already; None scores it.
 
         Returns:
-            uint8 [H, W, 3], BGR as OpenCV has it; ``[..., ::-1]`` is RGB.
+            uint8 [H + caption, W, 3], BGR as OpenCV has it; ``[..., ::-1]`` is RGB.
 
         Raises:
             ValueError: the image has another dtype or shape.

@@ -46,6 +46,11 @@ _SHOWN = 10
     type=click.Path(path_type=Path, file_okay=False),
     help="Write a picture of each missed defect into this folder.",
 )
+@click.option(
+    "--overlays",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Write a picture of each image into this folder: its defects, verdict and truth.",
+)
 @format_option
 @click.option(
     "-o",
@@ -71,6 +76,7 @@ def evaluate(
     tile: bool,
     bits: int | None,
     misses: Path | None,
+    overlays: Path | None,
     style: str,
     output: Path | None,
 ) -> None:
@@ -107,6 +113,7 @@ def evaluate(
             tile=tile,
             bits=bits,
             misses=misses,
+            overlays=overlays,
             progress=lambda count: bar.advance(task, count),
         )
     text = evaluation_json(result)

@@ -56,18 +56,21 @@ class InspectedPart:
         """True if the verdict is OK; False for NG and for a part without a verdict."""
         return self.verdict == "OK"
 
-    def overlay(self) -> NDArray[np.uint8]:
-        """Return the picture that ``infer --overlays`` writes: the image with its defects outlined.
+    def overlay(self, mm_per_px: float | None = None) -> NDArray[np.uint8]:
+        """Return the picture that ``infer --overlays`` writes: defects, and a caption below.
+
+        Args:
+            mm_per_px: side of a pixel on the part, millimetres; gives areas in mm2, too.
 
         Returns:
-            uint8 [H, W, 3], BGR.
+            uint8 [H + caption, W, 3], BGR; the caption may need a margin at the right, too.
 
         Raises:
             ImageError: the image cannot be used.
         """
-        if self.image is None or self.mask is None:
+        if self.image is None or self.score is None or self.mask is None:
             raise self.error or ImageError(self.path, "unreadable", "has no image")
-        return overlay(self.image, self.mask)
+        return overlay(self.image, self.score, self.mask, self.defects, mm_per_px=mm_per_px)
 
 
 def inspect_score(

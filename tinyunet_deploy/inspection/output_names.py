@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
@@ -16,45 +17,46 @@ __all__ = ["FOLDERS", "clashing_names", "folded_name", "ignores_case", "mask_nam
 FOLDERS: Final = ("masks", "scores", "overlays")
 """Folders in the output folder that mirror the input tree."""
 
-_SUFFIXES: Final = tuple(sorted(IMAGE_SUFFIXES))
+_KINDS: Final = sorted(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES)
+_SUFFIX: Final = re.compile(rf"\.(?:{'|'.join(_KINDS)})\Z", re.IGNORECASE)
+_OUR_ENDING: Final = re.compile(rf"-(?:{'|'.join(_KINDS)}|file|change[0-9]+)\Z", re.IGNORECASE)
 
 
 def mask_name(name: str, change: int = 0) -> str:
     """Return the name of the mask, and of the score, of an image.
 
-    An image whose suffix is .png keeps its name and any other gets .png after its own suffix:
-    ``a.png``, ``a.jpg.png``. A name that another image's mask could then have gets one
-    more suffix: ``a.jpg.png`` becomes ``a.jpg.png.png``, and the file ``a``, which has no suffix of
-    an image, ``a.file.png``.
+    An image whose suffix is .png keeps its name: ``a.png``. Any other gets its suffix behind a
+    hyphen: ``a.jpg`` becomes ``a-jpg.png``, and the file ``a``, which has no suffix of an image,
+    ``a-file.png``. So does a .png image whose name could then belong to another image:
+    ``a-jpg.png`` becomes ``a-jpg-png.png``.
 
     Args:
         name: path of the image below the input folder.
         change: number of the change of this file that the mask belongs to, 0 for its first content;
-            1 gives ``a.png.change1.png``.
+            1 gives ``a-change1.png``.
     """
-    base = _base(name, change)
-    stem = base.lower().removesuffix(".png")
-    kept = len(stem) < len(base) and not _has_reserved_suffix(stem)
-    return base if kept else f"{base}.png"
+    return "".join(_stem_and_suffix(name, change))
 
 
 def overlay_name(name: str, change: int = 0) -> str:
-    """Return the name of the overlay of an image: ``a.png.jpg``; else as :func:`mask_name`."""
-    return f"{_base(name, change)}.jpg"
+    """Return the name of the overlay of an image: that of its mask with .jpg, ``a.jpg``."""
+    stem, suffix = _stem_and_suffix(name, change)
+    cases = zip(suffix, ".jpg", strict=True)  # a.PNG and a.png are two images where case counts
+    return stem + "".join(new.upper() if old.isupper() else new for old, new in cases)
 
 
-def _base(name: str, change: int) -> str:
-    """Return the name with a suffix of an image or one of ours, which tells all inputs apart."""
-    if change:
-        return f"{name}.change{change}"
-    return name if name.lower().endswith(_SUFFIXES) else f"{name}.file"
+def _stem_and_suffix(name: str, change: int) -> tuple[str, str]:
+    """Return the stem that tells all inputs apart, and .png in the upper or lower case it needs.
 
-
-def _has_reserved_suffix(stem: str) -> bool:
-    """Return whether ``stem`` looks like a name to which :func:`mask_name` appends .png."""
-    head, dot, suffix = stem.rpartition(".")
-    ours = suffix == "file" or (suffix.startswith("change") and suffix[6:].isdigit())
-    return stem.endswith(_SUFFIXES) or bool(head and dot and ours)
+    Every input can be read back from the result: an ending of ours names the suffix or the change,
+    and without one the name is the image's own.
+    """
+    match = _SUFFIX.search(name)
+    suffix = match[0] if match else ""
+    stem = name.removesuffix(suffix)
+    if suffix.lower() != ".png" or _OUR_ENDING.search(stem):
+        stem, suffix = f"{stem}-{suffix.removeprefix('.') or 'file'}", ".png"
+    return (f"{stem}-change{change}" if change else stem), suffix
 
 
 def ignores_case(output: Path) -> bool:

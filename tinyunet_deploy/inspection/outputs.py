@@ -30,7 +30,7 @@ class Outputs:
     """Optional outputs beside the masks and the report."""
 
     overlays: bool = False
-    """True to write ``overlays/NAME.jpg``: the image with the mask outlined."""
+    """True to write ``overlays/NAME.jpg``: the image with its defects, the verdict below it."""
     scores: bool = False
     """True to write ``scores/NAME``: the score as a grey PNG."""
     contours: bool = False
@@ -152,7 +152,7 @@ class Inspection:
             encoders: dict[str, Callable[[], bytes]] = {
                 "masks": lambda: encode_png(mask),
                 "scores": lambda: encode_png(score),
-                "overlays": lambda: encode_jpeg(part.overlay()),
+                "overlays": lambda: encode_jpeg(part.overlay(self.outputs.mm_per_px)),
             }
             written = self._write(self.files(name), encoders, scored, trace)
         except ImageError as error:
@@ -222,7 +222,7 @@ class Inspection:
 
         Raises:
             ImageError: the output needs this name for a folder, as with ``a.jpg`` beside
-                ``a.jpg.png/``, or the name is too long.
+                ``a-jpg.png/``, or the name is too long.
         """
         sizes = {}
         try:

@@ -12,9 +12,10 @@ from tinyunet_deploy.files import is_temporary, read_regular, write_atomic
 
 __all__ = ["RUN", "SCHEMA_VERSION", "SHARDS", "claim", "is_output", "read_run"]
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 """Version of run.json and report.jsonl. Version 1 had no verb in run.json, and in the report no
-identity of the image, no sizes of the written files and no counts of passed-over entries."""
+identity of the image, no sizes of the written files and no counts of passed-over entries. Version
+2 named masks and overlays with a second suffix."""
 RUN: Final = "run.json"
 SHARDS: Final = "shards"
 """Folder of the reports of shards that have not all finished."""

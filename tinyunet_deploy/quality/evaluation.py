@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 
 from tinyunet_deploy.backends.base import Backend
-from tinyunet_deploy.contract import Image, Score, score_threshold
+from tinyunet_deploy.contract import Image, Score, defect_mask, score_threshold
 from tinyunet_deploy.data.dataset import Dataset, Item
-from tinyunet_deploy.data.encoding import encode_png
+from tinyunet_deploy.data.encoding import encode_jpeg, encode_png
 from tinyunet_deploy.data.masks import read_mask
 from tinyunet_deploy.errors import ImageError
 from tinyunet_deploy.files import write_atomic
@@ -24,7 +24,8 @@ from tinyunet_deploy.inspection.defects import (
     compare_with_truth,
     verdict,
 )
-from tinyunet_deploy.inspection.overlays import draw_miss
+from tinyunet_deploy.inspection.output_names import overlay_name
+from tinyunet_deploy.inspection.overlays import draw_miss, overlay_with_truth
 from tinyunet_deploy.quality.dataset_scoring import image_digest, score_dataset
 from tinyunet_deploy.quality.metrics import (
     ImageCounts,
@@ -108,6 +109,7 @@ def evaluate(
     tile: bool = True,
     bits: int | None = None,
     misses: Path | None = None,
+    overlays: Path | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Evaluation:
     """Score every image of a data set and count the defects; unusable images are skipped.
@@ -119,6 +121,8 @@ def evaluate(
         tile: take images of any size; False skips those that are not of the network's size.
         bits: depth of 16-bit files, 8..16; None takes the one in the sidecar.
         misses: folder for a picture of each missed defect; made if it does not exist.
+        overlays: folder for a picture of each image with its defects and its truth; made if it
+            does not exist.
         progress: takes the number of images that are newly finished.
 
     Raises:
@@ -135,9 +139,13 @@ def evaluate(
         findings = compare_with_truth(score, truth, threshold, min_area)
         if misses is not None:
             for number, missed in enumerate(findings.missed, start=1):
-                picture = misses / f"{name}-{number}.png"
-                picture.parent.mkdir(parents=True, exist_ok=True)
-                write_atomic(picture, encode_png(draw_miss(image, score, truth, missed.bbox)))
+                picture = Path(overlay_name(name)).with_suffix("")
+                drawn = draw_miss(image, score, truth, missed.bbox)
+                _write(misses / f"{picture}-{number}.png", encode_png(drawn))
+        if overlays is not None:
+            mask = defect_mask(score, threshold)
+            drawn = overlay_with_truth(image, score, mask, truth, findings)
+            _write(overlays / overlay_name(name), encode_jpeg(drawn))
         counts = count_image(
             score,
             truth,
@@ -175,6 +183,11 @@ def evaluate(
         tuned_on=sum(image.tuned_on for image in counted),
         notes=notes,
     )
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, data)
 
 
 class _Counted(NamedTuple):

@@ -23,7 +23,7 @@ from tinyunet_deploy.data.decoding import read_image
 from tinyunet_deploy.data.layouts import read_dataset
 from tinyunet_deploy.data.masks import read_mask
 from tinyunet_deploy.errors import ArtifactError, DataError
-from tinyunet_deploy.inspection.overlays import overlay
+from tinyunet_deploy.inspection.overlays import TRUTH, outline
 
 _WORST: Final = 6
 """Images that are shown."""
@@ -162,10 +162,10 @@ def _thumbnail(
     truth = read_mask(item, (image.shape[0], image.shape[1]))
     if int(np.count_nonzero(truth)) != counts["truth_px"]:
         raise DataError(item.image, "is not the image that was evaluated", "another data set?")
-    views = [overlay(image, truth)]
+    views = [outline(image, truth, TRUTH)]
     if backend is not None:
         score = backend.run(image[None, None]).score[0, 0]
-        views.append(overlay(image, defect_mask(score, threshold)))
+        views.append(outline(image, defect_mask(score, threshold)))
     size = (_THUMBNAIL, _THUMBNAIL)
     small = [cv2.resize(view, size, interpolation=cv2.INTER_AREA) for view in views]
     gap = np.full((_THUMBNAIL, 6, 3), 128, np.uint8)
