@@ -21,6 +21,8 @@ from training.commands import (
     tune_malloc,
 )
 
+log = logging.getLogger("training")
+
 
 @click.command(context_settings=HELP)
 @click.argument("recipe", default="reference")
@@ -92,6 +94,7 @@ def training(
     )
     with join_ranks() as ranks:
         log_to_stderr(logging.INFO if ranks.first else logging.WARNING)
+        log.info("reading the images of %s", ", ".join(map(str, folders)))
         checkpoint = train(
             chosen,
             [read(folder) for folder in folders],

@@ -11,7 +11,10 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from tinyunet_deploy.files import writing
 
-__all__ = ["Curves"]
+__all__ = ["EVENTS", "Curves"]
+
+EVENTS = "tensorboard"
+"""Folder of the curves in the folder of a run."""
 
 _NAME = "events.out.tfevents"
 

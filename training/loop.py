@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tinyunet_deploy.artifacts.checkpoint import load_checkpoint
-from tinyunet_deploy.artifacts.network import TinyUNet, normalize
+from tinyunet_deploy.artifacts.network import normalize
 from tinyunet_deploy.cli.stopping import reacting
 from tinyunet_deploy.errors import RefusedError
 from tinyunet_deploy.inspection.folder_lock import lock_folder
@@ -35,6 +35,7 @@ from training.run_folder import (
 )
 from training.sources import Example, Source, different_sources
 from training.state import State, restore_state, save_state, state_files
+from training.untrained import initial_network
 from training.validation import choose_operating_point
 
 __all__ = ["train"]
@@ -143,8 +144,7 @@ def _train(run: _Run, sources: Sequence[Source], init: Path | None, load: Load) 
 
 def _first_state(run: _Run, init: Path | None) -> State:
     recipe, device = run.recipe, run.device
-    torch.manual_seed(recipe.seed)
-    network = load_checkpoint(init)[0] if init else TinyUNet(recipe.variant)
+    network = load_checkpoint(init)[0] if init else initial_network(recipe)
     if network.name != recipe.variant:
         raise RefusedError(init or run.output, f"is a {network.name} network", "check the recipe")
     network = network.to(

@@ -13,14 +13,14 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from training.curves import Curves
+from training.curves import EVENTS, Curves
 from training.recipe import Recipe
 
 __all__ = ["TrainingProgress"]
 
 log = logging.getLogger("training")
-_LOG_EVERY = 100
-"""Steps between two lines in the log."""
+_LOG_EVERY_S = 8.0
+"""Longest time without a line in the log, seconds, if a step does not take longer."""
 
 
 class TrainingProgress:
@@ -36,7 +36,7 @@ class TrainingProgress:
         """
         self._recipe = recipe
         self._first_step = first_step
-        self._curves = Curves(output / "tensorboard", first_step + 1) if first else None
+        self._curves = Curves(output / EVENTS, first_step + 1) if first else None
         self._bar = Progress(
             TextColumn("training"),
             BarColumn(),
@@ -50,7 +50,7 @@ class TrainingProgress:
         self._task = self._bar.add_task(
             "", total=recipe.steps, completed=first_step, loss=math.nan, dice=math.nan, rate=0.0
         )
-        self._started = time.monotonic()
+        self._started = self._logged = time.monotonic()
 
     def report(self, done: int, *, loss: float, dice: float, learning_rate: float) -> None:
         """Report one step.
@@ -60,13 +60,16 @@ class TrainingProgress:
             dice: Dice coefficient of the batch, 0..1.
         """
         images = (done - self._first_step) * self._recipe.batch
-        rate = images / (time.monotonic() - self._started)
+        now = time.monotonic()
+        rate = images / (now - self._started)
         self._bar.update(self._task, completed=done, loss=loss, dice=dice, rate=rate)
         if self._curves is not None:
             self._curves.add(
                 done, loss=loss, dice=dice, learning_rate=learning_rate, images_per_s=rate
             )
-        if done % _LOG_EVERY == 0:
+        begins = done == self._first_step + 1
+        if begins or done == self._recipe.steps or now - self._logged >= _LOG_EVERY_S:
+            self._logged = now
             log.info(
                 "step %d of %d  loss %.4f  dice %.3f  %.1f images/s",
                 done, self._recipe.steps, loss, dice, rate,

@@ -1,0 +1,102 @@
+"""``python -m training.curve_picture RUN -o curve.svg``: the curves of a run as a picture."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+import numpy as np
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tinyunet_deploy.cli import run
+from tinyunet_deploy.cli.options import debug_option
+from tinyunet_deploy.errors import DataError
+from tinyunet_deploy.files import write_atomic
+from tinyunet_deploy.inspection.drawing import draw_svg
+from training.commands import HELP
+from training.curves import EVENTS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["draw_curves", "read_curve"]
+
+_SMOOTH: Final = 20
+"""Parts of a run over which the thick line is the mean, so that a batch's luck does not show."""
+
+
+def read_curve(run_folder: Path, name: str) -> tuple[list[int], list[float]]:
+    """Return steps and values of a curve that training wrote: ``loss``, ``dice`` and others.
+
+    Raises:
+        DataError: the folder contains no such curve.
+    """
+    folder = run_folder / EVENTS
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    if folder.is_dir():
+        events.Reload()
+    if name not in events.Tags()["scalars"]:
+        raise DataError(run_folder, f"contains no curve {name}", "give the folder of a run")
+    points = events.Scalars(name)
+    return [point.step for point in points], [point.value for point in points]
+
+
+def draw_curves(run_folder: Path) -> bytes:
+    """Draw loss and Dice of every step of a run, thin, and their means, thick.
+
+    Returns:
+        An SVG file.
+
+    Raises:
+        DataError: the folder contains no curves.
+    """
+    curves = {name: read_curve(run_folder, name) for name in ("loss", "dice")}
+
+    def draw(figure: Figure) -> None:
+        for axes, name in zip(figure.subplots(1, 2), curves, strict=True):
+            _draw_curve(axes, name, *curves[name])
+
+    drawing = draw_svg(9.0, 3.2, draw)
+    assert drawing is not None, "matplotlib comes with the extra train"
+    return drawing
+
+
+def _draw_curve(axes: Axes, name: str, steps: Sequence[int], values: Sequence[float]) -> None:
+    width = max(1, len(values) // _SMOOTH)
+    sums = np.cumsum([0.0, *values])
+    means = (sums[width:] - sums[:-width]) / width
+    axes.plot(steps, values, color="#9bb7d4", linewidth=0.8, label="one batch")
+    axes.plot(steps[width - 1 :], means, color="#1f5c99", label=f"mean of {width} batches")
+    axes.set_xlabel("step")
+    axes.set_title({"loss": "Loss", "dice": "Dice of the batch, 1 is perfect"}[name], loc="left")
+    axes.set_xlim(0, steps[-1])
+    axes.set_ylim(0, 1 if name == "dice" else None)
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+
+
+@click.command(context_settings=HELP)
+@click.argument(
+    "run_folder", metavar="RUN", type=click.Path(path_type=Path, exists=True, file_okay=False)
+)
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="SVG file to write.",
+)
+@debug_option
+def curve_picture(run_folder: Path, output: Path) -> None:
+    """Draw loss and Dice over the steps of RUN, the folder of a training run."""
+    write_atomic(output, draw_curves(run_folder))
+    click.echo(output)
+
+
+if __name__ == "__main__":
+    sys.exit(run(curve_picture))
