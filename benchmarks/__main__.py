@@ -118,8 +118,14 @@ def compare(run1: Path, run2: Path) -> None:
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="Data set that was evaluated; the page shows its worst images.",
 )
+@click.option(
+    "--parts",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Output of `tinyunet infer --overlays` or folder of `tinyunet evaluate --overlays`; "
+    "the page shows three of its parts.",
+)
 @debug_option
-def report(results: tuple[Path, ...], output: Path, data: Path | None) -> None:
+def report(results: tuple[Path, ...], output: Path, data: Path | None, parts: Path | None) -> None:
     """Make one page from RESULTS: JSON files, or folders of them.
 
     It takes the results of `tinyunet benchmark`, evaluate, parity, line-sim and tune, of
@@ -131,7 +137,8 @@ def report(results: tuple[Path, ...], output: Path, data: Path | None) -> None:
 
     words = ["python", "-m", "benchmarks", "report", *map(str, results), "-o", str(output)]
     words += ["--data", str(data)] if data else []
-    write_report(read_results(results), output, data=data, command=shlex.join(words))
+    words += ["--parts", str(parts)] if parts else []
+    write_report(read_results(results), output, data=data, parts=parts, command=shlex.join(words))
     click.echo(output)
 
 

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.options import HELP, REPOSITORY, RESULTS
+from benchmarks.report.drawing import NARROW
 from benchmarks.report.page import TEMPLATES, write_report
 from benchmarks.report.results import read_results
 from benchmarks.report.sections.line_speed import draw_line_speed
@@ -36,6 +37,7 @@ from tinyunet_deploy.data.tiles import Mosaic, spans, tile_multiple
 from tinyunet_deploy.files import write_atomic
 from tinyunet_deploy.inspection import drift
 from tinyunet_deploy.inspection.infer import infer
+from tinyunet_deploy.inspection.outputs import Outputs
 from tinyunet_deploy.inspection.overlays import TRUTH, outline
 from tinyunet_deploy.quality.evaluation import evaluate
 from tinyunet_deploy.quality.tuning import tune
@@ -212,7 +214,7 @@ def draw_line(_: Backend, path: Path) -> None:
     results = read_results([RESULTS]).lines
     if not results:
         raise SourceMissing("benchmarks/results has no result of tinyunet line-sim -o")
-    svg = draw_line_speed(next(iter(results.values())))
+    svg = draw_line_speed(next(iter(results.values())), NARROW)
     page = (TEMPLATES / "report.html.j2").read_text()
     light = re.search(r":root \{.*?\}", page, re.DOTALL)
     assert light is not None
@@ -222,7 +224,7 @@ def draw_line(_: Backend, path: Path) -> None:
     write_atomic(path, text.encode())
 
 
-def draw_report(_: Backend, path: Path) -> None:
+def draw_report(backend: Backend, path: Path) -> None:
     """Draw the top of ``python -m benchmarks report benchmarks/results`` as a browser shows it."""
     browser = next((program for name in BROWSERS if (program := shutil.which(name))), None)
     if browser is None:
@@ -230,16 +232,38 @@ def draw_report(_: Backend, path: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         page, shot = Path(folder, "report.html"), Path(folder, "report.png")
         command = "python -m benchmarks report benchmarks/results -o report.html"
-        write_report(read_results([RESULTS]), page, data=None, command=command)
+        parts = _inspected_parts(backend, Path(folder))
+        write_report(read_results([RESULTS]), page, parts=parts, command=command)
         options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
         options += [f"--user-data-dir={folder}/profile", f"--screenshot={shot}"]
         subprocess.run(
-            [browser, *options, "--window-size=1040,900", page.as_uri()],
+            [browser, *options, "--window-size=1200,1000", page.as_uri()],
             check=True,
             capture_output=True,
             timeout=120,
         )
         write_atomic(path, shot.read_bytes())
+
+
+def _inspected_parts(backend: Backend, folder: Path) -> Path:
+    """Inspect two defective parts and a good one; return the output with their overlays."""
+    side, sidecar = backend.contract.height, backend.artifact.sidecar
+    source, output = folder / "parts", folder / "inspected"
+    source.mkdir()
+    for class_id, defective in ((4, True), (7, True), (9, False)):
+        part = synthetic.sample(class_id, 10_001, defective=defective, size=side)
+        write_png(source / f"class-{class_id}.png", part.image)
+    infer(
+        [source],
+        output,
+        backend,
+        threshold=sidecar.threshold,
+        min_area=sidecar.min_area,
+        batch_size=1,
+        workers=1,
+        outputs=Outputs(overlays=True),
+    )
+    return output
 
 
 PICTURES: Final[dict[str, Callable[[Backend, Path], None]]] = {

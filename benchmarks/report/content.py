@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+
+from benchmarks.report.drawing import NARROW, WIDE
 
 __all__ = ["Picture", "Section", "Table", "no_benchmark"]
 
@@ -34,7 +36,9 @@ class Section:
     title: str
     lead: list[str] = field(default_factory=list)
     svg: str | None = None
-    """The figure, inline SVG."""
+    """The figure for a telephone, inline SVG."""
+    wide_svg: str | None = None
+    """The same figure for a screen."""
     tables: list[Table] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -42,6 +46,14 @@ class Section:
     """Commands that made the results."""
     absent: bool = False
     """True if there are no results for this section; ``commands`` would make them."""
+
+    def draw(self, figure: Callable[[float], str]) -> None:
+        """Draw the figure in both widths.
+
+        Args:
+            figure: returns inline SVG of a width in inches.
+        """
+        self.svg, self.wide_svg = figure(NARROW), figure(WIDE)
 
 
 def no_benchmark(title: str, lead: str) -> Section:

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType
 
 __all__ = [
-    "COLORS", "GATE_DASHES", "MARKERS", "WIDTH", "Series", "draw_dot", "draw_gate", "draw_legend",
-    "figure_style", "new_figure", "plain_log", "svg_of",
+    "COLORS", "GATE_DASHES", "MARKERS", "NARROW", "WIDE", "Series", "draw_dot", "draw_gate",
+    "draw_legend", "figure_style", "new_figure", "plain_log", "svg_of",
 ]  # fmt: skip
 
 _VARIABLES: Final = (
@@ -40,8 +40,10 @@ MARKERS: Final = {name: row.marker for name, row in BACKENDS.items()}
 _DASHES: Final = {name: row.dashes for name, row in BACKENDS.items()}
 GATE_DASHES: Final = (0, (4, 2))
 """Dash pattern of a limit: offset, (on, off), in line widths."""
-WIDTH: Final = 5.0
-"""Width of a figure, inches: narrow enough for text of 9 points to be readable on a phone."""
+NARROW: Final = 5.0
+"""Width of a figure for a phone, inches: narrow enough for text of 9 points to be readable."""
+WIDE: Final = 11.0
+"""Width of the same figure for a screen, inches."""
 
 _STYLE: Final[dict[RcKeyType, Any]] = {
     "svg.fonttype": "none",
@@ -105,9 +107,9 @@ def figure_style() -> AbstractContextManager[None]:
     return mpl.rc_context(_STYLE)
 
 
-def new_figure(height: float) -> tuple[Figure, Axes]:
-    """Return an empty figure of the report's width, ``height`` inches high."""
-    figure = Figure(figsize=(WIDTH, height))
+def new_figure(height: float, width: float) -> tuple[Figure, Axes]:
+    """Return an empty figure of ``width`` and ``height`` in inches."""
+    figure = Figure(figsize=(width, height))
     return figure, figure.add_subplot()
 
 
@@ -144,9 +146,14 @@ def plain_log(axis: Any) -> None:
     axis.set_major_formatter(lambda value, _: f"{value:,g}")
 
 
-def draw_legend(figure: Figure, axes: Axes, columns: int = 2) -> None:
-    """Draw the legend of ``axes`` above the figure, if any series is named."""
+def draw_legend(figure: Figure, axes: Axes, column_inches: float = 2.4) -> None:
+    """Draw the legend of ``axes`` above the figure, if any series is named.
+
+    Args:
+        column_inches: width of a column.
+    """
     handles, labels = axes.get_legend_handles_labels()
+    columns = max(1, int(figure.get_figwidth() / column_inches))
     if labels:
         figure.legend(
             handles, labels, loc="outside upper left", ncols=columns, handlelength=2.2,

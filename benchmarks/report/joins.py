@@ -9,12 +9,12 @@ from typing import Any
 from benchmarks.matrix_definition import AGAIN
 from benchmarks.report.drawing import MARKERS, Series
 from benchmarks.report.results import Results
-from benchmarks.report.wording import limit_in_words, stem
+from benchmarks.report.wording import backend_label, limit_in_words, model_label
 from tinyunet_deploy.speed.benchmark_result import Measurement
 
 __all__ = [
     "as_series", "best_cell", "best_measurement", "machines_of", "model_name", "one_by_one",
-    "one_per_data_set", "p50", "red_answers", "series_of", "speeds_of",
+    "one_per_data_set", "p50", "precisions_of", "red_answers", "series_of", "speeds_of",
 ]  # fmt: skip
 
 
@@ -93,7 +93,7 @@ def best_cell(results: Results) -> tuple[dict[str, Any], dict[str, Any]] | None:
 
 def as_series(model: str, precision: str, backend: str) -> Series:
     """Return the series of a configuration, named by its model and backend."""
-    return Series(f"{stem(model)} · {backend}", precision, backend)
+    return Series(f"{model_label(model, precision)} · {backend_label(backend)}", precision, backend)
 
 
 def series_of(measurement: Measurement) -> Series:
@@ -150,11 +150,30 @@ def machines_of(results: Results) -> list[dict[str, Any]]:
     return different
 
 
-def model_name(results: Results, sha256: str) -> str:
-    """Return the name of a model, or the start of its sha256 if no result has the name."""
-    names = {measurement.model_sha256: measurement.model for measurement in results.measurements}
+def precisions_of(results: Results) -> dict[str, str]:
+    """Return file name of a model -> its precision, for results that name the file alone."""
+    known = {measurement.model: measurement.precision for measurement in results.measurements}
     for matrix in results.matrices.values():
-        names |= {cell["model_sha256"]: cell["model"] for cell in matrix["cells"]}
+        known |= {cell["model"]: cell["precision"] for cell in matrix["cells"]}
     for parity in results.parities.values():
-        names |= {each["sha256"]: each["model"] for each in parity["comparisons"]}
+        known |= {one["model"]: one["precision"] for one in parity["comparisons"]}
+    return known
+
+
+def model_name(results: Results, sha256: str) -> str:
+    """Return the name of a model in the results; the start of its sha256 where none gives it."""
+    names = {
+        measurement.model_sha256: model_label(measurement.model, measurement.precision)
+        for measurement in results.measurements
+    }
+    for matrix in results.matrices.values():
+        names |= {
+            cell["model_sha256"]: model_label(cell["model"], cell["precision"])
+            for cell in matrix["cells"]
+        }
+    for parity in results.parities.values():
+        names |= {
+            comparison["sha256"]: model_label(comparison["model"], comparison["precision"])
+            for comparison in parity["comparisons"]
+        }
     return names.get(sha256, sha256[:12])

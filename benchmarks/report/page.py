@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from benchmarks.report import summary
 from benchmarks.report.content import Section
+from benchmarks.report.first_screen import first_screen
 from benchmarks.report.results import Results
 from benchmarks.report.sections.accuracy_over_latency import accuracy_over_latency
 from benchmarks.report.sections.answers import answers
@@ -36,15 +37,24 @@ TEMPLATES = Path(__file__).parent
 """Folder of report.html.j2 and report.md.j2."""
 
 
-def write_report(results: Results, output: Path, *, data: Path | None, command: str) -> None:
+def write_report(
+    results: Results,
+    output: Path,
+    *,
+    data: Path | None = None,
+    parts: Path | None = None,
+    command: str,
+) -> None:
     """Write the report, HTML or Markdown by the suffix of ``output``.
 
     Args:
         data: the data set that was evaluated; its worst images are put into the report.
+        parts: folder of pictures of parts that a run has drawn; three are put at the top.
         command: the command that makes this report, for its last line.
 
     Raises:
-        DataError: the suffix is neither ``.html`` nor ``.md``, or ``data`` was not evaluated.
+        DataError: the suffix is neither ``.html`` nor ``.md``, ``data`` was not evaluated, or
+            ``parts`` contains no such pictures.
     """
     if output.suffix not in (".html", ".md"):
         raise DataError(output, "is neither .html nor .md")
@@ -52,6 +62,7 @@ def write_report(results: Results, output: Path, *, data: Path | None, command: 
     text = environment.get_template(f"report{output.suffix}.j2").render(
         title=summary.title(results),
         facts=summary.facts(results),
+        first=first_screen(results, parts),
         summary=summary.summary(results),
         key_figures=summary.key_figures(results),
         sections=_sections(results, data),

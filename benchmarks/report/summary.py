@@ -20,7 +20,15 @@ from benchmarks.report.joins import (
 )
 from benchmarks.report.results import Results
 from benchmarks.report.sections.line_speed import gate_of, line_sentence, promise_broken
-from benchmarks.report.wording import data_name, in_ms, share
+from benchmarks.report.wording import (
+    backend_label,
+    cell_label,
+    configuration,
+    data_name,
+    in_ms,
+    model_label,
+    share,
+)
 from tinyunet_deploy.speed.benchmark_result import Measurement
 
 __all__ = ["facts", "key_figures", "summary", "title"]
@@ -54,8 +62,8 @@ def summary(results: Results) -> list[str]:
     best = best_measurement(results)
     if best is not None:
         sentences.append(
-            f"The fastest configuration whose answers pass is {best.model} ({best.precision}) on "
-            f"{best.backend}: {in_ms(statistics.median(best.call.samples_ms))} for one image, "
+            f"The fastest configuration whose answers pass is {_name_of(best)}: "
+            f"{in_ms(statistics.median(best.call.samples_ms))} for one image, "
             f"{best.throughput.images_per_s:.3g} images per second."
         )
     fastest = best_cell(results)
@@ -63,14 +71,17 @@ def summary(results: Results) -> list[str]:
         matrix, cell = fastest
         ratio = cell["times_as_fast"]
         sentences.append(
-            f"In one run with its peers, {cell['name']} is {ratio['value']:.2f} times as fast as "
-            f"{matrix['matrix']['reference']} (99 % interval {ratio['low']:.2f} to "
-            f"{ratio['high']:.2f}, noise floor {matrix['noise']['floor']:.3f})."
+            f"In one run with its peers, {cell_label(matrix, cell['name'])} is "
+            f"{ratio['value']:.2f} times as fast as "
+            f"{cell_label(matrix, matrix['matrix']['reference'])} (99 % interval "
+            f"{ratio['low']:.2f} to {ratio['high']:.2f}, noise floor "
+            f"{matrix['noise']['floor']:.3f})."
         )
     for evaluation in one_per_data_set(results):
         all_ = evaluation["all"]
+        model = model_label(evaluation["model"]["name"], evaluation["model"]["precision"])
         sentences.append(
-            f"On {data_name(evaluation)} {evaluation['model']['name']} finds defects with an "
+            f"On {data_name(evaluation)} {model} finds defects with an "
             f"IoU of {share(evaluation['mean']['iou_defective'])}, lets {all_['escapes']} of "
             f"{all_['defective']} defective parts through and rejects {all_['overkills']} of "
             f"{all_['images'] - all_['defective']} good ones."
@@ -78,9 +89,8 @@ def summary(results: Results) -> list[str]:
     sentences += map(line_sentence, results.lines.values())
     for (sha256, backend), reasons in red_answers(results).items():
         sentences.append(
-            f"Not to be shipped: {model_name(results, sha256)} on {backend}: {reasons[0]}"
-            + (f", and {len(reasons) - 1} more" if len(reasons) > 1 else "")
-            + "."
+            f"Not to be shipped: {model_name(results, sha256)} on {backend_label(backend)}: "
+            f"{reasons[0]}" + (f", and {len(reasons) - 1} more" if len(reasons) > 1 else "") + "."
         )
     return sentences or ["Nothing was timed; the sections below say which commands do that."]
 
@@ -94,25 +104,33 @@ def key_figures(results: Results) -> Table | None:
         *_accuracy_rows(results),
         *_line_rows(results),
     ]
-    return Table(("Parameter", "Condition", "Value"), rows, numbers=2) if rows else None
+    shown, above = [], ""
+    for parameter, condition, value in rows:  # a condition stands at the first of its rows
+        shown.append((parameter, "" if condition == above else condition, value))
+        above = condition
+    return Table(("Parameter", "Condition", "Value"), shown, numbers=2) if rows else None
+
+
+def _name_of(measurement: Measurement) -> str:
+    return configuration(measurement.model, measurement.precision, measurement.backend)
 
 
 def _speed_rows(best: Measurement) -> _Rows:
-    configuration = f"{best.model}, {best.backend}"
-    alone = f"{configuration}, 1 image, n = {len(best.call.samples_ms)}"
+    name = _name_of(best)
+    alone = f"{name}, one image a call, {len(best.call.samples_ms)} calls"
     rows = []
-    for name, label in (("p50", "typical (p50)"), ("p99", "p99"), ("p99_9", "p99.9")):
-        value = best.call.percentile_ms(name)
+    for rank, label in (("p50", "typical (p50)"), ("p99", "p99"), ("p99_9", "p99.9")):
+        value = best.call.percentile_ms(rank)
         if not math.isnan(value):
             rows.append((f"Latency, {label}", alone, in_ms(value)))
     rows.append(("Latency, worst seen", alone, in_ms(max(best.call.samples_ms))))
     end_ms = statistics.median(best.end_to_end.samples_ms)
     rows.append(("File to verdict, typical", alone, in_ms(end_ms)))
     rate = f"{best.throughput.images_per_s:.3g} images/s"
-    rows.append(("Throughput", f"{configuration}, in memory", rate))
+    rows.append(("Throughput", f"{name}, images in memory", rate))
     roof = best.roofline
     if roof is not None:
-        condition = f"{configuration}, bound by {roof.bound_by}"
+        condition = f"{name}, bound by {roof.bound_by}"
         rows.append(("Share of the roofline", condition, f"{roof.latency_percent:.0f} %"))
     return rows
 
@@ -126,7 +144,8 @@ def _peer_rows(results: Results) -> _Rows:
     for peer in matrix["cells"]:
         if peer["runner"] not in MARKERS and _same_work(peer, ours):
             factor = ratio_in_run(*(ms_per_image(cell["rounds"], 1) for cell in (peer, ours)))
-            condition = f"{ours['name']} against {peer['name']}, "
+            condition = f"{cell_label(matrix, ours['name'])} against "
+            condition += f"{cell_label(matrix, peer['name'])}, "
             condition += f"99 % interval {factor.low:.2f} to {factor.high:.2f}"
             rows.append(("Times as fast", condition, f"{factor.value:.2f}"))
     return rows

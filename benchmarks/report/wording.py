@@ -3,9 +3,25 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Final
 
-__all__ = ["data_name", "in_ms", "limit_in_words", "number", "share", "stem"]
+from tinyunet_deploy.artifacts.precision import PRECISIONS
+from tinyunet_deploy.backends.table import BACKENDS
+
+__all__ = [
+    "backend_label", "cell_label", "configuration", "data_name", "in_ms", "limit_in_words",
+    "model_label", "number", "percent", "share",
+]  # fmt: skip
+
+_PEERS: Final = {
+    "pytorch-eager": "plain PyTorch",
+    "pytorch-channels-last": "PyTorch, channels last",
+    "pytorch-compile": "torch.compile",
+    "onnxruntime-by-hand": "ONNX Runtime by hand",
+    "benchmark_app": "OpenVINO's benchmark_app",
+    "benchmark_app-defaults": "benchmark_app, defaults",
+}
+"""Runner of a matrix -> its name for people; any other is shown as it is."""
 
 
 def limit_in_words(limit: str) -> str:
@@ -31,9 +47,44 @@ def share(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def stem(model: str) -> str:
-    """Return a model's file name without ``.onnx`` or ``.safetensors``."""
-    return model.removesuffix(".onnx").removesuffix(".safetensors")
+def percent(value: float) -> str:
+    """Write a share of 1 as a percentage with two significant digits."""
+    return f"{100 * value:.2g} %"
+
+
+def model_label(model: str, precision: str | None = None) -> str:
+    """Name a model by its file and its precision: ``tinyunet int8``.
+
+    Args:
+        model: file name.
+        precision: None leaves it to the file name, which says it for all but fp32.
+    """
+    base = model.removesuffix(".onnx").removesuffix(".safetensors").removesuffix(".plan")
+    named = next((known for known in PRECISIONS if base.endswith(f".{known}")), None)
+    if named is not None:
+        base = base.removesuffix(f".{named}")
+    return f"{base} {precision or named}" if precision or named else base
+
+
+def backend_label(backend: str) -> str:
+    """Name a backend or a peer as its makers write it."""
+    row = BACKENDS.get(backend)
+    return (row.title or row.name) if row is not None else _PEERS.get(backend, backend)
+
+
+def configuration(model: str, precision: str | None, backend: str) -> str:
+    """Name a model on a backend: ``tinyunet int8 on OpenVINO``."""
+    return f"{model_label(model, precision)} on {backend_label(backend)}"
+
+
+def cell_label(matrix: dict[str, Any], name: str) -> str:
+    """Name a cell of a matrix; its own name where the matrix lacks it."""
+    for cell in matrix["cells"]:
+        if cell["name"] == name:
+            label = configuration(cell["model"], cell["precision"], cell["runner"])
+            size = cell["batch_size"]
+            return label + (f", {size} images a call" if size > 1 else "")
+    return name
 
 
 def data_name(evaluation: dict[str, Any]) -> str:

@@ -71,6 +71,8 @@ class BackendRow:
     sandbox: str = "onnxruntime"
     """Name of the backend that tries an ONNX file of unknown origin in a separate process, before
     this one loads it."""
+    title: str = ""
+    """Name as its makers write it, for charts and reports; empty takes ``name``."""
     marker: str = "X"
     """Marker in charts, in matplotlib's notation."""
     dashes: str = "-."
@@ -132,6 +134,7 @@ _ROWS: Final = (
         preference=10,
         unasked=True,
         sandbox="openvino",
+        title="OpenVINO",
         marker="o",
         dashes="-",
     ),
@@ -144,6 +147,7 @@ _ROWS: Final = (
         extra="cpu",
         preference=20,
         unasked=True,
+        title="ONNX Runtime",
         marker="s",
         dashes="--",
         obstacle=_two_onnxruntimes,
@@ -158,6 +162,7 @@ _ROWS: Final = (
         extra="train",
         preference=30,
         unasked=True,
+        title="PyTorch",
         marker="^",
         dashes=":",
     ),
@@ -171,6 +176,7 @@ _ROWS: Final = (
         extra="gpu",
         preference=40,
         unasked=True,
+        title="TensorRT",
         marker="D",
         dashes="-",
         obstacle=_no_tensorrt,
@@ -184,6 +190,7 @@ _ROWS: Final = (
         extra="gpu",
         preference=50,
         unasked=False,  # its first call builds an engine, which takes minutes
+        title="TensorRT in ONNX Runtime",
         marker="P",
         obstacle=_no_onnxruntime_tensorrt,
     ),

@@ -65,7 +65,7 @@ def accuracy_over_latency(results: Results) -> Section:
              str(comparison["flips"]), comparison["outcome"])
         )  # fmt: skip
     deadlines = [line["line"]["deadline_ms"] for line in results.lines.values()]
-    section.svg = _figure(points, gate, min(deadlines, default=None))
+    section.draw(lambda width: _figure(points, gate, min(deadlines, default=None), width))
     section.lead = [
         f"Accuracy of {parity['data']} ({parity['images']} images) as tinyunet parity counts it; "
         "the line joins what no other that passes beats in both; hollow fails a limit, here or on "
@@ -131,9 +131,11 @@ def _frontier(points: Sequence[_Point]) -> list[_Point]:
     return frontier
 
 
-def _figure(points: Sequence[_Point], least_iou: float | None, most_ms: float | None) -> str:
+def _figure(
+    points: Sequence[_Point], least_iou: float | None, most_ms: float | None, width: float
+) -> str:
     with figure_style():
-        figure, axes = new_figure(3.1)
+        figure, axes = new_figure(3.1, width)
         frontier = _frontier(points)
         if len(frontier) > 1:
             axes.step(
@@ -149,8 +151,8 @@ def _figure(points: Sequence[_Point], least_iou: float | None, most_ms: float | 
         if most_ms is not None:
             axes.axvline(most_ms, color=COLORS["gate"], linewidth=1, linestyle=GATE_DASHES)
             axes.annotate(
-                f"deadline {most_ms:g} ms", (most_ms, 0), xycoords=("data", "axes fraction"),
-                xytext=(-4, 4), textcoords="offset points", ha="right", fontsize=8.5,
+                f"deadline {most_ms:g} ms", (most_ms, 1), xycoords=("data", "axes fraction"),
+                xytext=(-4, -2), textcoords="offset points", ha="right", va="top", fontsize=8.5,
                 color=COLORS["gate"],
             )  # fmt: skip
         plain_log(axes.xaxis)

@@ -22,13 +22,20 @@ def answers(results: Results) -> Section:
         section.lead = ["Every artifact on every backend against its checkpoint."]
         section.commands = ["tinyunet parity DATA -m engines/ -o out"]
         return section
-    section.lead = ["A step is 1/255 of probability; agreement is the IoU of the two masks."]
+    section.lead = [
+        "A step is 1/255 of probability. The largest step is of the one pixel that changed most: "
+        "at the edge of a defect the score falls from 255 to 0 within a pixel or two, so an edge "
+        "that moves by one pixel is a step of up to 255. The p99.9 step is what 999 of 1000 pixels "
+        "keep. Agreement is the IoU of the two masks.",
+        "What counts for the part is at the right: verdicts that flipped, and the change of IoU.",
+    ]
+    skipped: dict[str, dict[str, None]] = {}
     for path, parity in results.parities.items():
         rows = []
         for comparison in parity["comparisons"]:
             series = as_series(comparison["model"], comparison["precision"], comparison["backend"])
             if "skipped" in comparison:
-                section.notes.append(f"Skipped: {series.label}: {comparison['skipped']}")
+                skipped.setdefault(comparison["skipped"], {})[series.label] = None
                 continue
             section.notes += [
                 f"Red: {series.label}, {parity['data']}: {check['figure']} is "
@@ -48,6 +55,7 @@ def answers(results: Results) -> Section:
         )  # fmt: skip
         section.tables.append(Table(head, rows))
         section.commands.append(parity_command(parity, path))
+    section.notes += [f"Skipped: {', '.join(labels)}: {why}" for why, labels in skipped.items()]
     return section
 
 

@@ -41,17 +41,17 @@ def batch_sizes(results: Results) -> Section:
                  f"{min(windows):.2f} to {max(windows):.2f}" if windows else "-",
                  number(p50(measurement)))
             )  # fmt: skip
-    section.svg = _figure(curves)
+    section.draw(lambda width: _figure(curves, width))
     section.lead = ["A backend that always has its next batch ready in memory."]
     section.tables = [Table(("", "batch", "images/s", "windows", "ms per call, p50"), rows)]
     section.commands = [benchmark.command for benchmark in results.benchmarks.values()]
     return section
 
 
-def _figure(curves: Sequence[tuple[Series, Sequence[int], Sequence[float]]]) -> str:
+def _figure(curves: Sequence[tuple[Series, Sequence[int], Sequence[float]]], width: float) -> str:
     """Draw images per second over the batch size."""
     with figure_style():
-        figure, axes = new_figure(2.9)
+        figure, axes = new_figure(2.9, width)
         sizes = sorted({size for _, batches, _ in curves for size in batches})
         for series, batches, rates in curves:
             axes.plot(

@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.report.content import Section, Table
 from benchmarks.report.results import Results
-from benchmarks.report.wording import data_name, share
+from benchmarks.report.wording import configuration, data_name, share
 
 _HEAD = (
     "", "iou_defective", "iou_global", "dice", "dice of nothing", "escapes", "overkill", "AUROC",
@@ -33,9 +33,10 @@ def defect_finding(results: Results) -> Section:
 
 def _row(evaluation: dict[str, Any]) -> tuple[str, ...]:
     mean, all_ = evaluation["mean"], evaluation["all"]
-    good = all_["images"] - all_["defective"]
+    good, model = all_["images"] - all_["defective"], evaluation["model"]
     return (
-        f"{evaluation['model']['name']} · {evaluation['backend']}, {data_name(evaluation)}",
+        f"{configuration(model['name'], model['precision'], evaluation['backend'])}, "
+        f"{data_name(evaluation)}",
         share(mean["iou_defective"]),
         share(mean["iou_global"]),
         share(mean["dice"]),

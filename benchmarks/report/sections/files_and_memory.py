@@ -6,8 +6,9 @@ import statistics
 from typing import Any
 
 from benchmarks.report.content import Section, Table
+from benchmarks.report.joins import precisions_of
 from benchmarks.report.results import Results
-from benchmarks.report.wording import number, stem
+from benchmarks.report.wording import backend_label, model_label, number
 
 _HEAD = (
     "", "images", "rounds", "in memory/s", "files/s", "ratio",
@@ -27,8 +28,12 @@ def files_and_memory(results: Results) -> Section:
         section.absent = True
         section.commands = ["python -m benchmarks.files_to_masks --images 1000"]
         return section
+    precisions = precisions_of(results)
     for pipeline in results.pipelines.values():
-        rows = [_row(model, pipeline["images"]) for model in pipeline["results"]]
+        rows = [
+            _row(model, pipeline["images"], precisions.get(model["model"]))
+            for model in pipeline["results"]
+        ]
         section.tables.append(Table(_HEAD, rows))
     section.notes = [
         "Medians over rounds; memory, the arrays included, of the round in which it grew most "
@@ -37,14 +42,14 @@ def files_and_memory(results: Results) -> Section:
     return section
 
 
-def _row(model: dict[str, Any], images: int) -> tuple[str, ...]:
+def _row(model: dict[str, Any], images: int, precision: str | None) -> tuple[str, ...]:
     rounds = model["rounds"]
     in_memory = statistics.median(one["in_memory_images_per_s"] for one in rounds)
     from_files = statistics.median(one["from_files_images_per_s"] for one in rounds)
     resident = [one["resident_mib"] for one in rounds]
     grown = max(resident, key=lambda mib: mib["end"] - mib["after_a_tenth"])
     return (
-        f"{stem(model['model'])} · {model['backend']}",
+        f"{model_label(model['model'], precision)} · {backend_label(model['backend'])}",
         str(images),
         str(len(rounds)),
         number(in_memory),

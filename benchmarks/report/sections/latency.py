@@ -34,7 +34,8 @@ def latency(results: Results) -> Section:
     if not alone:
         return no_benchmark(title, "Every call's time, none left out.")
     section = Section(title)
-    section.svg = _figure([(series_of(each), each.call.samples_ms) for each in alone])
+    samples = [(series_of(measurement), measurement.call.samples_ms) for measurement in alone]
+    section.draw(lambda width: _figure(samples, width))
     section.lead = ["One image a call, every sample drawn."]
     rows = [
         _row(measurement)
@@ -67,10 +68,10 @@ def _row(measurement: Measurement) -> tuple[str, ...]:
     )
 
 
-def _figure(rows: Sequence[tuple[Series, Sequence[float]]]) -> str:
+def _figure(rows: Sequence[tuple[Series, Sequence[float]]], width: float) -> str:
     """Draw the share of calls that finished within a time."""
     with figure_style():
-        figure, axes = new_figure(3.1)
+        figure, axes = new_figure(3.1, width)
         for series, samples in rows:
             times = np.sort(np.asarray(samples))
             share = np.arange(1, len(times) + 1) / len(times)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,16 @@ from benchmarks.report.drawing import (
     svg_of,
 )
 from benchmarks.report.results import Results
-from benchmarks.report.wording import number
+from benchmarks.report.wording import configuration, number
 
-__all__ = ["draw_line_speed", "gate_of", "line_sentence", "line_speeds", "promise_broken"]
+__all__ = [
+    "draw_line_speed",
+    "gate_of",
+    "line_sentence",
+    "line_speeds",
+    "model_of",
+    "promise_broken",
+]
 
 
 def line_speeds(results: Results) -> list[Section]:
@@ -34,8 +42,8 @@ def line_speeds(results: Results) -> list[Section]:
     sections = []
     for path, result in results.lines.items():
         several = len(results.lines) > 1 and "model" in result
-        section = Section("Line speed" + (f" of {_model_of(result)}" if several else ""))
-        section.svg = draw_line_speed(result)
+        section = Section("Line speed" + (f" of {model_of(result)}" if several else ""))
+        section.draw(functools.partial(draw_line_speed, result))
         section.lead = [line_sentence(result)]
         section.tables = [_table(result)]
         section.notes = [f"{name}: {text}." for name, text in result.get("formulas", {}).items()]
@@ -63,7 +71,7 @@ def _table(result: dict[str, Any]) -> Table:
 
 def line_sentence(result: dict[str, Any]) -> str:
     """Say in one or two sentences how fast the belt may run."""
-    what = _model_of(result) if "model" in result else "the recorded times"
+    what = model_of(result)
     shown = result["fastest_shown_parts_per_minute"]
     allowed = f"{100 * result['max_miss_rate']:g} %"
     if not shown:
@@ -94,10 +102,13 @@ def gate_of(result: dict[str, Any]) -> str:
     return f"{belt['gate_mm']:g} mm" if belt["gate_mm"] else f"{belt['deadline_ms']:g} ms"
 
 
-def _model_of(result: dict[str, Any]) -> str:
+def model_of(result: dict[str, Any]) -> str:
+    """Name the model, the backend and the processes of a result, or say that it is a replay."""
+    if "model" not in result:
+        return "the recorded times"
     processes = result["line"]["processes"]
     side_by_side = f" in {processes} processes" if processes > 1 else ""
-    return f"{result['model']} on {result['backend']}{side_by_side}"
+    return configuration(result["model"], None, result["backend"]) + side_by_side
 
 
 def _command(result: dict[str, Any], path: Path) -> str:
@@ -126,11 +137,12 @@ def _command(result: dict[str, Any], path: Path) -> str:
     return shlex.join([*words, "-o", str(path)])
 
 
-def draw_line_speed(result: dict[str, Any]) -> str:
+def draw_line_speed(result: dict[str, Any], width: float) -> str:
     """Draw the share of parts without a verdict over the belt's speed, and its upper bound.
 
     Args:
         result: content of a file that ``tinyunet line-sim -o`` wrote.
+        width: inches.
 
     Returns:
         Inline SVG.
@@ -138,7 +150,7 @@ def draw_line_speed(result: dict[str, Any]) -> str:
     curve = result["curve"]
     allowed, shown = result["max_miss_rate"], result["fastest_shown_parts_per_minute"]
     with figure_style():
-        figure, axes = new_figure(3.0)
+        figure, axes = new_figure(3.0, width)
         speeds = [point["parts_per_minute"] for point in curve]
         # no miss at all has no place on a logarithmic axis: it stands below one miss
         least = 0.3 / max(point["parts"] for point in curve)

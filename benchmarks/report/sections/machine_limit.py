@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ from benchmarks.report.drawing import (
 )
 from benchmarks.report.joins import series_of
 from benchmarks.report.results import Results
-from benchmarks.report.wording import number
+from benchmarks.report.wording import backend_label, number
 from tinyunet_deploy.artifacts.precision import PRECISIONS, precision_facts
 from tinyunet_deploy.speed.benchmark_result import Ceiling, Roofline
 
@@ -59,7 +60,8 @@ def machine_limit(results: Results) -> Section:
                  number(roof.bound_ms), roof.bound_by, f"{roof.latency_percent:.0f} %",
                  f"{roof.throughput_percent:.0f} %")
             )  # fmt: skip
-    section.svg = _figure(points, benchmark.ceilings)
+    ceilings = benchmark.ceilings
+    section.draw(lambda width: _figure(points, ceilings, width))
     section.lead = [
         "Rates reached, below what this machine reached in the same run on nothing but matrix "
         "products and copies."
@@ -86,10 +88,10 @@ def _intensity(roof: Roofline, batch_size: int) -> float:
     return sum(roof.flop_per_image.values()) * batch_size / roof.minimum_bytes
 
 
-def _figure(points: Sequence[_Point], ceilings: Sequence[Ceiling]) -> str:
+def _figure(points: Sequence[_Point], ceilings: Sequence[Ceiling], width: float) -> str:
     """Draw the reached rates over arithmetic intensity, below the ceilings of the same run."""
     with figure_style():
-        figure, axes = new_figure(3.2)
+        figure, axes = new_figure(3.4, width)
         rates = [ceiling for ceiling in ceilings if ceiling.unit == "GFLOP/s"]
         bandwidth = max((c.value for c in ceilings if c.kind == "memory"), default=None)
         top = max([c.value for c in rates] + [p.gflop_per_s for p in points], default=1.0)
@@ -111,7 +113,9 @@ def _figure(points: Sequence[_Point], ceilings: Sequence[Ceiling]) -> str:
         axes.set_yscale("log")
         axes.set_xlim(low, high)
         axes.set_ylim(min(point.gflop_per_s for point in points) / 3, top * 2)
+        _name_ceilings(axes, rates)
         plain_log(axes.yaxis)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
         axes.set_xlabel("FLOP per byte that must be moved")
         axes.set_ylabel("GFLOP/s")
         draw_legend(figure, axes)
@@ -132,7 +136,31 @@ def _draw_ceiling(axes: Axes, ceiling: Ceiling, start: float, high: float) -> No
     axes.plot(
         [start, high], [ceiling.value] * 2, color=color, linewidth=1, linestyle=(0, (6, 2))
     )  # fmt: skip
-    axes.annotate(
-        f"{ceiling.name}  {ceiling.value:,.0f}", (high, ceiling.value), xytext=(0, 3),
-        textcoords="offset points", ha="right", fontsize=8, color=color,
-    )  # fmt: skip
+
+
+def _name_ceilings(axes: Axes, ceilings: Sequence[Ceiling]) -> None:
+    """Write the names of the ceilings at the right of the figure, apart where they are close."""
+    bottom, top = axes.get_ylim()
+    heights = [math.log(ceiling.value / bottom) / math.log(top / bottom) for ceiling in ceilings]
+    for ceiling, height in zip(ceilings, spread(heights, 0.07), strict=True):
+        runner = ceiling.name.removeprefix(f"{ceiling.kind} ")
+        axes.annotate(
+            f"{ceiling.kind} {backend_label(runner)}  {ceiling.value:,.0f}", (1, height),
+            xycoords="axes fraction", xytext=(6, 0), textcoords="offset points", va="center",
+            fontsize=8, color=COLORS[_CEILING_COLORS.get(ceiling.kind, "muted")],
+            annotation_clip=False,
+        )  # fmt: skip
+
+
+def spread(places: Sequence[float], gap: float) -> list[float]:
+    """Return places moved as little as possible, in their order, so that ``gap`` is between them.
+
+    Args:
+        places: 0 to 1; they are moved down from the highest.
+    """
+    moved = [0.0] * len(places)
+    limit = math.inf
+    for index in sorted(range(len(places)), key=lambda i: -places[i]):
+        moved[index] = min(places[index], limit)
+        limit = moved[index] - gap
+    return moved

@@ -10,6 +10,7 @@ from benchmarks.report.content import Section, Table
 from benchmarks.report.drawing import (
     COLORS,
     MARKERS,
+    NARROW,
     Series,
     draw_dot,
     figure_style,
@@ -18,7 +19,7 @@ from benchmarks.report.drawing import (
     svg_of,
 )
 from benchmarks.report.results import Results
-from benchmarks.report.wording import stem
+from benchmarks.report.wording import backend_label, cell_label, model_label
 
 
 def peer_ratios(results: Results) -> Section:
@@ -35,7 +36,8 @@ def peer_ratios(results: Results) -> Section:
     bars, rows = [], []
     for cell in cells:
         ratio = Ratio(**cell["times_as_fast"])
-        label = f"{stem(cell['model'])} · {cell['runner']}"
+        label = model_label(cell["model"], cell["precision"])
+        label += f" · {backend_label(cell['runner'])}"
         label += f" · {cell['batch_size']}" if cell["batch_size"] > 1 else ""
         label += AGAIN if cell["name"].endswith(AGAIN) else ""
         bars.append((Series(label, cell["precision"], cell["runner"]), ratio))
@@ -45,11 +47,11 @@ def peer_ratios(results: Results) -> Section:
              f"{ratio.low:.2f} to {ratio.high:.2f}",
              "-" if answers is None else f"{answers['agreement']:.4f}")
         )  # fmt: skip
-    section.svg = _figure(bars, floor)
+    section.draw(lambda width: _figure(bars, floor, width))
     section.lead = [
         f"Same {matrix['matrix']['images']} images, {matrix['matrix']['rounds']} rounds in drawn "
         f"order, every cell of every round its own process; against "
-        f"{matrix['matrix']['reference']}, per image.",
+        f"{cell_label(matrix, matrix['matrix']['reference'])}, per image.",
         f"The same cell timed as two differs by a factor of up to {floor:.3f}: nothing inside "
         "that, grey in the figure, is a difference.",
     ]
@@ -70,10 +72,11 @@ def peer_ratios(results: Results) -> Section:
     return section
 
 
-def _figure(bars: Sequence[tuple[Series, Ratio]], floor: float) -> str:
+def _figure(bars: Sequence[tuple[Series, Ratio]], floor: float, width: float) -> str:
     """Draw the ratios from top to bottom, with the noise floor shaded."""
     with figure_style():
-        figure, axes = new_figure(0.75 + 0.27 * len(bars))
+        narrow = width == NARROW
+        figure, axes = new_figure(0.75 + (0.36 if narrow else 0.27) * len(bars), width)
         axes.axvspan(1 / floor, floor, color=COLORS["rule"], linewidth=0)
         axes.axvline(1, color=COLORS["muted"], linewidth=0.8)
         for place, (series, ratio) in enumerate(bars):
@@ -81,7 +84,13 @@ def _figure(bars: Sequence[tuple[Series, Ratio]], floor: float) -> str:
                 [ratio.low, ratio.high], [place, place], color=series.color, linewidth=2.2
             )  # fmt: skip
             draw_dot(axes, series, ratio.value, place, named=False)
-        axes.set_yticks(range(len(bars)), [series.label for series, _ in bars])
+        axes.set_yticks(
+            range(len(bars)),
+            [
+                series.label.replace(" · ", "\n", 1) if narrow else series.label
+                for series, _ in bars
+            ],
+        )
         axes.set_ylim(len(bars) - 0.4, -0.6)
         axes.tick_params(axis="y", length=0, labelcolor=COLORS["ink"])
         axes.spines["left"].set_visible(False)

@@ -6,7 +6,7 @@ from typing import Any
 
 from benchmarks.report.content import Section, Table
 from benchmarks.report.results import Results
-from benchmarks.report.wording import number, stem
+from benchmarks.report.wording import backend_label, model_label, number
 
 
 def published_gpu(results: Results) -> list[Section]:
@@ -38,6 +38,7 @@ def published_gpu(results: Results) -> list[Section]:
 def _row(measured: list[dict[str, Any]], graphs: bool, sizes: list[int]) -> tuple[str, ...]:
     by_size = {row["batch_size"]: row for row in measured if row["cuda_graphs"] is graphs}
     any_row = next(iter(by_size.values()))
-    label = f"{stem(any_row['model'])} ({any_row['precision']}) · {any_row['backend']}"
+    label = model_label(any_row["model"], any_row["precision"])
+    label += f" · {backend_label(any_row['backend'])}"
     rates = (by_size[size]["images_per_s"] if size in by_size else None for size in sizes)
     return label, "graphs" if graphs else "no graphs", *map(number, rates)

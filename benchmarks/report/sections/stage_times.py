@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.report.content import Section, Table, no_benchmark
-from benchmarks.report.drawing import COLORS, WIDTH, draw_legend, figure_style, svg_of
+from benchmarks.report.drawing import COLORS, NARROW, draw_legend, figure_style, svg_of
+from benchmarks.report.joins import precisions_of
 from benchmarks.report.results import Results
-from benchmarks.report.wording import number, stem
+from benchmarks.report.wording import backend_label, model_label, number
 from tinyunet_deploy.inspection.trace import QUEUEING, UNACCOUNTED
 from tinyunet_deploy.speed.benchmark_result import StageTable
 
@@ -25,37 +26,43 @@ def stage_times(results: Results) -> Section:
     if not tables:
         return no_benchmark(title, "From file to mask and report, stage by stage.")
     section = Section(title)
-    section.svg = _figure(_panels(tables))
+    precisions = precisions_of(results)
+    panels = _panels(tables, precisions)
+    section.draw(lambda width: _figure(panels, width))
     worst = max(abs(table.unaccounted_share) for table in tables)
     section.lead = [
         "An image's own way from file to mask and line of the report. In the pipeline images "
         "overlap, so that way is longer than the time between two images. The number behind a "
-        "backend is the batch. Bars leave out the waiting in queues, which is in the table.",
+        "backend is a batch above 1. Bars leave out the waiting in queues, which is in the table.",
         f"At most {100 * worst:.1f} % is unaccounted for.",
     ]
-    rows = [(stage, *(_ms_of(table, stage) for table in tables)) for stage in _stages_of(tables)]
-    rows.append(("sum", *(number(table.total_ms_per_image) for table in tables)))
-    rows.append(("images/s", *(f"{table.images_per_s:.2f}" for table in tables)))
-    rows.append(("of the raw backend", *(f"{100 * table.share_of_raw:.0f} %" for table in tables)))
-    columns = (
-        f"{stem(table.model)} · {table.backend} · {table.batch_size} {table.mode}"
+    stages = _stages_of(tables)
+    rows = [
+        (f"{_label(table, precisions)}, {table.mode}",
+         *(_ms_of(table, stage) for stage in stages),
+         number(table.total_ms_per_image),
+         f"{table.images_per_s:.2f}",
+         f"{100 * table.share_of_raw:.0f} %")
         for table in tables
-    )
-    section.tables = [Table(("ms per image", *columns), rows)]
+    ]  # fmt: skip
+    head = ("ms per image", *stages, "sum", "images/s", "of the raw backend")
+    section.tables = [Table(head, rows)]
     section.commands = [
         benchmark.command for benchmark in results.benchmarks.values() if benchmark.stages
     ]
     return section
 
 
-def _panels(tables: Sequence[StageTable]) -> list[_Panel]:
+def _label(table: StageTable, precisions: Mapping[str, str]) -> str:
+    model = model_label(table.model, precisions.get(table.model))
+    label = f"{model} · {backend_label(table.backend)}"
+    return label + (f" · {table.batch_size}" if table.batch_size > 1 else "")
+
+
+def _panels(tables: Sequence[StageTable], precisions: Mapping[str, str]) -> list[_Panel]:
     panels: list[_Panel] = []
     for mode, title in (("serial", "One after the other"), ("pipelined", "Overlapped")):
-        labelled = [
-            (f"{stem(table.model)}\n{table.backend} · {table.batch_size}", table)
-            for table in tables
-            if table.mode == mode
-        ]
+        labelled = [(_label(table, precisions), table) for table in tables if table.mode == mode]
         if labelled:
             panels.append((title, labelled))
     return panels
@@ -71,19 +78,24 @@ def _ms_of(table: StageTable, stage: str) -> str:
     return "-" if row is None else number(row.ms_per_image)
 
 
-def _figure(panels: Sequence[_Panel]) -> str:
+def _figure(panels: Sequence[_Panel], width: float) -> str:
     """Draw stacked bars of the stages of an image's time; each panel has its own scale."""
     with figure_style():
         heights = [len(labelled) for _, labelled in panels]
-        inches = 1.25 + 0.75 * len(panels) + 0.42 * sum(heights)
-        figure = Figure(figsize=(WIDTH, inches))
-        rows = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
+        if width > NARROW:  # side by side
+            figure = Figure(figsize=(width, 1.25 + 0.3 * max(heights)))
+            rows = figure.subplots(1, len(panels), squeeze=False)[0]
+        else:
+            inches = 1.25 + 0.75 * len(panels) + 0.3 * sum(heights)
+            figure = Figure(figsize=(width, inches))
+            rows = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
         stages = _stages_of([table for _, labelled in panels for _, table in labelled])
         for axes, (title, labelled) in zip(rows, panels, strict=True):
             _draw_bars(axes, stages, labelled)
             axes.set_title(title)
-        rows[-1].set_xlabel("ms per image")
-        draw_legend(figure, rows[0], columns=5)
+        for axes in rows if width > NARROW else rows[-1:]:
+            axes.set_xlabel("ms per image")
+        draw_legend(figure, rows[0], column_inches=1.1)
         return svg_of(figure, "stages", "Where the time goes")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import matplotlib.ticker
@@ -9,7 +10,7 @@ import matplotlib.ticker
 from benchmarks.report.content import Section, Table
 from benchmarks.report.drawing import COLORS, draw_legend, figure_style, new_figure, svg_of
 from benchmarks.report.results import Results
-from benchmarks.report.wording import stem
+from benchmarks.report.wording import configuration
 
 
 def threshold_choices(results: Results) -> list[Section]:
@@ -23,9 +24,10 @@ def threshold_choices(results: Results) -> list[Section]:
     for path, tuning in results.tunings.items():
         several = len(results.tunings) > 1
         section = Section("Threshold and min_area" + (f" of {path.stem}" if several else ""))
-        section.svg = _figure(tuning)
+        section.draw(functools.partial(_figure, tuning))
         section.lead = [
-            f"{stem(tuning['model']['name'])} on {tuning['backend']}, {tuning['images']} images of "
+            f"{configuration(tuning['model']['name'], None, tuning['backend'])}, "
+            f"{tuning['images']} images of "
             f"{tuning['dataset']['name']}: {tuning['rule']['text']}. These images chose, so the "
             "rates are no test; tinyunet evaluate on others gives one."
         ]
@@ -49,11 +51,11 @@ def _table(tuning: dict[str, Any]) -> Table:
     return Table(head, rows)
 
 
-def _figure(tuning: dict[str, Any]) -> str:
+def _figure(tuning: dict[str, Any], width: float) -> str:
     """Draw the fewest overkills for each number of escapes, by threshold and min_area."""
     curve, chosen, before = tuning["curve"], tuning["chosen"], tuning["before"]
     with figure_style():
-        figure, axes = new_figure(2.6)
+        figure, axes = new_figure(2.6, width)
         axes.step(
             [point["escapes"] for point in curve], [point["overkills"] for point in curve],
             where="post", color=COLORS["ink"], marker=".",

@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks.report.content import Picture, Section, Table
 from benchmarks.report.joins import one_per_data_set
 from benchmarks.report.results import Results
-from benchmarks.report.wording import data_name
+from benchmarks.report.wording import configuration, data_name
 from tinyunet_deploy.artifacts.sidecar import KINDS, MODELS, read_sidecar
 from tinyunet_deploy.backends.base import Backend
 from tinyunet_deploy.backends.registry import open_backend
@@ -49,7 +49,7 @@ def worst_images(results: Results, data: Path | None) -> Section:
         return section
     worst = sorted(evaluation["per_image"], key=lambda image: _badness(image, evaluation))[:_WORST]
     section.lead = [
-        f"Of {data_name(evaluation)} by {evaluation['model']['name']} on {evaluation['backend']}: "
+        f"Of {data_name(evaluation)} by {_configuration(evaluation)}: "
         "escapes first, then false alarms, then the poorest outlines."
     ]
     section.tables = [_table(worst, evaluation)]
@@ -66,6 +66,11 @@ def worst_images(results: Results, data: Path | None) -> Section:
     if backend is not None:
         backend.close()
     return section
+
+
+def _configuration(evaluation: dict[str, Any]) -> str:
+    model = evaluation["model"]
+    return configuration(model["name"], model["precision"], evaluation["backend"])
 
 
 def _evaluation_of(results: Results, data: Path | None) -> dict[str, Any] | None:

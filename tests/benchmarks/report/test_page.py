@@ -48,7 +48,7 @@ class Tags(HTMLParser):
 
 def test_every_part_is_there(report: Path) -> None:
     text = report.read_text()
-    assert text.count("<svg") == 7  # two lines; no accuracy: no latency of the same file
+    assert text.count("<svg") == 14  # in two widths; two lines; no accuracy without latency
     assert "No results yet" in text
     assert "<h1>TensorRT benchmark report</h1>" in text
     for title in ("Against the peers", "Latency", "Batch size", "The machine"):
@@ -72,7 +72,7 @@ def test_a_part_without_results_names_its_command(tmp_path: Path) -> None:
     output = tmp_path / "report.html"
     assert run(benchmarks, ["report", str(line), "-o", str(output)]) == 0
     text = output.read_text()
-    assert text.count('<section class="absent">') == len(section_titles(output)) - 1
+    assert text.count('<section class="absent" id=') == len(section_titles(output)) - 1
     for command in (
         "python -m benchmarks matrix -o",
         "tinyunet benchmark IMAGES",
@@ -131,3 +131,38 @@ def test_a_browser_shows_it_without_errors_or_sideways_scrolling(
     at_390, at_1280, wide = shown[1].split("; ")
     assert (at_390, at_1280) == ("0 of 390", "0 of 1280")
     assert wide != "0 of 390", "a page that is too wide must be seen"
+
+
+def test_the_contents_lead_to_every_section(report: Path) -> None:
+    text = report.read_text()
+    contents = re.findall(r'<a href="#(section-\d+)">(.*?)</a>', text)
+    assert [title for _, title in contents] == section_titles(report)
+    for anchor, _ in contents:
+        assert text.count(f'id="{anchor}"') == 1
+
+
+def test_names_are_plain_and_repetition_is_folded(report: Path) -> None:
+    text = re.sub(r"<pre>.*?</pre>|<details.*?</details>", "", report.read_text(), flags=re.DOTALL)
+    assert "@openvino" not in text
+    assert "tiny fp32 on OpenVINO" in text
+    assert "dice_nothing:" not in text, "formulas are folded"
+    assert "tinyunet benchmark --" not in text, "commands are folded where there are results"
+
+
+def test_a_wide_table_says_that_it_scrolls(report: Path) -> None:
+    text = report.read_text()
+    for table in re.findall(r'<p class="cue">.*?</p>\s*<div class="scroll"[^>]*>(.*?)</table>',
+                            text, re.DOTALL):  # fmt: skip
+        assert table.count("<th") > 3
+    assert text.count('<p class="cue">') > 4
+    assert re.search(r"@media \(max-width: 40rem\) \{[^@]*\.cue \{ display: block; \}", text)
+
+
+def test_a_figure_is_drawn_for_a_telephone_and_for_a_screen(report: Path) -> None:
+    text = report.read_text()
+    boxes = re.findall(
+        r'<div class="narrow"><svg viewBox="0 0 ([\d.]+) .*?<div class="wide"><svg '
+        r'viewBox="0 0 ([\d.]+) ', text, re.DOTALL,
+    )  # fmt: skip
+    assert len(boxes) == 7
+    assert {(float(narrow), float(wide)) for narrow, wide in boxes} == {(360.0, 792.0)}

@@ -27,6 +27,6 @@ def test_accuracy_and_latency_are_joined_by_hash(tmp_path: Path) -> None:
     (ours,) = [c for c in compared if (c["precision"], c["backend"]) == ("fp32", "openvino")]
     shown = rf"{ours['iou_defective']:.4f}"
     assert re.search(
-        rf"\| tinyunet · openvino \| [\d.]+ \| {shown} \| 1.0000 \| 0 \| green \|", part
+        rf"\| tinyunet fp32 · OpenVINO \| [\d.]+ \| {shown} \| 1.0000 \| 0 \| green \|", part
     )
     assert f"{ours['iou_defective_of_reference']:.4f} less the 0.005 allowed" in part
