@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinyunet_deploy.data.bit_depth import BitDepth, to_8_bits
+from tinyunet_deploy.data.bit_depth import (
+    DEPTHS,
+    BitDepth,
+    depth_of,
+    require_depth,
+    to_8_bits,
+)
+from tinyunet_deploy.data.formats.header import FormatError, Header
 
 
 @given(st.integers(8, 15), st.data())
@@ -61,3 +68,33 @@ def test_the_warning_names_a_depth_that_holds_the_values(
     BitDepth().on_shallow(Path("a\x1b.png"), largest)
     assert "\x1b" not in caplog.text
     assert f"--bits {bits} " in caplog.text
+
+
+def test_depths_are_those_of_8_to_16_bits() -> None:
+    assert list(DEPTHS) == [8, 9, 10, 11, 12, 13, 14, 15, 16]
+
+
+@pytest.mark.parametrize("depth", [8, 12, 15])
+def test_a_depth_holds_values_below_its_power_of_two(depth: int) -> None:
+    assert require_depth(np.array([[(1 << depth) - 1]], np.uint16), depth) == (1 << depth) - 1
+    for value in (1 << depth, (1 << depth) + 1):
+        with pytest.raises(FormatError, match=f"more than {depth} bits"):
+            require_depth(np.array([[value]], np.uint16), depth)
+    assert require_depth(np.array([[65535]], np.uint16), None) == 65535
+
+
+@pytest.mark.parametrize("stated", [10, 15])
+def test_a_declared_depth_may_not_contradict_the_file(stated: int) -> None:
+    samples = np.array([[1000]], np.uint16)
+    assert depth_of(Header(1, 1, 16, stated), samples, None) == stated
+    assert depth_of(Header(1, 1, 16, stated), samples, stated) == stated
+    with pytest.raises(FormatError, match=f"states {stated}-bit values, 12 bits were declared"):
+        depth_of(Header(1, 1, 16, stated), samples, 12)
+
+
+@pytest.mark.parametrize("stated", [None, 16])
+def test_a_declared_depth_decides_where_the_file_says_nothing(stated: int | None) -> None:
+    samples = np.array([[1000]], np.uint16)
+    assert depth_of(Header(1, 1, 16, stated), samples, 12) == 12
+    assert depth_of(Header(1, 1, 16, stated), samples, 16) is None
+    assert depth_of(Header(1, 1, 16, stated), samples, None) is None

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tinyunet_deploy.contract import Image
-from tinyunet_deploy.data.decoding import MAX_PIXELS, decode_image, read_image
+from tinyunet_deploy.data.decoding import MAX_PIXELS, decode_image, read_image, require_content
 from tinyunet_deploy.data.encoding import encode_png, write_png
-from tinyunet_deploy.errors import ImageError
+from tinyunet_deploy.errors import DataError, ImageError
 
 HERE = Path("part.png")
 HEIGHT, WIDTH = 48, 80
@@ -378,3 +378,10 @@ def test_real_images_decode_as_elsewhere(real_dagm2007: Path) -> None:
     for path in paths:
         with PIL.Image.open(path) as picture:
             assert np.array_equal(read_image(path), np.asarray(picture.convert("L"))), path
+
+
+def test_an_image_without_content_is_refused_for_comparisons() -> None:
+    where = Path("dark.png")
+    with pytest.raises(DataError, match="the grey value 7 throughout"):
+        require_content(np.full((4, 5), 7, np.uint8), where)
+    require_content(np.eye(4, dtype=np.uint8), where)
