@@ -47,7 +47,7 @@ class Forge:
 
     def __init__(self, command: str, scratch: Path) -> None:
         self._scratch = scratch
-        library = scratch / "faults.so"
+        library = self.library = scratch / "faults.so"
         compiler = shutil.which("cc")
         if compiler is None or sys.platform != "linux":
             pytest.skip("no C compiler, or not Linux")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tinyunet_deploy.errors import RuntimeUnavailable
-from tinyunet_deploy.files import read_regular, write_atomic
+from tinyunet_deploy.files import read_regular, sweep_tree, write_atomic
 
 OLD, NEW = b"the old content", b"the new content, which is longer"
 
@@ -194,6 +194,28 @@ def test_a_durable_write_sweeps_what_the_dead_left_and_nothing_else(tmp_path: Pa
         assert others.exists()
     write_atomic(tmp_path / "model", NEW, durable=True)
     assert not busy.exists()
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EBADF])
+def test_without_locks_only_a_process_that_is_alone_sweeps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    dead = tmp_path / "masks" / ".tinyunet-0123456789abcdef.part"
+    dead.parent.mkdir()
+    dead.touch()
+
+    def flock(*_: object) -> None:
+        raise OSError(code, "no locks")
+
+    with dead.open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        sweep_tree(tmp_path, alone=True)
+        assert dead.exists(), "its writer lives"
+    monkeypatch.setattr(fcntl, "flock", flock)
+    sweep_tree(tmp_path)
+    assert dead.exists(), "its writer may live"
+    sweep_tree(tmp_path, alone=True)
+    assert not dead.exists()
 
 
 def test_threads_writing_side_by_side_never_mix(tmp_path: Path) -> None:

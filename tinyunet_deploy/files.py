@@ -28,6 +28,7 @@ from tinyunet_deploy.errors import RuntimeUnavailable
 
 __all__ = [
     "LOCK",
+    "NO_LOCKS",
     "UNSUPPORTED",
     "is_temporary",
     "json_value",
@@ -56,6 +57,8 @@ _FAILING: Final = _EXHAUSTED | {
 """Error numbers that mean a fault of the machine, not of the path."""
 UNSUPPORTED: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP})
 """Error numbers of an operation that a file system lacks, such as syncing a folder."""
+NO_LOCKS: Final = UNSUPPORTED | {errno.ENOLCK, errno.EBADF}
+"""Error numbers where there are no locks; NFS locks only files that are open for writing."""
 _PASSING: Final = frozenset({errno.EBUSY, errno.ETXTBSY, errno.EACCES})
 """Error numbers of a rename while a virus scanner or another client has the file open."""
 _RETRIES_S: Final = (0.01, 0.02, 0.05, 0.1, 0.3)
@@ -278,28 +281,37 @@ def is_temporary(name: str) -> bool:
     return _TEMPORARY.fullmatch(name) is not None or name.startswith(LOCK)
 
 
-def sweep(folder: Path) -> None:
-    """Remove the temporary files in a folder whose writers are dead."""
+def sweep(folder: Path, *, alone: bool = False) -> None:
+    """Remove the temporary files in a folder whose writers are dead.
+
+    Args:
+        alone: the caller knows that no other process writes there. So it removes the files even
+            where the file system has no locks, by which dead writers are known otherwise.
+    """
     with os.scandir(folder) as entries:
         leftovers = [entry.path for entry in entries if _TEMPORARY.fullmatch(entry.name)]
     for path in leftovers:
         with contextlib.suppress(OSError):  # in use, gone, or not ours to remove
             if not systems.HAS_FILE_LOCKS:
-                if time.time() - os.lstat(path).st_mtime > _ABANDONED_S:
+                if alone or time.time() - os.lstat(path).st_mtime > _ABANDONED_S:
                     os.unlink(path)  # noqa: PTH108
                 continue
             descriptor = os.open(path, _EXISTING_FILE)
             try:
-                systems.lock_file(descriptor, wait=False)
+                try:
+                    systems.lock_file(descriptor, wait=False)
+                except OSError as error:
+                    if not alone or error.errno not in NO_LOCKS:
+                        raise
                 os.unlink(path)  # noqa: PTH108
             finally:
                 os.close(descriptor)
 
 
-def sweep_tree(folder: Path) -> None:
-    """Sweep a folder and all folders below it."""
+def sweep_tree(folder: Path, *, alone: bool = False) -> None:
+    """Sweep a folder and all folders below it, as :func:`sweep`."""
     for below, _, _ in os.walk(folder):
-        sweep(Path(below))
+        sweep(Path(below), alone=alone)
 
 
 def mount_of(path: Path) -> tuple[str, str]:

@@ -5,9 +5,11 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -204,6 +206,18 @@ IMAGES = 2000
 """More than are inspected in the three seconds within which a signal comes."""
 
 
+AT_ONCE = 4
+"""Programs that run at once: so processors are short, as at a plant's busiest."""
+
+
+@pytest.fixture(autouse=True)
+def interrupts() -> Iterator[None]:
+    """Let programs take SIGINT: a shell that starts tests in the background has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(scope="module")
 def station(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set of small images."""
@@ -235,10 +249,10 @@ class Ends:
         self.finished = 0
         """Programs that had finished before the signal."""
         self.worst_s = 0.0
-        self._temporary = folder / "tmp"
-        self._temporary.mkdir()
+        self._counting = threading.Lock()
         infer = "from tinyunet_deploy.cli import infer_main; infer_main()"
         group = "from tinyunet_deploy.cli import main; main()"
+        calls = []
         for index, (number, moment) in enumerate(instants(count)):
             words = ["-m", model, "--backend", ("openvino", "onnxruntime")[index // 2 % 2]]
             out = folder / f"{index}"
@@ -247,27 +261,25 @@ class Ends:
                 start = ["-c", group, "evaluate", station, *words, "-b", "1", "-o", json]
             else:
                 start = ["-c", infer, station / "images", *words, "-b", "1", "-o", out]
-            self._send(number, moment, list(map(str, start)), out, evaluates=index % 3 == 2)
+            calls.append((number, moment, list(map(str, start)), out))
+        with ThreadPoolExecutor(AT_ONCE) as programs:
+            list(programs.map(self._send, *zip(*calls, strict=True)))
 
-    def _send(
-        self,
-        number: signal.Signals,
-        moment: float,
-        words: list[str],
-        out: Path,
-        *,
-        evaluates: bool,
-    ) -> None:
+    def _send(self, number: signal.Signals, moment: float, words: list[str], out: Path) -> None:
+        temporary = out.with_suffix(".tmp")
+        temporary.mkdir()
         with subprocess.Popen(
             [sys.executable, *words],
-            env={**os.environ, "PYTHONPATH": str(REPOSITORY), "TMPDIR": str(self._temporary)},
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY), "TMPDIR": str(temporary)},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         ) as process:
             time.sleep(moment)
             if process.poll() is not None:
-                self.finished += 1
+                with self._counting:
+                    self.finished += 1
                 return
+            evaluates = "evaluate" in words
             stage = "in mid run" if out.exists() else "evaluating" if evaluates else "importing"
             what = f"{number.name} {stage}"
             sent = time.monotonic()
@@ -279,12 +291,13 @@ class Ends:
                 self.wrong.append(f"{what}: hangs, sent after {moment:.3f} s")
                 return
             seconds = time.monotonic() - sent
-        self.worst_s = max(self.worst_s, seconds)
-        left = list(self._temporary.iterdir())
-        if code not in (128 + number, -number) or seconds >= PROMISED_S or left:
-            self.wrong.append(f"{what}: {code} after {seconds:.1f} s, left {left}")
-            return
-        self.right[what] += 1
+        left = [path.name for path in temporary.iterdir()]
+        with self._counting:
+            self.worst_s = max(self.worst_s, seconds)
+            if code not in (128 + number, -number) or seconds >= PROMISED_S or left:
+                self.wrong.append(f"{what}: {code} after {seconds:.1f} s, left {left}")
+            else:
+                self.right[what] += 1
 
 
 def test_signals_at_random_instants(station: Path, tiny_onnx: Path, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import functools
 import logging
 import os
@@ -18,7 +17,7 @@ from tinyunet_deploy import systems
 from tinyunet_deploy.errors import RefusedError, RuntimeUnavailable
 from tinyunet_deploy.files import (
     LOCK,
-    UNSUPPORTED,
+    NO_LOCKS,
     keep,
     mount_of,
     read_regular,
@@ -27,9 +26,6 @@ from tinyunet_deploy.files import (
 
 __all__ = ["FolderLock", "alone", "lock_folder"]
 
-_NO_LOCKS: Final = UNSUPPORTED | {errno.ENOLCK, errno.EBADF}
-"""Error numbers of a folder that cannot be locked; NFS locks only files that are open for
-writing."""
 _LOCAL: Final = frozenset(
     {
         *("ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "zfs", "bcachefs", "jfs"),
@@ -49,7 +45,7 @@ class FolderLock:
         self._folder, self._descriptor, self._release = folder, descriptor, release
         self._file = folder / LOCK
         status = folder.stat() if descriptor is None else os.fstat(descriptor)
-        self._identity = self._file.stat().st_ino, status.st_ino
+        self._identity = (*self._lock_file(), status.st_ino)
         remove_at_end(str(self._file), self._remove)
 
     def check(self) -> None:
@@ -60,10 +56,10 @@ class FolderLock:
                 happen where the file system has no locks.
         """
         try:
-            identity = self._file.stat().st_ino, self._folder.stat().st_ino
+            intact = (*self._lock_file(), self._folder.stat().st_ino) == self._identity
         except OSError:
-            identity = None
-        if identity != self._identity:
+            intact = False
+        if not intact:
             raise RefusedError(
                 self._folder,
                 "was replaced or taken over by another process while it was written",
@@ -78,8 +74,12 @@ class FolderLock:
         if self._descriptor is not None:
             os.close(self._descriptor)
 
+    def _lock_file(self) -> tuple[int, bytes]:
+        """Return inode and content; a file system may give the inode of a file to the next one."""
+        return self._file.stat().st_ino, read_regular(self._file, limit=4096)
+
     def _remove(self, _: str) -> None:
-        if self._file.stat().st_ino == self._identity[0]:
+        if self._lock_file() == self._identity[:2]:
             self._file.unlink()
 
 
@@ -141,7 +141,7 @@ def _flock(descriptor: int, folder: Path, *, wait: bool = False) -> bool:
     try:
         systems.lock_file(descriptor, wait=wait)
     except OSError as error:
-        if error.errno not in _NO_LOCKS:
+        if error.errno not in NO_LOCKS:
             raise
         _warn_unlocked(mount_of(folder)[0])
         return False

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any, Final, Self, cast
 
 from tinyunet_deploy.errors import RefusedError, RuntimeUnavailable
-from tinyunet_deploy.files import sweep_tree, sync, sync_folder, write_atomic, writing
+from tinyunet_deploy.files import sweep, sweep_tree, sync, sync_folder, write_atomic, writing
 from tinyunet_deploy.inspection.defects_csv import HEADER, defect_rows
 from tinyunet_deploy.inspection.folder_lock import lock_folder
 from tinyunet_deploy.inspection.notes import run_notes
@@ -68,9 +68,10 @@ class Report:
         try:
             claim(folder, options)
             self._resumed = self._path.exists()
+            sweep(folder, alone=True)
             if self._resumed:
                 if read_summary(self._path) is None:
-                    sweep_tree(folder)
+                    sweep_tree(folder, alone=True)
                 write_atomic(self._path, self._kept(check), durable=True)
             self._write_defects(_lines(self._path) if self._resumed else ())
             self._file = self._path.open("ab")
