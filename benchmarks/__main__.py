@@ -71,7 +71,7 @@ def matrix(toml: Path, output: Path) -> None:
             raise GateFailed(
                 cell["name"],
                 f"agrees with the reference by {answers['agreement']:.4f}, "
-                f"{answers['limit']} wanted",
+                f"but must do so by {answers['limit']}",
             )
 
 

@@ -42,7 +42,7 @@ from tinyunet_deploy.inspection.report_line import ReportLine
     multiple=True,
     default=(DEFAULT_ONNX,),
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="An artifact; may be given again. Default: the package's model.",
+    help="An artifact; can be repeated. Default: the package's model.",
 )
 @click.option("--backend", type=click.Choice(backend_names()))
 @click.option(

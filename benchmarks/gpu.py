@@ -46,7 +46,7 @@ _WARM_UP: Final = 10
     multiple=True,
     required=True,
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="An ONNX file or a plan; may be given again.",
+    help="An ONNX file or a plan; can be repeated.",
 )
 @click.option("--device", default="cuda:0", show_default=True)
 @click.option("-b", "--batch-size", "sizes", type=NumberList("batch sizes"), default="1,8,16")

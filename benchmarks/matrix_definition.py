@@ -97,7 +97,7 @@ def _matrix(fields: dict[str, Any]) -> Matrix:
     _check_keys(fields, names, names, "")
     for key in ("rounds", "repetitions", "warm_up", "images"):
         if type(fields[key]) is not int or fields[key] < 1:
-            raise ValueError(f"{key} is {fields[key]!r}, not a whole number from 1 up")
+            raise ValueError(f"{key} is {fields[key]!r}, not a whole number of at least 1")
     tables = fields.pop("cells")
     if not isinstance(tables, list) or not tables:
         raise ValueError("[[cells]] is missing or empty")
@@ -108,7 +108,7 @@ def _matrix(fields: dict[str, Any]) -> Matrix:
             raise ValueError(f"the cell {name} is given twice")
     for key in ("reference", "twice"):
         if fields[key] not in known:
-            raise ValueError(f"{key} is {fields[key]!r}, which is none of {', '.join(known)}")
+            raise ValueError(f"{key} is {fields[key]!r}, which is not one of: {', '.join(known)}")
     pair = cells[known.index(fields["twice"])]
     cells.append(dataclasses.replace(pair, again=True))
     return Matrix(**fields, cells=tuple(cells))
@@ -126,12 +126,12 @@ def _cells(table: Any, images: int) -> list[Cell]:
             raise ValueError(f"cells.{key} must be a list of {kind.__name__}, not {values!r}")
     device = table.get("device", "cpu")
     if not isinstance(device, str):
-        raise ValueError(f"cells.device is {device!r}, not a text")
+        raise ValueError(f"cells.device is {device!r}, not a string")
     cells = []
     for artifact in map(Path, table["artifacts"]):
         for runner in table["runners"]:
             if runner not in RUNNERS:
-                raise ValueError(f"{runner!r} is not a runner; known are {', '.join(RUNNERS)}")
+                raise ValueError(f"{runner!r} is not a runner; known: {', '.join(RUNNERS)}")
             if kind_of(artifact) not in RUNNERS[runner].runs:
                 raise ValueError(f"{runner} does not run {artifact.name}")
             for batch in table["batches"]:
@@ -146,7 +146,7 @@ def _check_keys(
 ) -> None:
     for key in table:
         if key not in known:
-            raise ValueError(f"unknown key {prefix}{key}; known are {', '.join(known)}")
+            raise ValueError(f"unknown key {prefix}{key}; known: {', '.join(known)}")
     for key in needed:
         if key not in table:
             raise ValueError(f"{prefix}{key} is missing")

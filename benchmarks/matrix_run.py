@@ -107,12 +107,12 @@ def _open_folder(folder: Path, identity: Mapping[str, Any]) -> None:
         if changed:
             raise DataError(
                 folder,
-                f"holds a run of other {', '.join(changed)}",
+                f"contains a run of another {', '.join(changed)}",
                 "give another --output, or remove the folder",
             )
         return
     if folder.exists() and any(folder.iterdir()):
-        raise DataError(folder, "holds other files", "give an empty or a new folder")
+        raise DataError(folder, "contains other files", "give an empty or new folder")
     (folder / "cells").mkdir(parents=True)
     write_atomic(path, json.dumps(identity, indent=1).encode() + b"\n")
 

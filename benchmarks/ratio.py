@@ -61,7 +61,7 @@ def ratio_in_run(a: Sequence[float], b: Sequence[float]) -> Ratio:
         a, b: the figure of each round, in the order of the rounds; both of one length.
     """
     if len(a) != len(b):
-        raise ValueError(f"{len(a)} rounds given against {len(b)}")
+        raise ValueError(f"{len(a)} rounds cannot be compared with {len(b)}")
     rounds = _draw(len(a), 0)
     return _ratio(_medians(a, rounds) / _medians(b, rounds), np.median(a) / np.median(b))
 

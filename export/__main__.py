@@ -71,7 +71,7 @@ class PrecisionList(click.ParamType):  # type: ignore[type-arg]  # not subscript
     "folders",
     multiple=True,
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="int8: data set whose training images calibrate and choose the file; may be given again. "
+    help="int8: data set whose training images calibrate and choose the file; can be repeated. "
     "Default: synthetic images.",
 )
 @click.option(

@@ -176,7 +176,7 @@ def _read(item: Item, contract: Contract, depth: BitDepth) -> Labelled:
         raise DataError(
             item.image,
             f"has {image.shape[0]}x{image.shape[1]} pixels, "
-            f"the model takes {contract.height}x{contract.width} (HxW)",
+            f"but the model takes {contract.height}x{contract.width} (HxW)",
             "calibrate on images of this size, or leave --data out",
         )
     require_content(image, item.image)

@@ -92,7 +92,7 @@ def compare_with_checkpoint(
             if not holds:
                 raise GateFailed(
                     exported.path,
-                    f"{limit.figure} beside the checkpoint is {value:.6g}, {limit} wanted",
+                    f"{limit.figure} beside the checkpoint is {value:.6g}, but must be {limit}",
                     "nothing was written",
                 )
     defined = {name: value for name, value in figures.items() if not math.isnan(value)}

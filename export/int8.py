@@ -118,7 +118,7 @@ def make_int8(
                 "nothing was written; give more --data, or a larger --iou-budget",
             )
     if len(data) > MAX_BYTES:
-        log(f"int8: {len(data)} bytes are more than the {MAX_BYTES} wanted")
+        log(f"int8: {len(data)} bytes exceed the target of {MAX_BYTES}")
     origin: dict[str, Any] = {
         "recipe": RECIPE,
         "equalization_alpha": chosen.alpha,

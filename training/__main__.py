@@ -32,7 +32,7 @@ log = logging.getLogger("training")
     multiple=True,
     required=True,
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Folder of images and masks; may be given again, to train on several in turn.",
+    help="Folder of images and masks; can be repeated, to train on several in turn.",
 )
 @classes_option
 @bits_option

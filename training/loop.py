@@ -113,7 +113,7 @@ def _train(run: _Run, sources: Sequence[Source], init: Path | None, load: Load) 
         load_checkpoint(checkpoint)
         if ranks.first:
             complete_run(checkpoint)
-        log.info("%s is finished already", output)
+        log.info("%s is already finished", output)
         return checkpoint
 
     state = _first_state(run, init)

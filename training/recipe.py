@@ -170,7 +170,7 @@ def _build(kind: type[Any], values: dict[str, Any], prefix: str) -> Any:
     hints = typing.get_type_hints(kind)
     unknown = sorted(set(values) - set(hints))
     if unknown:
-        raise ValueError(f"unknown key {prefix}{unknown[0]}; known are {', '.join(hints)}")
+        raise ValueError(f"unknown key {prefix}{unknown[0]}; known: {', '.join(hints)}")
     fields = {key: _value(hints[key], value, prefix + key) for key, value in values.items()}
     built = kind(**fields)
     _check(built, prefix)
@@ -181,7 +181,7 @@ def _value(hint: Any, value: Any, key: str) -> Any:
     origin = typing.get_origin(hint)
     if origin is Literal:
         if value not in typing.get_args(hint):
-            raise ValueError(f"{key} is {value!r}; known are {', '.join(typing.get_args(hint))}")
+            raise ValueError(f"{key} is {value!r}; known: {', '.join(typing.get_args(hint))}")
         return value
     if origin is types.UnionType or dataclasses.is_dataclass(hint):
         if not isinstance(value, dict):
@@ -215,9 +215,9 @@ def _check(part: Any, prefix: str) -> None:
         if key in _SHARES and not 0.0 <= value <= 1.0:
             raise ValueError(f"{prefix}{key} is {value}, outside 0..1")
         if type(value) in (int, float) and not 0 <= value < float("inf"):
-            raise ValueError(f"{prefix}{key} is {value}, not a number from 0 up")
+            raise ValueError(f"{prefix}{key} is {value}, not a number of at least 0")
         if type(value) is int and value > _MAX_WHOLE:
-            raise ValueError(f"{prefix}{key} is over {_MAX_WHOLE}")
+            raise ValueError(f"{prefix}{key} is above {_MAX_WHOLE}")
         if key in ("steps", "batch", "every", "crop") and value < 1:
             raise ValueError(f"{prefix}{key} must be at least 1")
     if isinstance(part, Data) and 2 * part.defect_margin >= part.crop:
@@ -227,12 +227,12 @@ def _check(part: Any, prefix: str) -> None:
     if isinstance(part, Augment) and set(part.rotations) - {0, 90, 180, 270}:
         raise ValueError(f"{prefix}rotations are {part.rotations}, not of 0, 90, 180, 270")
     if isinstance(part, Augment) and not part.rotations:
-        raise ValueError(f"{prefix}rotations must hold at least one angle, 0 for none")
+        raise ValueError(f"{prefix}rotations must contain at least one angle; 0 means no rotation")
     if isinstance(part, Recipe) and part.validate_every and not part.data.validation:
-        raise ValueError(f"{prefix}validate_every needs a [data] validation part")
+        raise ValueError(f"{prefix}validate_every needs a [data] validation share")
     if isinstance(part, Recipe):
         if part.variant not in NETWORKS:
-            raise ValueError(f"variant is {part.variant!r}; known are {', '.join(NETWORKS)}")
+            raise ValueError(f"variant is {part.variant!r}; known: {', '.join(NETWORKS)}")
         multiple = NETWORKS[part.variant].size_multiple
         if part.data.crop % multiple:
             raise ValueError(f"data.crop is {part.data.crop}, not a multiple of {multiple}")

@@ -53,7 +53,7 @@ def claim_folder(output: Path, record: dict[str, Any]) -> None:
         ("compiled", "way to compute (--compile)"),
     ):
         if earlier.get(key) != record[key]:
-            raise DataError(output, f"holds a run with another {name}", "give another --output")
+            raise DataError(output, f"contains a run with another {name}", "give another --output")
 
 
 def is_finished(checkpoint: Path) -> bool:

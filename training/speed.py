@@ -209,7 +209,7 @@ def _timed_run(
     seconds = time.perf_counter() - began
     first, last = _untimed_steps(), recipe.steps
     if last not in stamps:
-        raise RefusedError(folder, "holds a finished run, which cannot be timed again")
+        raise RefusedError(folder, "contains a finished run, which cannot be timed again")
     images = (last - first) * recipe.batch
     return _TimedRun(images / (stamps[last] - stamps[first]), seconds, checkpoint)
 

@@ -28,7 +28,7 @@ def red_answers(results: Results) -> dict[tuple[str, str], list[str]]:
                     key = comparison["sha256"], comparison["backend"]
                     reasons.setdefault(key, []).append(
                         f"{check['figure']} is {check['value']:.3g}, "
-                        f"{limit_in_words(check['limit'])}, "
+                        f"but {limit_in_words(check['limit'])}, "
                         f"on {parity['data']} ({parity['images']} images, {path.name})"
                     )
     for path, benchmark in results.benchmarks.items():
@@ -37,15 +37,15 @@ def red_answers(results: Results) -> dict[tuple[str, str], list[str]]:
                 key = measurement.model_sha256, measurement.backend
                 reasons.setdefault(key, []).append(
                     f"{broken.figure} of the timed answers is {broken.value:.3g}, "
-                    f"{limit_in_words(broken.limit)} ({path.name})"
+                    f"but {limit_in_words(broken.limit)} ({path.name})"
                 )
     for path, matrix in results.matrices.items():
         for cell in matrix["cells"]:
             answers = cell["answers"]
             if answers and answers["holds"] is False:
                 reasons.setdefault((cell["model_sha256"], cell["runner"]), []).append(
-                    f"agreement is {answers['agreement']:.4f}, {limit_in_words(answers['limit'])} "
-                    f"({path.name})"
+                    f"agreement is {answers['agreement']:.4f}, "
+                    f"but {limit_in_words(answers['limit'])} ({path.name})"
                 )
     return reasons
 

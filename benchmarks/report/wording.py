@@ -25,9 +25,9 @@ _PEERS: Final = {
 
 
 def limit_in_words(limit: str) -> str:
-    """Write ``<= 0.005`` as "at most 0.005 wanted"."""
+    """Write ``<= 0.005`` as "must be at most 0.005"."""
     side, _, value = limit.partition(" ")
-    return f"at {'most' if side == '<=' else 'least'} {value} wanted"
+    return f"must be at {'most' if side == '<=' else 'least'} {value}"
 
 
 def in_ms(value: float) -> str:

@@ -138,7 +138,7 @@ def test_no_images_give_no_parts_and_an_empty_folder_is_refused(tmp_path: Path) 
     assert list(td.inspect([], fake_model())) == []
     with pytest.raises(RefusedError, match="contains no images"):
         next(td.inspect(tmp_path, fake_model()))
-    with pytest.raises(RefusedError, match=r"absent: is not there"):
+    with pytest.raises(RefusedError, match=r"absent: does not exist"):
         next(td.inspect([tmp_path, tmp_path / "absent"], fake_model()))
 
 

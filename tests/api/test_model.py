@@ -65,11 +65,11 @@ def test_a_model_that_takes_small_batches_gets_them() -> None:
     ],
     ids=lambda images: f"{images.dtype}{images.shape}",
 )
-def test_other_arrays_are_refused_with_the_shape_that_is_wanted(
+def test_other_arrays_are_refused_with_the_expected_shape(
     images: np.ndarray[tuple[int, ...], np.dtype[np.uint8]],
 ) -> None:
     model = td.Model(FakeBackend(contract=Contract(SIZE, SIZE)))
-    with pytest.raises(ValueError, match=r"given, uint8 \[N,.* 64, 64\] wanted"):
+    with pytest.raises(ValueError, match=r"expected uint8 \[N,.* 64, 64\], got"):
         model(images)
 
 
@@ -77,7 +77,7 @@ def test_images_of_different_shapes_are_refused_with_all_shapes() -> None:
     model = td.Model(FakeBackend(contract=Contract(SIZE, SIZE)))
     images = [np.zeros((SIZE, SIZE), np.uint8), np.zeros((SIZE, 80), np.uint8)]
     with pytest.raises(
-        ValueError, match=r"^images of \[64, 64\] and \[64, 80\] given, uint8 \[N, 64"
+        ValueError, match=r"^expected uint8 \[N, 64, 64\], got images of \[64, 64\] and \[64, 80\]"
     ):
         model(images)
 
@@ -150,7 +150,7 @@ def test_calls_from_several_threads_wait_for_each_other() -> None:
 
 
 def test_a_file_that_is_not_there_is_told_as_ours(tmp_path: Path) -> None:
-    with pytest.raises(td.TinyUNetError, match="is not there"):
+    with pytest.raises(td.TinyUNetError, match="does not exist"):
         td.load(tmp_path / "no.onnx")
     with pytest.raises(ValueError, match="batch_size 0"):
         td.load(batch_size=0)

@@ -136,5 +136,5 @@ def test_a_pickle_is_refused_and_never_loaded(tmp_path: Path) -> None:
 def test_an_onnx_file_is_no_checkpoint(tiny_checkpoint: Path) -> None:
     artifact = read_artifact(tiny_checkpoint)
     onnx = dataclasses.replace(artifact, sidecar=dataclasses.replace(artifact.sidecar, kind="onnx"))
-    with pytest.raises(ArtifactError, match="is of the kind onnx, not checkpoint"):
+    with pytest.raises(ArtifactError, match="is of kind onnx, not checkpoint"):
         network_of(onnx)

@@ -159,22 +159,20 @@ def test_a_write_that_dies_between_the_two_files_leaves_what_is_refused(
 
 def test_a_missing_model(model: Path) -> None:
     model.unlink()
-    assert f"{model}: is not there (" in refusal(model)
+    assert f"{model}: does not exist (" in refusal(model)
     sidecar_path(model).unlink()
-    assert f"{model}: is not there (" in refusal(model), "and not: it has no sidecar"
+    assert f"{model}: does not exist (" in refusal(model), "and not: it has no sidecar"
 
 
 def test_a_missing_sidecar(model: Path) -> None:
     sidecar_path(model).unlink()
-    assert f"{model}: has no sidecar, so nothing is known of it (" in refusal(model)
+    assert f"{model}: has no sidecar, so nothing is known about it (" in refusal(model)
 
 
 @pytest.mark.parametrize("name", ["model.pt", "model", "model.engine", "model.onnx.json"])
 def test_a_foreign_suffix(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(DATA)
-    with pytest.raises(
-        ArtifactError, match=r"by its suffix \(known are .safetensors .onnx .plan\)"
-    ):
+    with pytest.raises(ArtifactError, match=r"by its suffix \(known: .safetensors .onnx .plan\)"):
         read_artifact(tmp_path / name)
 
 
@@ -200,7 +198,7 @@ def test_a_sidecar_of_another_kind(tmp_path: Path) -> None:
     write_artifact(tmp_path / "a.onnx", DATA, describe(DATA))
     shutil.copy(tmp_path / "a.onnx", tmp_path / "a.plan")
     shutil.copy(tmp_path / "a.onnx.json", tmp_path / "a.plan.json")
-    assert "a.plan.json: is of the kind onnx, not plan" in refusal(tmp_path / "a.plan")
+    assert "a.plan.json: is of kind onnx, not plan" in refusal(tmp_path / "a.plan")
 
 
 @pytest.fixture(scope="module")
@@ -664,7 +662,7 @@ def test_a_trusted_file_is_its_bytes_and_nothing_else_is_known(model: Path) -> N
 
 
 def test_a_trusted_file_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match=r"model\.plan: is not there"):
+    with pytest.raises(ArtifactError, match=r"model\.plan: does not exist"):
         trusted(tmp_path / "model.plan")
     with pytest.raises(ArtifactError, match="by its suffix"):
         trusted(tmp_path / "model.engine")

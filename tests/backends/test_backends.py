@@ -170,7 +170,7 @@ def test_it_knows_its_contract(backend: Backend) -> None:
 def test_more_than_the_largest_batch_is_a_value_error() -> None:
     backend = FakeBackend(contract=Contract(64, 64, max_batch=4))
     assert len(backend.run(images(4)).score) == 4
-    with pytest.raises(ValueError, match=r"batch of 5 given, 1\.\.4 wanted"):
+    with pytest.raises(ValueError, match=r"expected a batch of 1\.\.4, got 5"):
         backend.run(images(5))
 
 
@@ -179,7 +179,7 @@ def test_a_checkpoint_takes_images_of_another_size(tiny_checkpoint: Path) -> Non
         assert backend.contract == Contract(48, 80)
         image = np.zeros((2, 1, 48, 80), np.uint8)
         assert backend.run(image).score.shape == image.shape
-        with pytest.raises(ValueError, match=r"uint8 \[N, 1, 48, 80\] wanted"):
+        with pytest.raises(ValueError, match=r"expected uint8 \[N, 1, 48, 80\]"):
             backend.run(images(3))
 
 
@@ -339,7 +339,7 @@ def test_a_model_that_the_backend_does_not_run(tiny_checkpoint: Path, tiny_onnx:
         open_backend(tiny_onnx, "torch")
     assert caught.value.exit_code == 4
     assert str(caught.value) == (
-        f"{tiny_onnx}: is of the kind onnx, which torch does not run "
+        f"{tiny_onnx}: is of kind onnx, which torch does not run "
         "(openvino, onnxruntime, onnxruntime-tensorrt)"
     )
     for name in ONNX_BACKENDS:

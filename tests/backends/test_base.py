@@ -89,14 +89,14 @@ def test_the_largest_batch_is_the_smaller_limit(
     assert [backend.batch_size(wanted) for wanted in (1, 9)] == [1, limit or 9]
     assert len(backend.run(zeros(limit or 9, 1, 16, 32)).score) == (limit or 9)
     if limit:
-        with pytest.raises(ValueError, match=rf"batch of {limit + 1} given, 1\.\.{limit} wanted"):
+        with pytest.raises(ValueError, match=rf"expected a batch of 1\.\.{limit}, got {limit + 1}"):
             backend.run(zeros(limit + 1, 1, 16, 32))
 
 
 def test_a_batch_of_no_image_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"batch of 0 given, 1\.\.4 wanted"):
+    with pytest.raises(ValueError, match=r"expected a batch of 1\.\.4, got 0"):
         Numpy(artifact()).run(zeros(0, 1, 16, 32))
-    with pytest.raises(ValueError, match=r"batch of 0 given, 1\.\. wanted"):
+    with pytest.raises(ValueError, match=r"expected a batch of 1\.\., got 0"):
         Numpy(artifact(Contract(16, 32))).run(zeros(0, 1, 16, 32))
 
 
@@ -114,7 +114,7 @@ def test_a_batch_of_no_image_is_refused() -> None:
     ],
 )
 def test_an_array_that_is_no_batch_is_refused_with_found_and_wanted(image: Batch) -> None:
-    with pytest.raises(ValueError, match=r"uint8 \[N, 1, 16, 32\] wanted") as caught:
+    with pytest.raises(ValueError, match=r"expected uint8 \[N, 1, 16, 32\]") as caught:
         Numpy(artifact()).run(image)
     assert str(caught.value).startswith(f"{image.dtype} {list(image.shape)} given")
 
@@ -136,7 +136,7 @@ def test_a_view_of_a_larger_image_is_handed_over_as_one_block() -> None:
 )
 def test_scores_that_are_not_of_the_images_are_refused(score: Callable[[Batch], Batch]) -> None:
     backend = FakeBackend(score, contract=CONTRACT)
-    with pytest.raises(ArtifactError, match=r"for uint8 \[2, 1, 16, 32\], the same was wanted"):
+    with pytest.raises(ArtifactError, match=r"for uint8 \[2, 1, 16, 32\]; type and shape must"):
         backend.run(zeros(2, 1, 16, 32))
 
 

@@ -395,7 +395,7 @@ def test_a_model_that_is_replaced_during_the_run_ends_it(played: Played) -> None
         played.answers["config"] = as_json(
             changed(CONFIG, "parameters.sidecar.string_value", other.as_json())
         )
-        with pytest.raises(ArtifactError, match=r"serves the model .* now, it was .* at the start"):
+        with pytest.raises(ArtifactError, match=r"serves model .* now, but served .* at the start"):
             list(runs)
 
 

@@ -121,7 +121,7 @@ def test_the_default_model_fits_the_backend() -> None:
 
 
 def test_an_unknown_name_says_which_are_known() -> None:
-    with pytest.raises(RefusedError, match=r"none: is not a backend \(known are openvino, "):
+    with pytest.raises(RefusedError, match=r"none: is not a backend \(known: openvino, "):
         open_backend(backend="none")
 
 

@@ -251,19 +251,19 @@ def test_a_backend_that_is_forgotten_gives_everything_back() -> None:
     [
         (
             {"version": "10.16.1.11"},
-            r"was built by tensorrt 10\.16\.1, this machine has tensorrt 11\.4\.0",
+            r"was built by tensorrt 10\.16\.1, but this machine has tensorrt 11\.4\.0",
         ),
         (
             {"flavour": "tensorrt_rtx"},
-            r"was built by tensorrt_rtx 11\.4\.0, this machine has tensorrt 11\.4\.0",
+            r"was built by tensorrt_rtx 11\.4\.0, but this machine has tensorrt 11\.4\.0",
         ),
         (
             {"gpu_name": "Other GPU"},
-            "was built for Other GPU, this machine has Fake GPU",
+            "was built for Other GPU, but this machine has Fake GPU",
         ),
         (
             {"gpu_name": None, "compute_capability": "8.9"},
-            r"was built for compute capability 8\.9, this machine has compute capability 8\.6",
+            r"was built for compute capability 8\.9, but this machine has compute capability 8\.6",
         ),
     ],
 )

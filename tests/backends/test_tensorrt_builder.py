@@ -234,7 +234,7 @@ def test_the_builders_refusal_is_one_line_in_its_words(
 def test_what_tensorrt_rtx_cannot_do_is_refused(onnx_files: Path, rtx: str, tmp_path: Path) -> None:
     model = onnx_files / "tinyunet.fp16.onnx"
     cached = dataclasses.replace(TARGET, timing_cache=tmp_path / "cache")
-    with pytest.raises(RefusedError, match="TensorRT-RTX times nothing"):
+    with pytest.raises(RefusedError, match="TensorRT-RTX has no timing cache"):
         tensorrt_builder.build(model, tmp_path, cached, rtx)
     hopper = dataclasses.replace(TARGET, compute_capability="9.0")
     with pytest.raises(RuntimeUnavailable, match=r"it builds for 7\.5, 8\.0"):

@@ -37,7 +37,7 @@ def test_another_matrix_is_never_mixed_in(
     text = (finished_matrix / "matrix.toml").read_text().replace(old, new)
     (tmp_path / "matrix.toml").write_text(text)
     assert run_matrix_in(tmp_path) == 4
-    assert f"holds a run of other {what}" in capsys.readouterr().err
+    assert f"contains a run of another {what}" in capsys.readouterr().err
 
 
 def test_another_version_or_artifact_is_never_mixed_in(

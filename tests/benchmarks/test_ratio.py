@@ -24,5 +24,5 @@ def test_the_floor_is_the_further_end() -> None:
 
 
 def test_as_many_rounds_of_both_are_needed() -> None:
-    with pytest.raises(ValueError, match="2 rounds given against 1"):
+    with pytest.raises(ValueError, match="2 rounds cannot be compared with 1"):
         ratio_in_run([1.0, 2.0], [1.0])

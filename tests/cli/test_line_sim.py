@@ -199,7 +199,7 @@ def test_unusable_images_are_skipped_and_none_is_refused(tmp_path: Path, fast: C
     write_png(folder / "good.png", np.zeros((SIZE, SIZE), np.uint8))
     code, _, err = fast(folder, *belt)
     assert code == 3
-    assert "skipped: " in err and "has 80x80 pixels, the model takes 64x64" in err
+    assert "skipped: " in err and "has 80x80 pixels, but the model takes 64x64" in err
 
 
 @pytest.mark.parametrize(

@@ -193,7 +193,7 @@ def test_what_is_not_there_is_named(tmp_path):
 
 
 def test_folders_without_images_are_refused(tmp_path):
-    refuses("absent: is not there", tmp_path / "absent")
+    refuses("absent: does not exist", tmp_path / "absent")
     (tmp_path / "file").touch()
     refuses("file: is not a folder", tmp_path / "file")
     refuses("contains no data set", tmp_path)

@@ -195,7 +195,7 @@ def test_one_value_that_is_not_zero_is_a_defect_everywhere(data):
     ],
 )
 def test_one_value_that_may_mean_either_is_refused(data):
-    assert "which may be good or defect" in refusal(data)
+    assert "throughout: good or defect?" in refusal(data)
 
 
 def test_two_values_of_which_neither_fills_the_border_are_refused():

@@ -49,7 +49,7 @@ def test_too_few_training_images_are_refused(tmp_path: Path) -> None:
 
 def test_training_images_of_another_size_are_refused(tmp_path: Path) -> None:
     synthetic.write_dataset(tmp_path, classes=[1], train=16, test=1, size=SIZE, defective=0.5)
-    with pytest.raises(DataError, match="64x64 pixels, the model takes 128x160"):
+    with pytest.raises(DataError, match="64x64 pixels, but the model takes 128x160"):
         read_image_sets([tmp_path], Contract(128, 160))
 
 

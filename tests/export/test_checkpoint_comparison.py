@@ -54,7 +54,9 @@ def test_a_file_that_answers_otherwise_is_refused(
     assert figures["images"] == 10
     assert figures["batch_steps"] <= 1
     assert "iou_drop" not in figures, "there is no truth"
-    with pytest.raises(GateFailed, match="largest_steps beside the checkpoint is 2, <= 1 wanted"):
+    with pytest.raises(
+        GateFailed, match="largest_steps beside the checkpoint is 2, but must be <= 1"
+    ):
         compare_with_checkpoint(one_pixel_off(expected), artifact, images)
 
 

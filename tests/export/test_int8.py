@@ -119,4 +119,4 @@ def test_a_file_that_is_too_large_is_reported(
 ) -> None:
     monkeypatch.setattr(module, "MAX_BYTES", 1_000_000)
     _, lines = make(graph, labelled_data, None)
-    assert "bytes are more than the 1000000 wanted" in lines[-1]
+    assert "bytes exceed the target of 1000000" in lines[-1]

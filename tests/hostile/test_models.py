@@ -287,7 +287,7 @@ def test_a_model_without_a_sidecar_is_tried_elsewhere_and_needs_trust(
 ) -> None:
     path = tmp_path / "net.onnx"
     onnx.save(small_graph(), path)
-    with pytest.raises(ArtifactError, match="has no sidecar, so nothing is known of it"):
+    with pytest.raises(ArtifactError, match="has no sidecar, so nothing is known about it"):
         open_backend(path, backend)
     (tmp_path / "numpy.py").write_text("raise SystemExit('a file of the current folder was run')")
     monkeypatch.chdir(tmp_path)
@@ -517,7 +517,7 @@ def test_a_trial_bears_a_crash(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     monkeypatch.setattr(sandbox.sys, "executable", str(tmp_path / "python"))
     (tmp_path / "python").write_text("#!/bin/sh\nkill -SEGV $$\n")
     (tmp_path / "python").chmod(0o755)
-    with pytest.raises(ArtifactError, match="was tried and ended its process by SIGSEGV"):
+    with pytest.raises(ArtifactError, match="was tried and ended its process with SIGSEGV"):
         sandbox.try_model(foreign(small_graph()), "onnxruntime")
 
 

@@ -154,7 +154,7 @@ def test_what_is_wrong_on_a_node_is_told_in_one_line(
     )
     told, errors = process.communicate()
     assert (process.returncode, told) == (4, "")
-    assert errors.startswith(f"error: {tmp_path / 'no.onnx'}: is not there")
+    assert errors.startswith(f"error: {tmp_path / 'no.onnx'}: does not exist")
     process = start(archive, tmp_path / "out", nodes, [*model, "--device", "cuda:0"])
     told, errors = process.communicate()
     assert (process.returncode, told) == (5, "")

@@ -244,7 +244,7 @@ def test_a_resumed_run_leaves_what_a_fresh_one_leaves(
     ("change", "notice"),
     [
         (overwrite, "3 images changed after the verdict: inspected again"),
-        (delete, "43 images in the report but not in the input any more: dropped from the report"),
+        (delete, "43 images in the report but no longer in the input: dropped from the report"),
         (tear_a_mask, "2 images without the mask, score or overlay that the report names"),
         (double_a_line, "1 image with two lines in the report: inspected again"),
         (remove_the_identity, "1 image with a damaged line in the report: inspected again"),

@@ -316,7 +316,7 @@ def test_the_folder_may_be_away_for_a_while_but_not_for_good(start: Any, tmp_pat
     impatient = start(away_s=0.1)
     assert impatient.silent(0.1)
     (tmp_path / "in").rename(tmp_path / "away")
-    with pytest.raises(RefusedError, match="in: is not there"):
+    with pytest.raises(RefusedError, match="in: does not exist"):
         impatient.line()
 
 

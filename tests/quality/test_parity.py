@@ -153,7 +153,7 @@ def test_a_tampered_file_is_red_even_with_a_matching_sidecar(
     command += ["--explain", "--format", "json"]
     assert run(tinyunet, command) == 6
     told = capsys.readouterr()
-    assert str(tampered) in told.err and "wanted" in told.err
+    assert str(tampered) in told.err and "but must be" in told.err
     (found,) = json.loads(told.out)["comparisons"]
     assert found["outcome"] == "red"
     assert found["explanation"]["first"] == stage

@@ -59,7 +59,9 @@ def test_scores_at_the_limit_pass_and_others_fail(
     assert {"golden_mean_steps": result.mean_steps, "golden_largest_steps": result.largest_steps}[
         figure
     ] == limits[figure]
-    with pytest.raises(ArtifactError, match=f"fails its self-test on fake: {figure} .* wanted"):
+    with pytest.raises(
+        ArtifactError, match=f"fails its self-test on fake: {figure} is .*, but must be"
+    ):
         self_test(loaded(tmp_path, precision, fails))
 
 

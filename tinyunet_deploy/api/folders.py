@@ -64,7 +64,7 @@ def inspect(
     sources = [Path(images)] if isinstance(images, str | os.PathLike) else list(map(Path, images))
     for source in sources:
         if not source.exists():
-            raise RefusedError(source, "is not there")
+            raise RefusedError(source, "does not exist")
     if not sources:
         return
     with lend(model) as lent:

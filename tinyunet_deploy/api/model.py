@@ -222,12 +222,12 @@ def _stacked(
     """Return images as one array [N, H, W] or [N, 1, H, W]."""
     if len(images) == 0 and not isinstance(images, np.ndarray):
         return np.empty((0, *size), np.uint8)
-    wanted = f"uint8 [N, {size[0]}, {size[1]}] wanted"
+    expected = f"expected uint8 [N, {size[0]}, {size[1]}]"
     try:
         given = np.asarray(images)
     except ValueError:
         shapes = sorted({str(list(np.shape(image))) for image in images})
-        raise ValueError(f"images of {' and '.join(shapes)} given, {wanted}") from None
+        raise ValueError(f"{expected}, got images of {' and '.join(shapes)}") from None
     if given.ndim not in (3, 4):
-        raise ValueError(f"{given.dtype} {list(given.shape)} given, {wanted}")
+        raise ValueError(f"{expected}, got {given.dtype} {list(given.shape)}")
     return given

@@ -90,14 +90,14 @@ def network_of(artifact: Artifact) -> TinyUNet:
     """
     path = artifact.path
     if artifact.sidecar.kind != "checkpoint":
-        raise ArtifactError(path, f"is of the kind {artifact.sidecar.kind}, not checkpoint")
+        raise ArtifactError(path, f"is of kind {artifact.sidecar.kind}, not checkpoint")
     facts = artifact.sidecar.network
     name = None if facts is None else facts.name
     if name is None or name not in NETWORKS:
         raise ArtifactError(
             path,
             f"has weights of an unknown network {name!r}",
-            f"known are {', '.join(NETWORKS)}",
+            f"known: {', '.join(NETWORKS)}",
         )
     try:
         weights = safetensors.torch.load(artifact.data)
@@ -111,5 +111,5 @@ def network_of(artifact: Artifact) -> TinyUNet:
         raise ArtifactError(path, f"has the weights of another network: {detail}") from error
     for name, value in weights.items():
         if not bool(torch.isfinite(value).all()):
-            raise ArtifactError(path, f"has values that are not finite, in {name}")
+            raise ArtifactError(path, f"has values in {name} that are not finite")
     return network.eval()

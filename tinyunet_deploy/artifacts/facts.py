@@ -22,11 +22,11 @@ class NetworkFacts:
 
     def __post_init__(self) -> None:
         if self.name is not None and not isinstance(self.name, str):
-            raise ValueError(f"network.name {self.name!r} is not a text")
+            raise ValueError(f"network.name {self.name!r} is not a string")
         for field, least in (("size_multiple", 1), ("reach_before", 0), ("reach_after", 0)):
             value = getattr(self, field)
             if value is not None and (type(value) is not int or value < least):
-                raise ValueError(f"network.{field} {value!r} is not a number from {least} on")
+                raise ValueError(f"network.{field} {value!r} is not a number of at least {least}")
         if (self.reach_before is None) != (self.reach_after is None):
             raise ValueError("network has only one of reach_before and reach_after")
 
@@ -63,7 +63,7 @@ class Profile:
             1 <= self.min <= self.opt <= self.max
         ):
             raise ValueError(
-                f"profile {self.sizes} is not three batch sizes in rising order, from 1 up"
+                f"profile {self.sizes} is not three ascending batch sizes of at least 1"
             )
 
     @property
@@ -88,7 +88,7 @@ class PrecisionAudit:
             if not isinstance(types, dict) or not all(isinstance(t, str) for t in types.values()):
                 raise ValueError("the precision audit does not map names to types")
         if not isinstance(self.not_inspected, str | None):
-            raise ValueError(f"not_inspected {self.not_inspected!r} is not a text")
+            raise ValueError(f"not_inspected {self.not_inspected!r} is not a string")
 
 
 @dataclass(frozen=True)
@@ -116,9 +116,9 @@ class PlanFacts:
         for field in ("flavour", "version", "compute_capability", "rebuild"):
             value = getattr(self, field)
             if not isinstance(value, str):
-                raise ValueError(f"plan.{field} {value!r} is not a text")
+                raise ValueError(f"plan.{field} {value!r} is not a string")
         if not isinstance(self.gpu_name, str | None):
-            raise ValueError(f"plan.gpu_name {self.gpu_name!r} is not a text")
+            raise ValueError(f"plan.gpu_name {self.gpu_name!r} is not a string")
         if type(self.size_bytes) not in (int, type(None)):
             raise ValueError(f"plan.size_bytes {self.size_bytes!r} is not a number")
         if type(self.build_s) not in (int, float, type(None)):

@@ -82,7 +82,7 @@ def kind_of(path: Path) -> Kind:
         return KINDS[path.suffix]
     except KeyError:
         raise ArtifactError(
-            path, "is not a model by its suffix", f"known are {' '.join(KINDS)}"
+            path, "is not a model by its suffix", f"known: {' '.join(KINDS)}"
         ) from None
 
 
@@ -97,13 +97,13 @@ def read_sidecar(path: Path) -> Sidecar:
     try:
         sidecar = parse_sidecar(read_regular(where, limit=MAX_SIDECAR_BYTES), where)
     except FileNotFoundError:
-        raise _unusable(path, path, "has no sidecar, so nothing is known of it") from None
+        raise _unusable(path, path, "has no sidecar, so nothing is known about it") from None
     except OSError as error:
         raise _unusable(path, where, f"is not a readable sidecar: {error.strerror}") from error
     except ArtifactError as error:
         raise _unusable(path, where, error.what) from error
     if sidecar.kind != kind:
-        raise _unusable(path, where, f"is of the kind {sidecar.kind}, not {kind}")
+        raise _unusable(path, where, f"is of kind {sidecar.kind}, not {kind}")
     return sidecar
 
 
@@ -157,7 +157,7 @@ def _read(path: Path) -> bytes:
     try:
         return read_regular(path, limit=MAX_BYTES)
     except FileNotFoundError:
-        raise _unusable(path, path, "is not there") from None
+        raise _unusable(path, path, "does not exist") from None
     except OSError as error:
         raise ArtifactError(path, f"cannot be read: {error.strerror}") from error
 

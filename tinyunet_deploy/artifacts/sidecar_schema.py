@@ -208,7 +208,7 @@ def _made(kind: Callable[..., T], name: str, values: Any) -> T:
 
 def _texts(name: str, values: Any) -> tuple[str, ...]:
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise ValueError(f"{name} is not a list of texts")
+        raise ValueError(f"{name} is not a list of strings")
     return tuple(values)
 
 

@@ -1,6 +1,6 @@
 """Find, without a GPU, what NVIDIA's ONNX parser would reject or misread in a file.
 
-TensorRT itself reports these faults only on the target machine, and one of them as a mere warning.
+TensorRT itself reports these faults only on the target machine, and one of them only as a warning.
 """
 
 from __future__ import annotations
@@ -61,14 +61,16 @@ def _check_versions(model: onnx.ModelProto, where: Path) -> None:
     if model.ir_version > MAX_IR:
         raise ArtifactError(
             where,
-            f"has ONNX IR version {model.ir_version}, TensorRT 10's parser rejects over {MAX_IR}",
+            f"has ONNX IR version {model.ir_version}; "
+            f"TensorRT 10's parser rejects versions above {MAX_IR}",
             f"set ir_version to {MAX_IR}, or {_AGAIN}",
         )
     for opset in model.opset_import:
         if opset.domain in ("", "ai.onnx") and opset.version > MAX_OPSET:
             raise ArtifactError(
                 where,
-                f"has opset {opset.version}, TensorRT's parser may reject over {MAX_OPSET}",
+                f"has opset {opset.version}; "
+                f"TensorRT's parser may reject versions above {MAX_OPSET}",
                 f"export with opset_version=18, or {_AGAIN}",
             )
     for node in model.graph.node:
@@ -102,17 +104,17 @@ def _check_ends(model: onnx.ModelProto, where: Path) -> None:
         names = [value.name for value in values]
         if names != [wanted]:
             raise ArtifactError(
-                where, f"has the {kind}s {', '.join(names) or 'none'}, wanted {wanted}", _AGAIN
+                where, f"has the {kind}s {', '.join(names) or 'none'} instead of {wanted}", _AGAIN
             )
         (value,) = values
         tensor = value.type.tensor_type
         if tensor.elem_type != TensorProto.UINT8:
             given = TensorProto.DataType.Name(tensor.elem_type).lower()
-            raise ArtifactError(where, f"{kind} {wanted} is {given}, wanted uint8", _AGAIN)
+            raise ArtifactError(where, f"{kind} {wanted} is {given} instead of uint8", _AGAIN)
         dims = list(tensor.shape.dim)
         shape = "x".join(dim.dim_param or str(dim.dim_value) for dim in dims)
         if len(dims) != 4 or dims[1].dim_value != 1:
-            raise ArtifactError(where, f"{kind} {wanted} is {shape}, wanted Nx1xHxW", _AGAIN)
+            raise ArtifactError(where, f"{kind} {wanted} is {shape} instead of Nx1xHxW", _AGAIN)
         if not dims[0].dim_param:
             raise ArtifactError(
                 where,
@@ -141,13 +143,13 @@ def _check_quantization(
     if kind == TensorProto.UINT8:
         raise ArtifactError(
             where,
-            f"{at} is uint8, which TensorRT's parser reads as int8 with a mere warning: "
-            "a wrong range",
+            f"{at} is uint8, which TensorRT's parser reads as int8 with only a warning, "
+            "so the range is wrong",
             _SYMMETRIC,
         )
     if kind != TensorProto.INT8:
         given = "unknown" if kind is None else TensorProto.DataType.Name(kind).lower()
-        raise ArtifactError(where, f"{at} is {given}, wanted int8", _SYMMETRIC)
+        raise ArtifactError(where, f"{at} is {given} instead of int8", _SYMMETRIC)
     for name in node.input[1:]:
         if name and name not in constants:
             raise ArtifactError(

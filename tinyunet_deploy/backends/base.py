@@ -157,11 +157,11 @@ class Backend(abc.ABC):
         shape = (1, self.contract.height, self.contract.width)
         if image.dtype != np.uint8 or image.ndim != 4 or image.shape[1:] != shape:
             raise ValueError(
-                f"{image.dtype} {list(image.shape)} given, "
-                f"uint8 [N, {', '.join(map(str, shape))}] wanted"
+                f"expected uint8 [N, {', '.join(map(str, shape))}], "
+                f"got {image.dtype} {list(image.shape)}"
             )
         if not 1 <= len(image) <= (self.max_batch or len(image)):
-            raise ValueError(f"batch of {len(image)} given, 1..{self.max_batch or ''} wanted")
+            raise ValueError(f"expected a batch of 1..{self.max_batch or ''}, got {len(image)}")
         return np.ascontiguousarray(image)
 
     def _checked_run(self, run: Run, image: Batch) -> Run:
@@ -169,7 +169,7 @@ class Backend(abc.ABC):
             raise ArtifactError(
                 self.artifact.path,
                 f"gives {run.score.dtype} {list(run.score.shape)} for "
-                f"uint8 {list(image.shape)}, the same was wanted",
+                f"uint8 {list(image.shape)}; type and shape must be the same",
             )
         return run
 
@@ -179,7 +179,7 @@ class Backend(abc.ABC):
         if given != ["1", str(self.contract.height), str(self.contract.width)]:
             raise ArtifactError(
                 self.artifact.path,
-                f"takes images of [N, {', '.join(given)}], its sidecar says "
+                f"takes images of [N, {', '.join(given)}], but its sidecar says "
                 f"{self.contract.height}x{self.contract.width} rows and columns",
             )
 

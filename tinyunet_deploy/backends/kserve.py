@@ -48,14 +48,14 @@ class Protocol:
         except (ValueError, RecursionError) as error:
             self.broken(f"is not JSON: {type(error).__name__}")
         if not isinstance(fields, dict):
-            self.broken(f"is a JSON {type(fields).__name__}, an object was wanted")
+            self.broken(f"is a JSON {type(fields).__name__} instead of an object")
         return fields
 
     def server(self, metadata: dict[str, Any]) -> dict[str, str]:
         """Return name -> version of the server, from its metadata."""
         name, version = metadata.get("name"), metadata.get("version")
         if not isinstance(name, str) or not isinstance(version, str):
-            self.broken("names no server and version")
+            self.broken("does not name the server and its version")
         return {name: version}
 
     def served(self, config: dict[str, Any]) -> Sidecar:
@@ -73,23 +73,23 @@ class Protocol:
         if not isinstance(text, str):
             raise RefusedError(
                 self._url,
-                "has no sidecar, so nothing is known of it",
+                "has no sidecar, so nothing is known about it",
                 "add the model with: tinyunet triton MODEL -o REPOSITORY",
             )
         sidecar = parse_sidecar(text, self._url)
         most = config.get("max_batch_size")
         if type(most) is not int or not 1 <= most < 1 << 31:  # an int32 in ModelConfig
-            self.broken(f"has max_batch_size {most!r}, a positive number was wanted")
+            self.broken(f"has max_batch_size {most!r} instead of a positive number")
         dims = [1, sidecar.contract.height, sidecar.contract.width]
         for kind, name in (("input", INPUT_NAME), ("output", OUTPUT_NAME)):
             tensors = config.get(kind)
             tensor = tensors[0] if isinstance(tensors, list) and len(tensors) == 1 else None
             if not isinstance(tensor, dict):
-                self.broken(f"has not one {kind}")
+                self.broken(f"does not have exactly one {kind}")
             wanted = (name, "TYPE_UINT8", dims)
             given = (tensor.get("name"), tensor.get("data_type"), _integers(tensor.get("dims")))
             if given != wanted:
-                self.broken(f"has the {kind} {given}, {wanted} was wanted")
+                self.broken(f"has the {kind} {given} instead of {wanted}")
         contract = dataclasses.replace(sidecar.contract, max_batch=most)
         return dataclasses.replace(sidecar, contract=contract)
 
@@ -108,11 +108,11 @@ class Protocol:
         outputs = answer.get("outputs")
         output = outputs[0] if isinstance(outputs, list) and len(outputs) == 1 else None
         if not isinstance(output, dict):
-            self.broken("has not one output")
+            self.broken("does not have exactly one output")
         given = (output.get("name"), output.get("datatype"), _integers(output.get("shape")))
         wanted = (OUTPUT_NAME, "UINT8", list(image.shape))
         if given != wanted:
-            self.broken(f"gives {given}, {wanted} was wanted")
+            self.broken(f"gives {given} instead of {wanted}")
         return image.nbytes
 
     def score(self, answer: dict[str, Any], data: bytes, image: Batch) -> Batch:
@@ -130,7 +130,9 @@ class Protocol:
         parameters = answer["outputs"][0].get("parameters")
         said = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
         if (said, len(data)) != (wanted, wanted):
-            self.broken(f"has {len(data)} bytes of score and says {said!r}, {wanted} were wanted")
+            self.broken(
+                f"has {len(data)} bytes of score and announces {said!r} instead of {wanted}"
+            )
         return np.frombuffer(data, np.uint8).reshape(image.shape)
 
     def broken(self, how: str) -> NoReturn:
@@ -142,7 +144,7 @@ class Protocol:
         raise RefusedError(
             self._url,
             f"the server's answer {how}"[:500],
-            "is it a server of the KServe v2 protocol, with this model?",
+            "check that it is a KServe v2 server with this model",
         )
 
 

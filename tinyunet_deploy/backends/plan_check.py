@@ -41,7 +41,9 @@ def check_release(artifact: Artifact, tensorrt: TensorRT) -> None:
     now = f"{tensorrt.flavour} {nvidia_probe.release(tensorrt.version)}"
     if was != now:
         raise ArtifactError(
-            artifact.path, f"was built by {was}, this machine has {now}", _rebuild(artifact.sidecar)
+            artifact.path,
+            f"was built by {was}, but this machine has {now}",
+            _rebuild(artifact.sidecar),
         )
 
 
@@ -62,7 +64,7 @@ def check_gpu(artifact: Artifact, gpu: GPU) -> None:
         if was != now:
             raise ArtifactError(
                 artifact.path,
-                f"was built for {word}{was}, this machine has {word}{now}",
+                f"was built for {word}{was}, but this machine has {word}{now}",
                 _rebuild(artifact.sidecar),
             )
 
@@ -93,7 +95,8 @@ def contract_of(engine: Any, trt: Any, artifact: Artifact) -> tuple[Contract, in
     if ends != wanted:
         raise ArtifactError(
             artifact.path,
-            f"takes and gives {', '.join(sorted(ends))}, not uint8 {INPUT_NAME} and {OUTPUT_NAME}",
+            f"has the inputs and outputs {', '.join(sorted(ends))}, "
+            f"not uint8 {INPUT_NAME} and {OUTPUT_NAME}",
         )
     least, _, most = (tuple(dims) for dims in engine.get_tensor_profile_shape(INPUT_NAME, 0))
     try:
@@ -103,7 +106,7 @@ def contract_of(engine: Any, trt: Any, artifact: Artifact) -> tuple[Contract, in
     if artifact.sidecar.plan is not None and contract != artifact.sidecar.contract:
         raise ArtifactError(
             artifact.path,
-            f"takes batches of {list(most)}, its sidecar says otherwise",
+            f"takes batches of {list(most)}, but its sidecar says otherwise",
             _rebuild(artifact.sidecar),
         )
     return contract, int(least[0])

@@ -79,7 +79,7 @@ def open_backend(
     row = row or _choose(kind, device, model)
     if kind not in row.kinds:
         fitting = ", ".join(other.name for other in rows_for(kind))
-        raise RefusedError(model, f"is of the kind {kind}, which {row.name} does not run", fitting)
+        raise RefusedError(model, f"is of kind {kind}, which {row.name} does not run", fitting)
     reason = why_not(row)
     if reason:
         raise RuntimeUnavailable(row.name, reason)

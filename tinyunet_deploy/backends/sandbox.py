@@ -67,5 +67,7 @@ def try_model(
         raise ArtifactError(path, f"was tried and refused: {what}")
     if done.returncode < 0:
         name = signal.Signals(-done.returncode).name
-        raise ArtifactError(path, f"was tried and ended its process by {name}")
-    raise ArtifactError(path, f"was tried and failed, within {memory_mib} MiB of memory")
+        raise ArtifactError(path, f"was tried and ended its process with {name}")
+    raise ArtifactError(
+        path, f"was tried and failed within its limit of {memory_mib} MiB of memory"
+    )

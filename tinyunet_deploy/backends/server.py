@@ -88,8 +88,8 @@ class ServerBackend(Backend):
         if sidecar != self.artifact.sidecar:
             raise ArtifactError(
                 self._address.url,
-                f"serves the model {sidecar.sha256[:12]} now, "
-                f"it was {self.artifact.sidecar.sha256[:12]} at the start",
+                f"serves model {sidecar.sha256[:12]} now, "
+                f"but served {self.artifact.sidecar.sha256[:12]} at the start",
                 "the scores since then are in doubt: inspect these images again with another -o",
             )
 

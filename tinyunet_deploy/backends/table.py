@@ -229,7 +229,7 @@ def find_row(backend: BackendChoice) -> BackendRow:
     for entry in _entry_points():
         if entry.name == backend:
             return _row_of(entry)
-    raise RefusedError(backend, "is not a backend", f"known are {', '.join(backend_names())}")
+    raise RefusedError(backend, "is not a backend", f"known: {', '.join(backend_names())}")
 
 
 def rows_for(

@@ -220,7 +220,7 @@ def _timing_cache(config: Any, tensorrt: TensorRT, file: Path | None) -> Any:
     if file is None:
         return None
     if tensorrt.flavour == "tensorrt_rtx":
-        raise RefusedError("--timing-cache", "TensorRT-RTX times nothing when it builds")
+        raise RefusedError("--timing-cache", "TensorRT-RTX has no timing cache")
     try:
         known = read_regular(file)
     except FileNotFoundError:

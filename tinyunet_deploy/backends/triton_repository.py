@@ -58,7 +58,7 @@ def write_repository(
     sidecar = artifact.sidecar
     if sidecar.kind not in _PLATFORMS:
         raise RefusedError(
-            model, f"is of the kind {sidecar.kind}, which Triton does not run", "python -m export"
+            model, f"is of kind {sidecar.kind}, which Triton does not run", "python -m export"
         )
     if sidecar.plan is not None and sidecar.plan.flavour == "tensorrt_rtx":
         raise RefusedError(

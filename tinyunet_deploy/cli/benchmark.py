@@ -165,7 +165,7 @@ def benchmark(
         raise GateFailed(
             worst.model,
             f"gives wrong scores on {worst.backend}: {broken.figure} is {broken.value:.6g}, "
-            f"{broken.limit} wanted",
+            f"but must be {broken.limit}",
             f"{len(result.red)} rows are wrong, so their times are not valid; {broken.reason}",
         )
     return 3 if result.images.skipped else 0

@@ -29,7 +29,7 @@ class BatchRange(click.ParamType):  # type: ignore[type-arg]  # not subscriptabl
             self.fail(f"{value!r} is not three numbers such as 1,8,16", param, ctx)
         least, usual, most = map(int, parts)
         if not 1 <= least <= usual <= most:
-            self.fail(f"{value!r} is not three numbers in rising order, from 1 up", param, ctx)
+            self.fail(f"{value!r} is not three ascending numbers of at least 1", param, ctx)
         return least, usual, most
 
 

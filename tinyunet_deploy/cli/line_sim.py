@@ -66,14 +66,14 @@ _POSITIVE = _Number(0.001, 1e6)
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Inspecting processes side by side, each on its share of the processors.",
+    help="Parallel inspecting processes, each on its share of the processors.",
 )
 @click.option(
     "--buffer",
     type=click.IntRange(min=0),
     default=8,
     show_default=True,
-    help="Images that can wait; one more is dropped.",
+    help="Images that can wait; any further image is dropped.",
 )
 @click.option(
     "--jitter",

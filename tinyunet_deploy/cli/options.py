@@ -127,7 +127,7 @@ search_option = click.option(
     "folders",
     multiple=True,
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Also look for parents of a model in this folder; may be given again.",
+    help="Also look for parents of a model in this folder; can be repeated.",
 )
 format_option = click.option(
     "--format",
@@ -187,7 +187,7 @@ comparison_options = _together(
         "models",
         multiple=True,
         type=click.Path(path_type=Path, exists=True),
-        help="An artifact, or a folder of artifacts; may be given again. Default: the package's "
+        help="An artifact, or a folder of artifacts; can be repeated. Default: the package's "
         "model.",
     ),
     click.option(
@@ -202,15 +202,14 @@ comparison_options = _together(
         "backends",
         multiple=True,
         type=BackendName(),
-        help="Compare only on this backend; may be given again. Default: every backend that runs "
+        help="Compare only on this backend; can be repeated. Default: every backend that runs "
         "the model, except onnxruntime-tensorrt.",
     ),
     click.option(
         "--device",
         "devices",
         multiple=True,
-        help="cpu, cuda or cuda:1; may be given again. Default: cuda:0 for a TensorRT plan, else "
-        "cpu.",
+        help="cpu, cuda or cuda:1; can be repeated. Default: cuda:0 for a TensorRT plan, else cpu.",
     ),
     click.option(
         "--limits",

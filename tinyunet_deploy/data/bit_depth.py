@@ -66,7 +66,7 @@ def depth_of(header: Header, samples: Samples, bits: int | None) -> int | None:
     if stated is not None and header.left_justified and _is_left_justified(samples, stated):
         stated = 16
     if bits is not None and stated not in (None, 16, bits):
-        raise FormatError("bit-depth", f"states {stated}-bit values, {bits} bits were declared")
+        raise FormatError("bit-depth", f"states {stated}-bit values, but {bits} bits were declared")
     depth = bits or stated
     return None if depth == 16 else depth
 

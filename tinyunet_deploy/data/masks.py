@@ -76,8 +76,8 @@ def read_mask(item: Item, shape: tuple[int, int], rule: MaskRule | None = None) 
     if mask.shape != shape:
         raise DataError(
             item.mask,
-            f"is {mask.shape[1]}x{mask.shape[0]} pixels, its image {shape[1]}x{shape[0]}",
-            "a mask has the size of its image",
+            f"is {mask.shape[1]}x{mask.shape[0]} pixels, but its image is {shape[1]}x{shape[0]}",
+            "a mask must have the size of its image",
         )
     return mask
 
@@ -144,8 +144,8 @@ def _by_values(labels: Labels, where: Path) -> NDArray[np.bool_]:
             shown = " and ".join(_shown(labels.values[pixel]) for pixel in pixels)
             raise DataError(
                 where,
-                f"has the values {shown}, neither of them clearly the good part's",
-                "store 0 where the part is good, as 8-bit grey PNG",
+                f"has the values {shown}, and neither clearly means good",
+                "save it as 8-bit grey PNG with 0 where the part is good",
             )
         good = int(share >= _BORDER_SHARE)
     return is_high if good == 0 else np.logical_not(is_high)
@@ -159,8 +159,8 @@ def _one_value(labels: Labels, where: Path, all_of_it: NDArray[np.bool_]) -> NDA
     if len(set(signs.values())) > 1:
         raise DataError(
             where,
-            f"has the value {_shown(labels.values[0, 0])} throughout, which may be good or defect",
-            "store 0 and show black where the part is good, as 8-bit grey PNG",
+            f"has the value {_shown(labels.values[0, 0])} throughout: good or defect?",
+            "save it as 8-bit grey PNG with 0 (black) where the part is good",
         )
     return np.logical_not(all_of_it) if signs["zero"] else all_of_it
 

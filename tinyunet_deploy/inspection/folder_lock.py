@@ -63,7 +63,7 @@ class FolderLock:
             raise RefusedError(
                 self._folder,
                 "was replaced or taken over by another process while it was written",
-                "see that one process writes there, then run the same command again",
+                "make sure that only one process writes there, then run the same command again",
             )
 
     def close(self) -> None:

@@ -27,7 +27,7 @@ Fault = Literal["changed", "gone", "output", "twice", "damaged", "clash"]
 
 _NOTICES: Final[dict[Fault, str]] = {
     "changed": "{} changed after the verdict: inspected again",
-    "gone": "{} in the report but not in the input any more: dropped from the report",
+    "gone": "{} in the report but no longer in the input: dropped from the report",
     "output": "{} without the mask, score or overlay that the report names: inspected again",
     "twice": "{} with two lines in the report: inspected again",
     "damaged": "{} with a damaged line in the report: inspected again",

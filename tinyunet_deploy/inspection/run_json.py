@@ -53,7 +53,7 @@ def claim(folder: Path, options: dict[str, Any]) -> None:
             folder,
             f"was written by another version of this program, with schema_version "
             f"{earlier.get('schema_version')} where this one writes {SCHEMA_VERSION}",
-            "give another -o, and the images are inspected again",
+            "give another -o to inspect the images again",
         )
     if changed:
         raise RefusedError(folder, f"was made with another {', '.join(changed)}", "give another -o")

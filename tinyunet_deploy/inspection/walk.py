@@ -45,7 +45,7 @@ _LABEL: Final = re.compile(r"(?P<image>.+)_(?:gt|mask|label)(?P<copy> \(.+\))?",
 def no_images(folder: Path) -> RefusedError:
     """Return the error for a folder without any image."""
     suffixes = " ".join(sorted(IMAGE_SUFFIXES))
-    return RefusedError(folder, "contains no images", f"their suffixes are {suffixes}")
+    return RefusedError(folder, "contains no images", f"image files end in {suffixes}")
 
 
 def common_root(sources: Sequence[Path]) -> Path:

@@ -235,7 +235,7 @@ def _poll(
         OSError: the file system does not answer.
     """
     if not inspection.root.is_dir():
-        raise RefusedError(inspection.root, "is not there")
+        raise RefusedError(inspection.root, "does not exist")
     passed_over = Counter[str]()
     states = {}
     for path in walk_images([inspection.root], inspection.output, passed_over):

@@ -110,7 +110,7 @@ def _read_images(
             image = read_image(path, bits=depth.bits, on_shallow=depth.on_shallow)
             if image.shape != (contract.height, contract.width):
                 size = f"{image.shape[1]}x{image.shape[0]}"
-                wanted = f"the model takes {contract.width}x{contract.height}"
+                wanted = f"but the model takes {contract.width}x{contract.height}"
                 raise ImageError(path, "wrong-size", f"has {size} pixels, {wanted}")
         except ImageError as error:
             first_error = first_error or error

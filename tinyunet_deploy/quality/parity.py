@@ -282,7 +282,7 @@ def require_green(parity: Parity) -> None:
         raise GateFailed(
             artifact.model,
             f"{check.limit.figure} on {artifact.backend} is {check.value:.6g}, "
-            f"{check.limit} wanted",
+            f"but must be {check.limit}",
             f"{len(parity.broken)} broken in all; {check.limit.reason}",
         )
     if parity.refused:

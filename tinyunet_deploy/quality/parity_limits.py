@@ -134,7 +134,7 @@ def read_limits(path: Path = LIMITS) -> Limits:
 def _limit(table: Any) -> Limit:
     known = {"precision", "figure", "backend", "most", "least", "reason"}
     if not isinstance(table, dict) or table.keys() - known:
-        raise ValueError(f"unknown key in {table}; known are {', '.join(sorted(known))}")
+        raise ValueError(f"unknown key in {table}; known: {', '.join(sorted(known))}")
     choices: dict[str, list[str | None]] = {
         "precision": list(PRECISIONS),
         "figure": list(FIGURES),
@@ -142,7 +142,7 @@ def _limit(table: Any) -> Limit:
     }
     for key, values in choices.items():
         if table.get(key) not in values:
-            raise ValueError(f"{key} is {table.get(key)!r}; known are {values}")
+            raise ValueError(f"{key} is {table.get(key)!r}; known: {values}")
     side = FIGURES[table["figure"]]
     value: Any = table.get(side)
     if (

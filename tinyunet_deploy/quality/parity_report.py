@@ -88,7 +88,7 @@ def parity_junit(parity: Parity) -> bytes:
         for check in checks:
             case = ET.SubElement(suite, "testcase", classname=name, name=check.limit.figure)
             if not check.holds:
-                message = f"{check.limit.figure} is {check.value:.6g}, {check.limit} wanted"
+                message = f"{check.limit.figure} is {check.value:.6g}, but must be {check.limit}"
                 failure = ET.SubElement(case, "failure", message=message, type="limit")
                 failure.text = check.limit.reason
     for error in parity.refused:

@@ -50,8 +50,8 @@ def self_test(backend: Backend) -> SelfTest:
         if not holds:
             raise ArtifactError(
                 artifact.path,
-                f"fails its self-test on {backend.name}: {limit.figure} {value:.3g}, "
-                f"{limit} wanted",
-                "tinyunet parity --explain names the stage where it leaves its checkpoint",
+                f"fails its self-test on {backend.name}: {limit.figure} is {value:.3g}, "
+                f"but must be {limit}",
+                "tinyunet parity --explain names the stage at which it first differs",
             )
     return result

@@ -170,7 +170,7 @@ def _choose(swept: Sweep, rule: Rule, where: Path) -> SweepPoint:
         raise GateFailed(
             where,
             f"{fewest} of {swept.defective} missed shows an escape rate of {bound:.3g} at best, "
-            f"{rule.max_escape_rate:g} is wanted",
+            f"not {rule.max_escape_rate:g}",
             f"none of {least} defective parts missed would show it",
         )
     return chosen

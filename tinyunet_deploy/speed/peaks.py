@@ -170,7 +170,9 @@ def gpu_ceilings(device: str) -> list[Ceiling]:
     try:
         import torch
     except ImportError as error:
-        raise TinyUNetError("torch", "is not installed: the GPU's limits need it") from error
+        raise TinyUNetError(
+            "torch", "is not installed, but is needed to measure the GPU"
+        ) from error
     if index >= torch.cuda.device_count():
         raise TinyUNetError(device, "torch sees no such GPU")
     return _gpu_ceilings(torch, device)

@@ -39,7 +39,7 @@ def answers(results: Results) -> Section:
                 continue
             section.notes += [
                 f"Red: {series.label}, {parity['data']}: {check['figure']} is "
-                f"{check['value']:.3g}, {limit_in_words(check['limit'])}: {check['reason']}."
+                f"{check['value']:.3g}, but {limit_in_words(check['limit'])}: {check['reason']}."
                 for check in comparison["checks"]
                 if not check["holds"]
             ]

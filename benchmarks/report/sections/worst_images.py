@@ -134,7 +134,7 @@ def _pictures(
     for image in worst:
         item = items.get(image["name"])
         if item is None:
-            raise DataError(data / image["name"], "was evaluated and is missing now")
+            raise DataError(data / image["name"], "was evaluated but is missing now")
         predicted, both = _pixels(image, evaluation)
         union = image["truth_px"] + predicted - both
         text = _fault(image)

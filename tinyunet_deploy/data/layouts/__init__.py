@@ -60,7 +60,7 @@ def read_dataset(
             the files.
     """
     if not root.is_dir():
-        raise DataError(root, "is not a folder" if root.exists() else "is not there")
+        raise DataError(root, "is not a folder" if root.exists() else "does not exist")
     for base in (root, subfolder(root, "DAGM_KaggleUpload")):
         if base is not None and (released := released_classes(base)):
             require_classes(root, classes, released)
