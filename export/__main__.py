@@ -105,8 +105,8 @@ def export(
 ) -> None:
     """Turn CHECKPOINT into ONNX files: uint8 image in, uint8 score out.
 
-    Each file is checked for what NVIDIA's parser refuses and compared with the checkpoint in
-    PyTorch. Either all files are written, each with its sidecar, or none.
+    Each file is checked for faults that NVIDIA's parser refuses, and compared with the checkpoint
+    in PyTorch. Either all files are written, each with its sidecar, or none.
     """
     if output.suffix != ".onnx":
         raise click.UsageError(f"--output {output} must end in .onnx")

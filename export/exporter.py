@@ -110,7 +110,7 @@ def export_checkpoint(
         float32 = _artifact(source, contract, checkpoint, "fp32", onnx_graph(network, contract), {})
         pictures = comparison_images(contract, images, bits)
         expected = reference.score_alone(np.stack(pictures)[:, None])
-        judged = []
+        compared = []
         for precision, path in paths.items():
             match precision:
                 case "fp32":
@@ -131,12 +131,12 @@ def export_checkpoint(
             artifact = _artifact(
                 source, contract, path, precision, made.data, made.origin, made.kept_in_float32
             )
-            _judge(artifact, expected, pictures, log)
-            judged.append((artifact, made.reports))
-        for artifact, _ in judged:
+            _compare(artifact, expected, pictures, log)
+            compared.append((artifact, made.reports))
+        for artifact, _ in compared:
             _write(artifact, reference)
             yield artifact.path
-    for _, files in judged:
+    for _, files in compared:
         for path, content in files.items():
             write_atomic(path, content, durable=True)
             yield path
@@ -163,7 +163,7 @@ def largest_activation(float32: bytes, images: Sequence[Image], path: Path) -> f
     return reach
 
 
-def _judge(artifact: Artifact, expected: Batch, pictures: Sequence[Image], log: Log) -> None:
+def _compare(artifact: Artifact, expected: Batch, pictures: Sequence[Image], log: Log) -> None:
     """Check the graph and its scores, and record the figures in the sidecar."""
     check_onnx(onnx.load_from_string(artifact.data), artifact.path)
     figures = compare_with_checkpoint(expected, artifact, pictures)

@@ -77,10 +77,10 @@ def training(
     compiled: bool,
     save_every: int,
 ) -> None:
-    """Train a network by RECIPE, a TOML file or the name of one in training/recipes.
+    """Train a network with RECIPE, a TOML file or the name of one in training/recipes.
 
-    Writes OUTPUT/checkpoint.safetensors with its sidecar. The same command run again resumes an
-    interrupted run. On several GPUs or nodes: torchrun --nproc-per-node N -m training RECIPE ...
+    Writes OUTPUT/checkpoint.safetensors with its sidecar. The same command resumes an interrupted
+    run. On several GPUs or nodes: torchrun --nproc-per-node N -m training RECIPE ...
     """
     from training.distributed import join_ranks
     from training.loop import train

@@ -98,8 +98,7 @@ def compare_recipes(
     """Train each RECIPE on each data set with seeds 0, 1, ... and evaluate it on the test images.
 
     Threshold and min_area are those of the run, chosen without the test images. Prints a Markdown
-    table and writes OUTPUT after every run. The same command run again resumes an interrupted
-    comparison.
+    table and writes OUTPUT after every run. The same command resumes an interrupted comparison.
     """
     log_to_stderr()
     import torch

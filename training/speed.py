@@ -92,7 +92,7 @@ def speed(
     runs: Path,
     output: Path,
 ) -> None:
-    """Train by RECIPE in float32 and in mixed precision, and time it."""
+    """Train with RECIPE in float32 and in mixed precision, and time both."""
     log_to_stderr()
     import torch
 

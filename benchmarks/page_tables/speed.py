@@ -131,7 +131,7 @@ def line() -> Rows:
 def operators() -> Rows:
     """Return the eight slowest operators of the int8 file."""
     result = next(r for r in read_result("operators.json")["results"] if r["precision"] == "int8")
-    slowest = sorted(result["operators"], key=lambda each: -each["ms"])
+    slowest = sorted(result["operators"], key=lambda operator: -operator["ms"])
     total = sum(operator["ms"] for operator in slowest)
     rows = [["operator, int8 on the Xeon", "kind", "ms", "share"]]
     rows += [

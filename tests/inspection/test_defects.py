@@ -153,7 +153,7 @@ def test_hit_missed_and_false_defects() -> None:
     score[50, 10:14] = 250  # in none
     score[42, 72] = 250  # in the third, but under min_area
     found = compare_with_truth(score, truth, 0.5, 3)
-    assert [d.area_px for d in found.found] == [50, 50, 4, 4]
+    assert [d.area_px for d in found.detected] == [50, 50, 4, 4]
     assert [d.bbox for d in found.false] == [(10, 50, 4, 1)]
     assert found.truth == [
         TrueDefect((40, 10, 20, 20), 400, 190, hit=True),
@@ -161,7 +161,7 @@ def test_hit_missed_and_false_defects() -> None:
         TrueDefect((70, 40, 5, 5), 25, 250, hit=False),
     ]
     assert found.missed == found.truth[2:]
-    assert found.found == find_defects(score, 0.5, 3)
+    assert found.detected == find_defects(score, 0.5, 3)
 
 
 def test_recall_is_given_by_the_size_in_the_truth() -> None:
@@ -183,7 +183,7 @@ def test_every_defect_is_in_the_truth_or_false_and_every_true_one_hit_or_missed(
     truth = np.where(random.random(score.shape) < 0.05, np.uint8(255), np.uint8(0))
     truth = cv2.dilate(truth, np.ones((2, 3), np.uint8)).astype(np.uint8)
     found = compare_with_truth(score, truth, 0.75, min_area)
-    assert found.found == find_defects(score, 0.75, min_area)
+    assert found.detected == find_defects(score, 0.75, min_area)
     assert sum(d.area_px for d in found.truth) == np.count_nonzero(truth)
     other = compare_with_truth(truth, np.where(score > 191, np.uint8(255), np.uint8(0)), 0.5, 1)
     if min_area == 1:  # the same the other way round

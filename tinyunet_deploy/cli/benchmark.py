@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     type=click.IntRange(min=1),
     default=32,
     show_default=True,
-    help="Number of images to use, evenly spaced over those found.",
+    help="Number of images to use, evenly spaced among those found.",
 )
 @bits_option
 @workers_option
@@ -89,10 +89,10 @@ def benchmark(
     trace_file: Path | None,
     style: str,
 ) -> int:
-    """Measure the speed of models on IMAGES, files and folders.
+    """Measure the speed of models on IMAGES (files and folders).
 
     Measures the latency of single requests, the throughput, the time of each stage from file to
-    mask, and the share of this machine's limit. Scores are checked; a wrong one is exit code 6.
+    mask, and the share of this machine's limit. Scores are checked; exit code 6 if one is wrong.
     Without IMAGES, synthetic images are generated. Models that cannot run on this machine are
     listed as skipped.
     """

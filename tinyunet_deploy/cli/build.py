@@ -89,7 +89,7 @@ def build(
 ) -> None:
     """Build the ONNX file MODEL into a TensorRT plan.
 
-    A plan runs on the TensorRT release and the GPU it was built with, and only there. It is refused
+    A plan runs only on the TensorRT release and the GPU it was built with. It is refused
     unless its convolutions compute in the precision of MODEL.
     """
     from tinyunet_deploy.artifacts.facts import Profile

@@ -40,7 +40,7 @@ def data() -> None:
 @format_option
 @debug_option
 def check(folder: Path, classes: tuple[int, ...] | None, bits: int | None, style: str) -> None:
-    """Count the images of DIR, compare with DAGM2007 as published, and list oddities.
+    """Count the images of DIR, compare the counts with those of DAGM2007, and list oddities.
 
     Exit with code 4 if training or evaluation would stop at one of the files.
     """

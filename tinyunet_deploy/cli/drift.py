@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     "before",
     required=True,
     type=click.Path(path_type=Path, exists=True),
-    help="Report of an earlier run without problems.",
+    help="Report of an earlier run that had no problems.",
 )
 @click.option(
     "--alpha",
@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 )
 @debug_option
 def drift(report: Path, before: Path, alpha: float, style: str, output: Path | None) -> None:
-    """Say whether camera, light or parts have changed.
+    """Test whether camera, light or parts have changed.
 
-    REPORT is a report.jsonl that tinyunet infer wrote, or its folder; no truth is needed. Exits
+    REPORT is a report.jsonl that tinyunet infer wrote, or its folder; no labels are needed. Exits
     with 6 if a statistic of its images has drifted.
     """
     import json

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 @click.option(
     "--server",
     metavar="URL",
-    help="Run in an inference server: http://HOST:8000/NAME or grpc://HOST:8001/NAME.",
+    help="Run on an inference server: http://HOST:8000/NAME or grpc://HOST:8001/NAME.",
 )
 @operating_options
 @tile_option
@@ -93,10 +93,10 @@ def infer(
     ray: str | None,
     style: str,
 ) -> int:
-    """Find defects in IMAGES, files and folders.
+    """Find defects in IMAGES (files and folders).
 
     Writes a mask for each image, mirroring the input tree, and one report. An image that cannot be
-    used is skipped and reported (exit 3). The same command run again resumes where it stopped.
+    used is skipped and reported (exit 3). The same command resumes an interrupted run.
     """
     import contextlib
     import functools

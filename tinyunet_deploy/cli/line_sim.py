@@ -43,23 +43,29 @@ _POSITIVE = _Number(0.001, 1e6)
 )
 @artifact_options
 @bits_option
-@click.option("--parts-per-minute", type=_POSITIVE, help="Speed of the belt; or give the next two.")
-@click.option("--speed-mm-s", type=_POSITIVE, help="Speed of the belt; needs --pitch-mm.")
-@click.option("--pitch-mm", type=_POSITIVE, help="Distance from part to part.")
 @click.option(
-    "--deadline-ms", type=_POSITIVE, help="Time from trigger to reject gate; or give --gate-mm."
+    "--parts-per-minute",
+    type=_POSITIVE,
+    help="Speed of the belt. Alternative: --speed-mm-s with --pitch-mm.",
+)
+@click.option("--speed-mm-s", type=_POSITIVE, help="Speed of the belt; needs --pitch-mm.")
+@click.option("--pitch-mm", type=_POSITIVE, help="Distance between parts, millimetres.")
+@click.option(
+    "--deadline-ms",
+    type=_POSITIVE,
+    help="Time from trigger to reject gate. Alternative: --gate-mm.",
 )
 @click.option(
     "--gate-mm",
     type=_POSITIVE,
-    help="Distance from camera to reject gate: a faster belt leaves less time.",
+    help="Distance from camera to reject gate, millimetres: a faster belt leaves less time.",
 )
 @click.option(
     "--cameras",
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Images of every part, all triggered at once.",
+    help="Images of each part, all triggered at once.",
 )
 @click.option(
     "--processes",
@@ -83,7 +89,7 @@ _POSITIVE = _Number(0.001, 1e6)
     help="Standard deviation of a part's position, in pitches.",
 )
 @click.option("--go-parts", type=click.IntRange(min=1), help="Parts after which the belt stops.")
-@click.option("--stop-s", type=_POSITIVE, help="Length of a stop.")
+@click.option("--stop-s", type=_POSITIVE, help="Length of a stop, seconds.")
 @click.option(
     "--max-miss-rate",
     type=_Number(0, 1),
@@ -96,13 +102,13 @@ _POSITIVE = _Number(0.001, 1e6)
     type=_POSITIVE,
     default=30.0,
     show_default=True,
-    help="Length of the run on IMAGES.",
+    help="Length of the run on IMAGES, seconds.",
 )
 @click.option(
     "--verify-live",
     type=_POSITIVE,
     metavar="SECONDS",
-    help="Then run IMAGES this long at the predicted safe speed: does the prediction hold? "
+    help="Then run IMAGES for this time at the predicted safe speed: does the prediction hold? "
     "If not, the times of that run predict a lower speed, which is tried in turn; three speeds at "
     "most.",
 )
@@ -149,14 +155,16 @@ def line_sim(
     style: str,
     output: Path | None,
 ) -> int:
-    """Does a model keep up with the belt, and how fast may it run?
+    """Test whether a model keeps up with a belt, and how fast the belt may run.
 
-    Parts pass at the belt's speed, and those without a verdict at the reject gate are counted.
+    Parts pass at the belt's speed; parts without a verdict at the reject gate are counted as
+    missed.
 
     With IMAGES (files and folders) parts come in real time, whether the model is ready or not; with
-    --replay, recorded service times are simulated. Either way the recorded times predict how fast
-    the belt may run. Times count from the trigger, with the image in memory: take exposure and
-    transfer off the deadline. Exit 6 when more parts are missed than --max-miss-rate allows.
+    --replay, recorded service times are simulated. In both cases, the recorded times predict how
+    fast the belt may run. Times count from the trigger, when the image is already in memory:
+    subtract exposure and transfer from the deadline. Exit code 6 if more parts are missed than
+    --max-miss-rate allows.
     """
     from tinyunet_deploy.errors import ImageError
     from tinyunet_deploy.files import write_atomic

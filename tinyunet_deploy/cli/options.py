@@ -194,7 +194,7 @@ comparison_options = _together(
         "--reference",
         type=click.Path(path_type=Path, exists=True, dir_okay=False),
         help="Model whose scores are taken as correct. Default: the first model's checkpoint, or "
-        "what replaces it where that does not run.",
+        "its substitute if that does not run.",
     ),
     search_option,
     click.option(

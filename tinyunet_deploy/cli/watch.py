@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     type=click.FloatRange(min=0),
     default=60.0,
     show_default=True,
-    help="Wait this long for FOLDER to return if it disappears, as a network share may.",
+    help="Wait this long for FOLDER if it disappears, such as a network share.",
 )
 @format_option
 @debug_option
@@ -76,8 +76,9 @@ def watch(
 ) -> int:
     """Inspect images as a camera drops them into FOLDER.
 
-    Prints one line per part as soon as its mask is written. Half-written files are waited for.
-    SIGTERM or Ctrl-C ends the watch with its report complete; the same command resumes it.
+    Prints one line per part as soon as its mask is written. Waits until half-written files are
+    complete. SIGTERM or Ctrl-C ends the watch with its report complete; the same command resumes
+    it.
     """
     import functools
     import threading

@@ -82,7 +82,7 @@ class TrueDefect:
 class Findings:
     """Detected and true defects of one image, matched by the rule :data:`MATCHING`."""
 
-    found: list[Defect]
+    detected: list[Defect]
     """Detected defects, the largest first."""
     false: list[Defect]
     """Detected defects that share no pixel with the truth."""
@@ -205,7 +205,7 @@ def compare_with_truth(score: Score, truth: Mask, threshold: float, min_area: in
         for label in range(1, len(theirs.stats))
     ]
     return Findings(
-        found=list(detected.values()),
+        detected=list(detected.values()),
         false=[defect for label, defect in detected.items() if label not in right],
         truth=sorted(true_defects, key=_place),
     )

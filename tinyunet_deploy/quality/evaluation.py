@@ -152,7 +152,7 @@ def evaluate(
             name=name,
             class_id=item.class_id,
             defective=item.defective,
-            verdict=verdict(findings.found),
+            verdict=verdict(findings.detected),
             threshold=threshold,
         )
         return _Counted(counts, findings, bool(tuned_on) and image_digest(item.image) in tuned_on)

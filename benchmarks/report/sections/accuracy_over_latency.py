@@ -98,7 +98,7 @@ def _joined(
 
 
 def _reference_iou(parity: dict[str, Any]) -> float | None:
-    ious = (each.get("iou_defective_of_reference") for each in parity["comparisons"])
+    ious = (row.get("iou_defective_of_reference") for row in parity["comparisons"])
     return next((iou for iou in ious if iou is not None), None)
 
 

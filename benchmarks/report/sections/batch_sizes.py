@@ -32,7 +32,7 @@ def batch_sizes(results: Results) -> Section:
     for series, group in groups.items():
         group.sort(key=lambda measurement: measurement.batch_size)
         sizes = [measurement.batch_size for measurement in group]
-        curves.append((series, sizes, [each.throughput.images_per_s for each in group]))
+        curves.append((series, sizes, [row.throughput.images_per_s for row in group]))
         for measurement in group:
             windows = measurement.throughput.window_images_per_s
             rows.append(

@@ -43,8 +43,8 @@ def machine_limit(results: Results) -> Section:
     """Return the section on the first benchmark that measured ceilings."""
     title = "The limit of this machine"
     benchmark = next(
-        (each for each in results.benchmarks.values()
-         if each.ceilings and any(measurement.roofline for measurement in each.measurements)), None,
+        (run for run in results.benchmarks.values()
+         if run.ceilings and any(measurement.roofline for measurement in run.measurements)), None,
     )  # fmt: skip
     if benchmark is None:
         return no_benchmark(title, "Measured ceilings against the network's own needs.")

@@ -85,7 +85,7 @@ def _evaluation_of(results: Results, data: Path | None) -> dict[str, Any] | None
             raise DataError(data, "is not the data set of any evaluation among the results")
         return None
     preferred = {id(evaluation) for evaluation in one_per_data_set(results)}
-    return next((each for each in evaluations if id(each) in preferred), evaluations[0])
+    return next((shown for shown in evaluations if id(shown) in preferred), evaluations[0])
 
 
 def _table(worst: Sequence[dict[str, Any]], evaluation: dict[str, Any]) -> Table:

@@ -24,8 +24,8 @@ _LEFT_OUT: Final = frozenset({"10301 (copy).png", "10301_gt (copy).png"})
 
 def kolektorsdd2_splits(root: Path) -> dict[Split, Path]:
     """Return split -> its folder; empty unless train/ or test/ contains a mask of this layout."""
-    found = {split: subfolder(root, split) for split in SPLITS}
-    folders = {split: folder for split, folder in found.items() if folder is not None}
+    subfolders = {split: subfolder(root, split) for split in SPLITS}
+    folders = {split: folder for split, folder in subfolders.items() if folder is not None}
     has_masks = any(_is_mask(name) for folder in folders.values() for name in images_in(folder))
     return folders if has_masks else {}
 
