@@ -1,7 +1,7 @@
-"""``python -m benchmarks.capacity``: what a station, a fleet or an archive needs.
+"""``python -m benchmarks.capacity``: the hardware that a station, a fleet or an archive needs.
 
-It measures nothing. Rates come from the stored results of this folder, are taken to grow with the
-number of processors, GPUs and nodes, and are set against the limits in :data:`ASSUMED`.
+It measures nothing. Rates come from the stored results of this folder; they are assumed to grow
+with the number of processors, GPUs and nodes, and are compared with the limits in :data:`ASSUMED`.
 """
 
 from __future__ import annotations
@@ -30,22 +30,23 @@ ASSUMED: Final[dict[str, float]] = {
     "written_bytes_per_image": 8192,
     "load": 0.7,
 }
-"""What is assumed, not measured: a node's processors; its link, and that of one file server; the
-disk of one file server (a SATA SSD) and the file operations that it answers; operations of an image
+"""Assumptions, not measurements: a node's processors; the links of a node and of a file server; the
+disk of a file server (a SATA SSD) and the file operations that it answers; operations of an image
 (look, read, create, rename); its mask and its line in the report; the share of the processors that
 a continuous load may take."""
 
 
 class Workload(NamedTuple):
-    """Images that have to be inspected."""
+    """A number of images to inspect."""
 
     name: str
     images: float
-    """Images in all, or per second if ``seconds`` is None."""
+    """Number of images in all, or per second if ``seconds`` is None."""
     seconds: float | None
-    """Time for them; None for a load without an end."""
+    """Time to inspect them; None for a continuous load."""
     stations: int
-    """Stations that inspect their own images; 0 if all images come from one file server."""
+    """Number of stations that inspect their own images; 0 if all images come from one file
+    server."""
 
 
 _DAY: Final = 86_400
@@ -62,20 +63,20 @@ WORKLOADS: Final = (
 
 
 class Rates(NamedTuple):
-    """Rates from files to masks that were measured, images of 512x512."""
+    """Measured rates from files to masks, for images of 512x512."""
 
     processor_images_per_s: float
-    """int8 on OpenVINO, of one processor of the slower of two machines."""
+    """Rate of int8 on OpenVINO, on one processor of the slower of two machines."""
     gpu_images_per_s: float
-    """fp16 on ONNX Runtime, of one H200 with 16 processors."""
+    """Rate of fp16 on ONNX Runtime, on one H200 with 16 processors."""
     gpu_share: float
-    """The same over the rate of the backend alone: below 1, the host is the bound."""
+    """That rate divided by the rate of the backend alone; below 1, the host limits the rate."""
     ray_cost: float
-    """Time with Ray over the time with plain shards."""
+    """Time with Ray divided by the time with plain shards."""
     image_bytes: int
-    """Pixels of an image as bytes: the most that a grey PNG of 8 bits takes, about."""
+    """Approximate upper bound of the size of an 8-bit grey PNG: one byte per pixel."""
     process_mib: float
-    """Memory of one inspecting process, its arrays included."""
+    """Memory of one inspecting process, including its arrays."""
 
 
 def read_rates(results: Path) -> Rates:
@@ -101,10 +102,10 @@ def read_rates(results: Path) -> Rates:
 
 
 def needs(workload: Workload, rates: Rates, assumed: Mapping[str, float]) -> dict[str, Any]:
-    """Return what a workload needs, and the bound: what would have to grow first.
+    """Return the hardware that a workload needs, and the part that would have to grow first.
 
-    Stations have their own images and processors, each whole ones. All else reads from one file
-    server over one link, until more of them are needed.
+    Stations have their own images, and each a whole number of processors. Other workloads read from
+    one file server over one link, until more of them are needed.
     """
     together = not workload.stations
     places = workload.stations or 1
@@ -152,7 +153,7 @@ def _median(values: list[float]) -> float:
 @click.command(context_settings=HELP)
 @output_option("capacity.json")
 def capacity(output: Path) -> None:
-    """Compute what each workload needs from the stored results."""
+    """Compute the hardware that each workload needs, from the stored results."""
     rates = read_rates(RESULTS)
     rows = [needs(workload, rates, ASSUMED) for workload in WORKLOADS]
     write_result(

@@ -2,8 +2,8 @@
 
 The same PNG files go through ``infer`` twice in turn: as two processes with ``--shard``, and with
 ``--ray`` on a cluster of two nodes on this machine, which is started before the timing begins. Each
-process, and each node, has one processor of its own. The figure is the time of Ray divided by that
-of the shards, both from the start of the commands to their end.
+process, and each node, has its own processor. The figure is the time of Ray divided by that of the
+shards, both from the start of the commands to their end.
 """
 
 from __future__ import annotations

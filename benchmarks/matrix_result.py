@@ -160,7 +160,7 @@ def read_run(path: Path) -> dict[str, Any]:
     try:
         fields: dict[str, Any] = json.loads(read_regular(path))
         if (fields["schema_version"], fields["kind"]) != (SCHEMA_VERSION, KIND):
-            raise ValueError("of another kind or schema version")
+            raise ValueError("it has another kind or schema version")
     except OSError as error:
         raise DataError(path, f"cannot be read: {error.strerror}") from error
     except (KeyError, TypeError, ValueError) as error:

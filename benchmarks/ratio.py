@@ -1,11 +1,11 @@
 """Ratios of times, and how large one must be before it is called a difference.
 
-A cell is timed once in each round, by a process of its own. Each round counts with the median of
+A cell is timed once in each round, in its own process. Each round counts with the median of
 its samples, so a figure has as many independent values as there are rounds.
 
     ratio     median over rounds of a's round medians / the same of b's
     interval  99 % percentile bootstrap over rounds (Efron & Tibshirani 1993, ch. 13), 10,000
-              resamples; the rounds of one run are drawn jointly, those of two runs each by itself
+              resamples; the rounds of one run are drawn jointly, those of two runs independently
     floor     of a run: the end of the interval of its A/A ratio (one cell, timed as two) that is
               further from 1, as a factor of at least 1
 """

@@ -28,7 +28,7 @@ class Likeness:
     iou_defective_reference: float
     """Mean IoU of the reference with the truth over the defective images; NaN without any."""
     iou_defective: float
-    """The same for the file."""
+    """Mean IoU of the file with the truth, over the same images."""
     figures: Mapping[str, float]
     """Figure -> value, named as in ``parity_limits.toml``."""
 

@@ -1,4 +1,4 @@
-"""``python -m training RECIPE --data DIR --output RUN``."""
+"""``python -m training RECIPE --data DIR --output RUN``: train a network."""
 
 from __future__ import annotations
 

@@ -73,6 +73,6 @@ def require_same_folder(ranks: Ranks, output: Path, contents: object) -> None:
     if any(other != contents for other in ranks.gather([contents])):
         raise DataError(
             output,
-            "or the data are not the same on all nodes",
+            "is not the same folder on all nodes, or the data differ",
             "give every node the same recipe and data, and one shared --output",
         )

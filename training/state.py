@@ -50,7 +50,7 @@ class State:
     """Number of steps done."""
     best: Best | None = None
     changing: threading.RLock = field(default_factory=threading.RLock)
-    """Held while a step changes the fields above, and while they are written."""
+    """Lock that is held while a step changes the fields above, and while they are written."""
 
     def consider(self, point: OperatingPoint) -> None:
         """Keep the current weights if no earlier ones are better."""

@@ -6,7 +6,7 @@ A page marks the place of a table by a comment, and this command writes the tabl
     | images | ... |
     <!-- /table -->
 
-So no figure of a page is typed by hand; a test compares pages and results.
+So no figure on a page is typed by hand; a test compares pages and results.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ TABLES: Final[dict[str, Callable[[], Rows]]] = {
     "training-throughput": training.training_throughput,
     "tuned": accuracy.tuned,
 }
-"""Name of a table -> what makes it."""
+"""Name of a table -> function that makes it."""
 
 
 def pages() -> list[Path]:
@@ -65,7 +65,7 @@ def pages() -> list[Path]:
 
 
 def render(text: str) -> str:
-    """Return a page with each of its tables made from the stored results.
+    """Return a page with all its tables made from the stored results.
 
     Raises:
         KeyError: a page names an unknown table.

@@ -12,7 +12,7 @@ from tinyunet_deploy.quality.confidence import clopper_pearson_upper
 __all__ = ["accuracy", "accuracy_classes", "parity", "tuned"]
 
 _RESAMPLES: Final = 10_000
-"""Bootstrap samples of an interval."""
+"""Number of bootstrap samples of an interval."""
 
 
 def _bootstrap(evaluation: dict[str, Any]) -> tuple[float, float]:
@@ -62,7 +62,7 @@ def accuracy() -> Rows:
 
 
 def accuracy_classes() -> Rows:
-    """Return the figures of each synthetic class, and what the best guess of a label reaches."""
+    """Return the figures of each synthetic class, and those of the best guess of a label."""
     best = read_result("labels.json")["classes"]
     rows = [
         ["synthetic class", "iou_defective", "iou_global", "Dice", "Dice of nothing", "escapes",
@@ -84,7 +84,7 @@ def accuracy_classes() -> Rows:
 
 
 def tuned() -> Rows:
-    """Return what tuning chose on Class1, and how it does on Train and Test."""
+    """Return the pair that tuning chose on Class1, and its results on Train and Test."""
     rows = [["Class1", "threshold", "min_area, px", "escapes", "overkills"]]
     tune = read_result("tune-class1.json")
     for label, choice in (("Train, chosen", tune["chosen"]), ("Train, before", tune["before"])):
@@ -116,7 +116,7 @@ def tuned() -> Rows:
 
 
 def parity() -> Rows:
-    """Return how every artifact on every backend agrees with its checkpoint."""
+    """Return the agreement of every artifact on every backend with its checkpoint."""
     rows = [
         ["model", "backend", "images", "largest step", "agreement", "flips, defective",
          "new alarms", "change of iou_defective", "gate"],

@@ -16,7 +16,7 @@ __all__ = [
 
 
 def server() -> Rows:
-    """Return the rate through Triton over that without it."""
+    """Return the rate through Triton divided by the rate without it."""
     result = read_result("server.json")
     return [
         ["Triton over HTTP", "images", "batch", "rate over that of the same runtime without it"],
@@ -30,7 +30,7 @@ def server() -> Rows:
 
 
 def cluster() -> Rows:
-    """Return the time with Ray over that of plain shards."""
+    """Return the time with Ray divided by the time with plain shards."""
     result = read_result("cluster.json")
     return [
         ["Ray, two nodes of one processor each", "images", "time over that of two plain shards"],
@@ -39,7 +39,7 @@ def cluster() -> Rows:
 
 
 def robustness() -> Rows:
-    """Return the mutated files of each family, and how many failed."""
+    """Return the numbers of mutated files of each family, and of failures."""
     families = read_result("robustness.json")["families"]
     return [["family", "cases", "crashes and hangs"]] + [
         [name, f"{family['cases']:,}", str(sum(family["failed"].values()))]
@@ -66,7 +66,7 @@ def capacity_rates() -> Rows:
 
 
 def capacity() -> Rows:
-    """Return processors, GPUs and nodes of each workload, and what bounds it."""
+    """Return processors, GPUs and nodes of each workload, and its bottleneck."""
     head = ["workload", "images/s", "processors, int8", "or GPUs, fp16", "Ray nodes", "bound"]
     body = [
         [
@@ -103,7 +103,7 @@ def capacity_transfer() -> Rows:
 
 
 def capacity_assumed() -> Rows:
-    """Return what the capacity table assumes."""
+    """Return the assumptions of the capacity table."""
     assumed = read_result("capacity.json")["assumed"]
     return [
         ["assumed, not measured", "value"],

@@ -24,7 +24,7 @@ _RUNNERS: Final = {
     "tinyunet.safetensors@pytorch-channels-last/1": "PyTorch, channels last",
     "tinyunet.safetensors@pytorch-eager/1": "PyTorch, eager",
 }
-"""Cell of the matrix -> its words in a table."""
+"""Cell of the matrix -> its name in a table."""
 _MACHINES: Final = (("EPYC", "epyc/"), ("Xeon", ""))
 """Name of a machine -> folder of its results."""
 
@@ -56,7 +56,7 @@ def latency() -> Rows:
 
 
 def roofline() -> Rows:
-    """Return the share of the machine's limit of one image at a time."""
+    """Return the share of the machine's limit that single images reach."""
     rows = [["one image at a time", *(name for name, _ in _MACHINES)]]
     measured = [read_result(f"{folder}benchmark.json") for _, folder in _MACHINES]
     for precision, backend in (
@@ -97,7 +97,7 @@ def gpu() -> Rows:
 
 
 def pipeline() -> Rows:
-    """Return the rate from files to masks, over that of the bare backend."""
+    """Return the rate from files to masks, divided by the rate of the bare backend."""
     rows = [["", "share of the bare backend", "images/s from files"]]
     for machine, name in (("EPYC", "epyc/"), ("Xeon", ""), ("H200", "h200/")):
         for result in read_result(f"{name}pipeline.json")["results"]:
@@ -108,7 +108,7 @@ def pipeline() -> Rows:
 
 
 def line() -> Rows:
-    """Return the speeds that were promised, and whether they held live."""
+    """Return the predicted belt speeds, and whether they held in a live run."""
     rows = [["machine", "processes", "promised, parts/min", "run live, parts", "late", "kept"]]
     for machine, folder in (("Xeon", ""), ("EPYC", "epyc/")):
         study = read_result(f"{folder}line-sim.json")
@@ -129,7 +129,7 @@ def line() -> Rows:
 
 
 def operators() -> Rows:
-    """Return the eight slowest operators of the int8 file."""
+    """Return the eight slowest operators of the int8 file with their times."""
     result = next(r for r in read_result("operators.json")["results"] if r["precision"] == "int8")
     slowest = sorted(result["operators"], key=lambda operator: -operator["ms"])
     total = sum(operator["ms"] for operator in slowest)

@@ -1,4 +1,4 @@
-"""Read a stored result; a table as lists of cells."""
+"""Read stored results; the type of a table."""
 
 from __future__ import annotations
 

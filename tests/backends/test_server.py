@@ -182,7 +182,7 @@ def test_metadata_that_names_no_server_is_refused(
     if isinstance(value, str):
         ServerBackend(played.url).close()
         return
-    with pytest.raises(RefusedError, match="names no server"):
+    with pytest.raises(RefusedError, match="does not name the server"):
         ServerBackend(played.url)
 
 

@@ -175,7 +175,7 @@ def test_the_server_says_what_it_runs(served: Served, golden_onnx: Path) -> None
         assert (backend.contract.height, backend.contract.width) == (SIZE, SIZE)
         assert backend.max_batch == 4
         assert list(backend.versions) == ["triton"]
-        with pytest.raises(ValueError, match=r"batch of 5 given, 1\.\.4 wanted"):
+        with pytest.raises(ValueError, match=r"expected a batch of 1\.\.4, got 5"):
             backend.run(np.zeros((5, 1, SIZE, SIZE), np.uint8))
 
 

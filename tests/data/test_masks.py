@@ -201,8 +201,8 @@ def test_one_value_that_may_mean_either_is_refused(data):
 def test_two_values_of_which_neither_fills_the_border_are_refused():
     halves = grey(7)
     halves[:, :8] = 9
-    assert "has the values 7 and 9, neither" in refusal(saved(halves))
-    assert "has the values 0 and 1, neither" in refusal(palette(halves == 9, WHITE, BLACK))
+    assert "has the values 7 and 9, and neither" in refusal(saved(halves))
+    assert "has the values 0 and 1, and neither" in refusal(palette(halves == 9, WHITE, BLACK))
 
 
 def test_more_than_two_values_are_refused_with_their_names():
@@ -274,7 +274,7 @@ def test_a_wrong_mask_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"three\.png: has 4 values: 0, 7, 128, 255"):
         read_mask(defective_item(put(tmp_path / "three.png", three)), SHAPE)
     small = defective_item(put(tmp_path / "small.png", SPOT[:, :8]))
-    with pytest.raises(DataError, match=r"small\.png: is 8x24 pixels, its image 16x24"):
+    with pytest.raises(DataError, match=r"small\.png: is 8x24 pixels, but its image is 16x24"):
         read_mask(small, SHAPE)
     with pytest.raises(DataError, match=r"absent\.png: is not a usable mask"):
         read_mask(defective_item(tmp_path / "absent.png"), SHAPE)

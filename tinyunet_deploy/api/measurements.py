@@ -91,7 +91,7 @@ def parity(
 ) -> Parity:
     """Compare models with the network they were made from, as ``tinyunet parity`` does.
 
-    A broken limit raises nothing: read ``outcome`` of each artifact, or call
+    A broken limit raises no error: read ``outcome`` of each artifact, or call
     :func:`~tinyunet_deploy.quality.parity.require_green`.
 
     >>> result = td.parity("data", backends=["onnxruntime"])
@@ -115,12 +115,13 @@ def parity(
 
     Returns:
         The comparisons, which :func:`~tinyunet_deploy.quality.parity_report.parity_json` turns into
-        the JSON of the command. What could not run has ``skipped``. The scores are not kept.
+        the JSON of the command. A comparison that could not run has ``skipped``. The scores are not
+        kept.
 
     Raises:
         ArtifactError: a file is not the one that its sidecar describes.
         DataError: there is no usable image.
-        RefusedError: no reference is found, or the models are of several image sizes.
+        RefusedError: no reference is found, or the models take images of several sizes.
         RuntimeUnavailable: the reference cannot run on this machine.
     """
     if models is None:

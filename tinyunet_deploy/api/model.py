@@ -190,7 +190,7 @@ class Model:
 
     @contextlib.contextmanager
     def _lend(self) -> Iterator[Self]:
-        """Give the backend to one user alone: it may be called by one thread at a time."""
+        """Give the backend to one user at a time, as only one thread at a time may call it."""
         with self._calls:
             self._require_free()
             self._lent = True
@@ -202,7 +202,7 @@ class Model:
 
 @contextlib.contextmanager
 def lend(model: Model | StrPath | None) -> Iterator[Model]:
-    """Yield a model for one user alone; one that is given as a file is loaded and closed.
+    """Yield a model for one user at a time; a model that is given as a file is loaded and closed.
 
     Raises:
         ArtifactError, RefusedError, RuntimeUnavailable: as for :func:`load`.

@@ -16,9 +16,9 @@ class NetworkFacts:
     size_multiple: int | None = None
     """Number that must divide the height and width of an image; None if unknown."""
     reach_before: int | None = None
-    """Pixels above and left of a pixel that its score depends on; None if unknown."""
+    """Number of pixels above and left of a pixel that its score depends on; None if unknown."""
     reach_after: int | None = None
-    """Pixels below and right of a pixel that its score depends on; None if unknown."""
+    """Number of pixels below and right of a pixel that its score depends on; None if unknown."""
 
     def __post_init__(self) -> None:
         if self.name is not None and not isinstance(self.name, str):
@@ -81,7 +81,7 @@ class PrecisionAudit:
     engine: dict[str, str] | None
     """Types in the built plan, as TensorRT's inspector reports them; None if not inspected."""
     not_inspected: str | None = None
-    """Why the plan itself was not inspected; None if it was."""
+    """Reason why the plan itself was not inspected; None if it was."""
 
     def __post_init__(self) -> None:
         for types in (self.parsed_network, self.engine or {}):

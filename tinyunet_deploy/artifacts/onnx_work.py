@@ -1,9 +1,10 @@
-"""Bound of the time and memory that an ONNX graph takes for one image, from its shapes alone.
+"""Bound the time and memory that an ONNX graph takes for one image, from its shapes alone.
 
-A graph whose bound is small can be loaded in this process. Any other, and any that has something
-this module does not know, is first tried in a process of its own
-(:mod:`tinyunet_deploy.backends.sandbox`). So a rule may be missing here, but none may be too low.
-Field numbers are those of onnx.proto3, the shapes those of ONNX's operator definitions.
+A graph whose bound is small can be loaded in this process. Any other graph, and any graph with an
+operator that this module does not know, is first tried in a separate process
+(:mod:`tinyunet_deploy.backends.sandbox`). So a rule may be missing here, but no rule may give too
+low a bound. Field numbers are those of onnx.proto3, the shapes those of ONNX's operator
+definitions.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ VALUES_PER_PIXEL: Final = 16_384
 """Largest bound of intermediate values per pixel, ten times those of ``original``."""
 
 _LEAST_PIXELS: Final = 64 * 64
-"""Pixels that a smaller image counts as; what they allow takes a second."""
+"""Smallest number of pixels to count for an image; the work that it allows takes a second."""
 _MAX_SIDE: Final = 1 << 31
 _SAME_SHAPE: Final = {
     "BatchNormalization", "Cast", "Clip", "DequantizeLinear", "Identity", "LeakyRelu",
@@ -40,13 +41,13 @@ class Work(NamedTuple):
     """Work for one image."""
 
     mac: int
-    """Multiply-accumulates and comparisons."""
+    """Number of multiply-accumulates and comparisons."""
     values: int
-    """Values of all intermediate tensors together."""
+    """Number of values in all intermediate tensors together."""
 
 
 class _Unknown(Exception):
-    """The graph has something without a rule here."""
+    """The graph has an operator without a rule here."""
 
 
 class _Node(NamedTuple):
@@ -57,7 +58,7 @@ class _Node(NamedTuple):
 
 
 def is_bounded(data: bytes, height: int, width: int) -> bool:
-    """Return whether one image costs a checked file little enough to load it in this process.
+    """Return whether the work of a checked file for one image is small enough for this process.
 
     Args:
         data: a file that :func:`~tinyunet_deploy.artifacts.onnx_guard.check_onnx_file` accepts.
@@ -73,7 +74,7 @@ def is_bounded(data: bytes, height: int, width: int) -> bool:
 
 
 def work_of(data: bytes, height: int, width: int) -> Work | None:
-    """Return an upper bound of the work for one image; None if there is no rule for all of it."""
+    """Return an upper bound of the work for one image; None if a rule is missing."""
     try:
         return _work(memoryview(data), height, width)
     except (_Unknown, ValueError, TypeError, LookupError, struct.error):
@@ -205,7 +206,7 @@ def _node(message: Value, reader: Reader) -> _Node:
 def _attribute(message: Value, reader: Reader) -> tuple[str, Any]:
     """Return an attribute's name and value: a number, text, list of numbers, or tensor.
 
-    Its type says which; None for the types that no rule needs.
+    The attribute's type decides which; None for types that no rule needs.
     """
     name = _text(message, 1, reader)
     contents: dict[int, Any] = {2: 0, 3: b"", 7: []}
@@ -245,7 +246,7 @@ def _tensor(message: Value, reader: Reader) -> tuple[str, Shape, list[float]]:
 
 
 def _integers(value: Value, reader: Reader) -> list[int]:
-    """Return a list of numbers, each in a field of its own or all in one."""
+    """Return a list of numbers, each in its own field or all in one field."""
     return [value] if isinstance(value, int) else reader.varints(value)
 
 

@@ -1,8 +1,7 @@
-"""JSON of files that others may have written: bounded depth, no duplicate keys, finite numbers.
+"""Read JSON from untrusted files: bounded depth, no duplicate keys, finite numbers.
 
-Python's own reader takes the last of two equal keys, NaN and Infinity, numbers that become
-infinite, any of the UTF encodings, and nests up to its recursion limit, at which other code then
-fails.
+Python's own reader accepts equal keys (the last one counts), NaN and Infinity, numbers that become
+infinite, all UTF encodings, and nesting up to its recursion limit, where other code then fails.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ def read_json(text: str | bytes) -> Any:
         text: bytes must be UTF-8 without a byte order mark.
 
     Raises:
-        ValueError: not such a text; the message has the reason in a few words.
+        ValueError: the text is not such JSON; the message has the reason in a few words.
     """
     if isinstance(text, bytes):
         try:

@@ -182,7 +182,9 @@ def _check_uint8(node: onnx.NodeProto, types: dict[str, int], where: Path) -> No
     inner = [name for name in (*reads, *gives) if name not in (INPUT_NAME, OUTPUT_NAME)]
     if inner or (reads and gives) or OUTPUT_NAME in reads:
         tensor = inner[0] if inner else reads[0]
-        raise ArtifactError(where, f"{at} has uint8 in the middle, {tensor}", _NO_UINT8)
+        raise ArtifactError(
+            where, f"{at} has the uint8 tensor {tensor} inside the graph", _NO_UINT8
+        )
     other = types.get(node.output[0] if reads else node.input[0])
     if node.op_type != "Cast" or other not in _FLOATS:
         does = "reads the uint8 image" if reads else "gives the uint8 score"

@@ -142,7 +142,7 @@ class Backend(abc.ABC):
         return map(self.run, images)
 
     def score_alone(self, images: Batch) -> Batch:
-        """Score each image in a batch of its own, filled up with copies to the smallest batch.
+        """Score each image in its own batch, filled with copies up to the smallest batch.
 
         Args:
             images: uint8 [N, 1, H, W], any N.

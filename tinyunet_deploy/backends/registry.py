@@ -55,7 +55,7 @@ def open_backend(
         device: ``cpu``, ``cuda`` or ``cuda:N``; None takes the first GPU for a file that needs one,
             else the CPU.
         trust_engine: load a file that has no sidecar. A TensorRT plan is a program: only the user
-            can know that it is not hostile. An ONNX file is first tried in a process of its own.
+            can know that it is not hostile. An ONNX file is first tried in a separate process.
         size: height and width of the images, pixels. A checkpoint takes any size that its network
             takes; other artifacts take only their own. None takes the artifact's own size.
         any_batch: accept batches larger than the sidecar's ``verified_batch``, for verifying them.

@@ -1,4 +1,4 @@
-"""``tinyunet doctor``."""
+"""``tinyunet doctor``: show which backends run on this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``tinyunet infer``, which is also ``tinyunet-infer``."""
+"""``tinyunet infer``, also called ``tinyunet-infer``: find the defects in images."""
 
 from __future__ import annotations
 

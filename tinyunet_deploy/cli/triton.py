@@ -1,4 +1,4 @@
-"""``tinyunet triton``."""
+"""``tinyunet triton``: put a model into a model repository for NVIDIA's Triton."""
 
 from __future__ import annotations
 

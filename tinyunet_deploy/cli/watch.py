@@ -1,4 +1,4 @@
-"""``tinyunet watch``."""
+"""``tinyunet watch``: inspect images as a camera drops them into a folder."""
 
 from __future__ import annotations
 

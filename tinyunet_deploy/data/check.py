@@ -67,7 +67,7 @@ class _Inspection(NamedTuple):
     digest: str
     """SHA-256 of the image file; empty if it cannot be read."""
     shape: tuple[int, int] | None
-    """Rows, columns; None if the image cannot be decoded."""
+    """Size of the image: rows, columns; None if it cannot be decoded."""
     oddities: list[Oddity]
 
 

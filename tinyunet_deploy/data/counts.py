@@ -16,9 +16,9 @@ class SplitCount(NamedTuple):
     """Images of one class and split, and how many the release contains."""
 
     class_id: int | None
-    """None for a user's own images."""
+    """Number of the class; None for a user's own images."""
     split: Split | None
-    """None if the layout has no split."""
+    """Split of the data set; None if the layout has none."""
     images: int
     defective: int
     published: tuple[int, int] | None

@@ -27,7 +27,7 @@ class Ellipse(NamedTuple):
     b: float
     """Semi-axis across ``angle``, pixels, > 0."""
     angle: float
-    """Radians, from the column axis towards the row axis."""
+    """Angle of the first axis, radians from the column axis towards the row axis."""
     x: float
     """Centre, columns counted from 1."""
     y: float
@@ -50,7 +50,7 @@ class Item:
     class_id: int | None
     """The K of ClassK, 1..10 in DAGM2007; None in layouts without classes."""
     split: Split | None
-    """None where the layout has no split."""
+    """Split of the data set; None if the layout has none."""
 
 
 @dataclass(frozen=True)
@@ -60,4 +60,4 @@ class Dataset:
     root: Path
     layout: Layout
     items: tuple[Item, ...]
-    """Sorted by class, split (train first) and name; never empty."""
+    """Images, sorted by class, split (train first) and name; never empty."""

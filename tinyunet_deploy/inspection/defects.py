@@ -45,7 +45,8 @@ class Defect:
     """One 8-connected region of pixels whose score is above the threshold."""
 
     bbox: tuple[int, int, int, int]
-    """x, y, width, height, pixels; x counts columns from the left, y rows from the top."""
+    """Bounding box: x, y, width, height, pixels; x counts columns from the left, y rows from the
+    top."""
     area_px: int
     """Area, pixels."""
     max_score: int
@@ -70,7 +71,7 @@ class TrueDefect:
     """One 8-connected region of the truth, and whether it was detected."""
 
     bbox: tuple[int, int, int, int]
-    """x, y, width, height, pixels."""
+    """Bounding box: x, y, width, height, pixels."""
     area_px: int
     max_score: int
     """Largest score of its pixels, 0..255. A threshold below it would detect a missed defect."""

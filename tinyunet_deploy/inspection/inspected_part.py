@@ -1,4 +1,4 @@
-"""The verdict on one part, in memory: what ``infer`` writes into files and report lines."""
+"""The verdict on one part, in memory, with the contents of the files that ``infer`` writes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class InspectedPart:
-    """One part: its verdict with all that it rests on, or why it has none.
+    """One part: its verdict with the image and scores behind it, or the error that prevented it.
 
     Only a part with :attr:`passes` may leave the station: a part without a verdict is not good.
     """
@@ -48,8 +48,8 @@ class InspectedPart:
     mask: Mask | None = field(default=None, repr=False)
     """uint8 [H, W], {0, 255}, 255 is a defect; None if the image cannot be used."""
     error: ImageError | None = None
-    """Why the image cannot be used: ``error.reason`` is a stable code such as ``truncated``, and
-    ``str(error)`` one line for people. None if the part has a verdict."""
+    """Reason why the image cannot be used: ``error.reason`` is a stable code such as ``truncated``,
+    and ``str(error)`` is one line for people. None if the part has a verdict."""
 
     @property
     def passes(self) -> bool:
@@ -86,7 +86,7 @@ def inspect_score(
     """Return the verdict on the part whose image has this score.
 
     Args:
-        path, name: of the image.
+        path, name: path and name of the image.
         image, score: uint8 [H, W].
         threshold: probability in [0, 1] above which a pixel is a defect.
         min_area: smallest defect that makes the part NG, pixels.
@@ -121,7 +121,7 @@ def inspect_parts(
         tile: take images of any size; False skips those that are not of the network's size.
 
     Yields:
-        Every image in the order of names, also those that cannot be used.
+        Every image in the order of names, including images that cannot be used.
 
     Raises:
         RefusedError: there is no image at all, or a source is the output of an inspection.

@@ -25,7 +25,7 @@ class ReportLine(TypedDict, total=False):
     sha256: str
     """Hash of the bytes on which the verdict rests."""
     verdict: Verdict
-    """Present if the status is ok, as are the fields from here to ``output_bytes``."""
+    """Verdict; present if the status is ok, as are the fields from here to ``output_bytes``."""
     max_score: int
     """Largest score in the image, 0..255."""
     fit: Literal["padded", "tiled"]

@@ -94,8 +94,8 @@ def watch(
     """Inspect the images of a folder as they come, until ``stop`` is set.
 
     Masks and report are those of ``infer``, and a stopped watch can be resumed. A file whose
-    content changes after its verdict is another part: it gets a line and a mask of its own, with
-    the number of the ``change``. A verdict stays in the report when its file is gone: the part has
+    content changes after its verdict is another part: it gets its own line and mask, with the
+    number of the ``change``. A verdict stays in the report when its file is gone: the part has
     passed.
 
     Each line also has ``latency_ms``: the time from the last poll that did not see the file in its

@@ -75,8 +75,8 @@ def run_live(
     """Let parts pass in real time: each triggers at its instant, ready or not.
 
     Args:
-        inspectors: one for each of the belt's processes. Each is called from one thread of its own
-            and must release the interpreter lock while it computes or waits.
+        inspectors: one for each of the belt's processes. Each is called from its own thread and
+            must release the interpreter lock while it computes or waits.
         parts: number of parts that pass.
         seed: seed of the positions of the parts.
         progress: called with 1 after each part's trigger.

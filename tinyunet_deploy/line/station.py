@@ -142,7 +142,7 @@ def _inspector(backend: Backend, images: Sequence[Image]) -> Inspector:
 def _inspecting_processes(
     count: int, images: Sequence[Image], load: dict[str, Any]
 ) -> Iterator[list[Inspector]]:
-    """Start processes, each with a backend of its own and an equal share of the processors."""
+    """Start processes, each with its own backend and an equal share of the processors."""
     usable = processors()
     context = multiprocessing.get_context("spawn")
     with contextlib.ExitStack() as stack:

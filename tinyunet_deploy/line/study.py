@@ -50,20 +50,20 @@ class LineStudy:
     """Facts that a result records about the model and the machine, or about the recording."""
     settings: SearchSettings
     runs: tuple[tuple[Belt, BeltOutcome], ...]
-    """The run at the asked speed; after it, if they were verified, the predicted speeds in turn."""
+    """The run at the requested speed, then the runs at predicted speeds, if those were verified."""
     recording: Recording
     """Service times that the last predicted speed rests on."""
     search: SpeedSearch
     processes_needed: int | None
-    """Fewest processes that keep the miss rate at the asked speed; None if not even
-    :data:`~tinyunet_deploy.line.speed_search.MOST_PROCESSES` do."""
+    """Fewest processes that keep the miss rate at the requested speed; None if more than
+    :data:`~tinyunet_deploy.line.speed_search.MOST_PROCESSES` would be needed."""
 
     def keeps(self, outcome: BeltOutcome) -> bool:
         """Return whether a run kept the allowed miss rate."""
         return outcome.miss_rate <= self.settings.max_miss_rate
 
     def require_kept(self) -> None:
-        """Check that the asked speed, and the last predicted speed, keep the allowed miss rate.
+        """Check that the requested speed, and the last predicted speed, keep the allowed miss rate.
 
         Raises:
             GateFailed: a run does not.
@@ -179,7 +179,7 @@ def study_live(
     Args:
         station: the model that ``run_belt`` runs.
         source: origin of the images, for messages.
-        seconds: length of the run at the asked speed.
+        seconds: length of the run at the requested speed.
         verify_s: length of each run at a predicted speed; None runs none.
 
     Raises:

@@ -63,16 +63,16 @@ class ScoreComparison:
     flipped_far: int = 0
     """Number of pixels whose mask differs and whose score is further from the threshold."""
     intersection_px: int = 0
-    """Pixels that are defects in both masks, over all images."""
+    """Number of pixels that are defects in both masks, over all images."""
     union_px: int = 0
-    """Pixels that are defects in either mask, over all images."""
+    """Number of pixels that are defects in either mask, over all images."""
     least_agreement: float = 1.0
     """IoU of the two masks on the image where it is lowest."""
     flips: list[VerdictFlip] = field(default_factory=list)
     ious: list[float] = field(default_factory=list)
     """IoU of the artifact's mask with the truth, for each defective image that has a truth."""
     reference_ious: list[float] = field(default_factory=list)
-    """The same for the reference's mask."""
+    """IoU of the reference's mask with the truth, for the same images."""
     worst: list[WorstImage] = field(default_factory=list)
     """A heap of up to ``WORST`` images; sort it in reverse for the worst first."""
 

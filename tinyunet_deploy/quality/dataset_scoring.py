@@ -37,7 +37,7 @@ class ScoredDataset(NamedTuple, Generic[T]):
     """Measurements on the images of a data set."""
 
     measured: list[T]
-    """For each usable image, in the order of the data set."""
+    """Result of the measurement of each usable image, in the order of the data set."""
     skipped: dict[Path, ImageError]
     """Image file -> why it could not be used."""
     notes: tuple[str, ...]
@@ -102,7 +102,7 @@ def score_dataset(
     bits: int | None,
     progress: Callable[[int], None] | None,
 ) -> ScoredDataset[T]:
-    """Score the images of a data set and measure each score; log what is doubtful about all.
+    """Score the images of a data set and measure each score; log doubts about the scores.
 
     Args:
         measure: takes the item, its image and its score; called on a pool of ``workers`` threads.

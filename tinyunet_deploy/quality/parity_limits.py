@@ -48,7 +48,7 @@ class Limit:
     value: float
     reason: str
     backend: str | None = None
-    """Name of a backend; None for every backend without a limit of its own."""
+    """Name of a backend; None for every backend without its own limit."""
 
     def holds(self, value: float) -> bool:
         """Return whether a figure keeps the limit; NaN never does."""

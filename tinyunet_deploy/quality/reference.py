@@ -1,8 +1,8 @@
 """Choose the network that artifacts are compared with, on this machine.
 
-The checkpoint in PyTorch is the reference where both are present. A station has neither: there the
-float32 ONNX file of the same checkpoint takes its place, else the artifact itself, provided that it
-gives its golden scores, which were stored where it was exported.
+The checkpoint in PyTorch is the reference if both are present. A station usually has neither: there
+the reference is the float32 ONNX file of the same checkpoint, or else the artifact itself, provided
+that it still gives its golden scores, which were stored when it was exported.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from tinyunet_deploy.quality.self_test import self_test
 __all__ = ["Reference", "ReferenceRole", "choose_reference", "open_reference"]
 
 ReferenceRole = Literal["given", "checkpoint", "fp32-onnx", "golden-images"]
-"""Why an artifact is the reference: the user named it; it is the checkpoint; it is the float32 ONNX
-file of the same checkpoint; or it is the compared artifact itself, checked on its golden images."""
+"""Reason why an artifact is the reference: the user named it; it is the checkpoint; it is the
+float32 ONNX file of the same checkpoint; or it is the compared artifact itself, checked on its
+golden images."""
 
 
 @dataclass(frozen=True)
@@ -35,14 +36,14 @@ class Reference:
     path: Path
     role: ReferenceRole
     reason: str | None = None
-    """Why it is not the checkpoint; None if it is, or if the user named it."""
+    """Reason why it is not the checkpoint; None if it is, or if the user named it."""
 
     golden_steps: int | None = None
     """Largest difference from its golden scores on this machine, steps of 1/255; None if it was not
     checked on golden images."""
 
     def describe(self, backend: str) -> str:
-        """Return what the reference is and how it was checked, in one line.
+        """Return a description of the reference and of its check, in one line.
 
         Args:
             backend: name of the backend that runs it.
@@ -63,17 +64,17 @@ class Reference:
 def choose_reference(
     model: Path, given: Path | None = None, folders: Sequence[Path] = ()
 ) -> Reference:
-    """Choose what an artifact is compared with.
+    """Choose the reference that an artifact is compared with.
 
     Args:
         model: the artifact.
         given: the artifact that the user named as the reference.
-        folders: where its relatives are searched, besides its own folder, the recorded places and
-            the package.
+        folders: folders to search for its relatives, besides its own folder, the recorded places
+            and the package.
 
     Raises:
         ArtifactError: the sidecar of ``model`` is missing or damaged.
-        RefusedError: nothing is found that could be the reference.
+        RefusedError: no possible reference is found.
     """
     if given is not None:
         return Reference(given, "given")
@@ -125,7 +126,7 @@ def open_reference(
         The reference with its ``golden_steps``, and the backend that runs it.
 
     Raises:
-        ArtifactError: it is changed, or does not give its golden scores.
+        ArtifactError: it was changed, or does not give its golden scores.
         RefusedError: it does not take images of this size.
         RuntimeUnavailable: it cannot run here.
     """
@@ -136,6 +137,6 @@ def open_reference(
 
 
 def _why_no_backend(path: Path) -> str | None:
-    """Return why no backend runs an artifact on this machine; None if one does."""
+    """Return the reason why no backend runs an artifact on this machine; None if one does."""
     reasons = [why_not(row) for row in rows_for(kind_of(path), unasked_only=True)]
     return None if None in reasons else "; ".join(filter(None, reasons))

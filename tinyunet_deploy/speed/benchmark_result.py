@@ -147,7 +147,7 @@ class Measurement:
     clocks_before: ClockRates
     clocks_after: ClockRates
     roofline: Roofline | None
-    """None if the graph cannot be read, or without ceilings."""
+    """Share of the machine's limit; None if the graph cannot be read, or without ceilings."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ class SkippedRow:
     backend: str
     device: str
     batch_size: int | None
-    """None stands for every batch size."""
+    """Images per call; None stands for every batch size."""
     reason: str
 
 
@@ -239,7 +239,7 @@ class MeasuredImages:
     sha256: str
     """Hash of all decoded pixels in their order."""
     image_px: tuple[int, int]
-    """Rows, columns."""
+    """Size of an image: rows, columns."""
     mean: float
     """Mean of all grey values, 0..255."""
     standard_deviation: float
@@ -262,11 +262,12 @@ class ReferenceFacts:
     """One of :data:`tinyunet_deploy.quality.reference.ReferenceRole`; None in a result of an
     earlier release, whose reference was named or the checkpoint."""
     reason: str | None = None
-    """Why it is not the checkpoint; None if it is, or if the user named it."""
+    """Reason why it is not the checkpoint; None if it is, or if the user named it."""
     golden_largest_steps: int | None = None
     """Largest difference from its golden scores, steps of 1/255; None if that was not checked."""
     description: str | None = None
-    """What it is and how it was checked, in one line; None in a result of an earlier release."""
+    """Description of the reference and its check, one line; None in a result of an earlier
+    release."""
 
 
 @dataclass(frozen=True)

@@ -35,9 +35,9 @@ class Header:
     """Facts about the image of a file, known before its pixels are decoded."""
 
     height: int
-    """Pixels, > 0."""
+    """Number of pixels, > 0."""
     width: int
-    """Pixels, > 0."""
+    """Number of pixels, > 0."""
     bits: int = 8
     """Stored bits of a sample, 1..16."""
     depth: int | None = None

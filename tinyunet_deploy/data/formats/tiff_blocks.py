@@ -46,7 +46,7 @@ class Blocks:
     """Bytes of each block in the file."""
     height: int
     width: int
-    """Pixels of a block."""
+    """Width of a block, pixels."""
     rows_in_last: int
     """Rows of the last block of a plane; fewer than ``height`` in the last strip."""
     per_plane: int
