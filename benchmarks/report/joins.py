@@ -161,7 +161,7 @@ def precisions_of(results: Results) -> dict[str, str]:
 
 
 def model_name(results: Results, sha256: str) -> str:
-    """Return the name of a model in the results; the start of its sha256 where none gives it."""
+    """Return the name of a model, or the start of its sha256 if no result has the name."""
     names = {
         measurement.model_sha256: model_label(measurement.model, measurement.precision)
         for measurement in results.measurements

@@ -77,7 +77,9 @@ def test_same_answers_pass_and_others_are_refused(model: Path) -> None:
     assert (image == golden_images(CONTRACT)).all() and (score == image).all()
     assert self_test(loaded(model)).largest_steps == 0
     assert self_test(loaded(model, 1)).largest_steps == 1
-    with pytest.raises(ArtifactError, match="fails its self-test on fake: golden_largest_steps is 2"):
+    with pytest.raises(
+        ArtifactError, match="fails its self-test on fake: golden_largest_steps is 2"
+    ):
         self_test(loaded(model, 2))
 
 

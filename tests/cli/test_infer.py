@@ -243,14 +243,14 @@ def test_an_unusable_model_or_device_writes_nothing(
             4,
             f"error: {changed}: is not the file that its sidecar describes (",
         ),
-        (["--model", alone], 4, f"error: {alone}: has no sidecar, so nothing is known of it ("),
-        (["--model", tmp_path / "no.onnx"], 4, f"error: {tmp_path}/no.onnx: is not there ("),
+        (["--model", alone], 4, f"error: {alone}: has no sidecar, so nothing is known about it ("),
+        (["--model", tmp_path / "no.onnx"], 4, f"error: {tmp_path}/no.onnx: does not exist ("),
         (
             ["--model", tmp_path / "no.pt"],
             4,
             f"error: {tmp_path}/no.pt: is not a model by its",
         ),
-        (["--backend", "torch"], 4, f"error: {tiny_onnx}: is of the kind onnx, which torch does"),
+        (["--backend", "torch"], 4, f"error: {tiny_onnx}: is of kind onnx, which torch does"),
         (["--device", "gpu"], 5, "error: gpu: is not a device (use cpu or cuda:0)"),
     ]:
         outcome = tinyunet_infer(station, "-o", tmp_path / "out", *arguments)
@@ -475,7 +475,7 @@ def test_images_that_changed_are_inspected_again_and_said_so(
     assert process.returncode == 0
     assert err.decode().splitlines()[:2] == [
         f"{tmp_path}/out: 1 image changed after the verdict: inspected again",
-        f"{tmp_path}/out: 1 image in the report but not in the input any more: "
+        f"{tmp_path}/out: 1 image in the report but no longer in the input: "
         "dropped from the report",
     ]
     assert out.startswith(b"6 images: ")

@@ -195,7 +195,8 @@ def test_unusable_images_are_skipped_and_none_is_refused(tmp_path: Path, fast: C
     belt = ("--parts-per-minute", 3000, "--deadline-ms", 9000, "--seconds", 0.1, "--parts", 100)
     code, _, err = fast(folder, *belt)
     assert code == 4
-    assert err == f"error: {folder}: contains no usable image\n"
+    first = f"{folder / 'large.png'}: has 80x80 pixels"
+    assert f"error: {folder}: contains no usable image (the first is skipped: {first}" in err
     write_png(folder / "good.png", np.zeros((SIZE, SIZE), np.uint8))
     code, _, err = fast(folder, *belt)
     assert code == 3

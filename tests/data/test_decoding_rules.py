@@ -113,7 +113,7 @@ def test_an_image_of_another_size_says_both(height: int, width: int) -> None:
     data = encode_png(noise(height, width))
     error = refusal(data, size=SIZE)
     assert error.reason == "wrong-size"
-    assert error.what == f"has {width}x{height} pixels, the model takes 64x32"
+    assert error.what == f"has {width}x{height} pixels, but the model takes 64x32"
     assert decode_image(data, HERE).shape == (height, width)
 
 
@@ -151,7 +151,7 @@ def test_what_may_not_be_read_says_so(tmp_path: Path, monkeypatch: pytest.Monkey
     os.mkfifo(tmp_path / "fifo")
     for name, reason, what in (
         ("fifo", "not-a-file", "is not a regular file"),
-        (".", "unreadable", "is a folder that may not be listed"),
+        (".", "unreadable", "is a folder that cannot be listed"),
     ):
         with pytest.raises(ImageError) as caught:
             read_image(tmp_path / name)

@@ -89,7 +89,7 @@ def test_an_image_of_another_size_says_both(tmp_path: Path) -> None:
     results = list(score_images(paths, backend, batch_size=1, workers=1, tile=False))
     assert isinstance(results[0].error, ImageError)
     assert results[0].error.reason == "wrong-size"
-    assert results[0].error.what == "has 33x50 pixels, the model takes 32x16"
+    assert results[0].error.what == "has 33x50 pixels, but the model takes 32x16"
     assert results[1].error is not None
     assert all(r.error is None for r in score_images(paths, backend, batch_size=1, workers=1))
 

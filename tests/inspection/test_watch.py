@@ -429,7 +429,7 @@ def test_a_folder_is_away_by_the_clock_of_the_watch(tmp_path: Path) -> None:
         (tmp_path / "away").rename(tmp_path / "in")
 
     scripted(tmp_path, (1.0, leave), (60.9, back), end_s=62.0)
-    with pytest.raises(RefusedError, match="in: is not there"):
+    with pytest.raises(RefusedError, match="in: does not exist"):
         scripted(tmp_path, (1.0, leave), (61.2, back), end_s=62.0)
 
 

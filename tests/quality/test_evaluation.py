@@ -326,7 +326,7 @@ def test_large_images_are_evaluated_in_tiles(tmp_path: Path) -> None:
     options: dict[str, Any] = {"threshold": 0.4, "min_area": 1, "batch_size": 4, "workers": 2}
     evaluation = evaluate(read_dataset(tmp_path), fake(), **options)
     assert evaluation.all.iou_defective == 1.0
-    with pytest.raises(DataError, match="170x150 pixels, the model takes 64x64"):
+    with pytest.raises(DataError, match="170x150 pixels, but the model takes 64x64"):
         evaluate(read_dataset(tmp_path), fake(), tile=False, **options)
 
 

@@ -1,4 +1,4 @@
-"""Inspect the images of files and folders: those that are there, and those that come."""
+"""Inspect image files and folders: the images that are there, or new ones as they arrive."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def inspect(
         threshold: probability in [0, 1] above which a pixel is a defect; None is the model's.
         min_area: smallest defect that makes a part NG, pixels; None is the model's.
         tile: take images of any size; False skips those that are not of the network's size.
-        bits: bits per pixel of the camera that took 16-bit images, 8..16; None is the model's, else
-            what the file states, else 16.
+        bits: bits per pixel of the camera that took 16-bit images, 8..16; None is the model's
+            value, else the one that the file states, else 16.
         workers: threads that read files; None is one per processor.
 
     Yields:
@@ -129,8 +129,9 @@ def watch(
         Counts of this watch and of the whole output folder.
 
     Raises:
-        RefusedError: the output folder belongs to another run, or the folder does not come back.
-        RuntimeUnavailable: the disk is full or read-only; what was written stays valid.
+        RefusedError: the output folder belongs to another run, or the camera's folder does not
+            return.
+        RuntimeUnavailable: the disk is full or read-only; files that were written stay valid.
         ArtifactError, RuntimeError: as for :func:`inspect`.
     """
     with lend(model) as lent:

@@ -107,10 +107,10 @@ def read_bytes(path: Path, *, size: tuple[int, int] | None = None) -> bytes:
     try:
         return read_regular(path, limit)
     except FileNotFoundError as error:
-        raise ImageError(path, "missing", "is not there any more") from error
+        raise ImageError(path, "missing", "no longer exists") from error
     except OSError as error:
         if error.errno == errno.EISDIR and not os.access(path, os.R_OK):
-            raise ImageError(path, "unreadable", "is a folder that may not be listed") from error
+            raise ImageError(path, "unreadable", "is a folder that cannot be listed") from error
         if error.errno == errno.EISDIR:
             raise ImageError(path, "not-a-file", "is a folder") from error
         if error.errno in (errno.EINVAL, errno.ENXIO, errno.ENODEV):
@@ -211,7 +211,7 @@ def _require_size(header: Header, max_pixels: int, size: tuple[int, int] | None)
         )
     if size is not None and (height, width) != size:
         raise FormatError(
-            "wrong-size", f"has {width}x{height} pixels, the model takes {size[1]}x{size[0]}"
+            "wrong-size", f"has {width}x{height} pixels, but the model takes {size[1]}x{size[0]}"
         )
     if height * width == 0:
         raise FormatError("corrupt", f"has {width}x{height} pixels")

@@ -1,6 +1,6 @@
-"""Notes on the scores of a whole run, which no single image gives reason for.
+"""Notes on doubtful scores of a whole run, which no single image shows.
 
-They are said once, on stderr, and stand in the report or the result of the run.
+They are printed once, on stderr, and are part of the report or the result of the run.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def run_notes(highest_score: int, padded: int, tiled: int, approximate: int) -> 
         highest_score: largest score of all images, 0..255.
         padded: images smaller than the network's, padded by mirroring.
         tiled: images larger than the network's, inspected in overlapping tiles.
-        approximate: images inspected in tiles whose scores only approximate the whole image's.
+        approximate: number of images in tiles whose scores only approximate the whole image's.
     """
     notes = []
     if highest_score == 1:
