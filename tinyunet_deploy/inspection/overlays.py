@@ -91,8 +91,8 @@ def overlay_with_truth(
     picture = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
     thick = _thickness(image)
     _draw_outline(picture, truth, TRUTH, thick, away=thick + 2)
-    amber = _draw_defects(picture, mask, findings.found)
-    lines = [*_caption(score, findings.found), _comparison(findings)]
+    amber = _draw_defects(picture, mask, findings.detected)
+    lines = [*_caption(score, findings.detected), _comparison(findings)]
     return _with_caption(picture.astype(np.uint8, copy=False), lines + amber)
 
 
@@ -216,7 +216,7 @@ def _comparison(findings: Findings) -> _Line:
     else:
         text = f"truth (green): {truth} defect{'s' * (truth > 1)}, {truth - missed} found"
     pieces = [(text, _GOOD if truth else _MUTED)]
-    if truth and not findings.found:
+    if truth and not findings.detected:
         pieces.append(("an escape", _BAD))
     elif false and not truth:
         pieces.append(("a false alarm", _BAD))
