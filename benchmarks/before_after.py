@@ -1,4 +1,4 @@
-"""``python -m benchmarks.before_after BEFORE.json AFTER.json``: what training has changed."""
+"""``python -m benchmarks.before_after BEFORE.json AFTER.json``: the effect of training."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _figure(result: dict[str, Any], name: str) -> str:
 
 
 def _improved(before: dict[str, Any], after: dict[str, Any]) -> bool:
-    """Return whether the outlines are better and fewer parts are judged wrongly."""
+    """Return whether the outlines are better and fewer verdicts are wrong."""
     mistakes_before, mistakes_after = (
         counts["escapes"] + counts["overkills"] for counts in (before, after)
     )

@@ -67,8 +67,8 @@ _TEMPORARY: Final = re.compile(r"\.tinyunet-[0-9a-f]{16}\.part")
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | systems.OPEN_INHERITED_BY_NO_CHILD
 _EXISTING_FILE: Final = os.O_WRONLY | systems.OPEN_WITHOUT_LINKS | systems.OPEN_WITHOUT_WAITING
 _ABANDONED_S: Final = 3600.0
-"""Age at which a temporary file counts as left by a dead process where no lock can say so, seconds;
-writing one takes seconds at most."""
+"""Age at which a temporary file counts as left by a dead process if there are no locks, seconds;
+writing a file takes seconds at most."""
 LOCK: Final = ".tinyunet.lock"
 """Name of the file that locks a folder (:mod:`tinyunet_deploy.inspection.folder_lock`)."""
 _log = logging.getLogger(__name__)

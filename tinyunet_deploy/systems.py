@@ -1,6 +1,6 @@
-"""What operating systems do in different ways: the only module that asks for POSIX.
+"""Differences between operating systems: the only module that needs POSIX.
 
-Linux has all of it. Where macOS or Windows lacks a call, this module has what they offer instead;
+Linux has every call. Where macOS or Windows lacks one, this module uses what they offer instead;
 nothing else in the library imports ``fcntl`` or ``resource``, or uses a flag, a signal or a call
 that one of the three systems lacks.
 
@@ -65,13 +65,13 @@ OPEN_WITHOUT_WAITING: Final[int] = getattr(os, "O_NONBLOCK", 0)
 OPEN_WITHOUT_LINKS: Final[int] = getattr(os, "O_NOFOLLOW", 0)
 """Flag of ``os.open``: refuse a symbolic link."""
 OPEN_DIRECTORY: Final[int | None] = getattr(os, "O_DIRECTORY", None)
-"""Flag of ``os.open`` for a folder; None where folders cannot be opened, as on Windows."""
+"""Flag of ``os.open`` for a folder; None if folders cannot be opened, as on Windows."""
 OPEN_INHERITED_BY_NO_CHILD: Final[int] = getattr(os, "O_CLOEXEC", getattr(os, "O_NOINHERIT", 0))
 """Flag of ``os.open``: no child process inherits the descriptor."""
 HAS_FILE_LOCKS: Final = fcntl is not None
 """True if the kernel has locks that end with their process, whatever the file is used for."""
 SIGPIPE: Final = 13
-"""Number of the signal of a closed pipe, for the exit code 128 + 13, also where it is not sent."""
+"""Number of the signal of a closed pipe, for the exit code 128 + 13, even if it is never sent."""
 
 ENDING_SIGNALS: Final[tuple[signal.Signals, ...]] = tuple(
     signal.Signals[name]
@@ -87,7 +87,7 @@ def lock_file(descriptor: int, *, wait: bool = True) -> None:
     Raises:
         BlockingIOError: another process has it, and ``wait`` is False.
         OSError: the file system has no locks.
-        RuntimeUnavailable: the system has none; see :data:`HAS_FILE_LOCKS`.
+        RuntimeUnavailable: the system has no such locks; see :data:`HAS_FILE_LOCKS`.
     """
     if fcntl is None:
         raise RuntimeUnavailable("flock", "is not on this operating system")
@@ -108,7 +108,7 @@ def use_processors(numbers: Sequence[int]) -> None:
     """Run this process on these processors only.
 
     Raises:
-        RuntimeUnavailable: the system cannot, as macOS.
+        RuntimeUnavailable: the system cannot do this, such as macOS.
         OSError: it has no such processor.
     """
     if hasattr(os, "sched_setaffinity"):
@@ -151,7 +151,7 @@ def kill(process: int) -> None:
     """End a process at once.
 
     Raises:
-        OSError: it is gone, or belongs to someone else.
+        OSError: it has ended, or belongs to another user.
     """
     # Windows has no SIGKILL: there SIGTERM ends a process at once.
     os.kill(process, getattr(signal, "SIGKILL", signal.SIGTERM))
@@ -163,7 +163,7 @@ def after_fork(
     before: Callable[[], object] | None = None,
     in_parent: Callable[[], object] | None = None,
 ) -> None:
-    """Call functions whenever this process forks; without effect where none can."""
+    """Call functions whenever this process forks; no effect on systems that cannot fork."""
     if not hasattr(os, "register_at_fork"):
         return
     hooks = {"before": before, "after_in_parent": in_parent, "after_in_child": in_child}
@@ -171,26 +171,26 @@ def after_fork(
 
 
 def block_signals() -> None:
-    """Hold back :data:`ENDING_SIGNALS` in this thread, where the system can."""
+    """Block :data:`ENDING_SIGNALS` in this thread, if the system can."""
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
 
 
 def unblock_signals() -> None:
-    """Let :data:`ENDING_SIGNALS` through again."""
+    """Unblock :data:`ENDING_SIGNALS`."""
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
 
 
 def limit_this_process(*, memory_bytes: int, processor_s: int) -> None:
-    """Limit this process for good: memory, processor time, no byte into files, no core file.
+    """Limit this process until its end: memory, processor time, no writing to files, no core file.
 
     Args:
         memory_bytes: largest address space.
         processor_s: largest time on all processors together, seconds.
 
     Raises:
-        RuntimeUnavailable: the system cannot, so nothing unknown may run in this process.
+        RuntimeUnavailable: the system cannot do this, so no untrusted file may run in this process.
     """
     if resource is None:
         raise RuntimeUnavailable("setrlimit", "is not on this operating system")
@@ -207,7 +207,7 @@ def limit_this_process(*, memory_bytes: int, processor_s: int) -> None:
 
 
 def _psutil() -> ModuleType:
-    """Import psutil, which is installed with the library on all systems but Linux."""
+    """Import psutil, which is installed with the library on all systems except Linux."""
     import psutil
 
     module: ModuleType = psutil

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["draw_curves", "read_curve"]
 
 _SMOOTH: Final = 20
-"""Parts of a run over which the thick line is the mean, so that a batch's luck does not show."""
+"""Number of parts of a run over which the thick line averages, to smooth the luck of batches."""
 
 
 def read_curve(run_folder: Path, name: str) -> tuple[list[int], list[float]]:

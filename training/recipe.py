@@ -221,7 +221,9 @@ def _check(part: Any, prefix: str) -> None:
         if key in ("steps", "batch", "every", "crop") and value < 1:
             raise ValueError(f"{prefix}{key} must be at least 1")
     if isinstance(part, Data) and 2 * part.defect_margin >= part.crop:
-        raise ValueError(f"{prefix}defect_margin is {part.defect_margin}, not below half a crop")
+        raise ValueError(
+            f"{prefix}defect_margin is {part.defect_margin}, not less than half a crop"
+        )
     if isinstance(part, Data) and max(part.validation, part.defect_free) == 1.0:
         raise ValueError(f"{prefix}validation and defect_free must leave something to train on")
     if isinstance(part, Augment) and set(part.rotations) - {0, 90, 180, 270}:

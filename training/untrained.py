@@ -1,7 +1,7 @@
 """``python -m training.untrained RECIPE --data DIR -o FILE``: the network before its first step.
 
-What a trained network is worth shows beside the same network untrained. It is given the same
-chance: its threshold and min_area are chosen on the same images that training keeps out.
+The value of training shows in a comparison with the same network untrained. For a fair comparison,
+its threshold and min_area are chosen on the same images that training keeps out.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ __all__ = ["initial_network", "write_untrained"]
 
 
 def initial_network(recipe: Recipe) -> TinyUNet:
-    """Return the network of random weights that a recipe's seed gives, as training begins with."""
+    """Return the network with which training begins: random weights from the recipe's seed."""
     torch.manual_seed(recipe.seed)
     return TinyUNet(recipe.variant)
 
 
 def write_untrained(recipe: Recipe, source: Source, checkpoint: Path) -> None:
-    """Write the checkpoint of a run of no steps.
+    """Write the checkpoint of a run without steps.
 
     Args:
         checkpoint: file to write, ``NAME.safetensors``.
@@ -76,7 +76,8 @@ def write_untrained(recipe: Recipe, source: Source, checkpoint: Path) -> None:
 )
 @debug_option
 def untrained(recipe: str, data: Path, classes: Sequence[int] | None, output: Path) -> None:
-    """Write the network with which training by RECIPE begins, to compare the trained one with."""
+    """Write the network with which training with RECIPE begins, for comparison with the trained
+    one."""
     chosen = read_recipe(recipe)
     write_untrained(chosen, read_source(data, classes, chosen), output)
     click.echo(output)

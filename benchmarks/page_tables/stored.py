@@ -1,4 +1,4 @@
-"""Read stored results; the type of a table."""
+"""Read stored results, and define the type of a table."""
 
 from __future__ import annotations
 

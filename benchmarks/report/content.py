@@ -36,7 +36,7 @@ class Section:
     title: str
     lead: list[str] = field(default_factory=list)
     svg: str | None = None
-    """The figure for a telephone, inline SVG."""
+    """The figure for a phone, inline SVG."""
     wide_svg: str | None = None
     """The same figure for a screen."""
     tables: list[Table] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""What a reader sees first: go or no-go, the verdict of each gate, speed, accuracy, parts."""
+"""First screen of the report: go or no-go, the verdict of each gate, speed, accuracy, parts."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tinyunet_deploy.speed.benchmark_result import Measurement
 __all__ = ["FirstScreen", "Gate", "first_screen"]
 
 Verdict = Literal["pass", "fail", "open"]
-"""open: not measured, so that it cannot be said."""
+"""Outcome of a gate; ``open`` if it was not measured."""
 
 
 class Gate(NamedTuple):
@@ -45,7 +45,7 @@ class Gate(NamedTuple):
 
 
 class Tile(NamedTuple):
-    """A figure in large type, with what it is and under which conditions."""
+    """A figure in large type, with its name and conditions."""
 
     value: str
     name: str
@@ -53,7 +53,7 @@ class Tile(NamedTuple):
 
 
 class _Compared(NamedTuple):
-    """A comparison of ``tinyunet parity``, and on how many images."""
+    """A comparison of ``tinyunet parity``, and its number of images."""
 
     comparison: dict[str, Any]
     images: int
@@ -117,9 +117,10 @@ def _name_of(measurement: Measurement) -> str:
 
 
 def _answers_gate(results: Results) -> Gate:
-    """Judge whether the configuration that would be shipped answers as its network.
+    """Return the gate on whether the configuration to ship gives the answers of its network.
 
-    That is the fastest one whose answers pass, or the first that passes where nothing was timed.
+    The configuration to ship is the fastest one whose answers pass, or the first that passes if
+    none was timed.
     """
     name, red, best = "Answers as the network", red_answers(results), best_measurement(results)
     compared: dict[tuple[str, str], list[_Compared]] = {}

@@ -1,4 +1,4 @@
-"""Three pictures of parts for the first screen, out of what a run has drawn."""
+"""Choose three pictures of parts for the first screen from those that a run has drawn."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class _Part(NamedTuple):
     """True if the verdict is known to be wrong."""
     ng: bool
     area_px: int
-    """Area of what was detected, pixels."""
+    """Area of the detected defects, pixels."""
     text: str
 
 
@@ -73,7 +73,7 @@ def _inspected(folder: Path, report: Path) -> list[_Part]:
 
 
 def _evaluated(folder: Path, evaluations: Sequence[dict[str, Any]]) -> list[_Part]:
-    """Return the parts of the first evaluation all of whose pictures are in the folder."""
+    """Return the parts of the first evaluation whose pictures are all in the folder."""
     for evaluation in evaluations:
         names = [image["name"] for image in evaluation["per_image"]]
         pictures = [folder / overlay_name(name) for name in names]
@@ -97,7 +97,8 @@ def _judged(image: dict[str, Any]) -> str:
 
 
 def _choose(parts: Sequence[_Part]) -> list[_Part]:
-    """Choose a typical rejected part, a good one and a mistake; others where one is missing."""
+    """Choose a typical rejected part, a good one and a mistake; if one is missing, choose
+    another."""
     right = sorted((part for part in parts if not part.wrong), key=lambda part: part.area_px)
     rejected = [part for part in right if part.ng]
     passed = [part for part in right if not part.ng]

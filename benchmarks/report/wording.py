@@ -21,7 +21,7 @@ _PEERS: Final = {
     "benchmark_app": "OpenVINO's benchmark_app",
     "benchmark_app-defaults": "benchmark_app, defaults",
 }
-"""Runner of a matrix -> its name for people; any other is shown as it is."""
+"""Runner of a matrix -> name that people read; any other runner is shown by its own name."""
 
 
 def limit_in_words(limit: str) -> str:
@@ -57,7 +57,7 @@ def model_label(model: str, precision: str | None = None) -> str:
 
     Args:
         model: file name.
-        precision: None leaves it to the file name, which says it for all but fp32.
+        precision: None takes it from the file name, which states it for all except fp32.
     """
     base = model.removesuffix(".onnx").removesuffix(".safetensors").removesuffix(".plan")
     named = next((known for known in PRECISIONS if base.endswith(f".{known}")), None)
@@ -78,7 +78,7 @@ def configuration(model: str, precision: str | None, backend: str) -> str:
 
 
 def cell_label(matrix: dict[str, Any], name: str) -> str:
-    """Name a cell of a matrix; its own name where the matrix lacks it."""
+    """Name a cell of a matrix; the cell's own name if the matrix lacks it."""
     for cell in matrix["cells"]:
         if cell["name"] == name:
             label = configuration(cell["model"], cell["precision"], cell["runner"])

@@ -12,7 +12,7 @@ from tinyunet_deploy.cli.options import debug_option
 
 
 class Device(click.ParamType):  # type: ignore[type-arg]  # not subscriptable before click 8.4
-    """``cpu``, ``cuda`` or ``cuda:N``."""
+    """Name of a device: ``cpu``, ``cuda`` or ``cuda:N``."""
 
     name = "device"
 

@@ -34,8 +34,8 @@ _FADE: Final = 16
 
 
 Fit = Literal["whole", "padded", "tiled"]
-"""How an image of some size meets a network of another: as it is, extended by mirroring, or in
-several tiles (whose last ones may reach into an extension, too)."""
+"""How an image fits a network of another size: as it is, extended by mirroring, or in several tiles
+(the last of which may reach into an extension, too)."""
 
 
 def fit_of(shape: tuple[int, ...], contract: Contract) -> Fit:

@@ -48,8 +48,8 @@ def overlay_name(name: str, change: int = 0) -> str:
 def _stem_and_suffix(name: str, change: int) -> tuple[str, str]:
     """Return the stem that tells all inputs apart, and .png in the upper or lower case it needs.
 
-    Every input can be read back from the result: an ending of ours names the suffix or the change,
-    and without one the name is the image's own.
+    The input's name follows from the result: an ending that we add names the suffix or the change;
+    without one, the name is the image's own.
     """
     match = _SUFFIX.search(name)
     suffix = match[0] if match else ""

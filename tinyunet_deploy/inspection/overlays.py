@@ -34,7 +34,7 @@ _FONT_PX: Final = 22
 _LISTED: Final = 3
 """Largest number of defects that the caption lists one by one."""
 _LEAST_WIDTH: Final = 340
-"""Width that the caption needs at its smallest, pixels; a narrower image gets a margin."""
+"""Smallest width for the caption, pixels; a narrower image gets a margin."""
 
 _MISS_CONTEXT: Final = 128
 """Smallest side of the crop around a missed defect, pixels of the image."""
@@ -63,7 +63,7 @@ def overlay(
     Args:
         image, score: uint8 [H, W].
         mask: uint8 [H, W], {0, 255}: where the score is above the threshold.
-        defects: those of the mask that are large enough, the largest first.
+        defects: defects of the mask that are large enough, the largest first.
         mm_per_px: side of a pixel on the part, millimetres; gives areas in mm2, too.
 
     Returns:
@@ -78,12 +78,12 @@ def overlay(
 def overlay_with_truth(
     image: Image, score: Score, mask: Mask, truth: Mask, findings: Findings
 ) -> _Picture:
-    """Draw the defects of a part and those of its truth, and say where they differ.
+    """Draw the defects of a part and those of its truth, with a caption on the differences.
 
     Args:
         image, score, mask: as for :func:`overlay`.
         truth: uint8 [H, W], {0, 255}; outlined in green.
-        findings: what the comparison of score and truth gave.
+        findings: result of the comparison of score and truth.
 
     Returns:
         uint8 [H + caption, max(W, 340), 3] BGR.
@@ -153,7 +153,7 @@ def _grown(mask: Mask, pixels: int) -> Mask:
 
 
 def _without(mask: Mask, defects: Sequence[Defect]) -> Mask:
-    """Return the regions of a mask that are no defects, because they are too small."""
+    """Return the regions of a mask that are too small to be defects."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     if count - 1 == len(defects):
         return np.zeros_like(mask)
@@ -209,7 +209,7 @@ def _facts(defect: Defect, mm_per_px: float | None) -> str:
 
 
 def _comparison(findings: Findings) -> _Line:
-    """Return the line that says what the truth says, and where the verdict differs from it."""
+    """Return the line about the truth and about how the verdict differs from it."""
     truth, missed, false = len(findings.truth), len(findings.missed), len(findings.false)
     if not truth:
         text = "truth: no defect"

@@ -29,8 +29,8 @@ class ReportLine(TypedDict, total=False):
     max_score: int
     """Largest score in the image, 0..255."""
     fit: Literal["padded", "tiled"]
-    """Present if the image is not of the network's size: it was padded by mirroring, or inspected
-    in overlapping tiles."""
+    """Way in which the image was fitted: padded by mirroring, or inspected in overlapping tiles;
+    present if it does not have the network's size."""
     approximate: bool
     """True if the image was inspected in tiles whose scores only approximate those of the whole
     image; missing otherwise."""
@@ -63,9 +63,9 @@ class RunSummary:
     max_score: int = 0
     """Largest score of all images, 0..255."""
     padded: int = 0
-    """Images smaller than the network's, padded by mirroring."""
+    """Number of images smaller than the network's, padded by mirroring."""
     tiled: int = 0
-    """Images larger than the network's, inspected in overlapping tiles."""
+    """Number of images larger than the network's, inspected in overlapping tiles."""
     approximate: int = 0
     """Images inspected in tiles whose scores only approximate those of the whole image."""
     notes: list[str] = field(default_factory=list)

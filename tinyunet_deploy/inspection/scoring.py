@@ -31,8 +31,8 @@ __all__ = ["LEAST_SIDE", "Scored", "score_images"]
 log = logging.getLogger(__name__)
 
 LEAST_SIDE: Final = 16
-"""Least height and width of an image, pixels: fewer are one cell of a network with four 2x2 pools,
-and what is scored would be mirror images for the most part."""
+"""Smallest height and width of an image, pixels: a smaller one is less than one cell of a network
+with four 2x2 pools, and most of the scored pixels would be mirror images."""
 
 
 @dataclass(frozen=True, slots=True)

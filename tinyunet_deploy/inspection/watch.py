@@ -37,8 +37,8 @@ log = logging.getLogger(__name__)
 _FINAL: Final = frozenset({"name-taken", "name-too-long", "not-a-file", "too-large", "wrong-size"})
 """Reasons that stay valid even if the rest of the file has yet to arrive."""
 _STOPPED_S: Final = 1.0
-"""A wait that takes this much longer than requested, or a look at the files that takes this long,
-is a time in which nobody looked: the process was stopped, or a share did not answer. Seconds."""
+"""Files are not observed during a wait that takes this much longer than requested, or a poll that
+takes this long, seconds: the process was stopped, or a share did not answer."""
 
 
 @dataclass(frozen=True)
@@ -246,7 +246,7 @@ def _poll(
 
 
 def _pass_over(files: Mapping[Path, _File], seconds: float, now: float) -> None:
-    """Leave out of the files' age a time in which nobody looked at them, if it was long."""
+    """Subtract from the files' age a long time in which they were not observed."""
     if seconds > _STOPPED_S:
         for file in files.values():
             file.since = min(file.since + seconds, now)

@@ -139,7 +139,7 @@ def _draw_ceiling(axes: Axes, ceiling: Ceiling, start: float, high: float) -> No
 
 
 def _name_ceilings(axes: Axes, ceilings: Sequence[Ceiling]) -> None:
-    """Write the names of the ceilings at the right of the figure, apart where they are close."""
+    """Write the names of the ceilings at the right of the figure, and separate close ones."""
     bottom, top = axes.get_ylim()
     heights = [math.log(ceiling.value / bottom) / math.log(top / bottom) for ceiling in ceilings]
     for ceiling, height in zip(ceilings, spread(heights, 0.07), strict=True):
@@ -153,7 +153,7 @@ def _name_ceilings(axes: Axes, ceilings: Sequence[Ceiling]) -> None:
 
 
 def spread(places: Sequence[float], gap: float) -> list[float]:
-    """Return places moved as little as possible, in their order, so that ``gap`` is between them.
+    """Return the places in their order, moved as little as possible, at least ``gap`` apart.
 
     Args:
         places: 0 to 1; they are moved down from the highest.

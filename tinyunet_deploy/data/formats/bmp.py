@@ -72,8 +72,8 @@ def _table_size(data: bytes, header_size: int, bits: int, compression: int) -> i
 def _with_full_header(data: bytes) -> bytes:
     """Return the file with a header of 40 bytes if it has a short one of OS/2 2.
 
-    Such a header is that of Windows, or that of 64 bytes, cut anywhere behind its sixteenth byte;
-    what is missing is zero.
+    Such a header is that of Windows, or that of 64 bytes, cut anywhere after its sixteenth byte;
+    missing fields are zero.
     """
     first, size = struct.unpack_from("<II", data, 10)
     if size in (_OS2_HEADER, *_WINDOWS_HEADERS) or size % 4 or not 16 <= size < 64:

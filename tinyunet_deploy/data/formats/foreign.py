@@ -1,4 +1,4 @@
-"""Files that are no image of a format that is read: what they are, by their first bytes."""
+"""Recognise files of unsupported formats by their first bytes."""
 
 from __future__ import annotations
 
@@ -65,12 +65,12 @@ _TEXT: Final = (
     (b"<html", "a web page"),
 )
 _TEXT_SEARCHED: Final = 512
-"""Bytes at the beginning among which the signature of a text file stands."""
+"""Number of bytes at the beginning that are searched for the signature of a text file."""
 _LFS_POINTER: Final = b"version https://git-lfs"
 
 
 def describe_foreign(data: bytes) -> FormatError | None:
-    """Return the error that names what a file is; None if that is not known."""
+    """Return the error that names the format of a file; None if the format is unknown."""
     if data.startswith(_LFS_POINTER):
         what = "is a pointer of Git LFS, not the image itself"
         return FormatError("unsupported", what, "fetch the images: git lfs pull")

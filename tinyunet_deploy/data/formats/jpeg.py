@@ -36,7 +36,7 @@ _FOREIGN_FRAMES: Final = {
 _PADDING: Final = re.compile(rb"\xff+")
 """Padding of any length before a marker's code."""
 _NEXT: Final = re.compile(rb"\0*\xff\xd8\xff")
-"""Another image behind the end of the first."""
+"""Start of another image after the end of the first."""
 _MAX_SEGMENTS: Final = 10_000
 """Largest number of segments; an ICC profile or EXIF data take a few hundred at most."""
 _MAX_SCANS: Final = 200

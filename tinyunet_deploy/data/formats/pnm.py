@@ -18,7 +18,7 @@ _NUMBER: Final = re.compile(rb"(?:\s|#[^\r\n]*[\r\n])+([0-9]{1,9})")
 """A number of the header, after white space and comments."""
 _CUT_OFF: Final = re.compile(rb"(?:\s|#[^\r\n]*[\r\n])*(?:#[^\r\n]*)?")
 _REST_OF_LINE: Final = re.compile(rb"[ \t]*(?:#[^\r\n]*)?\r?\n(?:#[^\r\n]*\r?\n)*")
-"""End of the header with CR LF or comments, where the format has a single character."""
+"""End of a header with CR LF or comments, where the format allows only one character."""
 _LONGEST_HEADER: Final = 4096
 """Longest header with its comments, bytes."""
 _PLAIN_SAMPLES: Final = re.compile(rb"[0-9\s]*")
@@ -119,9 +119,9 @@ def _header_at(data: bytes, begin: int) -> Header:
 
 
 def _without_rest_of_line(data: bytes, header: Header) -> Header:
-    """Begin the samples behind CR LF or a comment if the file is longer by exactly that.
+    """Let the samples begin after CR LF or a comment if the file is longer by exactly its length.
 
-    A decoder that takes it for samples shifts the image.
+    A decoder that reads those bytes as samples shifts the image.
     """
     details: _Details = header.details
     end = _end_of_samples(header)
@@ -134,7 +134,7 @@ def _without_rest_of_line(data: bytes, header: Header) -> Header:
 
 
 def _cut_header(head: bytes) -> Exception:
-    """Return the error of a header that does not end within the longest that is read."""
+    """Return the error of a header that is longer than the longest one that is read."""
     if len(head) < _LONGEST_HEADER:
         return EOFError()
     return FormatError(

@@ -55,7 +55,7 @@ _SAMPLE_FORMAT: Final = 339
 _JPEG_TABLES: Final = 347
 _IMAGE_DEPTH: Final = 32997
 _IMAGEJ_STACK: Final = re.compile(rb"ImageJ=[^\0]*?\nimages=([0-9]{1,9})\b")
-"""ImageJ keeps large stacks behind the samples of a single directory."""
+"""Description of an ImageJ stack, which may keep its images after the samples of one directory."""
 
 _WHITE_IS_ZERO: Final = 0
 _BLACK_IS_ZERO: Final = 1
@@ -168,12 +168,12 @@ def _decode_stored(data: bytes, header: Header) -> Samples:
 
 
 def _more_images(data: bytes, images: list[Directory], chain: list[Directory]) -> list[Directory]:
-    """Return the images beside the first that are not seen as pages.
+    """Return the images after the first that do not count as pages.
 
-    They lie in sub-directories, or are called reduced versions without being smaller.
+    They are in sub-directories, or are marked as reduced versions without being smaller.
 
     Raises:
-        FormatError: there are more images behind the samples of the first.
+        FormatError: there are more images after the samples of the first.
     """
     if not images:
         return []
@@ -192,7 +192,7 @@ def _more_images(data: bytes, images: list[Directory], chain: list[Directory]) -
 
 
 def _is_as_large(directory: Directory, image: Directory) -> bool:
-    """Return whether what is called a reduced version of an image has its size, or more."""
+    """Return whether a "reduced version" of an image is as large as the image, or larger."""
     if directory.number(_NEW_SUBFILE_TYPE, 0) & _MASK:
         return False
     return all(directory.number(tag, 0) >= image.number(tag) for tag in (_WIDTH, _HEIGHT))
