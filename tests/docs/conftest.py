@@ -64,6 +64,9 @@ def copied_folder(readers_folder: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def filled_folder(copied_folder: Path) -> Path:
-    """The same with enough images to train on and to calibrate int8 with."""
+    """The same with enough images to train on, and with the data that `make demo` writes."""
+    synthetic.write_dataset(
+        copied_folder / "demo" / "data", classes=(1,), train=20, test=4, defective=0.5, size=256
+    )
     write_parts(copied_folder / "parts" / "train", range(100, 114))
     return copied_folder
