@@ -217,9 +217,9 @@ def _check_values(sidecar: Sidecar) -> None:
         raise ValueError(f"unknown kind or precision {sidecar.kind!r} {sidecar.precision!r}")
     for name, value in (("parent", sidecar.parent), ("golden", sidecar.golden)):
         if value is not None and not re.fullmatch("[0-9a-f]{64}", value):
-            raise ValueError(f"{name} is not a sha256")
+            raise ValueError(f"{name} is not a SHA-256 in hex")
     if not re.fullmatch("[0-9a-f]{64}", sidecar.sha256):
-        raise ValueError("sha256 is not a sha256")
+        raise ValueError("sha256 is not a SHA-256 in hex")
     if not 0.0 <= sidecar.threshold <= 1.0:
         raise ValueError(f"threshold {sidecar.threshold} is outside 0..1")
     if type(sidecar.min_area) is not int or sidecar.min_area < 1:

@@ -153,7 +153,7 @@ class PyCUDADevice(Device):
             raise unavailable(self.gpu.name, str(error)) from error
 
     def stream(self) -> Stream:
-        non_blocking = 1  # CU_STREAM_NON_BLOCKING, which pycuda does not name
+        non_blocking = 1  # CU_STREAM_NON_BLOCKING, for which pycuda has no name
         stream: Stream = self._cuda.Stream(flags=non_blocking)
         return stream
 
@@ -201,7 +201,7 @@ def _capture(driver: Any, stream: Stream, enqueue: Callable[[], bool]) -> Graph 
     enqueued = False
     try:
         enqueued = enqueue()
-    finally:  # a stream that is left in capture mode is lost
+    finally:  # a stream left in capture mode cannot be used again
         status, graph = driver.cuStreamEndCapture(stream.handle)
     if status != done:
         return None

@@ -33,7 +33,7 @@ class Protocol:
     """Checks of one model's answers; every method raises RefusedError for a broken one.
 
     Args:
-        url: address of the model, which errors name.
+        url: address of the model, for errors.
         model: name of the model on the server.
     """
 

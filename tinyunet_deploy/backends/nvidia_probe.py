@@ -262,7 +262,7 @@ def onnxruntime_tensorrt() -> int | None:
 def _installed(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
-    except ValueError:  # a module without a spec, put there by hand
+    except ValueError:  # a module without a spec, such as a fake
         return True
 
 

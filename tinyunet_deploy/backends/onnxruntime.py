@@ -66,7 +66,7 @@ class ONNXRuntimeBackend(Backend):
             self._session = onnxruntime.InferenceSession(
                 artifact.data, options, providers=providers
             )
-        except Exception as error:  # its classes share no base but Exception
+        except Exception as error:  # its error classes share no base except Exception
             detail = str(error).splitlines()[0]
             if wanted != "CPUExecutionProvider" or lacks_memory(detail):
                 raise RuntimeUnavailable(device, f"{wanted} does not start: {detail}") from error
@@ -129,7 +129,7 @@ class ONNXRuntimeTensorRTBackend(ONNXRuntimeBackend):
     def _providers(self) -> list[tuple[str, dict[str, Any]]]:
         index = nvidia_probe.gpu_index(self.device)
         folder = cache_folder(self.artifact)
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # engines are programs
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # an engine is a program
         options = {"device_id": index, **tensorrt_options(self.artifact, folder)}
         return [
             ("TensorrtExecutionProvider", options),
@@ -207,7 +207,7 @@ def cache_folder(artifact: Artifact) -> Path:
     folder = f"onnxruntime-{onnxruntime.__version__}/{artifact.sidecar.sha256}"
     try:
         return Path(root).expanduser() / "tinyunet-deploy" / folder
-    except RuntimeError as error:  # a user without a home
+    except RuntimeError as error:  # the user has no home folder
         raise RuntimeUnavailable(root, str(error), "set XDG_CACHE_HOME") from error
 
 

@@ -192,7 +192,7 @@ class _Loaded:
                 yield self._finish(running.popleft())
         finally:
             for slot in running:
-                if slot in self._slots:  # not closed meanwhile
+                if slot in self._slots:  # not closed in the meantime
                     self._finish(slot)
 
     def _free_slot(self) -> _Slot | None:

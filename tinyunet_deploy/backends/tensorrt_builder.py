@@ -159,7 +159,7 @@ def _plan(
     trt, log = tensorrt.module, nvidia_probe.logger(tensorrt.module)
     builder = trt.Builder(log)
     network = builder.create_network(
-        1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)  # 11 knows no other
+        1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)  # TensorRT 11 has no other mode
     )
     parser = trt.OnnxParser(network, log)
     if not parser.parse(source.data):
@@ -175,7 +175,7 @@ def _plan(
 
     config = builder.create_builder_config()
     config.builder_optimization_level = options.level
-    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # else the inspector gives names
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # lets the inspector show types
     if options.workspace_mb is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mb << 20)
     contract = source.sidecar.contract
@@ -228,7 +228,7 @@ def _timing_cache(config: Any, tensorrt: TensorRT, file: Path | None) -> Any:
     cache = config.create_timing_cache(known)
     if cache is not None and config.set_timing_cache(cache, ignore_mismatch=False):
         return cache
-    cache = config.create_timing_cache(b"")  # of another GPU or version, or damaged: start anew
+    cache = config.create_timing_cache(b"")  # of another GPU or version, or damaged: start empty
     config.set_timing_cache(cache, ignore_mismatch=False)
     return cache
 

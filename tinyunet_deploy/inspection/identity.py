@@ -85,7 +85,7 @@ def identity_now(path: Path, known: FileIdentity, trusted_before_ns: int) -> Fil
             data = read_regular(path, known.size_bytes)
         except OSError as error:
             if error.errno in (errno.EFBIG, errno.EINVAL, errno.EISDIR):
-                return None  # it grew, or is no file any more
+                return None  # it grew, or is no longer a file
             raise
     unchanged = hashlib.sha256(data).hexdigest() == known.sha256
     return known._replace(mtime_ns=status.st_mtime_ns) if unchanged else None

@@ -109,7 +109,7 @@ def infer(
     with timed(trace, "write"):
         opened = Report(output, options, resume.keep)
     with opened as report:
-        refuse_shards(output)  # again, now that none can begin
+        refuse_shards(output)  # check again, now that no shard can begin
         return fill(report)
 
 

@@ -204,7 +204,7 @@ class Inspection:
         """
         for folder, file in self.files(line["path"], line.get("change", 0)).items():
             path = self.output / file
-            with contextlib.suppress(OSError):  # missing, or a folder of files that are still used
+            with contextlib.suppress(OSError):  # missing, or a folder that is in use
                 path.unlink()
                 for above in path.parents:
                     if above == self.output / folder:

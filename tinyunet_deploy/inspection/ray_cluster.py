@@ -126,7 +126,7 @@ def infer_on_ray(
         resume = Resume(inspection, lambda: map(inspection.name, walk_images(sources, output)))
         passed_over = Counter[str]()
         with Report(output, options, resume.keep) as report:
-            refuse_shards(output)  # again, now that none can begin
+            refuse_shards(output)  # check again, now that no shard can begin
             resume.log_faults()
             rows = [
                 {"name": os.fsencode(name)}

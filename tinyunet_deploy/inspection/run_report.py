@@ -93,7 +93,7 @@ class Report:
         self.require_present()
         self._append(
             self._defects, b"".join(defect_rows([line]))
-        )  # a report line says all is there
+        )  # a report line promises that its files exist
         self._append(self._file, _encode(line))
         self.summary.count(line)
 

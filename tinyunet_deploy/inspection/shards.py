@@ -194,9 +194,9 @@ def _merge(output: Path, options: dict[str, Any], count: int, resume: Resume) ->
         log.warning("%s", TinyUNetError(output, _CHANGED, "run all shards again"))
         return
     sweep_tree(output)
-    (output / REPORT).unlink(missing_ok=True)  # of an earlier merge that was killed
+    (output / REPORT).unlink(missing_ok=True)  # the file of an earlier merge that was killed
     passed_over = Counter[str]()
-    for summary in summaries:  # each has walked the whole input
+    for summary in summaries:  # each shard has walked the whole input
         passed_over |= Counter(summary.passed_over if summary else {})
     with Report(output, options) as whole:
         for line in in_order(*reports):

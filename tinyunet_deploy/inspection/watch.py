@@ -189,7 +189,7 @@ def watch(
                     settled = file_state(path) == file.state
                     if settled and line.get("sha256", "") != file.sha256:
                         file.sha256, file.since, settled = None, now, False
-                    if not settled:  # it changed or vanished meanwhile
+                    if not settled:  # it changed or vanished in the meantime
                         if line["status"] == "ok":
                             inspection.remove_files(line)
                         continue

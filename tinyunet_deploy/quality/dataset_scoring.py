@@ -134,7 +134,7 @@ def score_dataset(
                 highest_score = max(highest_score, int(scored.score.max()))
                 fits[scored.fit] += 1
                 approximate += scored.approximate
-                # Each pending image holds memory: wait when they have the pixels of two batches.
+                # Pending images occupy memory: wait when they have the pixels of two batches.
                 usual = 2 * batch_size * contract.height * contract.width
                 while len(pending) > usual // scored.score.size:
                     measured.append(pending.popleft().result())

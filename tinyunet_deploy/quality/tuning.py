@@ -165,7 +165,7 @@ def _choose(swept: Sweep, rule: Rule, where: Path) -> SweepPoint:
     if chosen is None:
         fewest = int(swept.escapes.min())
         bound = clopper_pearson_upper(fewest, swept.defective, rule.confidence)
-        # The fewest parts n of which none missed shows the rate: (1 - rate)^n <= 1 - confidence.
+        # Smallest n of parts without a miss that proves the rate: (1 - rate)^n <= 1 - confidence.
         least = math.ceil(math.log(1 - rule.confidence) / math.log1p(-rule.max_escape_rate))
         raise GateFailed(
             where,
