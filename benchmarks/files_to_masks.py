@@ -168,8 +168,8 @@ def _from_files(
     )
     seconds = time.perf_counter() - started
     resident["end"] = _resident_mib()
-    if summary.ok != count:
-        raise DataError(output, f"has masks of {summary.ok} of {count} images")
+    if summary.inspected != count:
+        raise DataError(output, f"has masks of {summary.inspected} of {count} images")
     return seconds, resident
 
 

@@ -63,7 +63,7 @@ def _inspected(folder: Path, report: Path) -> list[_Part]:
     parts = []
     for line in read_report(report)[0]:
         picture = folder / "overlays" / overlay_name(line["path"], line.get("change", 0))
-        if line["status"] == "ok" and picture.is_file():
+        if line["status"] == "inspected" and picture.is_file():
             area = sum(defect["area_px"] for defect in line["defects"])
             text = "rejected (NG)" if line["verdict"] == "NG" else "passed (OK)"
             parts.append(

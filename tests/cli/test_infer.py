@@ -103,8 +103,8 @@ def test_masks_are_the_scores_over_the_threshold(
     assert summary is not None
     assert outcome.out == (
         f"7 images: {7 - summary.ng} OK, {summary.ng} NG, 0 skipped\n"
-        f"masks: {tmp_path}/out/masks  report: {tmp_path}/out/report.jsonl"
-        f"  defects: {tmp_path}/out/defects.csv\n"
+        f"masks: {tmp_path}/out/masks (7)  report: {tmp_path}/out/report.jsonl (7 images)"
+        f"  defects: {tmp_path}/out/defects.csv ({sum(len(line['defects']) for line in lines)})\n"
     )
     assert [line["path"] for line in lines] == mirrored(station)
 
@@ -136,7 +136,7 @@ def test_json_is_all_there_is_on_stdout(
     break_some(station)
     outcome = tinyunet_infer(station, "-o", tmp_path / "out", "--format", "json")
     assert outcome.code == 3
-    assert outcome.summary["schema_version"] == 1
+    assert outcome.summary["schema_version"] == 2
     assert outcome.summary["images"] == 10
     assert outcome.summary["skipped"] == 3
     assert outcome.summary["reasons"] == {"truncated": 1, "not-an-image": 1, "wrong-size": 1}
@@ -383,7 +383,7 @@ def test_names_of_any_bytes_survive(tmp_path: Path, tiny_onnx: Path, language: s
     assert b"skipped: broken\\n\\udcff.png: is an empty file\n" in err
     assert sorted(path.name for path in (output / "masks").iterdir()) == sorted(names)
     lines, summary = read_report(output / "report.jsonl")
-    assert {line["path"] for line in lines if line["status"] == "ok"} == set(names)
+    assert {line["path"] for line in lines if line["status"] == "inspected"} == set(names)
     assert summary is not None
 
 

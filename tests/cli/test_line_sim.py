@@ -165,7 +165,8 @@ def test_a_prediction_that_does_not_hold_is_lowered(
 ) -> None:
     result = tmp_path / "live.json"
     code, out, err = slow_later(0.04, 1)(photos, *SLOW_LATER, "-o", result)
-    assert (code, err) == (0, "")
+    assert code == 0
+    assert err == f"result: {result}\n"
     assert "The prediction does not hold.\n\ntried live for 0.5 s at what these times" in out
     assert out.endswith("The prediction holds.\n")
     fields = json.loads(result.read_text())

@@ -149,5 +149,5 @@ def test_a_model_that_cannot_be_used_ends_it(
 def test_a_torn_report_is_read_up_to_the_tear(example: dict[str, Any], tmp_path: Path) -> None:
     report = tmp_path / "report.jsonl"
     assert list(example["written_lines"](report)) == []
-    report.write_text('{"path": "1.png", "status": "ok"}\n{"path": "2.p')
+    report.write_text('{"path": "1.png", "status": "inspected"}\n{"path": "2.p')
     assert [line["path"] for line in example["written_lines"](report)] == ["1.png"]

@@ -66,7 +66,7 @@ def test_memory_and_descriptors_stay_over_many_images(tiny_onnx: Path, tmp_path:
     assert process.returncode == 0
     _, summary = read_report(report)
     assert summary is not None
-    assert summary.ok == IMAGES
+    assert summary.inspected == IMAGES
     warm = [one for one in samples[:-2] if one.seconds > WARM_UP * samples[-1].seconds]
     seconds, resident = np.array([one[:2] for one in warm]).T
     growth_mb = float(np.polyfit(seconds, resident, 1)[0]) * 600
@@ -132,14 +132,14 @@ def test_taking_up_a_long_report_costs_its_names(tmp_path: Path) -> None:
     with Report(tmp_path, options) as report:
         for number in range(count):
             name = f"{number:06}.png"
-            line = {"path": name, "status": "ok", "verdict": "NG", "max_score": 9}
+            line = {"path": name, "status": "inspected", "verdict": "NG", "max_score": 9}
             report.add({**line, "defects": defects})
     size = (tmp_path / "report.jsonl").stat().st_size
     tracemalloc.start()
     try:
         with Report(tmp_path, options) as report:
             assert "002999.png" in report
-            assert report.summary.ok == count
+            assert report.summary.inspected == count
             report.finish()
         _, peak = tracemalloc.get_traced_memory()
     finally:

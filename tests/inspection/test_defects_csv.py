@@ -29,7 +29,7 @@ hostile_names = st.text(
 def test_no_name_is_evaluated_or_obeyed_and_each_row_is_one_line(name: str) -> None:
     line: ReportLine = {
         "path": name,
-        "status": "ok",
+        "status": "inspected",
         "verdict": "NG",
         "defects": [{"bbox": [1, 2, 3, 4], "area_px": 5, "max_score": 6, "mean_score": 7.5}],
     }

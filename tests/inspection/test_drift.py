@@ -100,15 +100,18 @@ def test_more_light_is_drift_before_any_defect_is_missed(
     command = ["drift", str(now), "--against", str(before), "-o", str(drawing)]
     assert run(tinyunet, command) == 6
     captured = capsys.readouterr()
-    assert captured.err.startswith(f"error: {now}: has drifted from {before}: mean_grey")
+    assert captured.err.startswith(
+        f"picture: {drawing}\nerror: {now}: has drifted from {before}: mean_grey"
+    )
     assert captured.err.endswith("(look at camera and light)\n")
     rows = {line.split()[0]: line.split() for line in captured.out.splitlines() if line.strip()}
     assert rows["mean_grey"][-1] == "drift"
-    assert rows["defect_share"][-1] == "ok"
+    assert rows["mean_grey"][-2] != "no"
+    assert rows["defect_share"][-2:] == ["no", "drift"]
     text = drawing.read_text()
-    distances = {name: f"{float(row[-3]):.2f}" for name, row in rows.items() if name in NAMES}
+    distances = {name: f"{float(row[4]):.2f}" for name, row in rows.items() if name in NAMES}
     assert f">drift: distance {distances['mean_grey']} &gt; " in text
-    assert f">ok: distance {distances['defect_share']} of " in text
+    assert f">no drift: distance {distances['defect_share']} of " in text
     assert all(f">{name}<" in text for name in NAMES)
     same = ["drift", str(before / "report.jsonl"), "--against", str(before), "--format", "json"]
     assert run(tinyunet, same) == 0

@@ -70,7 +70,13 @@ def test_masks_mirror_the_tree_and_keep_the_contract(station: Path, tmp_path: Pa
         assert set(np.unique(mask)) <= {0, 255}
         defective += bool(find_defects(score, 0.9, 4))
     assert summary == RunSummary(
-        images=7, ok=7, skipped=0, ng=defective, reasons={}, max_score=summary.max_score
+        images=7,
+        inspected=7,
+        skipped=0,
+        ok=7 - defective,
+        ng=defective,
+        reasons={},
+        max_score=summary.max_score,
     )
     assert sorted(tree(tmp_path / "out")) == sorted(
         [*(f"masks/{name}" for name in images), "defects.csv", "report.jsonl", "run.json"]
@@ -90,8 +96,9 @@ def test_the_report_tells_each_image_and_ends_in_a_summary(station: Path, tmp_pa
         "schema_version": 3,
         "summary": {
             "images": 7,
-            "ok": 7,
+            "inspected": 7,
             "skipped": 0,
+            "ok": 3,
             "ng": 4,
             "max_score": max(line["max_score"] for line in lines),
             "padded": 0,
@@ -107,7 +114,7 @@ def test_the_report_tells_each_image_and_ends_in_a_summary(station: Path, tmp_pa
     for line in lines:
         score = read_image(station / line["path"])
         defects = find_defects(score, 0.5, 4)
-        assert line["status"] == "ok"
+        assert line["status"] == "inspected"
         assert line["verdict"] == ("NG" if defects else "OK")
         assert line["max_score"] == score.max()
         assert [tuple(defect["bbox"]) for defect in line["defects"]] == [d.bbox for d in defects]
@@ -144,7 +151,7 @@ def test_broken_images_are_skipped_with_their_reason_and_others_are_intact(
     run(station, tmp_path / "before")
     broken = break_some(station)
     summary = run(station, tmp_path / "out")
-    assert (summary.images, summary.ok, summary.skipped, summary.ng) == (12, 7, 5, 4)
+    assert (summary.images, summary.inspected, summary.skipped, summary.ng) == (12, 7, 5, 4)
     assert summary.reasons == dict.fromkeys(broken.values(), 1)
     assert tree(tmp_path / "out" / "masks") == tree(tmp_path / "before" / "masks")
     lines, told = read_report(tmp_path / "out" / "report.jsonl")
@@ -189,11 +196,11 @@ def test_names_of_any_bytes_survive(tmp_path: Path) -> None:
         write_png(station / name, np.zeros((64, 64), np.uint8))
     (station / os.fsdecode(b"broken-\xff.png")).touch()
     summary = run(station, tmp_path / "out")
-    assert (summary.ok, summary.skipped) == (5, 1)
+    assert (summary.inspected, summary.skipped) == (5, 1)
     assert sorted(path.name for path in (tmp_path / "out" / "masks").iterdir()) == sorted(names)
     lines, _ = read_report(tmp_path / "out" / "report.jsonl")
     assert len(lines) == 6
-    assert {line["path"] for line in lines if line["status"] == "ok"} == set(names)
+    assert {line["path"] for line in lines if line["status"] == "inspected"} == set(names)
     backend = FakeBackend(contract=Contract(64, 64))
     before = tree(tmp_path / "out")
     run(station, tmp_path / "out", backend)

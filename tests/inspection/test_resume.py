@@ -276,7 +276,7 @@ def test_verdicts_that_hold_cost_no_reading(
         raise AssertionError("an image was read")
 
     monkeypatch.setattr("tinyunet_deploy.inspection.identity.read_regular", fail)
-    assert run(shelf, out).ok == IMAGES
+    assert run(shelf, out).inspected == IMAGES
 
 
 def test_an_input_that_cannot_be_looked_at_says_nothing_about_its_images(
@@ -350,17 +350,17 @@ def test_images_that_would_share_a_mask_are_both_skipped(
     for seed, name in enumerate(["A.png", "b.png", "d/e.png"]):
         (station / name).parent.mkdir(parents=True, exist_ok=True)
         write_png(station / name, part(seed))
-    assert run(station, tmp_path / "out").ok == 3
+    assert run(station, tmp_path / "out").inspected == 3
     write_png(station / "a.png", part(4))
     (station / "D").mkdir()
     write_png(station / "D" / "e.png", part(5))
     summary = run(station, tmp_path / "out")
-    assert (summary.ok, summary.reasons) == (1, {"name-taken": 4})
+    assert (summary.inspected, summary.reasons) == (1, {"name-taken": 4})
     run(station, tmp_path / "fresh")
     assert tree(tmp_path / "out") == tree(tmp_path / "fresh")
     assert sorted(tree(tmp_path / "out" / "masks")) == ["b.png"]
     (station / "a.png").unlink()
-    assert run(station, tmp_path / "out").ok == 2
+    assert run(station, tmp_path / "out").inspected == 2
 
 
 def test_shards_judge_changed_images_again(

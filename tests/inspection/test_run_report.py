@@ -52,7 +52,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def ok(path: str, verdict: str = "OK") -> dict[str, Any]:
-    return {"path": path, "status": "ok", "verdict": verdict, "max_score": 3, "defects": []}
+    return {"path": path, "status": "inspected", "verdict": verdict, "max_score": 3, "defects": []}
 
 
 def skipped(path: str, reason: str = "empty") -> dict[str, Any]:
@@ -66,7 +66,9 @@ def test_a_finished_report_is_lines_and_a_summary(tmp_path: Path) -> None:
             report.add(line)
         assert read_report(tmp_path / "out" / "report.jsonl") == (lines, None), "not finished"
         report.finish()
-    wanted = RunSummary(images=5, ok=3, skipped=2, ng=1, max_score=3, reasons={"empty": 2})
+    wanted = RunSummary(
+        images=5, inspected=3, skipped=2, ok=2, ng=1, max_score=3, reasons={"empty": 2}
+    )
     assert report.summary == wanted
     assert read_report(tmp_path / "out" / "report.jsonl") == (lines, wanted)
     assert json.loads((tmp_path / "out" / "run.json").read_text()) == {
@@ -106,12 +108,12 @@ def test_what_is_done_is_known_and_what_was_skipped_is_tried_again(tmp_path: Pat
         report.finish()
     with Report(tmp_path / "out", OPTIONS) as report:
         assert ["a.png" in report, "b.png" in report, "c.png" in report] == [True, False, True]
-        assert report.summary == RunSummary(images=2, ok=2, max_score=3)
+        assert report.summary == RunSummary(images=2, inspected=2, ok=2, max_score=3)
         report.add(ok("b.png", "NG"))
         report.finish()
     lines, summary = read_report(tmp_path / "out" / "report.jsonl")
     assert lines == [ok("a.png"), ok("b.png", "NG"), ok("c.png")]
-    assert summary == RunSummary(images=3, ok=3, ng=1, max_score=3)
+    assert summary == RunSummary(images=3, inspected=3, ok=2, ng=1, max_score=3)
 
 
 names = st.lists(st.sampled_from(["a", "b", "a.png", "b-1", "z"]), min_size=1, max_size=3)
@@ -276,7 +278,7 @@ def test_a_skipped_image_that_was_repaired_is_done(station: Path, tmp_path: Path
     path.write_bytes(data)
     backend = fake()
     summary = run(station, tmp_path / "out", backend)
-    assert (summary.images, summary.ok, summary.skipped, summary.reasons) == (7, 7, 0, {})
+    assert (summary.images, summary.inspected, summary.skipped, summary.reasons) == (7, 7, 0, {})
     assert backend.batches == [1]
     run(station, tmp_path / "fresh")
     assert tree(tmp_path / "out") == tree(tmp_path / "fresh")
@@ -395,13 +397,13 @@ def test_a_killed_run_is_gone_on_with_to_the_same_bytes(
     assert unfinished is None
     assert lines <= len(done) < 40
     for line in done:
-        if line["status"] == "ok":
+        if line["status"] == "inspected":
             assert (tmp_path / "out" / "masks" / line["path"]).exists()
 
     backend = fake()
     summary = run(long_station, tmp_path / "out", backend)
     assert (summary.images, summary.skipped) == (40, 1)
-    assert sum(backend.batches) == 39 - sum(line["status"] == "ok" for line in done)
+    assert sum(backend.batches) == 39 - sum(line["status"] == "inspected" for line in done)
     run(long_station, tmp_path / "undisturbed")
     assert tree(tmp_path / "out") == tree(tmp_path / "undisturbed")
 

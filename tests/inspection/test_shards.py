@@ -99,7 +99,7 @@ def test_all_shards_leave_the_tree_of_one_process(
         assert not (tmp_path / "out" / "report.jsonl").exists()
         parts.append(inspect(station, tmp_path / "out", Shard(index, 3)))
     assert tree(tmp_path / "out") == tree(tmp_path / "one")
-    for count in ("images", "ok", "skipped", "ng"):
+    for count in ("images", "inspected", "skipped", "ok", "ng"):
         assert sum(getattr(part, count) for part in parts) == getattr(whole, count)
     assert whole.skipped == 2
 
@@ -205,7 +205,7 @@ def test_processes_at_once_with_one_killed(station: Path, tmp_path: Path, tiny_o
     with start("out", "--shard", "2/3") as last:
         told, _ = last.communicate()
     assert last.returncode == 0
-    assert f"  report: {tmp_path / 'out' / 'report.jsonl'}  " in told
+    assert f"  report: {tmp_path / 'out' / 'report.jsonl'} (67 images)  " in told
     assert tree(tmp_path / "out") == tree(tmp_path / "one")
     lines, summary = read_report(tmp_path / "out" / "report.jsonl")
     assert summary is not None

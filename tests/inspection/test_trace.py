@@ -110,7 +110,7 @@ def test_without_a_trace_nothing_is_recorded(station: Path, tmp_path: Path) -> N
         )
     finally:
         Trace.timed = before  # type: ignore[method-assign]
-    assert summary.ok == 7
+    assert summary.inspected == 7
 
 
 def test_chrome_takes_the_trace(station: Path, tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def test_half_a_file_is_waited_for(start: Any, tmp_path: Path) -> None:
             file.flush()
             assert watching.silent(0.2), "stable, but not an image yet"
         file.write(data[-20:])
-    assert watching.line()["status"] == "ok"
+    assert watching.line()["status"] == "inspected"
     assert watching.end().summary.skipped == 0
 
 
@@ -356,7 +356,7 @@ def scripted(
     lines: list[tuple[float, str, str]] = []
 
     def keep(line: ReportLine) -> None:
-        told = line["verdict"] if line["status"] == "ok" else line["reason"]
+        told = line["verdict"] if line["status"] == "inspected" else line["reason"]
         lines.append((round(clock.now, 3), line["path"], told))
 
     watched = watch(
@@ -501,7 +501,7 @@ def test_parts_that_come_while_the_process_is_stopped_are_judged_once_each(
     assert watching.wait(60) == 0
     lines, summary = read_report(tmp_path / "out" / "report.jsonl")
     assert [line["path"] for line in lines] == sorted(names)
-    assert {line["status"] for line in lines} == {"ok"}
+    assert {line["status"] for line in lines} == {"inspected"}
     assert not any(line.get("change") for line in lines)
     assert summary is not None and summary.images == len(names)
 

@@ -78,7 +78,7 @@ def parity(
     *,
     reference: StrPath | None = None,
     backends: Sequence[BackendChoice] | None = None,
-    devices: Sequence[str] = ("cpu",),
+    devices: Sequence[str] = (),
     limits: StrPath | None = None,
     classes: Sequence[int] | None = None,
     threshold: float | None = None,
@@ -103,7 +103,7 @@ def parity(
         models: an artifact or a folder of artifacts, or several; None is the package's model.
         reference: model whose scores are taken as correct; None is the first model's checkpoint.
         backends: compare only on these: names, or rows or classes of your own; None is all.
-        devices: ``cpu`` or ``cuda:N``.
+        devices: ``cpu``, ``cuda`` or ``cuda:N``; empty is cuda:0 for a TensorRT plan, else cpu.
         limits: TOML file of limits that replaces the package's.
         batch_size: images per call, and the batch that is verified.
         explain: find the first stage at which each artifact differs from the reference.

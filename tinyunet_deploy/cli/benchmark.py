@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tinyunet_deploy.cli.folding import FoldedLines
 from tinyunet_deploy.cli.options import (
     NumberList,
     bits_option,
@@ -16,6 +17,7 @@ from tinyunet_deploy.cli.options import (
     format_option,
     workers_option,
 )
+from tinyunet_deploy.cli.progress import Progress
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -98,8 +100,6 @@ def benchmark(
     """
     import shlex
 
-    from rich.console import Console
-
     from tinyunet_deploy.artifacts.sidecar import DEFAULT_ONNX
     from tinyunet_deploy.errors import GateFailed, RuntimeUnavailable
     from tinyunet_deploy.files import write_atomic
@@ -126,8 +126,17 @@ def benchmark(
     for path in (output, trace_file):
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-    stderr = Console(stderr=True)
-    with stderr.status("") as status:
+
+    begun = False
+
+    def show(what: str) -> None:
+        """Begin the next measurement, which ends the one before."""
+        nonlocal begun
+        progress.describe(what)
+        progress.advance(int(begun))
+        begun = True
+
+    with Progress("reading models", unit="measurements") as progress:
         result, traces = run_benchmark(
             chosen,
             images,
@@ -142,7 +151,8 @@ def benchmark(
             images=count,
             bits=bits,
             workers=workers or processor_count(),
-            progress=status.update,
+            progress=show,
+            on_total=progress.expect,
         )
     text = benchmark_json(result)
     if output is not None:
@@ -153,8 +163,13 @@ def benchmark(
         click.echo(text, nl=False)
     else:
         _print(result)
+    lines = FoldedLines("--format json lists them all")
     for error in result.images.skipped:
-        click.echo(f"skipped: {error}", err=True)
+        lines.add("skipped", error)
+    lines.finish()
+    for name, path in (("result", output), ("trace", trace_file)):
+        if path is not None:
+            click.echo(f"{name}: {click.format_filename(path)}", err=True)
     if not result.measurements:
         raise RuntimeUnavailable(
             chosen[0], "runs on no backend of this machine", "the reasons are listed above"

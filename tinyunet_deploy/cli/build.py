@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from tinyunet_deploy.cli.options import debug_option
+from tinyunet_deploy.cli.progress import Progress
 
 
 class BatchRange(click.ParamType):  # type: ignore[type-arg]  # not subscriptable before click 8.4
@@ -112,7 +113,8 @@ def build(
         timing_cache=timing_cache,
         compute_capability=compute_capability,
     )
-    plan = tensorrt_builder.build(model, output, options, flavour)
+    with Progress("building", unit="plans"):
+        plan = tensorrt_builder.build(model, output, options, flavour)
     inherit_golden(plan.path, model)
     facts = plan.sidecar.plan
     assert facts is not None and facts.audit is not None

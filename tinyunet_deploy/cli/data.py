@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +16,7 @@ from tinyunet_deploy.cli.options import (
     debug_option,
     format_option,
 )
+from tinyunet_deploy.cli.progress import Progress
 
 if TYPE_CHECKING:
     from tinyunet_deploy.data.check import Oddity
@@ -49,8 +47,8 @@ def check(folder: Path, classes: tuple[int, ...] | None, bits: int | None, style
     from tinyunet_deploy.errors import DataError
 
     dataset = read_dataset(folder, classes=classes)
-    with _progress("checking", len(dataset.items)) as advance:
-        oddities = find_oddities(dataset, advance, bits=bits)
+    with Progress("checking", len(dataset.items)) as progress:
+        oddities = find_oddities(dataset, progress.advance, bits=bits)
     if style == "json":
         click.echo(json.dumps(_result(dataset, oddities), indent=2))
     else:
@@ -92,7 +90,7 @@ def synthesize(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise click.UsageError(f"{folder} exists and is not an empty folder; name a new one")
     try:
-        with _progress("writing", len(classes) * (train + test)) as advance:
+        with Progress("writing", len(classes) * (train + test)) as progress:
             written = write_dataset(
                 folder,
                 classes=classes,
@@ -101,22 +99,11 @@ def synthesize(
                 defective=defective,
                 size=size,
                 seed=seed,
-                progress=advance,
+                progress=progress.advance,
             )
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     click.echo(f"wrote {written} images to {folder}; next: tinyunet data check {folder}")
-
-
-@contextmanager
-def _progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar on a terminal; yield a function that takes the number of newly finished images."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task(label, total=total)
-        yield lambda count: bar.advance(task, count)
 
 
 def _result(dataset: Dataset, oddities: list[Oddity]) -> dict[str, object]:

@@ -95,6 +95,6 @@ def _print_table(comparison: Drift) -> None:
             f"{shift.shift:+.2f}",
             f"{shift.distance:.3f}",
             f"{shift.critical:.3f}",
-            "drift" if shift.drift else "ok",
+            "drift" if shift.drift else "no drift",
         )
     Console().print(table)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
 
+from tinyunet_deploy.cli.folding import FoldedLines
 from tinyunet_deploy.cli.options import (
     bits_option,
     classes_option,
@@ -18,15 +18,13 @@ from tinyunet_deploy.cli.options import (
     operating_options,
     tile_option,
 )
+from tinyunet_deploy.cli.progress import Progress
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from tinyunet_deploy.quality.evaluation import Evaluation
     from tinyunet_deploy.quality.metrics import Ratios
-
-_SHOWN = 10
-"""Largest number of skipped images that are named on stderr; JSON names them all."""
 
 
 @click.command()
@@ -84,9 +82,6 @@ def evaluate(
 
     Exit code 3 if images were skipped because they cannot be used.
     """
-    from rich.console import Console
-    from rich.progress import Progress
-
     from tinyunet_deploy.backends.registry import open_backend
     from tinyunet_deploy.files import write_atomic
     from tinyunet_deploy.host import processor_count
@@ -98,11 +93,11 @@ def evaluate(
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
     with (
+        Progress("loading the model", len(dataset.items)) as progress,
         open_backend(model, backend, device, trust_engine=trust_engine) as loaded,
-        Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar,
     ):
         decision = loaded.artifact.sidecar.decision(threshold, min_area)
-        task = bar.add_task("evaluating", total=len(dataset.items))
+        progress.describe("evaluating")
         result = evaluation.evaluate(
             dataset,
             loaded,
@@ -114,7 +109,7 @@ def evaluate(
             bits=bits,
             misses=misses,
             overlays=overlays,
-            progress=lambda count: bar.advance(task, count),
+            progress=progress.advance,
         )
     text = evaluation_json(result)
     if output is not None:
@@ -129,11 +124,17 @@ def evaluate(
             f"{len(result.images)} images, so these figures do not test them",
             err=True,
         )
+    if output is not None:
+        click.echo(f"result: {click.format_filename(output)}", err=True)
+    if misses is not None:
+        click.echo(f"misses: {click.format_filename(misses)}", err=True)
+    if overlays is not None:
+        click.echo(f"overlays: {click.format_filename(overlays)}", err=True)
     if result.skipped:
-        for error in list(result.skipped.values())[:_SHOWN]:
-            click.echo(f"skipped: {error}", err=True)
-        if len(result.skipped) > _SHOWN:
-            click.echo(f"skipped: {len(result.skipped) - _SHOWN} more images", err=True)
+        lines = FoldedLines("--format json lists them all")
+        for error in result.skipped.values():
+            lines.add("skipped", error, error.reason)
+        lines.finish()
         context.exit(3)
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import click
 
 from tinyunet_deploy import __version__
 from tinyunet_deploy.cli import stopping
+from tinyunet_deploy.cli.folding import FoldedLines
 from tinyunet_deploy.cli.options import (
     ShardType,
     bits_option,
@@ -22,9 +21,11 @@ from tinyunet_deploy.cli.options import (
     picture_options,
     tile_option,
 )
+from tinyunet_deploy.cli.progress import Progress
 
 if TYPE_CHECKING:
     from tinyunet_deploy.backends.base import Backend
+    from tinyunet_deploy.inspection.outputs import Outputs
     from tinyunet_deploy.inspection.report_line import ReportLine, RunSummary
     from tinyunet_deploy.inspection.shards import Shard
 
@@ -103,7 +104,7 @@ def infer(
     from collections.abc import Callable
 
     from tinyunet_deploy.backends.registry import open_backend
-    from tinyunet_deploy.errors import RefusedError
+    from tinyunet_deploy.errors import RefusedError, TinyUNetError
     from tinyunet_deploy.host import processor_count
     from tinyunet_deploy.inspection.infer import infer as infer_images
     from tinyunet_deploy.inspection.outputs import Outputs
@@ -118,7 +119,22 @@ def infer(
     if ray and (server or shard):
         raise click.UsageError("--ray cannot be combined with --server or --shard")
 
+    outputs = Outputs(overlays, scores, contours, mm_per_px)
+    skipped = FoldedLines("the report has each reason")
+    ng = 0
+
+    def show(line: ReportLine) -> None:
+        """Count one image; print it if it was skipped. A signal stops the run at this call."""
+        nonlocal ng
+        ng += line.get("verdict") == "NG"
+        rate = (progress.done + 1) / progress.seconds
+        progress.advance(1, f"{rate:.1f} images/s, {ng} NG")
+        if line["status"] == "skipped":
+            skipped.add("skipped", TinyUNetError(line["path"], line["what"]), line["reason"])
+        stopping.safe_place()
+
     with contextlib.ExitStack() as stack:
+        progress = stack.enter_context(Progress("loading the model"))
         run: Callable[..., RunSummary]
         if ray:
             from tinyunet_deploy.inspection.ray_cluster import Loader, infer_on_ray
@@ -141,7 +157,7 @@ def infer(
                 check_answers(loaded)
             run = functools.partial(infer_images, images, output, loaded, shard=shard)
             runner = loaded.name
-        progress = stack.enter_context(_Progress())
+        progress.describe("inferring")
         summary = run(
             threshold=threshold,
             min_area=min_area,
@@ -149,68 +165,21 @@ def infer(
             workers=workers or processor_count(),
             tile=tile,
             bits=bits,
-            outputs=Outputs(overlays, scores, contours, mm_per_px),
-            on_line=progress.show,
+            outputs=outputs,
+            on_line=show,
+            on_total=progress.expect,
         )
-    _print_summary(summary, output, shard, style)
-    click.echo(f"{progress.images} images in {progress.seconds:.1f} s on {runner}", err=True)
-    if not summary.ok and not shard:
+        skipped.finish()
+    _print_summary(summary, output, outputs, shard, style)
+    click.echo(f"{progress.done} images in {progress.seconds:.1f} s on {runner}", err=True)
+    if not summary.inspected and not shard:
         raise RefusedError(output / REPORT, "no image was usable", "the report has each reason")
     return 3 if summary.skipped else 0
 
 
-class _Progress:
-    """Progress on stderr: a bar on a terminal, and a line for each skipped image."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
-
-        self.images = 0
-        self._ng = 0
-        self._started_s = time.monotonic()
-        self._bar = Progress(
-            TextColumn("inferring"),
-            BarColumn(),
-            TaskProgressColumn(),
-            TextColumn("{task.completed} images"),
-            TextColumn("{task.fields[rate]:.1f} images/s  {task.fields[ng]} NG"),
-            console=Console(stderr=True),
-            disable=not sys.stderr.isatty(),
-        )
-        self._task = self._bar.add_task("", total=None, rate=0.0, ng=0)
-
-    @property
-    def seconds(self) -> float:
-        """Time since the start."""
-        return time.monotonic() - self._started_s
-
-    def show(self, line: ReportLine) -> None:
-        """Count one image; print it if it was skipped. A signal stops the run at this call."""
-        from tinyunet_deploy.errors import TinyUNetError
-
-        self.images += 1
-        self._ng += line.get("verdict") == "NG"
-        rate = self.images / self.seconds
-        self._bar.update(self._task, completed=self.images, rate=rate, ng=self._ng)
-        if line["status"] == "skipped":
-            click.echo(f"skipped: {TinyUNetError(line['path'], line['what'])}", err=True)
-        stopping.safe_place()
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bar.stop()
-
-
-def _print_summary(summary: RunSummary, output: Path, shard: Shard | None, style: str) -> None:
+def _print_summary(
+    summary: RunSummary, output: Path, outputs: Outputs, shard: Shard | None, style: str
+) -> None:
     import dataclasses
     import json
 
@@ -219,14 +188,22 @@ def _print_summary(summary: RunSummary, output: Path, shard: Shard | None, style
     from tinyunet_deploy.inspection.run_report import DEFECTS, REPORT
 
     if style == "json":
-        click.echo(json.dumps({"schema_version": 1, **dataclasses.asdict(summary)}))
+        click.echo(json.dumps({"schema_version": 2, **dataclasses.asdict(summary)}))
         return
     click.echo(
-        f"{summary.images} images: {summary.ok - summary.ng} OK, {summary.ng} NG, "
+        f"{summary.images} images: {summary.ok} OK, {summary.ng} NG, "
         f"{summary.skipped} skipped{passed_over_text(summary)}"
     )
-    names = {"masks": "masks", "report": REPORT, "defects": DEFECTS}
-    files = {kind: click.format_filename(output / name) for kind, name in names.items()}
+    folders = ["masks", *(["overlays"] * outputs.overlays), *(["scores"] * outputs.scores)]
+    places = [
+        f"{name}: {click.format_filename(output / name)} ({summary.inspected})" for name in folders
+    ]
     if shard and (output / SHARDS).exists():
-        files["report"] = files["defects"] = f"when all {shard.count} shards are done"
-    click.echo("  ".join(f"{kind}: {file}" for kind, file in files.items()))
+        waiting = f"when all {shard.count} shards are done"
+        places += [f"report: {waiting}", f"defects: {waiting}"]
+    else:
+        for kind, name, what in (("report", REPORT, " images"), ("defects", DEFECTS, "")):
+            with (output / name).open("rb") as file:
+                count = sum(1 for _ in file) - 1  # the last line is a summary, or the first a head
+            places.append(f"{kind}: {click.format_filename(output / name)} ({count}{what})")
+    click.echo("  ".join(places))

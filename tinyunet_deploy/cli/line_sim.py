@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from tinyunet_deploy.cli.folding import FoldedLines
 from tinyunet_deploy.cli.options import artifact_options, bits_option, debug_option, format_option
+from tinyunet_deploy.cli.progress import Progress
 
 if TYPE_CHECKING:
     from tinyunet_deploy.line.belt import Belt
@@ -227,8 +228,12 @@ def line_sim(
         click.echo(text, nl=False)
     else:
         _print_study(study, verify_live)
+    lines = FoldedLines()
     for error in skipped:
-        click.echo(f"skipped: {error}", err=True)
+        lines.add("skipped", error, error.reason)
+    lines.finish()
+    if output is not None:
+        click.echo(f"result: {click.format_filename(output)}", err=True)
     study.require_kept()
     return 3 if skipped else 0
 
@@ -267,21 +272,17 @@ def _warn(warnings: list[str]) -> None:
 
 def _run(station: Station, belt: Belt, seconds: float, seed: int) -> LiveRun:
     """Run the belt live beside a progress bar."""
-    from rich.console import Console
-    from rich.progress import Progress
-
     from tinyunet_deploy.line.live import run_live
     from tinyunet_deploy.line.wording import per_minute
 
     parts = belt.parts_in(seconds)
-    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task(per_minute(belt.parts_per_minute), total=parts)
+    with Progress(f"belt at {per_minute(belt.parts_per_minute)}", parts, "parts") as bar:
         run = run_live(
             belt,
             station.inspectors,
             parts=parts,
             seed=seed,
-            progress=lambda count: bar.advance(task, count),
+            progress=bar.advance,
         )
     _warn(run.warnings())
     return run

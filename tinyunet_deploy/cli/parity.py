@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from tinyunet_deploy.cli.folding import FoldedLines
 from tinyunet_deploy.cli.options import (
     bits_option,
     classes_option,
@@ -18,6 +18,7 @@ from tinyunet_deploy.cli.options import (
     operating_options,
     workers_option,
 )
+from tinyunet_deploy.cli.progress import Progress
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -85,9 +86,6 @@ def parity(
     or any folder of images. Backends that cannot run on this machine are listed as skipped. Exit
     code 6 if a limit is broken.
     """
-    from rich.console import Console
-    from rich.progress import Progress
-
     from tinyunet_deploy.artifacts.sidecar import DEFAULT_ONNX
     from tinyunet_deploy.host import processor_count
     from tinyunet_deploy.quality.parity import record_batches, require_green, run_parity
@@ -97,11 +95,12 @@ def parity(
     from tinyunet_deploy.quality.stored_scores import StoredScores
 
     limits = read_limits(limits_file or LIMITS)
-    with (
-        StoredScores() as scores,
-        Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar,
-    ):
-        task = bar.add_task("", total=None)
+
+    def show(what: str, count: int) -> None:
+        progress.describe(what)
+        progress.advance(count)
+
+    with StoredScores() as scores, Progress("loading the reference") as progress:
         result = run_parity(
             find_models(models or (DEFAULT_ONNX,)),
             data,
@@ -118,7 +117,8 @@ def parity(
             batch_size=batch_size,
             workers=workers or processor_count(),
             with_explanation=explain,
-            progress=lambda name, count: bar.update(task, description=name, advance=count),
+            progress=show,
+            on_total=progress.expect,
         )
         if output is not None:
             output.mkdir(parents=True, exist_ok=True)
@@ -129,10 +129,18 @@ def parity(
         _print(result)
     for refusal in result.refused:
         click.echo(f"refused: {refusal}", err=True)
-    for error in result.skipped_images[:10]:
-        click.echo(f"skipped: {error}", err=True)
-    if len(result.skipped_images) > 10:
-        click.echo(f"skipped: {len(result.skipped_images) - 10} more images", err=True)
+    lines = FoldedLines("--format json lists them all")
+    for error in result.skipped_images:
+        lines.add("skipped", error, error.reason)
+    lines.finish()
+    if output is not None:
+        pictures = sum(len(artifact.comparison.worst) for artifact in result.artifacts)
+        click.echo(
+            f"result: {click.format_filename(output / 'parity.json')}  "
+            f"JUnit: {click.format_filename(output / 'parity.xml')}  "
+            f"worst: {click.format_filename(output / 'worst')} ({pictures} pictures)",
+            err=True,
+        )
     require_green(result)
     if record:
         for model, batch in record_batches(result).items():

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from tinyunet_deploy.cli.folding import FoldedLines
 from tinyunet_deploy.cli.options import (
     bits_option,
     classes_option,
@@ -18,6 +18,7 @@ from tinyunet_deploy.cli.options import (
     model_options,
     tile_option,
 )
+from tinyunet_deploy.cli.progress import Progress
 
 if TYPE_CHECKING:
     from tinyunet_deploy.quality.tuning import Tuning
@@ -109,9 +110,6 @@ def tune(
     tinyunet evaluate says so. Nothing is written without -o or --in-place. Exit code 6 if no choice
     keeps --max-escape-rate, 3 if images were skipped.
     """
-    from rich.console import Console
-    from rich.progress import Progress
-
     from tinyunet_deploy.backends.registry import open_backend
     from tinyunet_deploy.data.layouts import read_dataset
     from tinyunet_deploy.files import write_atomic
@@ -127,14 +125,14 @@ def tune(
     if split is None:
         dataset = training_images(dataset)
     with (
+        Progress("loading the model", len(dataset.items)) as progress,
         open_backend(model, backend, device, trust_engine=trust_engine) as loaded,
-        Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar,
     ):
         path = loaded.artifact.path
         if output is not None:
             tuning.check_output(output, path)
             output.mkdir(parents=True, exist_ok=True)
-        task = bar.add_task("scoring", total=len(dataset.items))
+        progress.describe("scoring")
         result = tuning.tune(
             dataset,
             loaded,
@@ -143,7 +141,7 @@ def tune(
             workers=workers or processor_count(),
             tile=tile,
             bits=bits,
-            progress=lambda count: bar.advance(task, count),
+            progress=progress.advance,
         )
     text = tuning_json(result)
     if in_place:
@@ -159,10 +157,15 @@ def tune(
     written = [place for place in (in_place and path, output and output / path.name) if place]
     for place in written:
         click.echo(f"tuned: {click.format_filename(place)}", err=True)
+    if output is not None:
+        places = [click.format_filename(output / name) for name in (RESULT, CURVE)]
+        click.echo("result: {}  picture: {}".format(*places), err=True)
     if not written:
         click.echo("nothing written: give -o FOLDER or --in-place", err=True)
+    lines = FoldedLines("--format json lists them all")
     for error in result.skipped.values():
-        click.echo(f"skipped: {error}", err=True)
+        lines.add("skipped", error, error.reason)
+    lines.finish()
     if result.skipped:
         context.exit(3)
 

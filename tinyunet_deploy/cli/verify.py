@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from tinyunet_deploy.cli.options import debug_option, format_option, search_option
+from tinyunet_deploy.cli.progress import Progress
 
 
 @click.command()
@@ -44,11 +45,13 @@ def verify(
     from tinyunet_deploy.artifacts.sidecar import DEFAULT_ONNX
     from tinyunet_deploy.quality.artifact_check import ArtifactCheck, check_artifact
 
-    checks = [
-        check
-        for model in models or (DEFAULT_ONNX,)
-        for check in check_artifact(model, folders, device)
-    ]
+    chosen = models or (DEFAULT_ONNX,)
+    checks: list[ArtifactCheck] = []
+    with Progress("checking", len(chosen), "models") as progress:
+        for model in chosen:
+            progress.describe(f"checking {model.name}")
+            checks += check_artifact(model, folders, device)
+            progress.advance()
     if style == "json":
         rows = [check._asdict() for check in checks]
         click.echo(json.dumps({"schema_version": 1, "findings": rows}, indent=2))

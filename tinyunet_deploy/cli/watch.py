@@ -116,7 +116,7 @@ def watch(
             )
     summary = watched.summary
     click.echo(
-        f"{summary.images} images: {summary.ok - summary.ng} OK, {summary.ng} NG, "
+        f"{summary.images} images: {summary.ok} OK, {summary.ng} NG, "
         f"{summary.skipped} skipped{passed_over_text(summary)}; "
         f"report: {click.format_filename(output / REPORT)}",
         err=True,

@@ -215,7 +215,7 @@ def draw_distributions(report: Path, before: Path, comparison: Drift) -> bytes:
             for label, color, images in runs:
                 values = [image[shift.statistic] for image in images]
                 axes.ecdf(values, color=color, label=f"{label}: {len(values)} images")
-            sign, word = (">", "drift") if shift.drift else ("of", "ok")
+            sign, word = (">", "drift") if shift.drift else ("of", "no drift")
             axes.set_title(
                 f"{word}: distance {shift.distance:.2f} {sign} {shift.critical:.2f}",
                 fontsize="medium",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
 from tinyunet_deploy.backends.base import Backend
+from tinyunet_deploy.errors import TinyUNetError
 from tinyunet_deploy.inspection.executors import executor
 from tinyunet_deploy.inspection.notes import log_notes
 from tinyunet_deploy.inspection.outputs import Inspection, Outputs
@@ -37,6 +39,7 @@ def infer(
     outputs: Outputs | None = None,
     shard: Shard | None = None,
     on_line: Callable[[ReportLine], None] | None = None,
+    on_total: Callable[[int], None] | None = None,
     trace: Trace | None = None,
 ) -> RunSummary:
     """Write masks and a report for image files and folders, or resume a run that stopped.
@@ -58,6 +61,8 @@ def infer(
         outputs: optional files beside masks and report.
         shard: share of the images to inspect; the last shard to finish writes the whole report.
         on_line: called with the report line of each image, in order.
+        on_total: called once with the number of images that this run will inspect, as soon as they
+            are counted, from a thread of its own.
         trace: records the stages of each image.
 
     Returns:
@@ -80,8 +85,16 @@ def infer(
             if (shard is None or name in shard) and name not in report:
                 yield path
 
+    def count(before: int, on_total: Callable[[int], None]) -> None:
+        with contextlib.suppress(TinyUNetError, OSError):  # the run itself meets it, too
+            names = map(inspection.name, walk_images(sources, output))
+            on_total(sum(shard is None or name in shard for name in names) - before)
+
     def fill(report: Report) -> RunSummary:
         resume.log_faults()
+        if on_total is not None:
+            arguments = report.summary.images, on_total
+            threading.Thread(target=count, args=arguments, name="count", daemon=True).start()
         lines = inspect_images(
             remaining(report),
             backend,

@@ -119,7 +119,7 @@ class Inspection:
             RuntimeUnavailable: the disk is full or read-only, or the output folder was deleted.
         """
         name, index = self.name(scored.path), scored.index
-        line: ReportLine = {"path": name, "status": "ok"}
+        line: ReportLine = {"path": name, "status": "inspected"}
         if name in self.changes:
             line["change"] = self.changes[name]
         if scored.identity is not None:

@@ -83,6 +83,7 @@ def infer_on_ray(
     outputs: Outputs,
     bits: int | None = None,
     on_line: Callable[[ReportLine], None] | None = None,
+    on_total: Callable[[int], None] | None = None,
 ) -> RunSummary:
     """Write the masks and the report that ``infer`` writes, on a Ray cluster.
 
@@ -99,6 +100,7 @@ def infer_on_ray(
         outputs: optional files beside masks and report.
         bits: depth of 16-bit files, 8..16; None takes the one in the sidecar.
         on_line: called with the report line of each image, in the order in which they finish.
+        on_total: called once with the number of images that this run will inspect.
 
     Raises:
         RefusedError: the output folder belongs to another run, or there is no image at all.
@@ -135,6 +137,8 @@ def infer_on_ray(
             ]
             if not rows and not report.summary.images:
                 raise no_images(inspection.root)
+            if on_total:
+                on_total(len(rows))
             reported: set[str] = set()
             for line in _lines(
                 ray, rows, actors, resources, (loader, resume.inspection, batch_size, workers)

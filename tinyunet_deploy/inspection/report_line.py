@@ -17,7 +17,7 @@ class ReportLine(TypedDict, total=False):
     """Name of the image: its path below the input folder, with slashes."""
     change: int
     """``watch`` only: number of the change of this file, from 1, if it had a verdict before."""
-    status: Required[Literal["ok", "skipped"]]
+    status: Required[Literal["inspected", "skipped"]]
     size_bytes: int
     """Size of the file; missing if it could not be read, as are ``mtime_ns`` and ``sha256``."""
     mtime_ns: int
@@ -25,7 +25,7 @@ class ReportLine(TypedDict, total=False):
     sha256: str
     """Hash of the bytes on which the verdict rests."""
     verdict: Verdict
-    """Verdict; present if the status is ok, as are the fields from here to ``output_bytes``."""
+    """Present if the status is inspected, as are the fields from here to ``output_bytes``."""
     max_score: int
     """Largest score in the image, 0..255."""
     fit: Literal["padded", "tiled"]
@@ -55,9 +55,12 @@ class RunSummary:
     """Counts over all images of an output folder."""
 
     images: int = 0
-    ok: int = 0
-    """Images with a mask."""
+    inspected: int = 0
+    """Images with a mask and a verdict."""
     skipped: int = 0
+    """Images that could not be used."""
+    ok: int = 0
+    """Images whose verdict is OK."""
     ng: int = 0
     """Images whose verdict is NG."""
     max_score: int = 0
@@ -79,8 +82,9 @@ class RunSummary:
     def count(self, line: ReportLine) -> None:
         """Add one image's line."""
         self.images += 1
-        if line["status"] == "ok":
-            self.ok += 1
+        if line["status"] == "inspected":
+            self.inspected += 1
+            self.ok += line["verdict"] == "OK"
             self.ng += line["verdict"] == "NG"
             self.max_score = max(self.max_score, line.get("max_score", 0))
             self.padded += line.get("fit") == "padded"

@@ -111,7 +111,7 @@ class Resume:
             return None, "damaged"
         if len(lines) > 1:
             return None, "twice"
-        ok = line["status"] == "ok"
+        ok = line["status"] == "inspected"
         if ok and line["path"] in self.inspection.clashes:
             return None, "clash"
         try:

@@ -42,7 +42,7 @@ keep; None if the image has to be inspected again or is gone."""
 
 def keep_verdicts(lines: list[ReportLine]) -> ReportLine | None:
     """Keep the only line of an image if it has a verdict: skipped images are tried again."""
-    return lines[0] if len(lines) == 1 and lines[0]["status"] == "ok" else None
+    return lines[0] if len(lines) == 1 and lines[0]["status"] == "inspected" else None
 
 
 class Report:
@@ -253,7 +253,7 @@ def _stretch(path: Path, start: int, end: int | None) -> Iterator[tuple[int, Rep
 def _is_image_line(line: object) -> bool:
     if not isinstance(line, dict) or not isinstance(line.get("path"), str):
         return False
-    if line.get("status") == "ok":
+    if line.get("status") in ("inspected", "ok"):  # ok: schema 1
         return line.get("verdict") in ("OK", "NG")
     return line.get("status") == "skipped" and isinstance(line.get("reason"), str)
 

@@ -190,10 +190,10 @@ def watch(
                     if settled and line.get("sha256", "") != file.sha256:
                         file.sha256, file.since, settled = None, now, False
                     if not settled:  # it changed or vanished in the meantime
-                        if line["status"] == "ok":
+                        if line["status"] == "inspected":
                             inspection.remove_files(line)
                         continue
-                    final = line["status"] == "ok" or line["reason"] in _FINAL
+                    final = line["status"] == "inspected" or line["reason"] in _FINAL
                     if not final and now - file.since < patience_s:
                         file.tried = True
                         continue

@@ -46,7 +46,9 @@ class WatchVerdicts:
         Args:
             lines: all lines of one image and change; the gravest of several is kept.
         """
-        line = max(lines, key=lambda line: (line["status"] == "ok", line.get("verdict") == "NG"))
+        line = max(
+            lines, key=lambda line: (line["status"] == "inspected", line.get("verdict") == "NG")
+        )
         path = self._inspection.root / line["path"]
         state = line.get("size_bytes", -1), line.get("mtime_ns", -1)
         present = file_state(path)

@@ -144,6 +144,7 @@ def run_parity(
     workers: int = 2,
     with_explanation: bool = False,
     progress: Progress | None = None,
+    on_total: Callable[[int], None] | None = None,
 ) -> Parity:
     """Run every artifact on every backend that takes it, and compare its scores with the reference.
 
@@ -165,6 +166,9 @@ def run_parity(
         workers: threads that decode images.
         with_explanation: also find the first stage at which each artifact differs from the
             reference.
+        progress: called for each scored image.
+        on_total: called once with the number of images that will be scored, the reference and all
+            rows together; those that a skipped row leaves out are reported as scored.
 
     Raises:
         ArtifactError: no file is the one that its sidecar describes.
@@ -180,6 +184,9 @@ def run_parity(
     choice = choose_reference(first, reference, folders)
     report = progress or (lambda _task, _count: None)
     images = find_images(folder, classes)
+    pairs = {model: list(backends_and_devices(model, backends, devices)) for model in sidecars}
+    if on_total is not None:
+        on_total(len(images) * (1 + sum(map(len, pairs.values()))))
     with open_reference(choice, sizes.pop()) as (choice, opened):
         own = opened.artifact.sidecar
         decision = own.decision(threshold, min_area)
@@ -213,7 +220,7 @@ def run_parity(
         if not parity.images:
             raise DataError(folder, "has no usable image", str(parity.skipped_images[0]))
         for model, sidecar in sidecars.items():
-            for row, device in backends_and_devices(model, backends, devices):
+            for row, device in pairs[model]:
                 comparison = ScoreComparison(parity.threshold, parity.min_area)
                 artifact = ArtifactParity(model, sidecar, row.name, device, comparison)
                 parity.artifacts.append(artifact)
@@ -235,7 +242,9 @@ def run_parity(
                             )
                 except TinyUNetError as error:
                     artifact.skipped = str(error)
+                    report(f"{model.name} on {row.name}", len(images) - comparison.images)
                     continue
+                report(f"{model.name} on {row.name}", len(images) - comparison.images)
                 artifact.checks = limits.check(artifact.figures, sidecar.precision, row.name)
     return parity
 

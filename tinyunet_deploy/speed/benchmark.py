@@ -56,6 +56,7 @@ def run_benchmark(
     workers: int = 2,
     ceilings: MeasureCeilings | None = None,
     progress: Callable[[str], None] | None = None,
+    on_total: Callable[[int], None] | None = None,
 ) -> tuple[Benchmark, list[tuple[str, Trace]]]:
     """Measure every artifact on every backend that takes it, with every batch size.
 
@@ -76,6 +77,7 @@ def run_benchmark(
         ceilings: function that measures the peak rates of a device; None is
             :func:`measure_ceilings`.
         progress: function that is called with a description of the current measurement.
+        on_total: called once with the number of measurements.
 
     Returns:
         The result, and the trace of every stage table with its name.
@@ -92,7 +94,10 @@ def run_benchmark(
     size = _one_size(artifacts)
     rows = _Rows(limits, effort, workers, report)
     pairs = {model: list(backends_and_devices(model, backends, devices)) for model in models}
-    for device in sorted({device for chosen in pairs.values() for _, device in chosen}):
+    measured = sorted({device for chosen in pairs.values() for _, device in chosen})
+    if on_total is not None:
+        on_total(len(measured) + 1 + len(batch_sizes) * sum(map(len, pairs.values())))
+    for device in measured:
         report(f"ceilings of {device}")
         rows.add_ceilings((ceilings or measure_ceilings)(device))
     works = {model: rows.count_work(artifact) for model, artifact in artifacts.items()}

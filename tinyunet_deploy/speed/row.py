@@ -237,8 +237,12 @@ class Row:
                 trace=trace,
             )
             wall_s = self.clock.now_s() - started_s
-        rows = pipelined_rows(trace, wall_s) if workers else serial_rows(trace, wall_s, summary.ok)
-        images_per_s = summary.ok / wall_s
+        rows = (
+            pipelined_rows(trace, wall_s)
+            if workers
+            else serial_rows(trace, wall_s, summary.inspected)
+        )
+        images_per_s = summary.inspected / wall_s
         table = StageTable(
             model=self.model.name,
             model_sha256=backend.artifact.sidecar.sha256,
@@ -247,7 +251,7 @@ class Row:
             batch_size=self.batch_size,
             mode="pipelined" if workers else "serial",
             workers=workers,
-            images=summary.ok,
+            images=summary.inspected,
             wall_s=wall_s,
             images_per_s=images_per_s,
             share_of_raw=images_per_s / throughput.images_per_s,

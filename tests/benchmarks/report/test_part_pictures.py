@@ -60,8 +60,8 @@ def test_without_a_mistake_two_rejected_parts_are_shown(tmp_path: Path) -> None:
 
 def test_the_output_of_infer_needs_no_truth(tmp_path: Path) -> None:
     lines: list[dict[str, Any]] = [
-        {"path": "a.png", "status": "ok", "verdict": "NG", "defects": [{"area_px": 5}]},
-        {"path": "b.jpg", "status": "ok", "verdict": "OK", "defects": []},
+        {"path": "a.png", "status": "inspected", "verdict": "NG", "defects": [{"area_px": 5}]},
+        {"path": "b.jpg", "status": "inspected", "verdict": "OK", "defects": []},
         {"path": "c.png", "status": "skipped", "reason": "corrupt", "what": "is corrupt"},
     ]
     report = tmp_path / "report.jsonl"
@@ -85,7 +85,12 @@ def test_a_folder_without_pictures_or_with_a_broken_one_is_refused(tmp_path: Pat
 
 
 def test_pictures_and_hostile_names_are_put_into_the_page(tmp_path: Path) -> None:
-    line = {"path": '<b>&".png', "status": "ok", "verdict": "NG", "defects": [{"area_px": 5}]}
+    line = {
+        "path": '<b>&".png',
+        "status": "inspected",
+        "verdict": "NG",
+        "defects": [{"area_px": 5}],
+    }
     parts = tmp_path / "inspected"
     put_picture(parts / "overlays" / '<b>&".jpg')
     (parts / "report.jsonl").write_text(f"{json.dumps(line)}\n")
