@@ -6,11 +6,18 @@ runs, so that ``--help`` answers at once.
 
 from __future__ import annotations
 
+import signal
+import sys
+
+# Until our own handlers are set, SIGINT ends the program. Python's handler would raise an exception,
+# which the import system may swallow. In a program of others nothing is changed.
+_is_ours = sys.argv[0].removesuffix(".exe").endswith(("tinyunet", "tinyunet-infer"))
+if _is_ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import contextlib
 import importlib
 import os
-import signal
-import sys
 import tempfile
 import traceback
 from typing import Final, NoReturn
