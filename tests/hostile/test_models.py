@@ -173,7 +173,11 @@ def device(folder: Path) -> str:
     return "/dev/zero"
 
 
-@pytest.mark.parametrize("place", [beside, above, absolute, linked, doubled, device])
+def passwd(folder: Path) -> str:
+    return "../../etc/passwd"
+
+
+@pytest.mark.parametrize("place", [beside, above, absolute, linked, doubled, device, passwd])
 @pytest.mark.parametrize("in_node", [False, True])
 def test_weights_in_another_file_are_refused_wherever_it_lies(
     tmp_path: Path, place: Callable[[Path], str], in_node: bool
