@@ -129,7 +129,7 @@ def test_the_predicted_speed_is_tried(photos: Path, tmp_path: Path, fast: Cli) -
     assert fields["verified"]["kept"]
     code, _, err = fast(photos, *belt, "--seconds", 0.2, "--verify-live", 0.5)
     assert code == 4
-    assert "10 recorded parts cannot show a miss rate of 0.1 % (it takes 2,995:" in err
+    assert "10 recorded parts cannot show a miss rate of 0.1 % (it takes 2,995 parts:" in err
 
 
 @pytest.fixture

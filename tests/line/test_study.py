@@ -86,8 +86,16 @@ def test_the_asked_and_the_last_predicted_speed_must_hold() -> None:
             "allowed. The belt may run at 1,425.0 parts/min.",
         ),
         (Belt(900, 90, cameras=2), constant(40), "It takes 2 processes, if each is as fast"),
-        (Belt(600, 90, processes=3), constant(40), "would do it with 1. The belt may run at"),
-        (Belt(600, 90), constant(100), "Not even 8 processes as fast as this would do. No speed"),
+        (
+            Belt(600, 90, processes=3),
+            constant(40),
+            "As few as 1 of these processes would be enough. The belt may run at",
+        ),
+        (
+            Belt(600, 90),
+            constant(100),
+            "Not even 8 processes as fast as this would be enough. No speed",
+        ),
         (
             Belt(600, 90),
             constant(40, 30),

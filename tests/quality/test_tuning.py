@@ -82,7 +82,7 @@ def test_a_target_escape_rate_counts_only_if_the_parts_can_show_it(parts: Path) 
         GateFailed, match=r"0 of 8 missed shows an escape rate of 0\.312"
     ) as failure:
         measure(parts, max_escape_rate=0.05)
-    assert failure.value.hint == "none of 59 defective parts missed would show it"
+    assert failure.value.hint == "no miss in 59 defective parts would show it"
     # with more leave to miss, a defect may go
     loose = measure(parts, max_escape_rate=0.9).sweep.within(0.9)
     assert loose is not None

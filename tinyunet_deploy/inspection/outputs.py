@@ -128,7 +128,7 @@ class Inspection:
             if scored.error is not None:
                 raise scored.error
             if name in self.clashes:
-                what = "would share its mask with an image whose name differs in case only"
+                what = "would share its mask with an image whose name differs only in case"
                 raise ImageError(scored.path, "name-taken", what, "rename one of them")
             image, score = scored.image, scored.score
             assert image is not None

@@ -143,7 +143,7 @@ def watch(
                     raise
                 if away_since is None:
                     away_since = began
-                    notice = f"is away; waiting {away_s:g} s for it to come back"
+                    notice = f"has disappeared; waiting {away_s:g} s for it to return"
                     log.warning("%s", TinyUNetError(folder, notice))
                 if began - away_since > away_s:
                     raise

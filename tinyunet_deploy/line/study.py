@@ -124,7 +124,7 @@ class LineStudy:
         if not self.keeps(outcome):
             text = f"more than the {allowed} allowed."
             if needed is None:
-                text += f" Not even {MOST_PROCESSES} processes as fast as this would do."
+                text += f" Not even {MOST_PROCESSES} processes as fast as this would be enough."
             elif needed > belt.processes:
                 text += f" It takes {needed} processes, if each is as fast as recorded."
             return text
@@ -133,7 +133,7 @@ class LineStudy:
             return f"within the {allowed} allowed, but only shown to be below {bound}."
         text = f"within the {allowed} allowed."
         if needed is not None and needed < belt.processes:
-            text += f" Processes as fast as these would do it with {needed}."
+            text += f" As few as {needed} of these processes would be enough."
         return text
 
     def _fastest(self) -> str:
@@ -141,7 +141,7 @@ class LineStudy:
         if not math.isnan(search.fastest_shown):
             return f"The belt may run at {per_minute(search.fastest_shown)}."
         if math.isnan(search.fastest_seen):
-            return "No speed would do."
+            return "No speed keeps the allowed miss rate."
         images = len(self.recording.service_ms)
         text = f"{images:,} recorded images are too few to promise a speed"
         if max_miss_rate:

@@ -87,6 +87,6 @@ def _predicted_speed(trial: LiveTrial, max_miss_rate: float) -> float:
             f"{recorded} recorded parts cannot show a miss rate of {percent(max_miss_rate)}",
             "--max-miss-rate above 0"
             if math.isinf(wanted)
-            else f"it takes {wanted:,}: more --seconds, or a larger --max-miss-rate",
+            else f"it takes {wanted:,} parts: give more --seconds, or a larger --max-miss-rate",
         )
     raise GateFailed(recording.source, f"no speed keeps a miss rate of {percent(max_miss_rate)}")

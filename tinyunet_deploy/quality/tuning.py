@@ -171,7 +171,7 @@ def _choose(swept: Sweep, rule: Rule, where: Path) -> SweepPoint:
             where,
             f"{fewest} of {swept.defective} missed shows an escape rate of {bound:.3g} at best, "
             f"not {rule.max_escape_rate:g}",
-            f"none of {least} defective parts missed would show it",
+            f"no miss in {least} defective parts would show it",
         )
     return chosen
 
