@@ -134,7 +134,7 @@ def test_a_model_that_cannot_be_used_ends_it(
     example: dict[str, Any], camera: Path, tmp_path: Path
 ) -> None:
     ready: list[bool] = []
-    with pytest.raises(ArtifactError, match="is not there"):
+    with pytest.raises(ArtifactError, match="does not exist"):
         example["run_station"](
             camera,
             tmp_path / "out",

@@ -136,7 +136,7 @@ def _gpu(tensorrt: TensorRT, options: Options) -> GPU | None:
         raise RefusedError(
             "--compute-capability",
             "TensorRT builds only for the GPU of this machine",
-            "TensorRT-RTX builds for others: --flavour tensorrt_rtx",
+            "TensorRT-RTX builds for other GPUs: --flavour tensorrt_rtx",
         )
     return None
 

@@ -49,7 +49,7 @@ _POSITIVE = _Number(0.001, 1e6)
     type=_POSITIVE,
     help="Speed of the belt. Alternative: --speed-mm-s with --pitch-mm.",
 )
-@click.option("--speed-mm-s", type=_POSITIVE, help="Speed of the belt; needs --pitch-mm.")
+@click.option("--speed-mm-s", type=_POSITIVE, help="Speed of the belt; also give --pitch-mm.")
 @click.option("--pitch-mm", type=_POSITIVE, help="Distance between parts, millimetres.")
 @click.option(
     "--deadline-ms",

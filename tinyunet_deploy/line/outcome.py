@@ -110,8 +110,7 @@ def _run_lengths(flags: NDArray[np.bool_]) -> list[int]:
 
 
 def parts_to_show(miss_rate: float, confidence: float = CONFIDENCE) -> float:
-    """Return how many parts must pass without a miss to prove a miss rate; infinite for a rate of
-    0."""
+    """Return how many parts without a miss would prove a miss rate; infinite for a rate of 0."""
     if miss_rate <= 0:
         return math.inf
     return math.ceil(math.log(1 - confidence) / math.log1p(-miss_rate)) if miss_rate < 1 else 1

@@ -180,8 +180,7 @@ class _Rows:
                 self.notes.append(f"no ceiling {name}: {ceiling}")
 
     def count_work(self, artifact: Artifact) -> Work | None:
-        """Count the operations of a network; for a plan, those of the ONNX file it was built
-        from."""
+        """Count the operations of a network; for a plan, those of its ONNX file."""
         try:
             if artifact.sidecar.kind == "plan":
                 paths = [link.path for link in lineage(artifact.path) if link.path is not None]

@@ -41,7 +41,7 @@ def write_dataset(
         root: folder of the data set; made if missing.
         classes: 1 to 10.
         train: images in each Train folder, numbered from 1.
-        test: images in each Test folder, numbered on from ``train + 1``.
+        test: images in each Test folder, numbered from ``train + 1``.
         defective: share of defective images, rounded to whole images in each folder.
         size: height and width in pixels, a multiple of 16 and at least 64.
         seed: another seed gives other images; not negative.
