@@ -37,8 +37,10 @@ from tinyunet_deploy.errors import ArtifactError
 
 DATA = b"the bytes of a model" * 5
 REBUILD = {
-    ".safetensors": "train it again: python -m training --data DATA --output FOLDER",
-    ".onnx": "export it again: python -m export CHECKPOINT --output {path}",
+    ".safetensors": "train it again in a clone of the repository: "
+    "python -m training --data DATA --output FOLDER",
+    ".onnx": "export it again in a clone of the repository: "
+    "python -m export CHECKPOINT --output {path}",
     ".plan": "build it again: tinyunet build MODEL.onnx --output {path}",
 }
 PLAN = PlanFacts(

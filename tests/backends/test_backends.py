@@ -16,6 +16,7 @@ import pytest
 from tinyunet_deploy.artifacts.sidecar import Artifact, read_artifact
 from tinyunet_deploy.backends import registry
 from tinyunet_deploy.backends.base import Backend
+from tinyunet_deploy.backends.install_hint import install_hint
 from tinyunet_deploy.backends.registry import open_backend
 from tinyunet_deploy.backends.table import why_not
 from tinyunet_deploy.contract import Batch, Contract
@@ -306,7 +307,7 @@ def test_a_missing_gpu_is_never_replaced_by_the_cpu(tiny_onnx: Path) -> None:
         assert caught.value.exit_code == 5
         assert str(caught.value) == (
             "cuda:0: this onnxruntime has no CUDAExecutionProvider "
-            "(pip uninstall onnxruntime; pip install 'tinyunet-deploy[gpu]')"
+            f"({install_hint('onnxruntime', 'gpu')})"
         )
 
 

@@ -166,8 +166,10 @@ def _unusable(path: Path, where: Path, what: str) -> ArtifactError:
     """Return the error of the artifact ``path``, with the command that makes it again."""
     output = shlex.quote(str(path))
     commands: dict[Kind, str] = {
-        "checkpoint": "train it again: python -m training --data DATA --output FOLDER",
-        "onnx": f"export it again: python -m export CHECKPOINT --output {output}",
+        "checkpoint": "train it again in a clone of the repository: "
+        "python -m training --data DATA --output FOLDER",
+        "onnx": "export it again in a clone of the repository: "
+        f"python -m export CHECKPOINT --output {output}",
         "plan": f"build it again: tinyunet build MODEL.onnx --output {output}",
     }
     return ArtifactError(where, what, commands[kind_of(path)])

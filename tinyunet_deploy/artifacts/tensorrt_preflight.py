@@ -21,7 +21,9 @@ MAX_IR: Final = 10
 """Newest IR version that TensorRT 10's parser reads."""
 MAX_OPSET: Final = 21
 _FLOATS: Final = (TensorProto.FLOAT, TensorProto.FLOAT16)
-_AGAIN: Final = "export it again: python -m export CHECKPOINT --output NAME.onnx"
+_AGAIN: Final = (
+    "export it again in a clone of the repository: python -m export CHECKPOINT --output NAME.onnx"
+)
 _NO_UINT8: Final = (
     "TensorRT takes uint8 only at the network's input and output, cast from or to float or half: "
     "cast the image first and the score last"

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from tinyunet_deploy.backends import nvidia_probe
+from tinyunet_deploy.backends.install_hint import install_hint
 from tinyunet_deploy.contract import Batch
 from tinyunet_deploy.errors import RuntimeUnavailable, unavailable
 
@@ -132,7 +133,7 @@ class PyCUDADevice(Device):
             import pycuda.driver as cuda
         except ImportError as error:
             raise RuntimeUnavailable(
-                "pycuda", f"cannot be imported: {error}", nvidia_probe.HINT
+                "pycuda", f"cannot be imported: {error}", install_hint("pycuda", "gpu")
             ) from error
         self.versions = {"pycuda": importlib.metadata.version("pycuda")}
         self._cuda = cuda

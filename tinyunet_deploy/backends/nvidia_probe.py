@@ -15,11 +15,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, NamedTuple
 
+from tinyunet_deploy.backends.install_hint import install_hint
 from tinyunet_deploy.errors import RuntimeUnavailable
 
 FLAVOURS: Final = ("tensorrt", "tensorrt_rtx")
 """Modules with TensorRT's interface, the preferred one first."""
-HINT: Final = "pip install 'tinyunet-deploy[gpu]'"
 
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
 """CUdevice_attribute numbers, which are stable across driver versions."""
@@ -180,11 +180,13 @@ def tensorrt(flavour: str | None = None) -> TensorRT:
     """
     wanted = flavour or next((name for name in FLAVOURS if _installed(name)), FLAVOURS[0])
     if not _installed(wanted):
-        raise RuntimeUnavailable(wanted, "is not installed", HINT)
+        raise RuntimeUnavailable(wanted, "is not installed", install_hint(wanted, "gpu"))
     try:
         module: ModuleType = importlib.import_module(wanted)
     except (ImportError, OSError) as error:
-        raise RuntimeUnavailable(wanted, f"cannot be imported: {error}", HINT) from error
+        raise RuntimeUnavailable(
+            wanted, f"cannot be imported: {error}", install_hint(wanted, "gpu")
+        ) from error
     return TensorRT(wanted, str(module.__version__), module)
 
 
@@ -223,9 +225,9 @@ def release(version: str) -> str:
 def why_no_tensorrt() -> str | None:
     """Return why a plan cannot run on this machine, and what to do; None if it can."""
     if not any(map(_installed, FLAVOURS)):
-        return f"tensorrt is not installed: {HINT}"
+        return f"tensorrt is not installed: {install_hint('tensorrt', 'gpu')}"
     if not _installed("pycuda"):
-        return f"pycuda is not installed: {HINT}"
+        return f"pycuda is not installed: {install_hint('pycuda', 'gpu')}"
     return _why_no_driver()
 
 
@@ -235,10 +237,10 @@ def why_no_onnxruntime_tensorrt() -> str | None:
     None means that the package, its TensorRT provider and the driver are present.
     """
     if not _installed("onnxruntime"):
-        return f"onnxruntime is not installed: {HINT}"
+        return f"onnxruntime is not installed: {install_hint('onnxruntime', 'gpu')}"
     major = onnxruntime_tensorrt()
     if major is None:
-        return f"this onnxruntime has no TensorRT provider: pip uninstall onnxruntime; {HINT}"
+        return f"this onnxruntime has no TensorRT provider: {install_hint('onnxruntime', 'gpu')}"
     return _why_no_driver()
 
 

@@ -16,6 +16,7 @@ from tinyunet_deploy.artifacts.precision import PRECISIONS, AnyPrecision, precis
 from tinyunet_deploy.artifacts.sidecar import Artifact
 from tinyunet_deploy.backends import nvidia_probe
 from tinyunet_deploy.backends.base import Backend, Run
+from tinyunet_deploy.backends.install_hint import install_hint
 from tinyunet_deploy.contract import INPUT_NAME, OUTPUT_NAME, Batch
 from tinyunet_deploy.errors import ArtifactError, RuntimeUnavailable, lacks_memory
 from tinyunet_deploy.host import processor_count
@@ -60,7 +61,7 @@ class ONNXRuntimeBackend(Backend):
             raise RuntimeUnavailable(
                 device,
                 f"this onnxruntime has no {wanted}",
-                "pip uninstall onnxruntime; pip install 'tinyunet-deploy[gpu]'",
+                install_hint("onnxruntime", "gpu"),
             )
         try:
             self._session = onnxruntime.InferenceSession(

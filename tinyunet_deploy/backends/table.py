@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 from tinyunet_deploy.backends.device_name import DeviceType, device_type
+from tinyunet_deploy.backends.install_hint import install_hint
 from tinyunet_deploy.errors import RefusedError, RuntimeUnavailable
 
 if TYPE_CHECKING:
@@ -41,8 +42,7 @@ def missing_package(row: BackendRow) -> str | None:
     """Return which package a backend lacks and how to install it; None if nothing is missing."""
     for module in row.modules:
         if importlib.util.find_spec(module) is None:
-            package = f"'tinyunet-deploy[{row.extra}]'" if row.extra else module
-            return f"{module} is not installed: pip install {package}"
+            return f"{module} is not installed: {install_hint(module, row.extra)}"
     return None
 
 

@@ -58,7 +58,9 @@ def write_repository(
     sidecar = artifact.sidecar
     if sidecar.kind not in _PLATFORMS:
         raise RefusedError(
-            model, f"is of kind {sidecar.kind}, which Triton does not run", "python -m export"
+            model,
+            f"is of kind {sidecar.kind}, which Triton does not run",
+            "export it in a clone of the repository: python -m export",
         )
     if sidecar.plan is not None and sidecar.plan.flavour == "tensorrt_rtx":
         raise RefusedError(

@@ -95,7 +95,7 @@ def build(
     """
     from tinyunet_deploy.artifacts.facts import Profile
     from tinyunet_deploy.artifacts.golden import inherit_golden
-    from tinyunet_deploy.backends import nvidia_probe
+    from tinyunet_deploy.backends.install_hint import install_hint
     from tinyunet_deploy.errors import RuntimeUnavailable
 
     try:
@@ -103,7 +103,7 @@ def build(
         from tinyunet_deploy.backends.precision_audit import mixture
     except ModuleNotFoundError as error:
         raise RuntimeUnavailable(
-            error.name or "onnx", "is not installed", nvidia_probe.HINT
+            error.name or "onnx", "is not installed", install_hint(error.name or "onnx", "gpu")
         ) from error
 
     options = tensorrt_builder.Options(
