@@ -79,7 +79,10 @@ def untrained(recipe: str, data: Path, classes: Sequence[int] | None, output: Pa
     """Write the network with which training with RECIPE begins, for comparison with the trained
     one."""
     chosen = read_recipe(recipe)
-    write_untrained(chosen, read_source(data, classes, chosen), output)
+    click.echo(f"reading the images of {data}", err=True)
+    source = read_source(data, classes, chosen)
+    click.echo(f"scoring {len(source.validation)} images with random weights", err=True)
+    write_untrained(chosen, source, output)
     click.echo(output)
 
 
