@@ -237,7 +237,7 @@ def draw_report(backend: Backend, path: Path) -> None:
         options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
         options += [f"--user-data-dir={folder}/profile", f"--screenshot={shot}"]
         subprocess.run(
-            [browser, *options, "--window-size=1200,1000", page.as_uri()],
+            [browser, *options, "--window-size=1200,1060", page.as_uri()],
             check=True,
             capture_output=True,
             timeout=120,

@@ -57,7 +57,7 @@ def test_one_command_draws_every_picture(
     assert sizes["part.png"] == (368, 2 * 368, 3)
     assert sizes["prediction.png"] == (4 * 248, 5 * 248, 3)
     assert sizes["tiles.png"] == (2 * SIDE + 4, 3 * SIDE // 2, 3)
-    assert sizes.get("report.png", (1000, 1200, 3)) == (1000, 1200, 3)
+    assert sizes.get("report.png", (1060, 1200, 3)) == (1060, 1200, 3)
     words = {
         "tune.svg": ["threshold", "min_area, px", "escapes of 24", "overkills of 24"],
         "drift.svg": ["mean_grey", "contrast_grey", "before: 24 images", "now: 24 images"],

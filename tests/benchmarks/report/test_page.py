@@ -137,8 +137,9 @@ def test_the_contents_lead_to_every_section(report: Path) -> None:
     text = report.read_text()
     contents = re.findall(r'<a href="#(section-\d+)">(.*?)</a>', text)
     assert [title for _, title in contents] == section_titles(report)
-    for anchor, _ in contents:
-        assert text.count(f'id="{anchor}"') == 1
+    for number, (anchor, title) in enumerate(contents, start=1):
+        after = text.partition(f'id="{anchor}"')[2]
+        assert after.partition("<h2>")[2].startswith(f"<span>{number}</span>{title}</h2>")
 
 
 def test_names_are_plain_and_repetition_is_folded(report: Path) -> None:
