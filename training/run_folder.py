@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tinyunet_deploy.artifacts.sidecar import digest, sidecar_path
+from tinyunet_deploy.artifacts.sidecar import read_artifact, sidecar_path
+from tinyunet_deploy.artifacts.strict_json import read_json
 from tinyunet_deploy.errors import DataError
-from tinyunet_deploy.files import write_atomic
+from tinyunet_deploy.files import read_regular, write_atomic
 from training.distributed import Ranks
 from training.machine import Machine
 from training.recipe import Recipe
@@ -18,6 +19,8 @@ from training.sources import Source, sources_digest
 __all__ = ["CHECKPOINT", "claim_folder", "is_finished", "require_same_folder", "run_record"]
 
 CHECKPOINT = "checkpoint.safetensors"
+_LARGEST = 1 << 20
+"""Largest run.json that is read, bytes; ours have a few kilobytes."""
 
 
 def run_record(
@@ -28,7 +31,7 @@ def run_record(
         "recipe": recipe.as_dict(),
         "recipe_sha256": recipe.digest(),
         "data_sha256": sources_digest(sources),
-        "init_sha256": digest(init.read_bytes()) if init else None,
+        "init_sha256": read_artifact(init).sidecar.sha256 if init else None,
         "amp": machine.amp,
         "compiled": machine.compiled,
     }
@@ -38,13 +41,18 @@ def claim_folder(output: Path, record: dict[str, Any]) -> None:
     """Write ``run.json`` into a new folder, or check that the folder contains this run.
 
     Raises:
-        DataError: the folder contains another run.
+        DataError: the folder contains another run, or its run.json is damaged.
     """
     path = output / "run.json"
     if not path.exists():
         write_atomic(path, json.dumps(record, indent=2).encode(), durable=True)
         return
-    earlier = json.loads(path.read_text())
+    try:
+        earlier = read_json(read_regular(path, limit=_LARGEST))
+        if not isinstance(earlier, dict):
+            raise ValueError("it is not a table")
+    except (OSError, ValueError) as error:
+        raise DataError(path, f"is not readable: {error}", "give another --output") from error
     for key, name in (
         ("recipe_sha256", "recipe"),
         ("data_sha256", "data"),

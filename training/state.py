@@ -15,16 +15,21 @@ from typing import Any
 
 import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from tinyunet_deploy.artifacts.network import TinyUNet
-from tinyunet_deploy.artifacts.sidecar import digest
-from tinyunet_deploy.files import write_atomic
+from tinyunet_deploy.artifacts.sidecar import MAX_BYTES, digest
+from tinyunet_deploy.artifacts.strict_json import read_json
+from tinyunet_deploy.errors import DataError
+from tinyunet_deploy.files import read_regular, write_atomic
 from training.validation import OperatingPoint
 
 __all__ = ["Best", "State", "remove_states", "restore_state", "save_state", "state_files"]
 
 log = logging.getLogger("training")
+_LARGEST_FIELDS = 1 << 20
+"""Largest JSON of a state that is read, bytes; ours have less than a kilobyte."""
 _KEPT = 2
 """Number of states that are kept: the newest, and the one before in case the newest is torn."""
 
@@ -88,17 +93,29 @@ def save_state(folder: Path, state: State) -> None:
 
 
 def restore_state(folder: Path, state: State) -> None:
-    """Load the newest complete state in the folder into ``state``, if there is one."""
+    """Load the newest complete state in the folder into ``state``, if there is one.
+
+    Torn states are skipped with a warning.
+
+    Raises:
+        DataError: a whole state does not fit this run.
+    """
     for path in state_files(folder):
         try:
-            fields = json.loads(path.with_suffix(".json").read_text())
-            data = path.read_bytes()
+            fields = read_json(read_regular(path.with_suffix(".json"), limit=_LARGEST_FIELDS))
+            data = read_regular(path, limit=4 * MAX_BYTES)  # weights, two moments, the best weights
             if digest(data) != fields["sha256"]:
                 raise ValueError("its bytes are not those that were written")
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             log.warning("%s is skipped: %s", path, error)
             continue
-        _restore(state, fields, safetensors.torch.load(data))
+        try:
+            _restore(state, fields, safetensors.torch.load(data))
+        except torch.OutOfMemoryError:
+            raise
+        except (SafetensorError, LookupError, TypeError, ValueError, RuntimeError) as error:
+            what = f"is not a state of this run: {str(error).splitlines()[0]}"
+            raise DataError(path, what, "give another --output") from error
         return
 
 

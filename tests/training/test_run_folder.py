@@ -10,6 +10,7 @@ from tinyunet_deploy.inspection.folder_lock import lock_folder
 from training.loop import train
 from training.machine import Machine
 from training.recipe import Recipe
+from training.run_folder import claim_folder
 from training.sources import read_source
 
 
@@ -28,3 +29,11 @@ def test_a_folder_in_use_is_refused(tiny_data: Path, tmp_path: Path):
     finally:
         lock.close()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", "[" * 100_000, '{"amp": 1, "amp": 1}'])
+def test_a_folder_whose_record_is_damaged_is_refused(tmp_path: Path, damage: str) -> None:
+    (tmp_path / "run.json").write_text(damage)
+    with pytest.raises(DataError, match=r"run\.json: is not readable: ") as caught:
+        claim_folder(tmp_path, {})
+    assert "\n" not in str(caught.value)
