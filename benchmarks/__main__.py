@@ -11,6 +11,7 @@ import click
 from benchmarks.options import HELP
 from tinyunet_deploy.cli import run
 from tinyunet_deploy.cli.options import debug_option
+from tinyunet_deploy.cli.progress import Progress
 
 _MATRIX = Path(__file__).with_name("matrix.toml")
 
@@ -48,12 +49,20 @@ def matrix(toml: Path, output: Path) -> None:
 
     words = ["python", "-m", "benchmarks", "matrix"]
     words += [] if toml == _MATRIX else [str(toml)]
-    path = run_matrix(
-        read_matrix(toml),
-        output,
-        command=shlex.join([*words, "-o", str(output)]),
-        progress=lambda line: click.echo(line, err=True),
-    )
+    with Progress("matrix", unit="cells") as progress:
+
+        def say(line: str) -> None:
+            click.echo(line, err=True)
+            progress.describe(line)
+
+        path = run_matrix(
+            read_matrix(toml),
+            output,
+            command=shlex.join([*words, "-o", str(output)]),
+            progress=say,
+            on_total=progress.expect,
+            on_cell=progress.advance,
+        )
     result = read_run(path)
     click.echo(f"against {result['matrix']['reference']}, interval of 99 %")
     for cell in sorted(result["cells"], key=lambda cell: cell["median_ms_per_image"]):

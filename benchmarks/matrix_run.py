@@ -9,6 +9,7 @@ there is none.
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -35,7 +36,13 @@ _LONGEST_CELL_S: Final = 3600.0
 
 
 def run_matrix(
-    matrix: Matrix, folder: Path, *, command: str, progress: Callable[[str], None]
+    matrix: Matrix,
+    folder: Path,
+    *,
+    command: str,
+    progress: Callable[[str], None],
+    on_total: Callable[[int], None] | None = None,
+    on_cell: Callable[[], None] | None = None,
 ) -> Path:
     """Measure all cells that are not measured yet, and write ``folder/run.json``.
 
@@ -44,6 +51,8 @@ def run_matrix(
             measurements.
         command: the command of this run, for the readers of the result.
         progress: function that takes one line of text for each cell that starts.
+        on_total: called once with the number of cells that are still to be measured.
+        on_cell: called after each of them.
 
     Returns:
         The result's path.
@@ -66,7 +75,7 @@ def run_matrix(
     ((height, width),) = sizes
     images = folder / "images.npy"
     np.save(images, draw_images(matrix.images, height, width, defective_every=2))
-    reasons |= _measure_all(matrix, folder, images, reasons, progress)
+    reasons |= _measure_all(matrix, folder, images, reasons, progress, on_total, on_cell)
     result = folder / "run.json"
     fields = {
         "schema_version": SCHEMA_VERSION,
@@ -123,9 +132,14 @@ def _measure_all(
     images: Path,
     reasons: Mapping[str, str | None],
     progress: Callable[[str], None],
+    on_total: Callable[[int], None] | None,
+    on_cell: Callable[[], None] | None,
 ) -> dict[str, str]:
     """Measure the missing cells of every round; return cell -> reason why it failed."""
     failed: dict[str, str] = {}
+    if on_total is not None:
+        runs = itertools.product(matrix.cells, range(matrix.rounds))
+        on_total(sum(not (reasons[c.name] or cell_file(folder, c, at).exists()) for c, at in runs))
     for number in range(matrix.rounds):
         order = np.random.default_rng(number).permutation(len(matrix.cells))
         for cell in (matrix.cells[index] for index in order):
@@ -137,6 +151,8 @@ def _measure_all(
             if problem is not None:
                 failed[cell.name] = problem
                 progress(f"failed: {cell.name}: {problem}")
+            if on_cell is not None:
+                on_cell()
     return failed
 
 

@@ -11,6 +11,7 @@ import click
 from tinyunet_deploy.artifacts.precision import PRECISIONS, Precision, precision_facts
 from tinyunet_deploy.cli import run
 from tinyunet_deploy.cli.options import bits_option, debug_option
+from tinyunet_deploy.cli.progress import Progress
 
 
 class ImageSize(click.ParamType):  # type: ignore[type-arg]  # not subscriptable before click 8.4
@@ -116,17 +117,19 @@ def export(
     from export.exporter import export_checkpoint, output_paths
 
     paths = output_paths(output, precisions)
-    for path in export_checkpoint(
-        checkpoint,
-        paths,
-        size=size,
-        folders=folders,
-        images=images,
-        iou_budget=iou_budget,
-        bits=bits,
-        log=lambda line: click.echo(line, err=True),
-    ):
-        click.echo(path)
+    with Progress("exporting", len(paths), "files") as progress:
+        for path in export_checkpoint(
+            checkpoint,
+            paths,
+            size=size,
+            folders=folders,
+            images=images,
+            iou_budget=iou_budget,
+            bits=bits,
+            log=lambda line: click.echo(line, err=True),
+        ):
+            click.echo(path)
+            progress.advance(int(path in paths.values()))
     first = next(iter(paths.values()))
     click.echo(f"next: tinyunet-infer IMAGES -m {first} -o OUT", err=True)
 

@@ -90,7 +90,9 @@ def test_a_command_that_is_quicker_than_ten_seconds_says_nothing(
     assert capsys.readouterr().err == ""
 
 
-def test_on_a_terminal_a_bar_shows_total_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_terminal_a_bar_shows_total_and_time_left(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
@@ -101,5 +103,7 @@ def test_on_a_terminal_a_bar_shows_total_and_time_left(monkeypatch: pytest.Monke
     monkeypatch.setenv("TERM", "xterm")
     with Progress("evaluating", 40) as bar:
         bar.advance(10, "3 NG")
+        print("a result")
+    assert capsys.readouterr().out == "a result\n", "results stay on stdout"
     shown = terminal.getvalue()
     assert "evaluating" in shown and "10/40" in shown and "left" in shown and "3 NG" in shown

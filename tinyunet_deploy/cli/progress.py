@@ -180,4 +180,5 @@ def _open_bar() -> Bar:
         TimeRemainingColumn(),
         TextColumn("{task.fields[details]}"),
         console=Console(stderr=True),
+        redirect_stdout=False,  # results go where the user sends them, never to stderr
     )
