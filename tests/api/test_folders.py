@@ -194,4 +194,4 @@ def test_a_watch_calls_for_every_part_and_is_resumed(
     assert {line["path"]: line.get("verdict") for line in first + second} == {
         name: part.verdict for name, part in by_name.items()
     }
-    assert len(list((tmp_path / "out" / "overlays").rglob("*.jpg"))) == 7
+    assert len(list((tmp_path / "out" / "overlays").rglob("*.*"))) == 7

@@ -15,7 +15,9 @@ from tinyunet_deploy.backends.onnxruntime import ONNXRuntimeBackend
 from tinyunet_deploy.contract import Batch, Contract
 from tinyunet_deploy.data.encoding import encode_jpeg
 from tinyunet_deploy.inspection.infer import infer
+from tinyunet_deploy.inspection.output_names import overlay_name
 from tinyunet_deploy.inspection.outputs import Outputs
+from tinyunet_deploy.inspection.walk import walk_images
 from tinyunet_deploy.testing.fake_backend import FakeBackend
 
 
@@ -112,12 +114,13 @@ def test_its_overlay_is_the_picture_that_infer_writes(station: Path, tmp_path: P
         )
     backend = FakeBackend(contract=Contract(SIZE, SIZE), min_area=4)
     model = td.Model(backend)
-    written = sorted((tmp_path / "out" / "overlays").rglob("*.jpg"))
-    assert len(written) == 7
+    images = list(walk_images([station]))
+    assert len(images) == 7
     outlined = 0
-    for path in written:
-        name = path.relative_to(tmp_path / "out" / "overlays").with_suffix(".png")
-        image = td.read_image(str(station / name))
+    for file in images:
+        name = overlay_name(file.relative_to(station).as_posix())
+        path = tmp_path / "out" / "overlays" / name
+        image = td.read_image(str(file))
         picture = model.overlay(image)
         assert encode_jpeg(picture) == path.read_bytes()
         outlined += bool((picture[:SIZE, :SIZE] != image[..., None]).any())
