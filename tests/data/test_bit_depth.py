@@ -88,7 +88,7 @@ def test_a_declared_depth_may_not_contradict_the_file(stated: int) -> None:
     samples = np.array([[1000]], np.uint16)
     assert depth_of(Header(1, 1, 16, stated), samples, None) == stated
     assert depth_of(Header(1, 1, 16, stated), samples, stated) == stated
-    with pytest.raises(FormatError, match=f"states {stated}-bit values, 12 bits were declared"):
+    with pytest.raises(FormatError, match=f"states {stated}-bit values, but 12 bits were declared"):
         depth_of(Header(1, 1, 16, stated), samples, 12)
 
 

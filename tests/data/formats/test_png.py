@@ -90,7 +90,7 @@ def test_a_declared_depth_that_the_file_contradicts_is_refused() -> None:
     data = png(ramp(1023), chunk(b"sBIT", b"\x0a"))
     error = refusal(data, bits=12)
     assert error.reason == "bit-depth"
-    assert "states 10-bit values, 12 bits were declared" in str(error)
+    assert "states 10-bit values, but 12 bits were declared" in str(error)
     assert np.array_equal(decode_image(data, HERE, bits=10), decode_image(data, HERE))
 
 
