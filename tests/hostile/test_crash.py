@@ -172,7 +172,7 @@ def test_a_training_run_killed_at_any_change(run: Killed) -> None:
     [
         ("inspection", "crash_infer", RANDOM),
         ("run", "crash_train", RANDOM),
-        ("export", "crash_export", 0),
+        ("export", "crash_export", 10),
     ],
 )
 def test_killed_at_every_change(

@@ -101,5 +101,5 @@ def test_a_whole_state_that_does_not_fit_is_refused(
     fields = json.loads(path.read_text())
     fields[name] = "damaged"
     path.write_text(json.dumps(fields))
-    with pytest.raises(DataError, match=r"state-0+4\.safetensors: is not a state of this run: "):
+    with pytest.raises(DataError, match=r"state-0+5\.safetensors: is not a state of this run: "):
         train(SMALL, [read_source(tiny_data, None, SMALL)], run, machine=Machine())
