@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -234,3 +235,36 @@ def test_a_damaged_sidecar_does_not_hide_its_neighbours(
     for name in PRECISIONS.values():
         (models / name).unlink()
     assert run(tinyunet, command) == 4, "nothing else is there"
+
+
+def test_the_total_is_met_also_when_a_backend_cannot_run(project: Path) -> None:
+    totals: list[int] = []
+    counts: list[int] = []
+    model = project / "engines" / PRECISIONS["fp32"]
+    with compared(
+        project,
+        model,
+        backends=["onnxruntime", "onnxruntime-tensorrt"],
+        progress=lambda _, count: counts.append(count),
+        on_total=totals.append,
+    ) as rows:
+        assert [row.skipped is None for row in rows] == [True, False]
+    assert totals == [3 * 6]
+    assert sum(counts) == 18
+
+
+def test_without_onnx_only_the_stages_inside_a_graph_are_unknown(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    model = project / "engines" / PRECISIONS["fp16"]
+    with compared(project, model, backends=["onnxruntime"], with_explanation=True) as (row,):
+        assert row.skipped is None and row.explanation is not None
+        known = {stage.stage: stage.difference is not None for stage in row.explanation.stages}
+    assert known == {
+        "decoded bytes": True,
+        "graph input": False,
+        "logits": False,
+        "score": True,
+        "mask": True,
+    }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, assert_never
@@ -15,7 +17,6 @@ from tinyunet_deploy.artifacts.sidecar import Artifact
 from tinyunet_deploy.backends.base import Backend
 from tinyunet_deploy.contract import INT8_GREY, OUTPUT_NAME, Batch, defect_mask
 from tinyunet_deploy.data.decoding import read_image
-from tinyunet_deploy.errors import RuntimeUnavailable
 
 __all__ = ["STAGES", "Explanation", "StageDifference", "explain", "stage_values"]
 
@@ -31,6 +32,7 @@ STAGES: Final = {
 Graph input: twice the rounding of float16 in [-1, 1]. Logits: the change that moves a score by one
 step, as the slope of the sigmoid is at most 1/4. Score: one step. Mask: pixels.
 """
+log = logging.getLogger(__name__)
 _WITHOUT_EFFECT: Final = {"Cast", "QuantizeLinear", "DequantizeLinear"}
 
 
@@ -139,10 +141,9 @@ def _of_checkpoint(artifact: Artifact, image: Batch) -> dict[str, NDArray[np.flo
 def _of_onnx(backend: Backend, image: Batch) -> dict[str, NDArray[np.float32]]:
     try:
         import onnx
-    except ImportError as error:
-        raise RuntimeUnavailable(
-            "onnx", "is not installed", "pip install 'tinyunet-deploy[train]'"
-        ) from error
+    except ImportError:
+        _warn_without_onnx()
+        return {}
     model = onnx.load_from_string(backend.artifact.data)
     producers = {name: node for node in model.graph.node for name in node.output}
     values = {}
@@ -161,6 +162,12 @@ def _of_onnx(backend: Backend, image: Batch) -> dict[str, NDArray[np.float32]]:
         if stage == "graph input":
             values[stage] = _normalized(values[stage], artifact.sidecar.precision)
     return values
+
+
+@functools.cache
+def _warn_without_onnx() -> None:
+    """Say once that a graph cannot be cut."""
+    log.warning("stages inside a graph are not compared: the package onnx is not installed")
 
 
 def _normalized(graph_input: NDArray[np.float32], precision: AnyPrecision) -> NDArray[np.float32]:
