@@ -91,7 +91,7 @@ def test_a_run_with_torn_states_ends_as_one_that_was_not_disturbed(
         assert all(f"{state} is skipped: " in caplog.text for state in states)
 
 
-@pytest.mark.parametrize("name", ["step", "scaler", "best"])
+@pytest.mark.parametrize("name", ["step", "best"])
 def test_a_whole_state_that_does_not_fit_is_refused(
     stopped: Path, tiny_data: Path, tmp_path: Path, name: str
 ) -> None:
