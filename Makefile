@@ -8,10 +8,12 @@ DEMO := demo
 .PHONY: demo test lint clean
 .DELETE_ON_ERROR:
 
-# Installing takes a minute or two; a line every five seconds says that it goes on.
+# Print a line every five seconds until the command behind it ends: $(call AT_WORK,installing).
+AT_WORK = (s=0; while sleep 5 > /dev/null 2>&1; do s=$$((s + 5)); echo "$(1): $$s s"; done) & \
+    trap "kill $$!" EXIT;
+
 .venv/.installed: pyproject.toml constraints.txt
-	@(s=0; while sleep 5 > /dev/null 2>&1; do s=$$((s + 5)); echo "installing: $$s s"; done) & \
-	    trap "kill $$!" EXIT; \
+	@$(call AT_WORK,installing) \
 	    echo "installing the packages of constraints.txt into .venv" && \
 	    $(PYTHON) -m venv .venv && \
 	    $(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,cpu,dev,docs]'
@@ -57,10 +59,12 @@ demo: .venv/.installed
 	$(TINYUNET) doctor
 	$(TINYUNET) data synthesize $(DEMO)/data --classes 1 --train 80 --test 40 --defective 0.5 \
 	    --size 256
-	$(BIN)/python -m training.untrained demo --data $(DEMO)/data -o $(DEMO)/untrained.safetensors
+	@$(call AT_WORK,scoring the untrained network) \
+	    $(BIN)/python -m training.untrained demo --data $(DEMO)/data -o $(DEMO)/untrained.safetensors
 	$(BIN)/python -m training demo --data $(DEMO)/data -o $(DEMO)/run
 	$(BIN)/python -m training.curve_picture $(DEMO)/run -o $(DEMO)/curve.svg
-	$(BIN)/python -m export $(DEMO)/run/checkpoint.safetensors -o $(DEMO)/engines/demo.onnx
+	@$(call AT_WORK,exporting) \
+	    $(BIN)/python -m export $(DEMO)/run/checkpoint.safetensors -o $(DEMO)/engines/demo.onnx
 	$(EVALUATE)/untrained.json --backend torch -m $(DEMO)/untrained.safetensors
 	$(EVALUATE)/torch.json --backend torch -m $(DEMO)/run/checkpoint.safetensors
 	$(EVALUATE)/onnxruntime.json --backend onnxruntime -m $(DEMO)/engines/demo.onnx
