@@ -6,6 +6,7 @@ writing, of Python and of the runtimes' native code alike. HOME is an empty fold
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.backends.test_server import Played
 from tests.conftest import REPOSITORY, part
 from tinyunet_deploy import telemetry
 from tinyunet_deploy.data.encoding import write_png
@@ -28,6 +30,7 @@ sys.exit(code)
 """
 HARMLESS = ("/dev/null", "/dev/shm", "/proc/self/")
 CPU_BACKENDS = ("openvino", "onnxruntime", "torch")
+CHOSEN = [word for name in CPU_BACKENDS for word in ("--backend", name)]
 
 
 class Watched(NamedTuple):
@@ -35,7 +38,7 @@ class Watched(NamedTuple):
 
     code: int
     connections: list[str]
-    """Families of the addresses."""
+    """Family, host and port of each."""
     elsewhere: list[str]
     """Files written outside the output folder and the temporary folder."""
     inside: list[str]
@@ -121,7 +124,7 @@ def test_the_watch_sees(watch_library: Path, tmp_path: Path, code: str) -> None:
     watched = watch(watch_library, tmp_path, "-c", code)
     assert watched.code == 0, watched.errors
     if "socket" in code:
-        assert watched.connections == ["2"]
+        assert watched.connections == ["2 127.0.0.1 9"]
     else:
         assert watched.elsewhere == [str(tmp_path / "elsewhere")]
 
@@ -172,6 +175,71 @@ def test_doctor_and_tune_stay_inside(
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
+def test_parity_verify_and_line_sim_stay_inside(
+    watch_library: Path, tmp_path: Path, data: Path, tiny_onnx: Path, tiny_checkpoint: Path
+) -> None:
+    """Parity runs every CPU backend."""
+    out = tmp_path / "out"
+    models = ["-m", tiny_onnx, "--reference", tiny_checkpoint]
+    belt = ["--parts-per-minute", 600, "--deadline-ms", 60000, "--seconds", 0.3]
+    commands = [
+        ["parity", data, *models, *CHOSEN, "-o", out / "parity"],
+        ["verify", tiny_onnx, "--search", tiny_checkpoint.parent],
+        ["info", tiny_onnx],
+        ["data", "check", data],
+        ["line-sim", data / "test" / "images", "-m", tiny_onnx, *belt, "--max-miss-rate", 1],
+    ]
+    words = json.dumps([[str(word) for word in words] for words in commands])
+    watched = watch(watch_library, tmp_path, "-c", COMMANDS, words)
+    assert watched.code == 0, watched.errors
+    assert watched.connections == []
+    assert watched.elsewhere == []
+    assert (out / "parity" / "parity.json").exists()
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_watch_stays_inside(
+    watch_library: Path, tmp_path: Path, data: Path, tiny_onnx: Path
+) -> None:
+    out = tmp_path / "out" / "watch"
+    words = ["watch", data / "test" / "images", "-m", tiny_onnx, "--overlays", "-o", out]
+    script = f"""
+import os, signal, sys, threading, time
+from pathlib import Path
+from tinyunet_deploy.cli import run, tinyunet
+
+def end():
+    report = Path({str(out / "report.jsonl")!r})
+    while not report.exists() or report.read_bytes().count(b"\\n") < 6:
+        time.sleep(0.02)
+    os.kill(os.getpid(), signal.SIGINT)
+
+threading.Thread(target=end, daemon=True).start()
+sys.exit(run(tinyunet, {[str(word) for word in words]!r}))
+"""
+    watched = watch(watch_library, tmp_path, "-c", script)
+    assert watched.code == 0, watched.errors
+    assert watched.connections == []
+    assert watched.elsewhere == []
+    assert '"summary"' in (out / "report.jsonl").read_text()
+
+
+def test_a_server_is_the_only_thing_that_is_connected(watch_library: Path, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for seed in range(2):
+        write_png(tmp_path / "images" / f"{seed}.png", part(seed, height=32, width=64))
+    out = tmp_path / "out" / "infer"
+    with contextlib.closing(Played()) as server:
+        command = ["infer", tmp_path / "images", "-b", 2, "--server", server.url, "-o", out]
+        words = json.dumps([[str(word) for word in command]])
+        watched = watch(watch_library, tmp_path, "-c", COMMANDS, words)
+        port = server.url.rpartition(":")[2].partition("/")[0]
+    assert watched.code == 0, watched.errors
+    assert set(watched.connections) == {f"2 127.0.0.1 {port}"}
+    assert watched.elsewhere == []
+    assert (out / "report.jsonl").exists()
+
+
 def test_training_and_export_stay_inside(watch_library: Path, tmp_path: Path, data: Path) -> None:
     reference = (REPOSITORY / "training" / "recipes" / "reference.toml").read_text()
     recipe = tmp_path / "small.toml"
@@ -179,13 +247,12 @@ def test_training_and_export_stay_inside(watch_library: Path, tmp_path: Path, da
         reference.replace("crop = 512", "crop = 64").replace("batch = 16", "batch = 2")
     )
     script = f"""
-from tinyunet_deploy.cli import run
-from training.__main__ import training
-from export.__main__ import export
+import subprocess, sys
 data = ["--data", {str(data)!r}]
-assert run(training, ["small.toml", *data, "--output", "out/run", "--steps", "1"]) == 0
+training = ["small.toml", *data, "--output", "out/run", "--steps", "1"]
+subprocess.run([sys.executable, "-m", "training", *training], check=True)
 words = ["out/run/checkpoint.safetensors", "-o", "out/a.onnx", "--precision", "fp32,fp16,int8"]
-assert run(export, [*words, *data]) == 0
+subprocess.run([sys.executable, "-m", "export", *words, *data], check=True)
 """
     watched = watch(watch_library, tmp_path, "-c", script)
     assert watched.code == 0, watched.errors

@@ -2,13 +2,15 @@
  *
  * WATCH_LOG names the log, which gets a line for each of these calls, whether or not it succeeds:
  *
- *   net  FAMILY            a connection or a datagram to an address of this family (AF_*)
+ *   net  FAMILY HOST PORT  a connection or a datagram to an address of this family (AF_*); host and
+ *                          port are those of IPv4 and IPv6
  *   file ABSOLUTE PATH     a file opened for writing, made, renamed to, linked or removed, or a
  *                          folder made
  *
  * fopen is here because libc's own open does not pass through this one.
  */
 #define _GNU_SOURCE
+#include <arpa/inet.h>
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -53,10 +55,20 @@ static void tell_file(int folder, const char *path) {
 }
 
 static void tell_net(const struct sockaddr *address) {
-    char line[32];
+    char host[INET6_ADDRSTRLEN] = "", line[96];
+    unsigned port = 0;
     if (!address)
         return;
-    snprintf(line, sizeof line, "net %d\n", address->sa_family);
+    if (address->sa_family == AF_INET) {
+        const struct sockaddr_in *four = (const struct sockaddr_in *)address;
+        inet_ntop(AF_INET, &four->sin_addr, host, sizeof host);
+        port = ntohs(four->sin_port);
+    } else if (address->sa_family == AF_INET6) {
+        const struct sockaddr_in6 *six = (const struct sockaddr_in6 *)address;
+        inet_ntop(AF_INET6, &six->sin6_addr, host, sizeof host);
+        port = ntohs(six->sin6_port);
+    }
+    snprintf(line, sizeof line, "net %d %s %u\n", address->sa_family, host, port);
     put(line);
 }
 
