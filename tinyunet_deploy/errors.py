@@ -102,7 +102,7 @@ class OutOfMemory(RuntimeUnavailable):
 
 _SHORTAGE: Final = (
     "out of memory|not enough memory|alloc"
-    "|resource temporarily unavailable|can't start new thread|pthread_create"
+    "|resource temporarily unavailable|failed to map segment|can't start new thread|pthread_create"
 )
 """Pattern of runtimes' messages about too little memory, or a thread that cannot start."""
 

@@ -47,6 +47,7 @@ __all__ = [
     "OPEN_WITHOUT_LINKS",
     "OPEN_WITHOUT_WAITING",
     "SIGPIPE",
+    "address_space_bytes",
     "after_fork",
     "allowed_processors",
     "block_signals",
@@ -125,6 +126,14 @@ def installed_memory_bytes() -> int:
     if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return int(_psutil().virtual_memory().total)
+
+
+def address_space_bytes() -> int | None:
+    """Return the limit of this process's address space (``ulimit -v``), bytes; None without one."""
+    if resource is None:
+        return None
+    limit: int = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return None if limit == resource.RLIM_INFINITY else limit
 
 
 def child_processes() -> list[int]:

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 
 from tinyunet_deploy.artifacts.precision import PRECISIONS, precision_facts
 from tinyunet_deploy.backends.table import BACKENDS
+from tinyunet_deploy.inspection.drawing import plain_texts
 
 if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType
@@ -169,6 +170,7 @@ def svg_of(figure: Figure, name: str, title: str) -> str:
         title: text for screen readers.
     """
     buffer = io.StringIO()
+    plain_texts(figure)
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]

@@ -93,7 +93,9 @@ def best_cell(results: Results) -> tuple[dict[str, Any], dict[str, Any]] | None:
 
 def as_series(model: str, precision: str, backend: str) -> Series:
     """Return the series of a configuration, named by its model and backend."""
-    return Series(f"{model_label(model, precision)} · {backend_label(backend)}", precision, backend)
+    label = f"{model_label(model, precision)} · {backend_label(backend)}"
+    # A label that begins with an underscore is left out of legends.
+    return Series(f" {label}" if label.startswith("_") else label, precision, backend)
 
 
 def series_of(measurement: Measurement) -> Series:

@@ -1,4 +1,4 @@
-"""Hostile file names in the files that people and programs open: HTML, Markdown, JUnit.
+"""Hostile file names in the files that people and programs open: HTML, Markdown, JUnit, SVG.
 
 Those in defects.csv are in tests/inspection/test_defects_csv.py.
 """
@@ -11,10 +11,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from hypothesis import example, given
+import pytest
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 
+from benchmarks.report.drawing import figure_style, new_figure, svg_of
 from benchmarks.report.page import page_environment
+from tinyunet_deploy.errors import printable
+from tinyunet_deploy.inspection.drawing import draw_svg
 from tinyunet_deploy.quality.parity_report import parity_junit
 
 names = st.text(
@@ -65,6 +70,46 @@ def test_a_name_is_text_in_markdown(name: str) -> None:
     page.encode()
 
 
+def draw_names(figure: Figure, name: str) -> None:
+    """Put a name wherever a figure has text, as titles, labels, ticks, legends and notes."""
+    axes = figure.add_subplot()
+    axes.plot([0, 1], [0, 1], label=f"a {name}")
+    axes.set_title(name)
+    axes.set(xlabel=name, ylabel=name)
+    axes.set_yticks([0, 1], [name, f"{name}$"])
+    axes.annotate(name, (0, 0))
+    figure.legend(loc="outside upper left")
+
+
+@settings(max_examples=30)
+@given(names)
+@example("<script>alert(1)</script>")
+@example("]]><script/>")
+@example("$x$")
+@example("$\\frac{")
+@example("a\nb")
+@example("-->")
+@example('"/><a xlink:href="http://example.com">')
+@pytest.mark.filterwarnings("ignore:Glyph", "ignore:constrained_layout", "ignore:Matplotlib")
+def test_a_name_is_text_in_svg(name: str) -> None:
+    """Those of drift and tune, and those within the page of the benchmarks."""
+    with figure_style():
+        figure, _ = new_figure(3.0)
+        figure.clear()
+        draw_names(figure, name)
+        inline = svg_of(figure, "a", "A title")
+    drawn = draw_svg(5, 3, lambda figure: draw_names(figure, name))
+    for text in (inline, drawn.decode()):
+        image = ET.fromstring(text)
+        tags = {element.tag.rpartition("}")[2] for element in image.iter()}
+        assert not tags & {"script", "a", "image", "foreignObject"}
+        shown = [element.text or "" for element in image.iter() if element.tag.endswith("}text")]
+        assert all(line.isprintable() for line in shown)
+        assert all(char.isprintable() or char.isspace() for char in text)
+        wanted = printable(name.split("\n")[0]).strip()
+        assert any(wanted in line for line in shown), "the name is shown as it is"
+
+
 @given(names, names)
 @example("\x1b.onnx", "\udcff")
 def test_a_name_is_text_in_junit(name: str, reason: str) -> None:
@@ -75,7 +120,7 @@ def test_a_name_is_text_in_junit(name: str, reason: str) -> None:
         skipped=reason,
         checks=[],
     )
-    parity: Any = SimpleNamespace(artifacts=[artifact])
+    parity: Any = SimpleNamespace(artifacts=[artifact], refused=[])
     suites = ET.fromstring(parity_junit(parity))
     assert len(suites) == 1 and len(suites[0]) == 1
     shown = suites[0].get("name")

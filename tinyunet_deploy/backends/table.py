@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
+from tinyunet_deploy import systems
 from tinyunet_deploy.backends.device_name import DeviceType, device_type
 from tinyunet_deploy.backends.install_hint import install_hint
 from tinyunet_deploy.errors import RefusedError, RuntimeUnavailable
@@ -85,10 +86,18 @@ class BackendRow:
         """Import the class of the backend.
 
         Raises:
-            RuntimeUnavailable: it cannot be imported.
+            RuntimeUnavailable: it cannot be imported, or the address space is limited so far that
+                native code might end the process.
         """
         if not isinstance(self.implementation, str):
             return self.implementation
+        limit = systems.address_space_bytes()
+        if limit is not None and limit < _LEAST_ADDRESS_SPACE:
+            raise RuntimeUnavailable(
+                self.name,
+                f"is not loaded into an address space of {limit >> 20} MiB",
+                f"ulimit -v {_LEAST_ADDRESS_SPACE >> 10}, or more",
+            )
         module, _, attribute = self.implementation.partition(":")
         try:
             return cast("type[Backend]", getattr(importlib.import_module(module), attribute))
@@ -99,6 +108,8 @@ class BackendRow:
             ) from error
 
 
+_LEAST_ADDRESS_SPACE: Final = 1 << 30
+"""Bytes of address space below which importing a runtime has ended in a segmentation fault."""
 BackendChoice: TypeAlias = "str | BackendRow | type[Backend]"
 """Backend that a caller asks for: a name, or the caller's own row or class."""
 

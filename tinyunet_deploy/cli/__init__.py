@@ -112,7 +112,7 @@ def run(command: click.Command, arguments: list[str] | None = None) -> int:
     except Exception as error:
         if debug:
             traceback.print_exc()
-        if isinstance(error, RuntimeError) and lacks_memory(str(error)):
+        if isinstance(error, (RuntimeError, ImportError)) and lacks_memory(str(error)):
             limits = "the limit of processes or of memory is reached"
             _say(f"error: {error} ({limits})")
             return RuntimeUnavailable.exit_code

@@ -11,13 +11,13 @@ import tempfile
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from tinyunet_deploy.errors import RuntimeUnavailable
+from tinyunet_deploy.errors import RuntimeUnavailable, printable
 from tinyunet_deploy.files import remove_at_end
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["draw_svg", "private_matplotlib", "require_matplotlib"]
+__all__ = ["draw_svg", "plain_texts", "private_matplotlib", "require_matplotlib"]
 
 
 @functools.cache
@@ -44,6 +44,35 @@ def require_matplotlib() -> None:
         )
 
 
+def plain_texts(figure: Figure) -> None:
+    """Make every text of a figure plain text: names in it may be hostile.
+
+    Characters that cannot be printed, or that change the direction of writing, are spelled out, and
+    dollar signs are dollar signs, not formulas.
+    """
+    from matplotlib.text import Text
+    from matplotlib.ticker import FuncFormatter
+
+    def lines(text: str) -> str:
+        return "\n".join(map(printable, text.split("\n")))
+
+    def plain_tick(formatter: FuncFormatter, value: float, position: int | None = None) -> str:
+        return lines(formatter(value, position)).replace("$", r"\$")
+
+    ticks = set()
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            ticks.update(axis.findobj(Text, include_self=False))
+            ticks.discard(axis.label)
+            formatter = axis.get_major_formatter()
+            if isinstance(formatter, FuncFormatter):  # it makes the texts of ticks while drawing
+                axis.set_major_formatter(FuncFormatter(functools.partial(plain_tick, formatter)))
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text)
+        text.set_text(lines(text.get_text()))
+        text.set_parse_math(text in ticks)  # powers of ten are formulas of matplotlib
+
+
 def draw_svg(width: float, height: float, draw: Callable[[Figure], None]) -> bytes:
     """Return a figure as an SVG file on white; the same figure gives the same bytes.
 
@@ -62,6 +91,7 @@ def draw_svg(width: float, height: float, draw: Callable[[Figure], None]) -> byt
     with matplotlib.rc_context({"svg.hashsalt": "tinyunet", "svg.fonttype": "none"}):
         figure = Figure(figsize=(width, height), layout="constrained")
         draw(figure)
+        plain_texts(figure)
         file = io.BytesIO()
         figure.savefig(file, format="svg", metadata={"Date": None})
     return file.getvalue()
