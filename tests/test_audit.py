@@ -33,6 +33,9 @@ ALLOWED = {
     "tinyunet_deploy/backends/__init__.py": {
         "importlib.import_module": "a literal table of names",
     },
+    "tinyunet_deploy/backends/install_hint.py": {
+        "ctypes": "asks whether NVIDIA's driver can be loaded",
+    },
     "tinyunet_deploy/backends/nvidia_probe.py": {
         "ctypes": "asks whether NVIDIA's driver can be loaded",
         "importlib.import_module": "the names of two flavours",

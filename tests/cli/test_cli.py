@@ -152,7 +152,7 @@ def test_the_group_lists_every_verb_with_a_whole_sentence(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert run(tinyunet, ["--help"]) == 0
-    listed = capsys.readouterr().out.partition("Commands:\n")[2].splitlines()
+    listed = capsys.readouterr().out.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
     assert [line.split()[0] for line in listed] == list(VERBS)
     assert [line for line in listed if line.endswith("...")] == []
 
