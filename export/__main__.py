@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 
@@ -10,27 +9,8 @@ import click
 
 from tinyunet_deploy.artifacts.precision import PRECISIONS, Precision, precision_facts
 from tinyunet_deploy.cli import run
-from tinyunet_deploy.cli.options import bits_option, debug_option
+from tinyunet_deploy.cli.options import ImageSize, bits_option, debug_option
 from tinyunet_deploy.cli.progress import Progress
-
-
-class ImageSize(click.ParamType):  # type: ignore[type-arg]  # not subscriptable before click 8.4
-    """Height and width, such as ``384x640``, or one number for both; becomes a pair of pixels."""
-
-    name = "size"
-
-    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
-        return "HEIGHTxWIDTH"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, int]:
-        """Parse a size; the network, once loaded, checks whether it takes the size."""
-        match = re.fullmatch("([0-9]{1,5})(?:x([0-9]{1,5}))?", str(value))
-        if match is None:
-            self.fail(f"{value!r} is not a size such as 256 or 384x640", param, ctx)
-        height, width = int(match[1]), int(match[2] or match[1])
-        return height, width
 
 
 class PrecisionList(click.ParamType):  # type: ignore[type-arg]  # not subscriptable before click 8.4

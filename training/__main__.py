@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from tinyunet_deploy.cli import run
-from tinyunet_deploy.cli.options import bits_option, debug_option
+from tinyunet_deploy.cli.options import ImageSize, bits_option, debug_option
 from training.commands import (
     HELP,
     amp_option,
@@ -48,6 +48,11 @@ log = logging.getLogger("training")
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Checkpoint to start from.",
 )
+@click.option(
+    "--size",
+    type=ImageSize(),
+    help="Height and width of the model. Default: the median of the images, at most 512.",
+)
 @steps_option
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of the run. Default: the recipe's.")
 @click.option("--variant", help="Network, tiny or original. Default: the recipe's.")
@@ -69,6 +74,7 @@ def training(
     bits: int | None,
     output: Path,
     init: Path | None,
+    size: tuple[int, int] | None,
     steps: int | None,
     seed: int | None,
     variant: str | None,
@@ -102,6 +108,7 @@ def training(
             machine=Machine(device, amp, compiled, save_every),
             ranks=ranks,
             init=init,
+            size=size,
         )
     if ranks.first:
         click.echo(f"{checkpoint}")

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from tinyunet_deploy import __version__
-from tinyunet_deploy.artifacts.architectures import NETWORKS
 from tinyunet_deploy.artifacts.checkpoint import save_checkpoint
 from tinyunet_deploy.artifacts.golden import write_golden
 from tinyunet_deploy.artifacts.network import TinyUNet
@@ -26,11 +25,16 @@ __all__ = ["complete_run", "write_checkpoint"]
 
 
 def write_checkpoint(
-    checkpoint: Path, state: State, sources: Sequence[Source], record: dict[str, Any]
+    checkpoint: Path,
+    state: State,
+    contract: Contract,
+    sources: Sequence[Source],
+    record: dict[str, Any],
 ) -> None:
     """Write the best weights of a run, with its operating point and origin in the sidecar.
 
     Args:
+        contract: size of the model.
         record: the run's own record, which becomes part of the origin.
 
     Raises:
@@ -44,14 +48,11 @@ def write_checkpoint(
     network = TinyUNet(state.network.name)
     network.load_state_dict(best.weights)
     classes = {e.item.class_id for source in sources for e in source.defective} - {None}
-    first_image = sources[0].defective[0].image
-    multiple = NETWORKS[network.name].size_multiple
-    side = first_image.shape[0] // multiple * multiple
     own = different_sources(sources)
     save_checkpoint(
         checkpoint,
         network,
-        Contract(side, side),
+        contract,
         threshold=best.point.threshold,
         min_area=best.point.min_area,
         step=best.step,

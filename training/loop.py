@@ -12,9 +12,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from tinyunet_deploy.artifacts.architectures import NETWORKS
 from tinyunet_deploy.artifacts.checkpoint import load_checkpoint
 from tinyunet_deploy.artifacts.network import normalize
 from tinyunet_deploy.cli.stopping import reacting
+from tinyunet_deploy.contract import Contract
 from tinyunet_deploy.errors import RefusedError
 from tinyunet_deploy.inspection.folder_lock import lock_folder
 from training.batches import BatchQueue, Load, batch_loader
@@ -33,7 +35,7 @@ from training.run_folder import (
     require_same_folder,
     run_record,
 )
-from training.sources import Example, Source, different_sources
+from training.sources import Example, Source, different_sources, model_size
 from training.state import State, restore_state, save_state, state_files
 from training.untrained import initial_network
 from training.validation import choose_operating_point
@@ -51,6 +53,7 @@ def train(
     machine: Machine,
     ranks: Ranks = ALONE,
     init: Path | None = None,
+    size: tuple[int, int] | None = None,
     load: Load | None = None,
 ) -> Path:
     """Train, or resume the run that an earlier call began in the same output folder.
@@ -60,6 +63,8 @@ def train(
     Args:
         ranks: the processes that share every batch; each calls this, with the same arguments.
         init: checkpoint to start from; None starts from random weights.
+        size: height and width of the model, pixels; None chooses them by the images
+            (:func:`~training.sources.model_size`).
         load: function that draws the batches, called by several threads; None draws them from the
             sources.
 
@@ -71,7 +76,9 @@ def train(
         DataError: the folder contains another run.
         RuntimeUnavailable: the device does not exist, or the disk cannot be written.
     """
-    run = _Run(recipe, output, machine, ranks, choose_device(machine, ranks))
+    multiple = NETWORKS[recipe.variant].size_multiple
+    contract = _contract(size or model_size(sources, multiple), multiple)
+    run = _Run(recipe, output, machine, ranks, choose_device(machine, ranks), contract)
     if recipe.batch % ranks.size:
         raise RefusedError(
             f"batch = {recipe.batch}", f"cannot be shared equally by {ranks.size} processes"
@@ -97,11 +104,21 @@ class _Run:
     machine: Machine
     ranks: Ranks
     device: torch.device
+    contract: Contract
+
+
+def _contract(size: tuple[int, int], multiple: int) -> Contract:
+    height, width = size
+    if any(side < multiple or side % multiple for side in size):
+        raise RefusedError(
+            f"size {height}x{width}", f"the network takes multiples of {multiple} pixels only"
+        )
+    return Contract(height, width)
 
 
 def _train(run: _Run, sources: Sequence[Source], init: Path | None, load: Load) -> Path:
     output, ranks = run.output, run.ranks
-    record = run_record(run.recipe, sources, init, run.machine)
+    record = run_record(run.recipe, sources, init, run.machine, run.contract)
     if ranks.first:
         claim_folder(output, record)
     ranks.wait()
@@ -136,7 +153,7 @@ def _train(run: _Run, sources: Sequence[Source], init: Path | None, load: Load) 
     ):
         _run_steps(run, state, batches, validation, progress)
         if ranks.first:
-            write_checkpoint(checkpoint, state, sources, record)
+            write_checkpoint(checkpoint, state, run.contract, sources, record)
             complete_run(checkpoint)
     ranks.wait()
     return checkpoint
@@ -172,7 +189,7 @@ def _run_steps(
         forward = torch.compile(forward)
     for step in range(state.step, recipe.steps):
         if recipe.validate_every and step and step % recipe.validate_every == 0:
-            state.consider(choose_operating_point(network, validation, ranks))
+            state.consider(choose_operating_point(network, run.contract, validation, ranks))
         images, masks = batches.take()
         images_NCHW = images.to(device, non_blocking=True)
         truth_NCHW = masks.to(device, non_blocking=True).float()
@@ -202,4 +219,4 @@ def _run_steps(
         if ranks.first and done % run.machine.save_every == 0 and done < recipe.steps:
             save_state(run.output, state)
 
-    state.consider(choose_operating_point(network, validation, ranks))
+    state.consider(choose_operating_point(network, run.contract, validation, ranks))

@@ -9,6 +9,7 @@ from typing import Any
 
 from tinyunet_deploy.artifacts.sidecar import read_artifact, sidecar_path
 from tinyunet_deploy.artifacts.strict_json import read_json
+from tinyunet_deploy.contract import Contract
 from tinyunet_deploy.errors import DataError
 from tinyunet_deploy.files import read_regular, write_atomic
 from training.distributed import Ranks
@@ -24,7 +25,11 @@ _LARGEST = 1 << 20
 
 
 def run_record(
-    recipe: Recipe, sources: Sequence[Source], init: Path | None, machine: Machine
+    recipe: Recipe,
+    sources: Sequence[Source],
+    init: Path | None,
+    machine: Machine,
+    contract: Contract,
 ) -> dict[str, Any]:
     """Return the facts that identify a run, as plain values for JSON."""
     return {
@@ -32,6 +37,7 @@ def run_record(
         "recipe_sha256": recipe.digest(),
         "data_sha256": sources_digest(sources),
         "init_sha256": read_artifact(init).sidecar.sha256 if init else None,
+        "size": [contract.height, contract.width],
         "amp": machine.amp,
         "compiled": machine.compiled,
     }
@@ -57,6 +63,7 @@ def claim_folder(output: Path, record: dict[str, Any]) -> None:
         ("recipe_sha256", "recipe"),
         ("data_sha256", "data"),
         ("init_sha256", "initial checkpoint"),
+        ("size", "size of the model"),
         ("amp", "precision"),
         ("compiled", "way to compute (--compile)"),
     ):

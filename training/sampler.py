@@ -22,7 +22,7 @@ _AUGMENTATION, _ORDER = 1, 2
 
 
 class Sampler:
-    """Draws augmented crops.
+    """Draws augmented crops; an image smaller than the crop is extended by mirroring.
 
     The images of a run are numbered 0, 1, 2, ... over all steps. Number ``p`` decides everything:
     sources take turns, defective and defect-free images alternate in the recipe's proportion,
@@ -58,13 +58,15 @@ class Sampler:
         rng = np.random.default_rng((self._recipe.seed, _AUGMENTATION, position))
         y, x = self._corner(example, rng)
         side = self._recipe.data.crop
-        image, mask = (a[y : y + side, x : x + side] for a in (example.image, example.mask))
+        image, mask = (
+            _mirrored_to(a[y : y + side, x : x + side], side) for a in (example.image, example.mask)
+        )
         return _augmented(image, mask, self._recipe.augment, rng)
 
     def _corner(self, example: Example, rng: np.random.Generator) -> tuple[int, int]:
         """Draw the upper left corner of a crop, row and column."""
         side = self._recipe.data.crop
-        largest = np.array(example.image.shape) - side
+        largest = np.maximum(np.array(example.image.shape) - side, 0)
         corner = rng.integers(0, largest + 1)
         if example.defect_yx is not None and rng.random() < self._recipe.data.crop_on_defect:
             pixel = example.defect_yx[rng.integers(len(example.defect_yx))]
@@ -87,6 +89,14 @@ class Sampler:
         order = np.random.default_rng((self._recipe.seed, _ORDER, *stream, lap))
         index = int(order.permutation(len(examples))[place])
         return examples[index]
+
+
+def _mirrored_to(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Extend a crop of a smaller image by mirroring, at the right and at the bottom."""
+    height, width = pixels.shape
+    if height == width == side:
+        return pixels
+    return np.pad(pixels, [(0, side - height), (0, side - width)], "reflect")
 
 
 def _augmented(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import statistics
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +25,19 @@ from tinyunet_deploy.errors import DataError
 from tinyunet_deploy.host import processor_count
 from training.recipe import Recipe
 
-__all__ = ["Example", "Source", "different_sources", "read_source", "sources_digest"]
+__all__ = [
+    "LARGEST_SIDE",
+    "Example",
+    "Source",
+    "different_sources",
+    "model_size",
+    "read_source",
+    "sources_digest",
+]
 
+LARGEST_SIDE: Final = 512
+"""Largest height and width of a model that is not given its size, pixels: that of DAGM2007, more
+than twice the reach of ``tiny``, so that tiles are exact and little is computed twice."""
 _DEFECT_PIXELS = 256
 """Approximate number of pixels of each defect that are kept, evenly spaced, to place crops on."""
 
@@ -64,20 +77,11 @@ def read_source(
         bits: depth of 16-bit files, 8..16; None leaves it to the files.
 
     Raises:
-        DataError: there is no usable training image, a crop is larger than an image, or a mask is
-            bad.
+        DataError: there is no usable training image, or a mask is bad.
     """
     items = read_dataset(root, classes=classes, split="train").items
     with ThreadPoolExecutor(processor_count()) as pool:
         examples = list(pool.map(functools.partial(_read_example, depth=BitDepth(bits)), items))
-    for example in examples:
-        if min(example.image.shape) < recipe.data.crop:
-            height, width = example.image.shape
-            raise DataError(
-                example.item.image,
-                f"has {width}x{height} pixels, fewer than the recipe's crop of {recipe.data.crop}",
-                "set a smaller [data] crop",
-            )
     kept_out = set(_kept_out(items, recipe.data.validation))
     training = [example for example in examples if example.item not in kept_out]
     defective = tuple(example for example in training if example.item.defective)
@@ -113,6 +117,24 @@ def _kept_out(items: Sequence[Item], share: float) -> list[Item]:
         shuffled = sorted(group, key=lambda item: digest(item.image.name.encode()))
         chosen += shuffled[: round(share * len(group))]
     return chosen
+
+
+def model_size(sources: Sequence[Source], multiple: int) -> tuple[int, int]:
+    """Choose the height and width of the model for images of these sizes, pixels.
+
+    Each is the median of the training images', rounded up to the network's size multiple, but at
+    most :data:`LARGEST_SIDE`: larger images are inspected in tiles, smaller ones are padded.
+    """
+    shapes = [
+        example.image.shape
+        for source in different_sources(sources)
+        for example in (*source.defective, *source.defect_free)
+    ]
+    height, width = (statistics.median_low(sides) for sides in zip(*shapes, strict=True))
+    largest = LARGEST_SIDE // multiple * multiple
+    return min(-(-height // multiple) * multiple, largest), min(
+        -(-width // multiple) * multiple, largest
+    )
 
 
 def different_sources(sources: Sequence[Source]) -> list[Source]:

@@ -20,7 +20,7 @@ from tinyunet_deploy.cli.options import debug_option
 from tinyunet_deploy.contract import Contract
 from training.commands import HELP, classes_option, end_process, tune_malloc
 from training.recipe import Recipe, read_recipe
-from training.sources import Source, read_source
+from training.sources import Source, model_size, read_source
 from training.validation import choose_operating_point
 
 __all__ = ["initial_network", "write_untrained"]
@@ -42,14 +42,13 @@ def write_untrained(recipe: Recipe, source: Source, checkpoint: Path) -> None:
         RuntimeUnavailable: the disk is full, read-only or failing.
     """
     network = initial_network(recipe).eval()
-    point = choose_operating_point(network, source.validation)
-    multiple = NETWORKS[network.name].size_multiple
-    side = source.defective[0].image.shape[0] // multiple * multiple
+    contract = Contract(*model_size([source], NETWORKS[network.name].size_multiple))
+    point = choose_operating_point(network, contract, source.validation)
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     save_checkpoint(
         checkpoint,
         network,
-        Contract(side, side),
+        contract,
         threshold=point.threshold,
         min_area=point.min_area,
         step=0,

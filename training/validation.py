@@ -11,6 +11,8 @@ import numpy as np
 import torch
 
 from tinyunet_deploy.artifacts.network import DeployableGraph, TinyUNet
+from tinyunet_deploy.contract import Contract, Image, Score
+from tinyunet_deploy.data.tiles import score_in_tiles
 from tinyunet_deploy.quality.metrics import Pixels, count_pixels
 from tinyunet_deploy.quality.threshold_sweep import largest_defects, sweep
 from training.distributed import ALONE, Ranks
@@ -45,7 +47,7 @@ class OperatingPoint:
 
 
 def choose_operating_point(
-    network: TinyUNet, examples: Sequence[Example], ranks: Ranks = ALONE
+    network: TinyUNet, contract: Contract, examples: Sequence[Example], ranks: Ranks = ALONE
 ) -> OperatingPoint:
     """Choose the threshold with the best iou_defective, then the smallest min_area of least cost.
 
@@ -54,6 +56,7 @@ def choose_operating_point(
     Without examples, it returns 0.5 and 1.
 
     Args:
+        contract: size of the model; images of another size are padded or tiled as in inference.
         ranks: the processes that share the examples; they exchange their counts image by image, so
             that each makes the choice that a single process would make.
     """
@@ -62,9 +65,16 @@ def choose_operating_point(
     share = examples[ranks.share]
     graph = DeployableGraph(network)
     device = network.logit.weight.device
+
+    def score(tile: Image) -> Score:
+        batch = torch.from_numpy(np.ascontiguousarray(tile))[None, None].to(device)
+        scores: Score = graph(batch)[0, 0].cpu().numpy()
+        return scores
+
+    facts = network.facts
     with torch.inference_mode():
         scores = [
-            graph(torch.from_numpy(example.image)[None, None].to(device))[0, 0].cpu().numpy()
+            score_in_tiles(example.image, score, contract, facts.size_multiple, facts.reach)
             for example in share
         ]
     counts = ranks.gather(

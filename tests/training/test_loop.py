@@ -6,15 +6,21 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from tests.conftest import REPOSITORY
 from tests.training.small_runs import SMALL, final_bytes, write_recipe
 from tinyunet_deploy.artifacts.checkpoint import load_checkpoint
-from tinyunet_deploy.errors import RefusedError
+from tinyunet_deploy.backends.registry import open_backend
+from tinyunet_deploy.data.encoding import write_png
+from tinyunet_deploy.data.layouts import read_dataset
+from tinyunet_deploy.errors import DataError, RefusedError
+from tinyunet_deploy.quality.evaluation import evaluate
 from training.loop import train
 from training.machine import Machine, has_bfloat16
 from training.recipe import Data, Recipe, Staircase, read_recipe
@@ -117,3 +123,50 @@ def test_amp_on_the_cpu_trains_in_bfloat16_with_float32_weights(tiny_data: Path,
     assert all(p.dtype == torch.float32 for p in network.parameters())
     assert sidecar.origin["amp"] is True
     assert json.loads((tmp_path / "run.json").read_text())["amp"] is True
+
+
+def write_mixed(root: Path) -> Path:
+    """Images of many sizes, none a multiple of 16; every other one with a defect."""
+    rng = np.random.default_rng(5)
+    for number, (height, width) in enumerate(
+        [(70, 50), (33, 90), (50, 70), (41, 41), (130, 60), (20, 61), (75, 75), (64, 49)] * 2
+    ):
+        image = rng.integers(90, 110, (height, width), dtype=np.uint8)
+        mask = np.zeros((height, width), np.uint8)
+        if number % 2:
+            image[5:12, 6:16] = 240
+            mask[5:12, 6:16] = 255
+        for name, pixels in (("images", image), ("masks", mask)):
+            folder = root / "train" / name
+            folder.mkdir(parents=True, exist_ok=True)
+            write_png(folder / f"{number:02}.png", pixels)
+    return root
+
+
+def test_images_of_any_size_train_validate_and_are_evaluated(tmp_path: Path):
+    data = write_mixed(tmp_path / "data")
+    recipe = replace(SMALL, steps=3, validate_every=1)
+    source = read_source(data, None, recipe)
+    assert len(source.validation) == 4
+    checkpoint = train(recipe, [source], tmp_path / "run", machine=Machine())
+    _, sidecar = load_checkpoint(checkpoint)
+    assert (sidecar.contract.height, sidecar.contract.width) == (64, 64), "the median, rounded up"
+    assert sidecar.origin["operating_point"]["validation_images"] == 4
+    with open_backend(checkpoint) as backend:
+        evaluation = evaluate(
+            read_dataset(data), backend, threshold=0.5, min_area=1, batch_size=2, workers=2
+        )
+    assert (len(evaluation.images), evaluation.skipped) == (16, {})
+
+
+def test_the_size_of_the_model_can_be_chosen(tiny_data: Path, tmp_path: Path):
+    sources = [read_source(tiny_data, None, SMALL)]
+    recipe = replace(SMALL, steps=1)
+    checkpoint = train(recipe, sources, tmp_path, machine=Machine(), size=(48, 96))
+    contract = load_checkpoint(checkpoint)[1].contract
+    assert (contract.height, contract.width) == (48, 96)
+    with pytest.raises(DataError, match="another size of the model"):
+        train(recipe, sources, tmp_path, machine=Machine())
+    for size in ((50, 96), (96, 0)):
+        with pytest.raises(RefusedError, match="multiples of 16"):
+            train(recipe, sources, tmp_path / "other", machine=Machine(), size=size)

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from tests.training.small_runs import SMALL
+from tinyunet_deploy.data.dataset import Item
 from training.recipe import Augment, Data, Recipe
 from training.sampler import Sampler
-from training.sources import read_source
+from training.sources import Example, Source, read_source
 
 
 def test_a_batch_depends_on_seed_and_step_alone(tiny_data: Path):
@@ -75,3 +76,20 @@ def test_a_margin_keeps_the_defect_away_from_the_edge_of_the_crop(tiny_data: Pat
     sampler = Sampler([replace(source, defective=(example,))], recipe)
     for step in range(20):
         assert sampler.batch(step)[1][:, :, 12:20, 12:20].any(axis=(1, 2, 3)).all()
+
+
+def test_an_image_smaller_than_the_crop_is_mirrored_on():
+    image = np.arange(20 * 40, dtype=np.uint32).reshape(20, 40).astype(np.uint8)
+    mask = np.zeros((20, 40), np.uint8)
+    mask[18:, 38:] = 255
+    item = Item(Path("a.png"), True, None, None, None, None)
+    source = Source(
+        "data", (Example(item, image, mask, np.argwhere(mask).astype(np.int32)),), (), ()
+    )
+    still = Augment(flip_horizontal=0.0, rotations=(0,))
+    recipe = Recipe(batch=2, data=Data(crop=48, crop_on_defect=1.0), augment=still)
+    images, masks = Sampler([source], recipe).batch(0)
+    mirrored = [np.pad(a, [(0, 28), (0, 8)], "reflect") for a in (image, mask)]
+    for number in range(2):
+        assert np.array_equal(images[number, 0], mirrored[0])
+        assert np.array_equal(masks[number, 0], mirrored[1] >> 7)

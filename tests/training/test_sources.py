@@ -9,11 +9,11 @@ import pytest
 
 from tests.training.small_runs import SMALL
 from tinyunet_deploy.artifacts.checkpoint import load_checkpoint
-from tinyunet_deploy.errors import DataError
+from tinyunet_deploy.data.dataset import Item
 from training.loop import train
 from training.machine import Machine
 from training.recipe import Data, Recipe
-from training.sources import read_source, sources_digest
+from training.sources import Example, Source, model_size, read_source, sources_digest
 
 
 def test_validation_is_held_apart_in_every_class(tiny_data: Path):
@@ -25,11 +25,6 @@ def test_validation_is_held_apart_in_every_class(tiny_data: Path):
         (1, True): 1, (1, False): 1, (9, True): 1, (9, False): 1,
     }  # fmt: skip
     assert held == {e.item.image for e in read_source(tiny_data, None, SMALL).validation}
-
-
-def test_a_crop_larger_than_the_images_is_refused(tiny_data: Path):
-    with pytest.raises(DataError, match="crop"):
-        read_source(tiny_data, None, Recipe())
 
 
 def test_a_folder_that_takes_two_turns_is_read_and_counted_once(tiny_data: Path, tmp_path: Path):
@@ -55,3 +50,30 @@ def test_16_bit_files_are_scaled_by_the_declared_depth(tmp_path: Path):
     (example,) = read_source(tmp_path, None, recipe, bits=12).defective
     assert example.image.max() == 255
     assert example.mask.sum() == 255 * 100
+
+
+def sized(*shapes: tuple[int, int]) -> Source:
+    """A source of images of these shapes; nothing else of it matters."""
+    examples = tuple(
+        Example(Item(Path("a.png"), True, None, None, None, None), blank, blank, None)
+        for blank in (np.zeros(shape, np.uint8) for shape in shapes)
+    )
+    return Source("data", examples[:1], examples[1:], ())
+
+
+@pytest.mark.parametrize(
+    ("shapes", "size"),
+    [
+        ([(512, 512)], (512, 512)),
+        ([(200, 200)] * 3, (208, 208)),
+        ([(1080, 1920)], (512, 512)),
+        ([(320, 160)], (320, 160)),
+        ([(400, 1000)], (400, 512)),
+        ([(100, 700), (200, 300), (300, 90)], (208, 304)),
+        ([(17, 16)], (32, 16)),
+    ],
+)
+def test_the_model_gets_the_size_of_the_images_up_to_512(
+    shapes: list[tuple[int, int]], size: tuple[int, int]
+) -> None:
+    assert model_size([sized(*shapes)], 16) == size

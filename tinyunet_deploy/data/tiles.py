@@ -17,7 +17,7 @@ those of the whole image.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import pairwise
 from typing import Final, Literal, NamedTuple
@@ -118,6 +118,29 @@ def _exact_stride(tile: int, size_multiple: int, reach: tuple[int, int] | None) 
 def tile_multiple(contract: Contract, size_multiple: int | None) -> int:
     """Return the grid on which tiles start, pixels: the network's size multiple, else a default."""
     return size_multiple or math.gcd(_USUAL_MULTIPLE, contract.height, contract.width)
+
+
+def score_in_tiles(
+    image: Image,
+    score: Callable[[Image], Score],
+    contract: Contract,
+    size_multiple: int | None,
+    reach: tuple[int, int] | None,
+) -> Score:
+    """Score one image of any size, tile after tile.
+
+    Args:
+        image: uint8 [H, W].
+        score: scores one tile, uint8 of the contract's size.
+        contract, size_multiple, reach: as for :class:`Mosaic`.
+
+    Returns:
+        uint8 [H, W].
+    """
+    mosaic = Mosaic(image, contract, size_multiple, reach)
+    for tile in mosaic.tiles():
+        mosaic.add(score(tile))
+    return mosaic.score
 
 
 class Mosaic:
