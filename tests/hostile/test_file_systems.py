@@ -119,6 +119,19 @@ def test_without_locks_another_host_is_never_robbed(
     assert [path.name for path in output.iterdir()] == [LOCK]
 
 
+@pytest.mark.parametrize("modes", ["", "flock-enolck"])
+def test_a_process_that_was_killed_while_it_wrote_its_lock_holds_nothing(
+    modes: str, forge: Forge, words: list[object], reference: dict[str, bytes], tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    changes = forge.run(*words, "-o", tmp_path / "whole", folder=tmp_path / "whole").changes
+    kill = changes.index("write") + 1
+    assert forge.run(*words, "-o", output, folder=output, kill_at=kill, modes=modes).code == 137
+    assert not (output / LOCK).read_bytes().endswith(b"\n")
+    assert forge.run(*words, "-o", output, folder=output, modes=modes).code == 0
+    assert tree(output) == reference
+
+
 @pytest.mark.parametrize("kind", ["ext4", "nfs4"])
 def test_a_container_that_was_killed_holds_a_folder_only_where_other_machines_see_it(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -91,9 +91,9 @@ def lock_folder(folder: Path) -> FolderLock:
     systems that have no locks, or whose clients do not see each other's locks. A system that cannot
     open and lock a folder, as Windows, has the file alone.
 
-    The file of a dead process is taken over if its death is certain: it ran on this host, or in a
-    container that is gone from this machine, while the kernel has no lock of the folder and no
-    other machine can see the file system.
+    The file of a dead process is taken over if its death is certain: it ran on this host and is
+    gone or did not finish the file, or it ran in a container that is gone from this machine, while
+    the kernel has no lock of the folder and no other machine can see the file system.
 
     Raises:
         RefusedError: another process holds the folder, or may hold it.
@@ -111,7 +111,9 @@ def lock_folder(folder: Path) -> FolderLock:
         try:
             lock.acquire()
         except Timeout:
-            if not (locked and mount_of(folder)[1] in _LOCAL) or _is_this_host(_holder(file)):
+            here = _is_this_host(_holder(file))
+            alone = locked and mount_of(folder)[1] in _LOCAL and not here
+            if not alone and not (here and _is_torn(file)):
                 raise
             lock.break_lock()
             lock.acquire()
@@ -216,6 +218,14 @@ def _holder(file: Path) -> tuple[int, str] | None:
         return int(number), host
     except (OSError, ValueError):
         return None
+
+
+def _is_torn(file: Path) -> bool:
+    """Return whether the writer of a lock file died in the one call that writes it."""
+    try:
+        return not read_regular(file, limit=4096).endswith(b"\n")
+    except OSError:
+        return False
 
 
 def _is_this_host(holder: tuple[int, str] | None) -> bool:
