@@ -94,7 +94,7 @@ def draw_names(figure: Figure, name: str) -> None:
 def test_a_name_is_text_in_svg(name: str) -> None:
     """Those of drift and tune, and those within the page of the benchmarks."""
     with figure_style():
-        figure, _ = new_figure(3.0)
+        figure, _ = new_figure(3.0, 5.0)
         figure.clear()
         draw_names(figure, name)
         inline = svg_of(figure, "a", "A title")
