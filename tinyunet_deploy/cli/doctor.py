@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @format_option
 @debug_option
 def doctor(style: str) -> int:
-    """Show which backends run on this machine, and what the others need.
+    """Show which backends run here, and what the others need.
 
     Each backend is tried with the package's model. Exit code 5 if none runs.
     """

@@ -156,7 +156,7 @@ def line_sim(
     style: str,
     output: Path | None,
 ) -> int:
-    """Test whether a model keeps up with a belt, and how fast the belt may run.
+    """Test whether a model keeps up with a belt, and how fast it may go.
 
     Parts pass at the belt's speed; parts without a verdict at the reject gate are counted as
     missed.
