@@ -23,7 +23,7 @@ from tinyunet_deploy.data.decoding import read_image
 from tinyunet_deploy.data.encoding import encode_png, write_png
 from tinyunet_deploy.errors import RefusedError, RuntimeUnavailable
 from tinyunet_deploy.inspection.infer import infer
-from tinyunet_deploy.inspection.outputs import Outputs
+from tinyunet_deploy.inspection.outputs import Inspection, Outputs
 from tinyunet_deploy.inspection.report_line import ReportLine
 from tinyunet_deploy.inspection.run_report import read_report
 from tinyunet_deploy.inspection.watch import Watched, watch
@@ -46,11 +46,10 @@ class Watch:
                     backend,
                     threshold=0.5,
                     min_area=4,
-                    batch_size=2,
                     workers=2,
                     stop=self.stop,
                     on_line=self.lines.put,
-                    **{"outputs": Outputs(), "settle_ms": 40, **options},
+                    **{"batch_size": 2, "outputs": Outputs(), "settle_ms": 40, **options},
                 )
             except BaseException as error:
                 self.lines.put(error)
@@ -561,3 +560,47 @@ def test_the_command_ends_gracefully(tmp_path: Path, tiny_onnx: Path, number: in
     assert [line["late"] for line in lines] == [False, True]
     assert process.returncode == 6
     assert "1 of 1 verdicts came later than 0.001 ms" in told
+
+
+def test_a_watch_of_two_hundred_files_that_changed_gives_the_lines_of_a_fresh_one(
+    tmp_path: Path,
+) -> None:
+    """Overwritten, renamed, duplicated and new files; of those that are gone the verdicts stay."""
+    folder = tmp_path / "in"
+    options: dict[str, Any] = {"outputs": Outputs(overlays=True, scores=True), "batch_size": 16}
+    folder.mkdir()
+    for number in range(200):
+        write_png(folder / f"{number:03}.png", part(number))
+
+    def verdicts(output: Path, count: int) -> dict[str, ReportLine]:
+        backend = FakeBackend(contract=Contract(SIZE, SIZE))
+        watching = Watch(folder, output, backend, **options)
+        for _ in range(count):
+            watching.line()
+        watching.end()
+        lines, summary = read_report(output / "report.jsonl")
+        assert summary is not None and summary.images == len(lines)
+        return {f"{line['path']} {line.get('change', 0)}": line for line in lines}
+
+    before = verdicts(tmp_path / "out", 200)
+    for number in range(3):
+        write_png(folder / f"{number:03}.png", part(number + 301))
+    for number in range(10, 50):
+        (folder / f"{number:03}.png").unlink()
+    (folder / "060.png").rename(folder / "renamed.png")
+    (folder / "copied.png").write_bytes((folder / "061.png").read_bytes())
+    os.utime(folder / "070.png")
+    now = verdicts(tmp_path / "out", 5)
+    assert now.keys() - before.keys() == {
+        "000.png 1", "001.png 1", "002.png 1", "copied.png 0", "renamed.png 0"
+    }  # fmt: skip
+    fresh = verdicts(tmp_path / "fresh", 161)
+    for name, line in fresh.items():
+        path = line["path"]
+        same = now.get(f"{path} 1") or now[name]
+        for field in ("verdict", "defects", "max_score", "sha256", "output_bytes"):
+            assert same[field] == line[field], path
+        inspection = Inspection(folder, tmp_path, 0.5, 4, outputs=options["outputs"])
+        for kind, file in inspection.files(path, same.get("change", 0)).items():
+            written = (tmp_path / "out" / file).read_bytes()
+            assert written == (tmp_path / "fresh" / inspection.files(path, 0)[kind]).read_bytes()
