@@ -36,11 +36,14 @@ def test_an_evaluation_takes_the_values_of_the_model_and_the_options_of_the_comm
         model.threshold, model.min_area = 0.9, 7
         own = td.evaluate(Path("data"), model, split="all")
         assert (own.threshold, own.min_area, own.backend) == (0.9, 7, "onnxruntime")
-        given = td.evaluate("data", model, threshold=1.0, min_area=1, misses="misses")
+        given = td.evaluate(
+            "data", model, threshold=1.0, min_area=1, misses="misses", overlays="seen"
+        )
     words = ["--backend", "onnxruntime", "--threshold", "1", "--min-area", "1"]
     assert json.loads(evaluation_json(given)) == printed(capsys, ["evaluate", "data", *words])
     assert given.all.escapes == 1
     assert list(Path("misses").rglob("*.png")), "a picture of the defect that was missed"
+    assert len(list(Path("seen").rglob("*.jpg"))) == 2
     with pytest.raises(DataError, match="has images/ and masks/, not classes"):
         td.evaluate("data", model, classes=[1])
 

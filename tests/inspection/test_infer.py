@@ -122,6 +122,16 @@ def test_the_report_tells_each_image_and_ends_in_a_summary(station: Path, tmp_pa
     assert read_report(tmp_path / "out" / "report.jsonl") == (written[:-1], summary)
 
 
+def test_outlines_are_in_the_report_if_they_are_asked_for(station: Path, tmp_path: Path) -> None:
+    for contours in (True, False):
+        lines: list[ReportLine] = []
+        outputs = Outputs(contours=contours)
+        run(station, tmp_path / str(contours), outputs=outputs, lines=lines)
+        defects = [defect for line in lines for defect in line["defects"]]
+        assert defects
+        assert all(("contour" in defect) == contours for defect in defects)
+
+
 def test_min_area_decides_the_verdict_and_not_the_mask(station: Path, tmp_path: Path) -> None:
     small = run(station, tmp_path / "small", min_area=1)
     large = run(station, tmp_path / "large", min_area=4000)
@@ -223,7 +233,7 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     station = tmp_path / "station"
     station.mkdir()
     (station / "notes.txt").touch()
-    with pytest.raises(RefusedError, match=r"contains no images \(their suffixes are .bmp .jpeg"):
+    with pytest.raises(RefusedError, match=r"contains no images \(image files end in .bmp .jpeg"):
         run(station, tmp_path / "out")
 
 

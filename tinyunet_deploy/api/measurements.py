@@ -34,6 +34,7 @@ def evaluate(
     tile: bool = True,
     bits: int | None = None,
     misses: StrPath | None = None,
+    overlays: StrPath | None = None,
     workers: int | None = None,
 ) -> Evaluation:
     """Measure a model on the images of a labelled data set, as ``tinyunet evaluate`` does.
@@ -47,6 +48,8 @@ def evaluate(
         classes: use only these; None uses all.
         split: None takes the test images, or all of a data set without splits.
         misses: folder for a picture of each missed defect; None writes none.
+        overlays: folder for a picture of each image with its defects and its truth; None writes
+            none.
         model, threshold, min_area, tile, bits, workers: as for :func:`inspect`.
 
     Returns:
@@ -69,6 +72,7 @@ def evaluate(
             tile=tile,
             bits=bits,
             misses=None if misses is None else Path(misses),
+            overlays=None if overlays is None else Path(overlays),
         )
 
 

@@ -17,6 +17,7 @@ from tinyunet_deploy.contract import Image, Mask, Score, defect_mask, score_thre
 from tinyunet_deploy.data.bit_depth import BitDepth
 from tinyunet_deploy.errors import ImageError, TinyUNetError
 from tinyunet_deploy.inspection.defects import Defect, Verdict, find_defects, verdict
+from tinyunet_deploy.inspection.notes import log_notes, run_notes
 from tinyunet_deploy.inspection.overlays import overlay
 from tinyunet_deploy.inspection.scoring import Scored, score_images
 from tinyunet_deploy.inspection.walk import common_root, no_images, walk_images
@@ -110,8 +111,8 @@ def inspect_parts(
 ) -> Generator[InspectedPart]:
     """Inspect image files and folders, as ``infer`` does, and yield the parts instead of files.
 
-    Entries of the folders that are not images are passed over as by ``infer``; their number is
-    logged at the end.
+    Entries of the folders that are not images are passed over as by ``infer``; their number and the
+    notes on the scores are logged at the end.
 
     Args:
         sources: image files and folders, at least one.
@@ -142,13 +143,18 @@ def inspect_parts(
         identify=True,
         depth=BitDepth(sidecar.bit_depth(bits)),
     )
-    empty = True
+    images = highest_score = approximate = 0
+    fits = Counter[str]()
     with contextlib.closing(results):
-        for scored in results:
-            empty = False
+        for images, scored in enumerate(results, start=1):  # noqa: B007  counted
+            if scored.score is not None:
+                highest_score = max(highest_score, int(scored.score.max()))
+                fits[scored.fit] += 1
+                approximate += scored.approximate
             yield _inspected(scored, root, decision.threshold, decision.min_area)
-    if empty:
+    if not images:
         raise no_images(root)
+    log_notes(run_notes(highest_score, fits["padded"], fits["tiled"], approximate))
     if passed_over:
         counts = ", ".join(f"{count} {kind}" for kind, count in sorted(passed_over.items()))
         log.warning("%s", TinyUNetError(root, f"passed over: {counts}"))
