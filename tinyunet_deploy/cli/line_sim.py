@@ -156,7 +156,7 @@ def line_sim(
     style: str,
     output: Path | None,
 ) -> int:
-    """Test whether a model keeps up with a belt, and how fast it may go.
+    """Test whether a model keeps up with the belt of a line.
 
     Parts pass at the belt's speed; parts without a verdict at the reject gate are counted as
     missed.
