@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import subprocess
 import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tinyunet_deploy.contract import Contract, defect_mask
+from tinyunet_deploy.contract import Batch, Contract, defect_mask
 from tinyunet_deploy.data.decoding import read_image
 from tinyunet_deploy.data.encoding import encode_jpeg, encode_png, write_png
 from tinyunet_deploy.errors import RefusedError, RuntimeUnavailable
@@ -284,3 +286,58 @@ def test_a_full_disk_stops_the_run_and_what_is_there_is_valid(
     assert read_report(tmp_path / "out" / "report.jsonl")[1] is None
     run(station, tmp_path / "out")
     assert tree(tmp_path / "out") == wanted
+
+
+@pytest.mark.parametrize("how", ["deleted", "a link", "read-only"])
+def test_without_its_output_folder_a_run_ends_with_one_line(
+    station: Path, tmp_path: Path, how: str
+) -> None:
+    """The folder goes while images are inspected; the run is resumed once it is back."""
+    output, aside = tmp_path / "out", tmp_path / "aside"
+    calls = []
+
+    def score(batch: Batch) -> Batch:
+        calls.append(batch)
+        if len(calls) == 3:
+            if how == "read-only":
+                mount("--bind", output, output)
+                mount("-o", "remount,bind,ro", output)
+            else:
+                output.rename(aside)
+            if how == "a link":
+                (tmp_path / "elsewhere").mkdir()
+                output.symlink_to("elsewhere")
+        return batch
+
+    def inspect(backend: FakeBackend) -> RunSummary:
+        return infer([station], output, backend, batch_size=1, workers=0)
+
+    backend = FakeBackend(score, contract=Contract(64, 64))
+    try:
+        with pytest.raises(RuntimeUnavailable) as caught:
+            inspect(backend)
+    finally:
+        subprocess.run(["umount", output], check=False, capture_output=True)
+    assert str(caught.value).startswith(f"{output}")
+    assert "\n" not in str(caught.value)
+    if how != "read-only":
+        shutil.rmtree(tmp_path / "elsewhere", ignore_errors=True)
+        if output.is_symlink():
+            output.unlink()
+        shutil.rmtree(output, ignore_errors=True)
+        aside.rename(output)
+    summary = inspect(FakeBackend(contract=Contract(64, 64)))
+    fresh = infer(
+        [station], tmp_path / "fresh", FakeBackend(contract=Contract(64, 64)),
+        batch_size=1, workers=0,
+    )  # fmt: skip
+    assert summary == fresh
+
+
+def mount(*words: object) -> None:
+    """Mount something, or skip the test where that is not allowed."""
+    if (
+        shutil.which("mount") is None
+        or subprocess.run(["mount", *map(str, words)], capture_output=True, check=False).returncode
+    ):
+        pytest.skip("no file system can be mounted here")

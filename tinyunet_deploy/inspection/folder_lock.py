@@ -111,9 +111,9 @@ def lock_folder(folder: Path) -> FolderLock:
         try:
             lock.acquire()
         except Timeout:
-            here = _is_this_host(_holder(file))
-            alone = locked and mount_of(folder)[1] in _LOCAL and not here
-            if not alone and not (here and _is_torn(file)):
+            # who holds the folder on this machine has the kernel's lock, which is now ours
+            alone = locked and mount_of(folder)[1] in _LOCAL
+            if not alone and not (_is_this_host(_holder(file)) and _is_torn(file)):
                 raise
             lock.break_lock()
             lock.acquire()
