@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tinyunet_deploy.api.model import Model
 from tinyunet_deploy.artifacts.facts import NetworkFacts
 from tinyunet_deploy.contract import Batch, Contract
 from tinyunet_deploy.data.encoding import write_png
@@ -175,3 +176,16 @@ def test_images_of_another_size_are_counted_by_what_was_done_with_them(
     assert [fits[f"{number}.png"] for number in range(8)] == [None] * 4 + ["tiled"] * 4
     again = infer([data / "images"], output, backend(), threshold=0.5, batch_size=2, workers=2)
     assert again == summary, "also of what an earlier run inspected"
+
+
+def test_a_model_in_python_says_it_once_when_it_is_closed(caplog: pytest.LogCaptureFixture) -> None:
+    images = np.full((3, SIDE, SIDE), 200, np.uint8)
+    with Model(backend(labels)) as model:
+        model(images)
+        model(images)
+        assert said(caplog) == []
+    model.close()
+    assert [LABELS in note for note in said(caplog)] == [True]
+    with Model(backend()) as model:
+        model(images)
+    assert said(caplog) == []

@@ -19,6 +19,7 @@ from tinyunet_deploy.backends.table import BackendChoice
 from tinyunet_deploy.contract import Image, Score, defect_mask
 from tinyunet_deploy.inspection.defects import Defect, find_defects
 from tinyunet_deploy.inspection.inspected_part import inspect_score
+from tinyunet_deploy.inspection.notes import log_notes, run_notes
 
 __all__ = ["Model", "StrPath", "lend", "load"]
 
@@ -82,6 +83,7 @@ class Model:
     """Smallest defect that makes a part NG, pixels: the sidecar's, until it is set."""
 
     def __init__(self, backend: Backend, batch_size: int = 4) -> None:
+        self._highest_score = 0
         self.backend = backend
         self.batch_size = backend.batch_size(batch_size)
         self.threshold, self.min_area = backend.artifact.sidecar.decision()
@@ -127,6 +129,7 @@ class Model:
             self._require_free()
             runs = self.backend.run_many(batch[start : start + self.batch_size] for start in starts)
             scores = [run.score for run in runs]
+        self._highest_score = max([self._highest_score, *(int(score.max()) for score in scores)])
         return np.concatenate(scores).reshape(given.shape) if scores else np.empty_like(given)
 
     def masks(self, scores: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -167,7 +170,12 @@ class Model:
         return part.overlay()
 
     def close(self) -> None:
-        """Release memory and device; the model must not be called afterwards."""
+        """Release memory and device; the model must not be called afterwards.
+
+        Logs a note if no score of all calls was above 1, as of a model that gives labels.
+        """
+        log_notes(run_notes(self._highest_score, approximate=0, padded=0, tiled=0))
+        self._highest_score = 0
         self.backend.close()
 
     def __enter__(self) -> Self:
