@@ -114,7 +114,7 @@ def test_many_batches_may_be_left_unfinished(backend: Backend) -> None:
 
 
 def test_what_is_wrong_with_one_of_many_batches_is_told(backend: Backend) -> None:
-    with pytest.raises(ValueError, match="given"):
+    with pytest.raises(ValueError, match="expected"):
         list(backend.run_many([images(3), np.zeros((1, 1, 64, 80), np.uint8)]))
 
 
@@ -154,7 +154,7 @@ def test_memory_of_any_layout_is_taken(backend: Backend) -> None:
     ids=lambda batch: f"{batch.dtype}{list(batch.shape)}",
 )
 def test_what_breaks_the_contract_is_a_value_error(backend: Backend, batch: Batch) -> None:
-    with pytest.raises(ValueError, match="given"):
+    with pytest.raises(ValueError, match="expected"):
         backend.run(batch)
 
 
@@ -397,5 +397,5 @@ def test_the_fake_gives_the_image_back_and_counts_its_batches() -> None:
 def test_the_fake_scores_as_it_is_told() -> None:
     backend = FakeBackend(lambda image: 255 - image, contract=Contract(64, 64))
     assert np.array_equal(backend.run(images(3)).score, 255 - images(3))
-    with pytest.raises(ValueError, match="given"):
+    with pytest.raises(ValueError, match="expected"):
         backend.run(images(3)[:, 0])
