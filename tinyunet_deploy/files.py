@@ -69,6 +69,9 @@ _EXISTING_FILE: Final = os.O_WRONLY | systems.OPEN_WITHOUT_LINKS | systems.OPEN_
 _ABANDONED_S: Final = 3600.0
 """Age at which a temporary file counts as left by a dead process if there are no locks, seconds;
 writing a file takes seconds at most."""
+_GROWTH: Final = 16 << 20
+"""Bytes by which a file may be longer than it was when it was opened: a camera may still append,
+but files such as ``/proc/self/pagemap`` say that they are empty and have no end."""
 LOCK: Final = ".tinyunet.lock"
 """Name of the file that locks a folder (:mod:`tinyunet_deploy.inspection.folder_lock`)."""
 _log = logging.getLogger(__name__)
@@ -86,8 +89,8 @@ def read_regular(path: Path, limit: int | None = None) -> bytes:
         limit: largest accepted size, bytes; enforced even if the file grows while it is read.
 
     Raises:
-        OSError: the file is missing, unreadable, not regular (EINVAL, EISDIR), or over the limit
-            (EFBIG).
+        OSError: the file is missing, unreadable, not regular (EINVAL, EISDIR), over the limit
+            (EFBIG), or longer than it says by more than 16 MiB (EAGAIN), as files of ``/proc`` are.
         RuntimeUnavailable: the process has too many open files or too little memory.
     """
     _require_regular(path.stat(), path)
@@ -99,7 +102,9 @@ def read_regular(path: Path, limit: int | None = None) -> bytes:
         # not file.read(limit + 1), for which Python allocates limit bytes
         data = file.read(status.st_size + 1) if status.st_size <= limit else None
         if data is not None and len(data) > status.st_size:
-            data += file.read(limit + 1 - len(data))
+            data += file.read(min(limit + 1 - len(data), _GROWTH))
+            if len(data) > status.st_size + _GROWTH:
+                raise OSError(errno.EAGAIN, "grows while it is read", str(path))
         if data is None or len(data) > limit:
             raise OSError(errno.EFBIG, f"larger than {limit} bytes", str(path))
         return data

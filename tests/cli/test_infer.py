@@ -188,7 +188,7 @@ def test_nothing_usable_is_refused(tmp_path: Path, tinyunet_infer: Tinyunet) -> 
     assert outcome.code == 4
     assert outcome.out == ""
     assert outcome.err.startswith(
-        f"error: {empty}: contains no images (their suffixes are .bmp .jpeg"
+        f"error: {empty}: contains no images (image files end in .bmp .jpeg"
     )
     outcome = tinyunet_infer(broken, "-o", tmp_path / "out2")
     assert outcome.code == 4

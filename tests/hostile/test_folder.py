@@ -25,7 +25,7 @@ from tinyunet_deploy.data.decoding import decode_image, read_image
 from tinyunet_deploy.inspection.output_names import mask_name, overlay_name
 from tinyunet_deploy.inspection.run_report import read_report
 
-MEMORY_MIB = 1024
+MEMORY_MIB = 1280
 SECONDS = 60
 
 

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -468,19 +467,3 @@ def test_16_bit_files_are_read_by_the_sidecars_depth_unless_another_is_declared(
     assert not caplog.records
     assert largest(None) == 1000 >> 8
     assert len(caplog.records) == 1, "one line for five images"
-
-
-def test_an_image_that_does_not_fit_into_memory_costs_only_itself(
-    shelf: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    paths = good(shelf, 3)
-
-    def read(path: Path, **_: Any) -> bytes:
-        if path == paths[1]:
-            raise MemoryError
-        return path.read_bytes()
-
-    monkeypatch.setattr("tinyunet_deploy.inspection.scoring.read_bytes", read)
-    results = list(score_images(paths, FakeBackend(contract=CONTRACT), batch_size=2, workers=2))
-    assert [result.error is None for result in results] == [True, False, True]
-    assert results[1].error is not None and results[1].error.reason == "too-large"

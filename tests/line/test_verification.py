@@ -90,7 +90,9 @@ def test_a_failed_trial_that_predicts_no_lower_speed_is_the_last() -> None:
 def test_too_few_parts_or_no_speed_at_all_is_an_error() -> None:
     run, _ = station(20)
     few = SearchSettings(500, 0, 0.001)
-    with pytest.raises(RefusedError, match=r"600 recorded parts cannot .* 0\.1 % .*2,995: more"):
+    with pytest.raises(
+        RefusedError, match=r"600 recorded parts cannot .* 0\.1 % .*2,995 parts: give more"
+    ):
         verify(run, few)
     with pytest.raises(RefusedError, match=r"--max-miss-rate above 0"):
         verify(run, SearchSettings(500, 0, 0.0))

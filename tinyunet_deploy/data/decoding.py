@@ -115,6 +115,8 @@ def read_bytes(path: Path, *, size: tuple[int, int] | None = None) -> bytes:
             raise ImageError(path, "not-a-file", "is a folder") from error
         if error.errno in (errno.EINVAL, errno.ENXIO, errno.ENODEV):
             raise ImageError(path, "not-a-file", "is not a regular file") from error
+        if error.errno == errno.EAGAIN:
+            raise ImageError(path, "changing", "grows while it is read") from error
         if error.errno == errno.EFBIG:
             raise ImageError(path, "too-large", f"is larger than {limit >> 20} MiB") from error
         raise ImageError(path, "unreadable", str(error.strerror or error)) from error

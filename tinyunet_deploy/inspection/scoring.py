@@ -170,9 +170,6 @@ def _decode(
                 raise ImageError(path, "wrong-size", what)
     except ImageError as error:
         return Scored(index, path, error=error, identity=identity)
-    except MemoryError:
-        too_large = ImageError(path, "too-large", "does not fit into the free memory")
-        return Scored(index, path, error=too_large, identity=identity)
     return Scored(index, path, image, identity=identity)
 
 

@@ -95,7 +95,7 @@ def missing(name: str) -> Callable[[Path], None]:
         (lambda f: live_line(f / "line.json", kept=False), "NO-GO", 1, "No safe line speed"),
         (
             lambda f: parity(f / "parity.json", outcome="red", checks=[RED]),
-            "NO-GO", 0, "Nothing passes. tiny fp32 on OpenVINO: flips is 3, at most 0 wanted",
+            "NO-GO", 0, "Nothing passes. tiny fp32 on OpenVINO: flips is 3, but must be at most 0",
         ),
     ],
 )  # fmt: skip
