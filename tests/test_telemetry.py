@@ -240,6 +240,7 @@ def test_a_server_is_the_only_thing_that_is_connected(watch_library: Path, tmp_p
     assert (out / "report.jsonl").exists()
 
 
+@pytest.mark.nightly
 def test_training_and_export_stay_inside(watch_library: Path, tmp_path: Path, data: Path) -> None:
     reference = (REPOSITORY / "training" / "recipes" / "reference.toml").read_text()
     recipe = tmp_path / "small.toml"

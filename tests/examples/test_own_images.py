@@ -18,7 +18,7 @@ from tinyunet_deploy.data.encoding import write_png
 SCRIPT = REPOSITORY / "examples" / "own_images" / "own_images.py"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_it_goes_from_images_and_masks_to_overlays(tmp_path: Path) -> None:
     for index in range(8):
         split = "test" if index >= 6 else "train"
