@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,12 +16,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tinyunet_deploy.artifacts.facts import NetworkFacts
+from tinyunet_deploy.artifacts.sidecar import digest
 from tinyunet_deploy.backends.base import Run
-from tinyunet_deploy.contract import Batch, Contract
+from tinyunet_deploy.contract import Batch, Contract, Image
 from tinyunet_deploy.data.bit_depth import BitDepth
 from tinyunet_deploy.data.decoding import read_image
 from tinyunet_deploy.data.encoding import encode_png, write_png
 from tinyunet_deploy.errors import ImageError, OutOfMemory, RefusedError, RuntimeUnavailable
+from tinyunet_deploy.inspection import scoring
 from tinyunet_deploy.inspection.scoring import score_images
 from tinyunet_deploy.inspection.trace import Trace
 from tinyunet_deploy.testing.fake_backend import FakeBackend
@@ -467,3 +471,31 @@ def test_16_bit_files_are_read_by_the_sidecars_depth_unless_another_is_declared(
     assert not caplog.records
     assert largest(None) == 1000 >> 8
     assert len(caplog.records) == 1, "one line for five images"
+
+
+def test_the_bytes_of_a_file_are_hashed_only_if_asked_for(shelf: Path) -> None:
+    paths = good(shelf, 2)
+    for options, hashed in (({}, False), ({"identify": True}, True)):
+        backend = FakeBackend(contract=CONTRACT)
+        for scored in score_images(paths, backend, batch_size=2, workers=1, **options):
+            assert (scored.identity is not None) == hashed
+            if scored.identity is not None:
+                assert scored.identity.sha256 == digest(scored.path.read_bytes())
+
+
+def test_tiles_start_on_the_grid_of_the_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_png(tmp_path / "wide.png", np.zeros((16, 100), np.uint8))
+    grids = []
+
+    class Recorded(scoring.Mosaic):
+        def __init__(self, image: Image, contract: Contract, multiple: Any, reach: Any) -> None:
+            grids.append((multiple, reach))
+            super().__init__(image, contract, multiple, reach)
+
+    monkeypatch.setattr(scoring, "Mosaic", Recorded)
+    for network in (NetworkFacts("near", 4, 2, 3), NetworkFacts("other")):
+        backend = FakeBackend(contract=CONTRACT, network=network)
+        list(score_images([tmp_path / "wide.png"], backend, batch_size=1, workers=1))
+    assert grids == [(4, (2, 3)), (None, None)]
