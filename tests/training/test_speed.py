@@ -11,7 +11,7 @@ from training.machine import has_bfloat16
 from training.speed import speed
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_speed_times_both_precisions_and_refuses_too_few_steps(
     tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
