@@ -33,7 +33,7 @@ from tinyunet_deploy.contract import Image, defect_mask
 from tinyunet_deploy.data import synthetic
 from tinyunet_deploy.data.encoding import write_png
 from tinyunet_deploy.data.layouts import read_dataset
-from tinyunet_deploy.data.tiles import Mosaic, spans, tile_multiple
+from tinyunet_deploy.data.tiles import score_in_tiles
 from tinyunet_deploy.files import write_atomic
 from tinyunet_deploy.inspection import drift
 from tinyunet_deploy.inspection.infer import infer
@@ -126,29 +126,23 @@ def draw_missed(backend: Backend, path: Path) -> None:
 
 
 def draw_tiles(backend: Backend, path: Path) -> None:
-    """Draw a part of two by three tiles as ``--tile`` runs it: hand-overs, outlines, score."""
+    """Draw a part of two by three tiles as ``infer`` runs it: hand-overs, outlines, score."""
     side = backend.contract.height
     height, width = 2 * side, 3 * side
-    network = backend.artifact.sidecar.network
-    assert network is not None, "a model of the package says its network"
-    multiple, reach = network.size_multiple, network.reach
-    grid = tile_multiple(backend.contract, multiple)
-    lines = [span.first for span in spans(height, side, grid, reach)[1:]]
-    columns = [span.first for span in spans(width, side, grid, reach)[1:]]
+    tiling = backend.artifact.sidecar.tiling
+    lines, columns = ([span.first for span in axis[1:]] for axis in tiling.axes((height, width)))
     on_lines = [(lines[0], columns[0]), (lines[0], columns[2]), (lines[-1], columns[-1])]
     elsewhere = [(0.68, 0.33), (0.15, 0.81), (0.86, 0.1)]
     places = on_lines + [(round(y * height), round(x * width)) for y, x in elsewhere]
     part = _large_part(side, places)
-    mosaic = Mosaic(part, backend.contract, multiple, reach)
-    for tile in mosaic.tiles():
-        mosaic.add(backend.run(np.ascontiguousarray(tile)[None, None]).score[0, 0])
-    drawn = outline(part, defect_mask(mosaic.score, backend.artifact.sidecar.threshold))
+    score = score_in_tiles(part, lambda tile: backend.run(tile[None, None]).score[0, 0], tiling)
+    drawn = outline(part, defect_mask(score, backend.artifact.sidecar.threshold))
     for y in lines:
         cv2.line(drawn, (0, y), (width - 1, y), _HAND_OVER, 2)
     for x in columns:
         cv2.line(drawn, (x, 0), (x, height - 1), _HAND_OVER, 2)
     gap = np.full((8, width, 3), 128, np.uint8)
-    both = np.vstack([drawn, gap, cv2.applyColorMap(mosaic.score, cv2.COLORMAP_INFERNO)])
+    both = np.vstack([drawn, gap, cv2.applyColorMap(score, cv2.COLORMAP_INFERNO)])
     small = cv2.resize(both, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
     _write_small(path, small)
 

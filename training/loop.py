@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tinyunet_deploy.artifacts.architectures import NETWORKS
 from tinyunet_deploy.artifacts.checkpoint import load_checkpoint
+from tinyunet_deploy.artifacts.facts import NetworkFacts
 from tinyunet_deploy.artifacts.network import normalize
 from tinyunet_deploy.cli.stopping import reacting
 from tinyunet_deploy.contract import Contract
@@ -76,8 +77,8 @@ def train(
         DataError: the folder contains another run.
         RuntimeUnavailable: the device does not exist, or the disk cannot be written.
     """
-    multiple = NETWORKS[recipe.variant].size_multiple
-    contract = _contract(size or model_size(sources, multiple), multiple)
+    facts = NETWORKS[recipe.variant].facts(recipe.variant)
+    contract = _contract(facts, size or model_size(sources, facts.size_multiple or 1))
     run = _Run(recipe, output, machine, ranks, choose_device(machine, ranks), contract)
     if recipe.batch % ranks.size:
         raise RefusedError(
@@ -107,12 +108,18 @@ class _Run:
     contract: Contract
 
 
-def _contract(size: tuple[int, int], multiple: int) -> Contract:
+def _contract(facts: NetworkFacts, size: tuple[int, int]) -> Contract:
+    """Return the size of the model's images.
+
+    Raises:
+        RefusedError: the network does not take images of this size.
+    """
     height, width = size
-    if any(side < multiple or side % multiple for side in size):
-        raise RefusedError(
-            f"size {height}x{width}", f"the network takes multiples of {multiple} pixels only"
-        )
+    try:
+        facts.check_size(height, width)
+    except ValueError as error:
+        where = f"a {facts.name} network for images of {height}x{width}"
+        raise RefusedError(where, str(error)) from error
     return Contract(height, width)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyunet_deploy.contract import Image, Mask
+from tinyunet_deploy.data.tiles import mirrored_window
 from training.recipe import Augment, Recipe
 from training.sources import Example, Source
 
@@ -59,7 +60,7 @@ class Sampler:
         y, x = self._corner(example, rng)
         side = self._recipe.data.crop
         image, mask = (
-            _mirrored_to(a[y : y + side, x : x + side], side) for a in (example.image, example.mask)
+            mirrored_window(pixels, y, x, side, side) for pixels in (example.image, example.mask)
         )
         return _augmented(image, mask, self._recipe.augment, rng)
 
@@ -89,14 +90,6 @@ class Sampler:
         order = np.random.default_rng((self._recipe.seed, _ORDER, *stream, lap))
         index = int(order.permutation(len(examples))[place])
         return examples[index]
-
-
-def _mirrored_to(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """Extend a crop of a smaller image by mirroring, at the right and at the bottom."""
-    height, width = pixels.shape
-    if height == width == side:
-        return pixels
-    return np.pad(pixels, [(0, side - height), (0, side - width)], "reflect")
 
 
 def _augmented(

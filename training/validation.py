@@ -12,7 +12,7 @@ import torch
 
 from tinyunet_deploy.artifacts.network import DeployableGraph, TinyUNet
 from tinyunet_deploy.contract import Contract, Image, Score
-from tinyunet_deploy.data.tiles import score_in_tiles
+from tinyunet_deploy.data.tiles import Tiling, score_in_tiles
 from tinyunet_deploy.quality.metrics import Pixels, count_pixels
 from tinyunet_deploy.quality.threshold_sweep import largest_defects, sweep
 from training.distributed import ALONE, Ranks
@@ -71,12 +71,9 @@ def choose_operating_point(
         scores: Score = graph(batch)[0, 0].cpu().numpy()
         return scores
 
-    facts = network.facts
+    tiling = Tiling(contract, network.facts.size_multiple, network.facts.reach)
     with torch.inference_mode():
-        scores = [
-            score_in_tiles(example.image, score, contract, facts.size_multiple, facts.reach)
-            for example in share
-        ]
+        scores = [score_in_tiles(example.image, score, tiling) for example in share]
     counts = ranks.gather(
         [
             count_pixels(score, example.mask, THRESHOLDS)

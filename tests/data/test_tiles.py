@@ -18,10 +18,17 @@ from numpy.typing import NDArray
 from tests.conftest import REPOSITORY
 from tinyunet_deploy.artifacts.architectures import NETWORKS, Architecture
 from tinyunet_deploy.artifacts.network import DeployableGraph, TinyUNet
-from tinyunet_deploy.contract import Batch, Contract, Image
+from tinyunet_deploy.contract import Batch, Contract, Image, Score
 from tinyunet_deploy.data import synthetic
 from tinyunet_deploy.data.encoding import encode_png, write_png
-from tinyunet_deploy.data.tiles import Mosaic, fit_of, spans, tile_multiple
+from tinyunet_deploy.data.tiles import (
+    Mosaic,
+    Tiling,
+    fit_of,
+    mirrored_window,
+    score_in_tiles,
+    spans,
+)
 from tinyunet_deploy.inspection.infer import infer
 from tinyunet_deploy.inspection.scoring import score_images
 from tinyunet_deploy.testing.fake_backend import FakeBackend
@@ -71,11 +78,10 @@ def part(height: int, width: int) -> Image:
 
 
 def tiled(image: Image, score: Callable[[Batch], Batch], contract: Contract) -> NDArray[np.uint8]:
-    mosaic = Mosaic(image, contract, MULTIPLE, REACH)
-    for tile in mosaic.tiles():
-        mosaic.add(score(np.ascontiguousarray(tile)[None, None])[0, 0])
-    assert mosaic.complete
-    return mosaic.score
+    def score_tile(tile: Image) -> Score:
+        return score(np.ascontiguousarray(tile)[None, None])[0, 0]
+
+    return score_in_tiles(image, score_tile, Tiling(contract, MULTIPLE, REACH))
 
 
 def steps(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> int:
@@ -144,13 +150,47 @@ def test_tiles_follow_the_facts_of_the_network(
 def test_tiles_start_on_the_grid_of_the_network_or_a_usual_one(
     contract: Contract, multiple: int | None, expected: int
 ) -> None:
-    assert tile_multiple(contract, multiple) == expected
+    tiling = Tiling(contract, multiple)
+    assert tiling.grid == expected
     image = np.random.default_rng(1).integers(0, 256, (101, 95), dtype=np.uint8)
     if contract.height < 101:
-        mosaic = Mosaic(image, contract, multiple, None)
-        for tile in mosaic.tiles():
+        mosaic = Mosaic(image, tiling)
+        tiles = list(mosaic.tiles())
+        for tile in tiles:
+            assert not mosaic.complete
             mosaic.add(tile)
-        assert np.array_equal(mosaic.score, image)
+        assert mosaic.complete and np.array_equal(mosaic.score, image)
+        assert tiling.tile_count(image.shape) == len(tiles)
+
+
+@given(st.data(), st.integers(1, 40), st.integers(1, 40))
+def test_a_window_is_cut_out_of_the_mirrored_image(
+    data: st.DataObject, rows: int, columns: int
+) -> None:
+    """However far beyond the edge, as numpy pads the whole image."""
+    image = np.random.default_rng(0).integers(0, 256, (rows, columns), dtype=np.uint8)
+    top, left = data.draw(st.integers(0, rows - 1)), data.draw(st.integers(0, columns - 1))
+    height, width = data.draw(st.integers(1, 100)), data.draw(st.integers(1, 100))
+    padded = np.pad(image, [(0, height), (0, width)], "reflect")
+    expected = padded[top : top + height, left : left + width]
+    assert np.array_equal(mirrored_window(image, top, left, height, width), expected)
+
+
+def test_a_window_inside_the_image_is_not_copied() -> None:
+    image = np.zeros((40, 50), np.uint8)
+    assert np.shares_memory(mirrored_window(image, 8, 2, 32, 48), image)
+    assert not np.shares_memory(mirrored_window(image, 9, 2, 32, 48), image)
+
+
+def test_the_tile_of_the_largest_value_is_found_and_cut() -> None:
+    tiling = Tiling(Contract(64, 64), 1, (0, 0))
+    values = np.zeros((150, 170), np.uint8)
+    assert tiling.tile_of_largest(values) == 0
+    values[149, 5] = 9
+    number = tiling.tile_of_largest(values)
+    assert number == 6, "the first of three in the last of three rows"
+    assert tiling.tile(values, number).max() == 9
+    assert tiling.tile(values, number).shape == (64, 64)
 
 
 def test_a_tiled_image_scores_as_the_whole_one(thin: Callable[[Batch], Batch]) -> None:

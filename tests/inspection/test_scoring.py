@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -23,6 +22,7 @@ from tinyunet_deploy.contract import Batch, Contract, Image
 from tinyunet_deploy.data.bit_depth import BitDepth
 from tinyunet_deploy.data.decoding import read_image
 from tinyunet_deploy.data.encoding import encode_png, write_png
+from tinyunet_deploy.data.tiles import Tiling
 from tinyunet_deploy.errors import ImageError, OutOfMemory, RefusedError, RuntimeUnavailable
 from tinyunet_deploy.inspection import scoring
 from tinyunet_deploy.inspection.scoring import score_images
@@ -490,9 +490,9 @@ def test_tiles_start_on_the_grid_of_the_network(
     grids = []
 
     class Recorded(scoring.Mosaic):
-        def __init__(self, image: Image, contract: Contract, multiple: Any, reach: Any) -> None:
-            grids.append((multiple, reach))
-            super().__init__(image, contract, multiple, reach)
+        def __init__(self, image: Image, tiling: Tiling) -> None:
+            grids.append((tiling.size_multiple, tiling.reach))
+            super().__init__(image, tiling)
 
     monkeypatch.setattr(scoring, "Mosaic", Recorded)
     for network in (NetworkFacts("near", 4, 2, 3), NetworkFacts("other")):

@@ -168,5 +168,5 @@ def test_the_size_of_the_model_can_be_chosen(tiny_data: Path, tmp_path: Path):
     with pytest.raises(DataError, match="another size of the model"):
         train(recipe, sources, tmp_path, machine=Machine())
     for size in ((50, 96), (96, 0)):
-        with pytest.raises(RefusedError, match="multiples of 16"):
+        with pytest.raises(RefusedError, match="not a multiple of 16"):
             train(recipe, sources, tmp_path / "other", machine=Machine(), size=size)

@@ -23,6 +23,7 @@ from tinyunet_deploy.artifacts.strict_json import read_json
 from tinyunet_deploy.contract import Contract
 from tinyunet_deploy.data.bit_depth import DEPTHS
 from tinyunet_deploy.data.decoding import MAX_PIXELS
+from tinyunet_deploy.data.tiles import Tiling
 from tinyunet_deploy.errors import ArtifactError
 
 __all__ = ["SCHEMA_VERSION", "Decision", "Kind", "Sidecar", "digest", "parse_sidecar"]
@@ -94,6 +95,12 @@ class Sidecar:
         if only memory limits it."""
         limits = (self.contract.max_batch, self.verified_batch)
         return min((limit for limit in limits if limit is not None), default=None)
+
+    @property
+    def tiling(self) -> Tiling:
+        """How images of any size are given to the network."""
+        facts = self.network or NetworkFacts(None)
+        return Tiling(self.contract, facts.size_multiple, facts.reach)
 
     def decision(self, threshold: float | None = None, min_area: int | None = None) -> Decision:
         """Return the rule that decides on defects: the user's values, else the artifact's own."""

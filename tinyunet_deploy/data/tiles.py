@@ -18,14 +18,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tinyunet_deploy.contract import Contract, Image, Score
+
+__all__ = [
+    "Fit",
+    "Mosaic",
+    "Span",
+    "Tiling",
+    "fit_of",
+    "mirrored_window",
+    "score_in_tiles",
+    "spans",
+]
 
 _USUAL_MULTIPLE: Final = 32
 """Size multiple used if the network's is unknown, pixels: enough for five 2x2 pools."""
@@ -115,29 +127,87 @@ def _exact_stride(tile: int, size_multiple: int, reach: tuple[int, int] | None) 
     return None if stride < tile // 4 else stride
 
 
-def tile_multiple(contract: Contract, size_multiple: int | None) -> int:
-    """Return the grid on which tiles start, pixels: the network's size multiple, else a default."""
-    return size_multiple or math.gcd(_USUAL_MULTIPLE, contract.height, contract.width)
+def mirrored_window(image: Image, top: int, left: int, height: int, width: int) -> Image:
+    """Cut a window out of an image that is extended by mirroring, at the right and at the bottom.
+
+    The pixels beyond an edge are those before it in reverse order, without the edge's own, as in
+    ``numpy.pad(image, ..., "reflect")``; the extended image itself is never made.
+
+    Args:
+        image: uint8 [H, W].
+        top, left: first row and column of the window, inside the image.
+        height, width: size of the window, pixels.
+
+    Returns:
+        uint8 [height, width]; a view of the image if the window lies inside it.
+    """
+    rows, columns = image.shape
+    if top + height <= rows and left + width <= columns:
+        return image[top : top + height, left : left + width]
+    return image[_mirrored(top, height, rows)[:, None], _mirrored(left, width, columns)]
 
 
-def score_in_tiles(
-    image: Image,
-    score: Callable[[Image], Score],
-    contract: Contract,
-    size_multiple: int | None,
-    reach: tuple[int, int] | None,
-) -> Score:
+def _mirrored(first: int, length: int, side: int) -> NDArray[np.intp]:
+    """Return the places in an axis of ``side`` pixels that mirroring puts at ``first`` onwards."""
+    period = max(2 * (side - 1), 1)
+    places = np.arange(first, first + length) % period
+    return np.minimum(places, period - places)
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How images of any size are given to a network that takes one size."""
+
+    contract: Contract
+    """Size of a tile."""
+    size_multiple: int | None = None
+    """Number that divides the sides of the network's images; None if unknown."""
+    reach: tuple[int, int] | None = None
+    """How far before and after a pixel its score depends on the image, pixels; None if unknown."""
+
+    @property
+    def grid(self) -> int:
+        """Grid on which tiles start, pixels: the network's size multiple, else a usual one."""
+        usual = math.gcd(_USUAL_MULTIPLE, self.contract.height, self.contract.width)
+        return self.size_multiple or usual
+
+    def tile_count(self, shape: tuple[int, ...]) -> int:
+        """Return the number of tiles, which are inputs of the network, of an image (H, W)."""
+        return math.prod(len(tiles) for tiles in self.axes(shape))
+
+    def axes(self, shape: tuple[int, ...]) -> tuple[tuple[Span, ...], tuple[Span, ...]]:
+        """Return the tiles of an image (H, W) along its height and along its width."""
+        rows, columns = (
+            spans(max(tile, -(-side // self.grid) * self.grid), tile, self.grid, self.reach)
+            for side, tile in zip(shape, (self.contract.height, self.contract.width), strict=True)
+        )
+        return rows, columns
+
+    def tile(self, image: Image, number: int) -> Image:
+        """Return one tile of an image, uint8 of the contract's size.
+
+        Args:
+            image: uint8 [H, W].
+            number: place of the tile in :meth:`Mosaic.tiles`, from 0.
+        """
+        return next(islice(Mosaic(image, self).tiles(), number, None))
+
+    def tile_of_largest(self, values: Image) -> int:
+        """Return the number of the tile in which uint8 values [H, W] of an image are largest."""
+        return int(np.argmax([tile.max() for tile in Mosaic(values, self).tiles()]))
+
+
+def score_in_tiles(image: Image, score: Callable[[Image], Score], tiling: Tiling) -> Score:
     """Score one image of any size, tile after tile.
 
     Args:
         image: uint8 [H, W].
         score: scores one tile, uint8 of the contract's size.
-        contract, size_multiple, reach: as for :class:`Mosaic`.
 
     Returns:
         uint8 [H, W].
     """
-    mosaic = Mosaic(image, contract, size_multiple, reach)
+    mosaic = Mosaic(image, tiling)
     for tile in mosaic.tiles():
         mosaic.add(score(tile))
     return mosaic.score
@@ -147,50 +217,31 @@ class Mosaic:
     """The tiles of one image, and the image's score, composed from theirs.
 
     The image is extended by mirroring, at the right and at the bottom, to the size of a tile and to
-    the size multiple.
+    the size multiple. Beside the image and its score, a mosaic occupies only one row of tiles.
 
     Args:
         image: uint8 [H, W] of any size.
-        contract: size of a tile.
-        size_multiple, reach: facts of the network; None if unknown.
     """
 
-    def __init__(
-        self,
-        image: Image,
-        contract: Contract,
-        size_multiple: int | None,
-        reach: tuple[int, int] | None,
-    ) -> None:
-        self._shape = image.shape
-        multiple = tile_multiple(contract, size_multiple)
-        self._tile = contract.height, contract.width
-        rest = [
-            (0, max(tile - side, -side % multiple))
-            for side, tile in zip(image.shape, self._tile, strict=True)
-        ]
-        self._image = np.pad(image, rest, "reflect") if any(more for _, more in rest) else image
-        height, width = self._image.shape
-        self._rows = spans(height, contract.height, multiple, reach)
-        self._columns = spans(width, contract.width, multiple, reach)
+    def __init__(self, image: Image, tiling: Tiling) -> None:
+        self._image = image
+        self._tile = tiling.contract.height, tiling.contract.width
+        self._rows, self._columns = tiling.axes(image.shape)
         self.exact = all(
-            len(tiles) == 1 or _exact_stride(tile, multiple, reach) is not None
+            len(tiles) == 1 or _exact_stride(tile, tiling.grid, tiling.reach) is not None
             for tiles, tile in zip((self._rows, self._columns), self._tile, strict=True)
         )
         """True if the scores are those of the whole image, False if they approximate them."""
-        self._score = np.empty((height, width), np.uint8)
-        self._band = np.zeros((0, width), np.float32)
+        self._score = np.empty(image.shape, np.uint8)
+        self._band = np.zeros((0, self._columns[-1].last), np.float32)
         """Weighted sum of scores, for the image rows that the current row of tiles covers."""
         self._added = 0
 
     def tiles(self) -> Iterator[Image]:
         """Yield the tiles, uint8 [tile height, tile width], row by row."""
-        height, width = self._tile
         for row in self._rows:
             for column in self._columns:
-                yield self._image[
-                    row.start : row.start + height, column.start : column.start + width
-                ]
+                yield mirrored_window(self._image, row.start, column.start, *self._tile)
 
     def add(self, score: Score) -> None:
         """Add the score of the next tile, in the order of :meth:`tiles`."""
@@ -198,7 +249,7 @@ class Mosaic:
         row, column = self._rows[at], self._columns[place]
         if place == 0:
             begun = self._band
-            self._band = np.zeros((len(row.weights), self._score.shape[1]), np.float32)
+            self._band = np.zeros((len(row.weights), self._columns[-1].last), np.float32)
             self._band[: len(begun)] = begun
         part = score[row.inside, column.inside]
         weights = row.weights[:, None] * column.weights
@@ -207,7 +258,8 @@ class Mosaic:
         if place == len(self._columns) - 1:
             done = self._rows[at + 1].first if at + 1 < len(self._rows) else row.last
             finished = self._band[: done - row.first]
-            self._score[row.first : done] = np.rint(finished, out=finished)
+            height, width = self._score[row.first : done].shape
+            self._score[row.first : done] = np.rint(finished, out=finished)[:height, :width]
             self._band = self._band[done - row.first :]
 
     @property
@@ -218,5 +270,4 @@ class Mosaic:
     @property
     def score(self) -> Score:
         """Score of the whole image, uint8 [H, W]; valid once :attr:`complete` is true."""
-        height, width = self._shape
-        return np.ascontiguousarray(self._score[:height, :width])
+        return self._score

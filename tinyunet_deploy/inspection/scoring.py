@@ -20,13 +20,13 @@ from tinyunet_deploy.backends.base import Backend, Run
 from tinyunet_deploy.contract import Batch, Contract, Image, Score
 from tinyunet_deploy.data.bit_depth import BitDepth
 from tinyunet_deploy.data.decoding import decode_image, read_bytes
-from tinyunet_deploy.data.tiles import Fit, Mosaic, fit_of
+from tinyunet_deploy.data.tiles import Fit, Mosaic, Tiling, fit_of
 from tinyunet_deploy.errors import ImageError, OutOfMemory
 from tinyunet_deploy.inspection.executors import executor
 from tinyunet_deploy.inspection.identity import FileIdentity, read_identified
 from tinyunet_deploy.inspection.trace import Trace, timed
 
-__all__ = ["LEAST_SIDE", "Scored", "score_images"]
+__all__ = ["LEAST_SIDE", "Scored", "score_decoded", "score_images"]
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +61,7 @@ def score_images(
     batch_size: int,
     workers: int,
     tile: bool = True,
+    tiling: Tiling | None = None,
     identify: bool = False,
     depth: BitDepth | None = None,
     trace: Trace | None = None,
@@ -77,6 +78,8 @@ def score_images(
             thread.
         tile: score images of any size (:mod:`tinyunet_deploy.data.tiles`); False skips those
             whose size is not the network's.
+        tiling: the network's size, and where its tiles lie; None takes them from the sidecar of the
+            backend's artifact.
         identify: also hash the bytes of each file, and skip files that change while they are read.
         depth: depth of 16-bit files; None takes the one in the sidecar of the backend's artifact.
         trace: records the stages of each image.
@@ -88,6 +91,7 @@ def score_images(
     decoders = executor(workers, "decode")
     runner = executor(min(workers, 1), "run")
     contract = backend.contract
+    tiling = tiling or backend.artifact.sidecar.tiling
     depth = depth or BitDepth(backend.artifact.sidecar.bit_depth())
     decode = functools.partial(
         _decode, contract=contract, tile=tile, identify=identify, depth=depth, trace=trace
@@ -101,7 +105,7 @@ def score_images(
     def run(images: Iterator[Scored]) -> Generator[list[Scored]]:
         return _run_batches(_batches(images, batch_size), run_many, trace)
 
-    scored_batches = _run_tiles(decoded, backend, run) if tile else run(decoded)
+    scored_batches = _run_tiles(decoded, tiling, run) if tile else run(decoded)
     # Two: one batch is being run while the caller consumes the one before.
     running = deque(runner.submit(next, scored_batches, None) for _ in range(2))
     try:
@@ -112,6 +116,27 @@ def score_images(
         runner.shutdown(cancel_futures=True)
         scored_batches.close()
         decoders.shutdown(cancel_futures=True)
+
+
+def score_decoded(
+    images: Iterable[Image], backend: Backend, *, batch_size: int
+) -> Generator[Scored]:
+    """Score images of any size that are in memory, in order, as :func:`score_images` does.
+
+    Args:
+        images: uint8 [H, W] each, at least :data:`LEAST_SIDE` pixels on a side; consumed as needed.
+        batch_size: images per call.
+
+    Raises:
+        RuntimeUnavailable: the device failed, or its memory cannot hold a single image.
+    """
+    numbered = (Scored(index, Path(str(index)), image) for index, image in enumerate(images))
+
+    def run(scored: Iterator[Scored]) -> Generator[list[Scored]]:
+        return _run_batches(_batches(scored, batch_size), backend.run_many, None)
+
+    for batch in _run_tiles(numbered, backend.artifact.sidecar.tiling, run):
+        yield from batch
 
 
 def _decode_ahead(
@@ -247,7 +272,7 @@ def _run_batches(
 
 def _run_tiles(
     decoded: Iterator[Scored],
-    backend: Backend,
+    tiling: Tiling,
     run: Callable[[Iterator[Scored]], Generator[list[Scored]]],
 ) -> Generator[list[Scored]]:
     """Yield after each batch of tiles the images that it completed; a batch spans images.
@@ -255,20 +280,17 @@ def _run_tiles(
     An image of the network's size is its own only tile, and nothing is composed of it.
     """
     unfinished: deque[tuple[Scored, Mosaic]] = deque()
-    contract, network = backend.contract, backend.artifact.sidecar.network
-    size_multiple = None if network is None else network.size_multiple
-    reach = None if network is None else network.reach
 
     def tiles() -> Iterator[Scored]:
         for scored in decoded:
             if scored.image is None:
                 yield scored
                 continue
-            fit = fit_of(scored.image.shape, contract)
+            fit = fit_of(scored.image.shape, tiling.contract)
             if fit == "whole":
                 yield scored
                 continue
-            mosaic = Mosaic(scored.image, contract, size_multiple, reach)
+            mosaic = Mosaic(scored.image, tiling)
             unfinished.append((replace(scored, fit=fit), mosaic))
             for tile in mosaic.tiles():
                 yield replace(scored, image=tile)
