@@ -268,3 +268,81 @@ def test_without_onnx_only_the_stages_inside_a_graph_are_unknown(
         "score": True,
         "mask": True,
     }
+
+
+# --- images of any size ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> Path:
+    """A data set of own images: one of the models' size, two smaller, two larger, and its masks."""
+    rng = np.random.default_rng(4)
+    for number, (height, width) in enumerate([(64, 64), (40, 50), (64, 63), (150, 130), (65, 20)]):
+        image = rng.integers(40, 90, (height, width), dtype=np.uint8)
+        mask = np.zeros((height, width), np.uint8)
+        if number % 2:
+            mask[height - 30 : height - 15, 6:18] = 255
+            image[mask > 0] = 220
+        for folder, pixels in (("images", image), ("masks", mask)):
+            (tmp_path / "mixed" / folder).mkdir(parents=True, exist_ok=True)
+            write_png(tmp_path / "mixed" / folder / f"{number}.png", pixels)
+    return tmp_path / "mixed"
+
+
+def test_images_of_any_size_are_compared_on_the_same_tiles(
+    project: Path,
+    mixed: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The files' sidecars say nothing of the network: the tiles are those of the checkpoint."""
+    command = ["parity", str(mixed), "-m", str(project / "engines"), "-o", str(tmp_path / "out")]
+    assert run(tinyunet, [*command, "--explain", "--format", "json"]) == 0
+    fields = json.loads(capsys.readouterr().out)
+    assert (fields["images"], fields["padded"], fields["tiled"]) == (5, 2, 2)
+    assert fields["approximate"] == 2, "tiles of 64 pixels are too small for this network"
+    assert "2 padded by mirroring, 2 inspected in tiles" in fields["notes"][0]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"note: {note}" for note in fields["notes"]
+    ]
+    for comparison in fields["comparisons"]:
+        if comparison["outcome"] != "skipped":
+            assert comparison["outcome"] == "green"
+            assert comparison["batches"]["sizes"] == [4]
+            stages = comparison["explanation"]["largest_difference"]
+            assert stages["decoded bytes"] == 0
+            assert comparison["union_px"] > 200
+            assert comparison["largest_steps"] >= stages["score"]
+    assert {c["backend"] for c in fields["comparisons"]} >= {"onnxruntime", "openvino"}
+
+
+def test_the_tile_that_differs_most_is_explained(project: Path, tmp_path: Path) -> None:
+    """At the right of a wide image, whose other tiles are dark and do not differ."""
+    image = np.full((64, 300), 30, np.uint8)
+    image[20:40, 260:290] = np.random.default_rng(7).integers(60, 220, (20, 30))
+    write_png(tmp_path / "a.png", image)
+    model = project / "engines" / PRECISIONS["int8"]
+    with StoredScores() as scores:
+        options = {"backends": ["onnxruntime"], "with_explanation": True}
+        result = run_parity([model], tmp_path, scores, limits=read_limits(), **options)
+    (row,) = result.artifacts
+    assert row.explanation is not None
+    stages = {stage.stage: stage.difference for stage in row.explanation.stages}
+    assert row.figures["largest_steps"] > 1
+    assert stages["score"] == row.figures["largest_steps"]
+
+
+def test_no_tile_compares_images_of_the_models_size_alone(
+    project: Path, mixed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = project / "engines" / PRECISIONS["fp32"]
+    command = ["parity", str(mixed), "-m", str(model), "--backend", "openvino", "--no-tile"]
+    assert run(tinyunet, [*command, "--format", "json"]) == 3
+    fields = json.loads(capsys.readouterr().out)
+    assert (fields["images"], fields["padded"], fields["tiled"]) == (1, 0, 0)
+    assert {skipped["reason"] for skipped in fields["skipped"]} == {"wrong-size"}
+    for name in ("images", "masks"):
+        (mixed / name / "0.png").unlink()
+    assert run(tinyunet, command) == 4
+    assert "has no usable image" in capsys.readouterr().err

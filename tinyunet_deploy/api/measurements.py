@@ -87,6 +87,7 @@ def parity(
     classes: Sequence[int] | None = None,
     threshold: float | None = None,
     min_area: int | None = None,
+    tile: bool = True,
     bits: int | None = None,
     batch_size: int = 4,
     workers: int | None = None,
@@ -115,7 +116,7 @@ def parity(
             none.
         classes: as for :func:`evaluate`.
         threshold, min_area, bits: None is the reference's.
-        workers: as for :func:`inspect`.
+        tile, workers: as for :func:`inspect`.
 
     Returns:
         The comparisons, which :func:`~tinyunet_deploy.quality.parity_report.parity_json` turns into
@@ -143,6 +144,7 @@ def parity(
             devices=devices,
             threshold=threshold,
             min_area=min_area,
+            tile=tile,
             bits=bits,
             batch_size=batch_size,
             workers=workers or processor_count(),

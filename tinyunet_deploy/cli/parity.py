@@ -16,6 +16,7 @@ from tinyunet_deploy.cli.options import (
     debug_option,
     format_option,
     operating_options,
+    tile_option,
     workers_option,
 )
 from tinyunet_deploy.cli.progress import Progress
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 @comparison_options
 @classes_option
 @operating_options
+@tile_option
 @bits_option
 @click.option(
     "-b",
@@ -70,6 +72,7 @@ def parity(
     classes: tuple[int, ...] | None,
     threshold: float | None,
     min_area: int | None,
+    tile: bool,
     bits: int | None,
     batch_size: int,
     workers: int | None,
@@ -113,6 +116,7 @@ def parity(
             devices=devices,
             threshold=threshold,
             min_area=min_area,
+            tile=tile,
             bits=bits,
             batch_size=batch_size,
             workers=workers or processor_count(),

@@ -184,13 +184,13 @@ class Tiling:
         return rows, columns
 
     def tile(self, image: Image, number: int) -> Image:
-        """Return one tile of an image, uint8 of the contract's size.
+        """Return one tile of an image, uint8 of the contract's size, contiguous in memory.
 
         Args:
             image: uint8 [H, W].
             number: place of the tile in :meth:`Mosaic.tiles`, from 0.
         """
-        return next(islice(Mosaic(image, self).tiles(), number, None))
+        return np.ascontiguousarray(next(islice(Mosaic(image, self).tiles(), number, None)))
 
     def tile_of_largest(self, values: Image) -> int:
         """Return the number of the tile in which uint8 values [H, W] of an image are largest."""

@@ -17,7 +17,7 @@ from tinyunet_deploy.contract import Image, Mask, Score, defect_mask, score_thre
 from tinyunet_deploy.data.bit_depth import BitDepth
 from tinyunet_deploy.errors import ImageError, TinyUNetError
 from tinyunet_deploy.inspection.defects import Defect, Verdict, find_defects, verdict
-from tinyunet_deploy.inspection.notes import log_notes, run_notes
+from tinyunet_deploy.inspection.notes import ScoreTally, log_notes
 from tinyunet_deploy.inspection.overlays import overlay
 from tinyunet_deploy.inspection.scoring import Scored, score_images
 from tinyunet_deploy.inspection.walk import common_root, no_images, walk_images
@@ -143,18 +143,15 @@ def inspect_parts(
         identify=True,
         depth=BitDepth(sidecar.bit_depth(bits)),
     )
-    images = highest_score = approximate = 0
-    fits = Counter[str]()
+    images = 0
+    tally = ScoreTally()
     with contextlib.closing(results):
         for images, scored in enumerate(results, start=1):  # noqa: B007  counted
-            if scored.score is not None:
-                highest_score = max(highest_score, int(scored.score.max()))
-                fits[scored.fit] += 1
-                approximate += scored.approximate
+            tally.add(scored)
             yield _inspected(scored, root, decision.threshold, decision.min_area)
     if not images:
         raise no_images(root)
-    log_notes(run_notes(highest_score, fits["padded"], fits["tiled"], approximate))
+    log_notes(tally.notes)
     if passed_over:
         counts = ", ".join(f"{count} {kind}" for kind, count in sorted(passed_over.items()))
         log.warning("%s", TinyUNetError(root, f"passed over: {counts}"))

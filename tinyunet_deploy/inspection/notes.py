@@ -7,10 +7,45 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-__all__ = ["log_notes", "run_notes"]
+from tinyunet_deploy.inspection.scoring import Scored
+
+__all__ = ["ScoreTally", "log_notes", "run_notes"]
 
 log = logging.getLogger(__name__)
+
+
+@dataclass
+class ScoreTally:
+    """Counts over the scores of a run."""
+
+    highest_score: int = 0
+    """Largest score of all images, 0..255."""
+    whole: int = 0
+    """Number of images of the network's size."""
+    padded: int = 0
+    """Number of images smaller than the network's, padded by mirroring."""
+    tiled: int = 0
+    """Number of images larger than the network's, inspected in overlapping tiles."""
+    approximate: int = 0
+    """Number of images in tiles whose scores only approximate those of the whole image."""
+
+    def add(self, scored: Scored) -> None:
+        """Count an image; one without a score does not count."""
+        if scored.score is None:
+            return
+        self.highest_score = max(self.highest_score, int(scored.score.max()))
+        self.whole += scored.fit == "whole"
+        self.padded += scored.fit == "padded"
+        self.tiled += scored.fit == "tiled"
+        self.approximate += scored.approximate
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences of :func:`run_notes`."""
+        counts = self.highest_score, self.padded, self.tiled, self.approximate
+        return tuple(run_notes(*counts))
 
 
 def run_notes(highest_score: int, padded: int, tiled: int, approximate: int) -> list[str]:
@@ -36,7 +71,8 @@ def run_notes(highest_score: int, padded: int, tiled: int, approximate: int) -> 
         images = "1 image was" if approximate == 1 else f"{approximate} images were"
         notes.append(
             f"{images} inspected in tiles whose scores only approximate those of the whole image: "
-            "the reach of the network is unknown, or the tiles are too small for it"
+            "the reach of the network is unknown, or the tiles are too small for it, so seams "
+            "cannot be excluded"
         )
     return notes
 

@@ -10,7 +10,7 @@ from tinyunet_deploy.artifacts.lineage import lineage
 from tinyunet_deploy.artifacts.sidecar import read_artifact
 from tinyunet_deploy.backends.registry import open_backend
 from tinyunet_deploy.errors import RefusedError, TinyUNetError
-from tinyunet_deploy.quality.parity import backends_and_devices
+from tinyunet_deploy.quality.parity_inputs import backends_and_devices
 from tinyunet_deploy.quality.self_test import self_test
 
 __all__ = ["ArtifactCheck", "check_artifact"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -15,10 +15,9 @@ from tinyunet_deploy.contract import Image, Score
 from tinyunet_deploy.data.bit_depth import BitDepth
 from tinyunet_deploy.data.dataset import Dataset, Item
 from tinyunet_deploy.data.layouts import read_dataset
-from tinyunet_deploy.data.tiles import Fit
 from tinyunet_deploy.errors import DataError, ImageError
 from tinyunet_deploy.files import read_regular
-from tinyunet_deploy.inspection.notes import log_notes, run_notes
+from tinyunet_deploy.inspection.notes import ScoreTally, log_notes
 from tinyunet_deploy.inspection.scoring import score_images
 
 __all__ = [
@@ -118,8 +117,7 @@ def score_dataset(
     measured: list[T] = []
     skipped: dict[Path, ImageError] = {}
     pending: deque[Future[T]] = deque()
-    highest_score = approximate = 0
-    fits = Counter[Fit]()
+    tally = ScoreTally()
     depth = BitDepth(backend.artifact.sidecar.bit_depth(bits))
     paths = [item.image for item in dataset.items]
     with ThreadPoolExecutor(workers) as pool:
@@ -131,9 +129,7 @@ def score_dataset(
             else:
                 assert scored.image is not None
                 assert scored.score is not None
-                highest_score = max(highest_score, int(scored.score.max()))
-                fits[scored.fit] += 1
-                approximate += scored.approximate
+                tally.add(scored)
                 # Pending images occupy memory: wait when they have the pixels of two batches.
                 usual = 2 * batch_size * contract.height * contract.width
                 while len(pending) > usual // scored.score.size:
@@ -146,6 +142,5 @@ def score_dataset(
     if not measured:
         first = next(iter(skipped.values()))
         raise DataError(dataset.root, "has no usable image", f"the first is skipped: {first}")
-    notes = run_notes(highest_score, fits["padded"], fits["tiled"], approximate)
-    log_notes(notes)
-    return ScoredDataset(measured, skipped, tuple(notes))
+    log_notes(tally.notes)
+    return ScoredDataset(measured, skipped, tally.notes)

@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from tinyunet_deploy.artifacts.sidecar import (
     Sidecar,
-    kind_of,
     read_artifact,
     read_sidecar,
     write_sidecar,
 )
 from tinyunet_deploy.backends.base import Backend
-from tinyunet_deploy.backends.device_name import device_type, full_name
 from tinyunet_deploy.backends.registry import open_backend
 from tinyunet_deploy.backends.table import (
     BackendChoice,
-    BackendRow,
-    default_device,
-    find_row,
-    rows_for,
 )
 from tinyunet_deploy.contract import Image
 from tinyunet_deploy.data.bit_depth import BitDepth
 from tinyunet_deploy.data.decoding import read_image, require_content
+from tinyunet_deploy.data.tiles import Tiling
 from tinyunet_deploy.errors import (
     ArtifactError,
     DataError,
@@ -37,10 +34,15 @@ from tinyunet_deploy.errors import (
     RuntimeUnavailable,
     TinyUNetError,
 )
+from tinyunet_deploy.inspection.notes import ScoreTally, log_notes
 from tinyunet_deploy.inspection.scoring import score_images
 from tinyunet_deploy.quality.batch_check import BatchCheck, check_batches
-from tinyunet_deploy.quality.comparison import ScoreComparison
-from tinyunet_deploy.quality.parity_inputs import ComparedImage, find_images
+from tinyunet_deploy.quality.comparison import ScoreComparison, step_difference
+from tinyunet_deploy.quality.parity_inputs import (
+    ComparedImage,
+    backends_and_devices,
+    find_images,
+)
 from tinyunet_deploy.quality.parity_limits import LimitCheck, Limits, outcome_of
 from tinyunet_deploy.quality.parity_stages import Explanation, explain
 from tinyunet_deploy.quality.reference import Reference, choose_reference, open_reference
@@ -50,7 +52,6 @@ __all__ = [
     "ArtifactParity",
     "Parity",
     "Progress",
-    "backends_and_devices",
     "record_batches",
     "require_green",
     "run_parity",
@@ -103,6 +104,8 @@ class Parity:
     reference_versions: dict[str, str]
     threshold: float
     min_area: int
+    tiling: Tiling
+    """Size of the models, and places of the tiles, which are the same for every model."""
     bits: int | None
     """Depth of 16-bit files; None leaves it to the files."""
     images: list[ComparedImage]
@@ -110,6 +113,8 @@ class Parity:
     skipped_images: list[ImageError]
     scores: StoredScores
     """The reference's scores, in the order of ``images``."""
+    tally: ScoreTally = field(default_factory=ScoreTally)
+    """Number of images that were compared whole, padded and in tiles."""
     refused: list[ArtifactError] = field(default_factory=list)
     """Errors of the models whose file or sidecar is damaged; the others are compared."""
     artifacts: list[ArtifactParity] = field(default_factory=list)
@@ -140,6 +145,7 @@ def run_parity(
     threshold: float | None = None,
     min_area: int | None = None,
     bits: int | None = None,
+    tile: bool = True,
     batch_size: int = 4,
     workers: int = 2,
     with_explanation: bool = False,
@@ -158,9 +164,12 @@ def run_parity(
         reference: a checkpoint, or another artifact to compare with; None chooses as
             :func:`~tinyunet_deploy.quality.reference.choose_reference` does for the first model.
         folders: where the first model's relatives are searched, too.
-        backends, devices: as for :func:`backends_and_devices`.
+        backends, devices: as for
+            :func:`~tinyunet_deploy.quality.parity_inputs.backends_and_devices`.
         threshold, min_area: rule for defects and verdicts; the reference's own if None.
         bits: depth of 16-bit files, 8..16; the reference's own if None.
+        tile: take images of any size; False skips those that are not of the models' size. Every
+            model is run on the same tiles, those of the reference.
         batch_size: images per call, and the batch that is verified; reduced to what a backend
             takes.
         workers: threads that decode images.
@@ -198,6 +207,7 @@ def run_parity(
             reference_versions=opened.versions,
             threshold=decision.threshold,
             min_area=decision.min_area,
+            tiling=own.tiling,
             bits=own.bit_depth(bits),
             images=[],
             skipped_images=[],
@@ -206,8 +216,14 @@ def run_parity(
         )
         paths = [image.path for image in images]
         for scored in score_images(
-            paths, opened, batch_size=batch_size, workers=workers, depth=BitDepth(parity.bits)
+            paths,
+            opened,
+            batch_size=batch_size,
+            workers=workers,
+            tile=tile,
+            depth=BitDepth(parity.bits),
         ):
+            parity.tally.add(scored)
             if scored.error is not None:
                 parity.skipped_images.append(scored.error)
             else:
@@ -219,6 +235,7 @@ def run_parity(
             report(f"reference on {opened.name}", 1)
         if not parity.images:
             raise DataError(folder, "has no usable image", str(parity.skipped_images[0]))
+        log_notes(parity.tally.notes)
         for model, sidecar in sidecars.items():
             for row, device in pairs[model]:
                 comparison = ScoreComparison(parity.threshold, parity.min_area)
@@ -230,16 +247,7 @@ def run_parity(
                         _compare(parity, artifact, backend, batch_size, workers, report)
                         artifact.batch = check_batches(backend, _examples(parity), batch_size)
                         if with_explanation:
-                            worst = max(comparison.worst).image_index if comparison.worst else 0
-                            image = parity.images[worst]
-                            artifact.explanation = explain(
-                                image.path,
-                                image.name,
-                                parity.threshold,
-                                opened,
-                                backend,
-                                bits=parity.bits,
-                            )
+                            artifact.explanation = _explain(parity, comparison, opened, backend)
                 except TinyUNetError as error:
                     artifact.skipped = str(error)
                     report(f"{model.name} on {row.name}", len(images) - comparison.images)
@@ -247,31 +255,6 @@ def run_parity(
                 report(f"{model.name} on {row.name}", len(images) - comparison.images)
                 artifact.checks = limits.check(artifact.figures, sidecar.precision, row.name)
     return parity
-
-
-def backends_and_devices(
-    model: Path, backends: Sequence[BackendChoice] | None, devices: Sequence[str]
-) -> Iterator[tuple[BackendRow, str]]:
-    """Yield the backends that run this kind of artifact, each with its devices, installed or not.
-
-    Args:
-        backends: names of backends, or rows or classes of the caller's own. None takes those that
-            may run unasked, of them only those that run on one of the devices, if there are any.
-        devices: ``cpu`` or ``cuda:N``; empty takes the device on which each backend runs by
-            default.
-    """
-    kind = kind_of(model)
-    names = list(dict.fromkeys(map(full_name, devices)))
-    if backends is not None:
-        rows = list(map(find_row, backends))
-    else:
-        everywhere = rows_for(kind, unasked_only=True)
-        types = set(map(device_type, names))
-        rows = [row for row in everywhere if types.intersection(row.devices)] or everywhere
-    for row in sorted(rows, key=lambda row: row.preference):
-        if kind in row.kinds:
-            for device in names or [default_device(kind, row)]:
-                yield row, device
 
 
 def require_green(parity: Parity) -> None:
@@ -338,7 +321,12 @@ def _compare(
     """Score every image and add it to the comparison."""
     paths = [image.path for image in parity.images]
     for scored in score_images(
-        paths, backend, batch_size=batch_size, workers=workers, depth=BitDepth(parity.bits)
+        paths,
+        backend,
+        batch_size=batch_size,
+        workers=workers,
+        tiling=parity.tiling,
+        depth=BitDepth(parity.bits),
     ):
         if scored.error is not None or scored.score is None:
             raise DataError(scored.path, "was changed during the comparison")
@@ -353,7 +341,39 @@ def _compare(
         report(f"{artifact.model.name} on {artifact.backend}", 1)
 
 
+def _explain(
+    parity: Parity, comparison: ScoreComparison, reference: Backend, backend: Backend
+) -> Explanation:
+    """Explain the tile that differs most, of the image that differs most."""
+    number = tile = 0
+    if comparison.worst:
+        worst = max(comparison.worst)
+        number = worst.image_index
+        difference = step_difference(worst.score, parity.scores[number])
+        tile = parity.tiling.tile_of_largest(difference.astype(np.uint8))
+    image = parity.images[number]
+    return explain(
+        image.path,
+        image.name,
+        parity.threshold,
+        reference,
+        backend,
+        tiling=parity.tiling,
+        tile=tile,
+        bits=parity.bits,
+    )
+
+
 def _examples(parity: Parity) -> list[Image]:
-    """Read a few images for the batch check, defective ones first."""
-    images = sorted(parity.images, key=lambda image: not image.defective)
-    return [read_image(image.path, bits=parity.bits) for image in images[:_EXAMPLES]]
+    """Read a tile of a few images for the batch check, defective images first.
+
+    Of each image it is the tile with the highest score of the reference, uint8 of the models' size.
+    """
+    images = sorted(enumerate(parity.images), key=lambda numbered: not numbered[1].defective)
+    return [
+        parity.tiling.tile(
+            read_image(image.path, bits=parity.bits),
+            parity.tiling.tile_of_largest(parity.scores[number]),
+        )
+        for number, image in images[:_EXAMPLES]
+    ]

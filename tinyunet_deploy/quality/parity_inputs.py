@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinyunet_deploy.artifacts.sidecar import KINDS
+from tinyunet_deploy.artifacts.sidecar import KINDS, kind_of
+from tinyunet_deploy.backends.device_name import device_type, full_name
+from tinyunet_deploy.backends.table import (
+    BackendChoice,
+    BackendRow,
+    default_device,
+    find_row,
+    rows_for,
+)
 from tinyunet_deploy.contract import Mask, Score
 from tinyunet_deploy.data.dataset import Item
 from tinyunet_deploy.data.layouts import UnknownLayout, read_dataset
@@ -15,7 +23,7 @@ from tinyunet_deploy.errors import DataError, RefusedError
 from tinyunet_deploy.inspection.walk import common_root, walk_images
 from tinyunet_deploy.quality.dataset_scoring import held_out
 
-__all__ = ["ComparedImage", "find_images", "find_models"]
+__all__ = ["ComparedImage", "backends_and_devices", "find_images", "find_models"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,3 +92,28 @@ def find_models(sources: Sequence[Path]) -> list[Path]:
                 raise RefusedError(source, "contains no .onnx and no .plan file")
         models += [path for path in files if path not in models]
     return models
+
+
+def backends_and_devices(
+    model: Path, backends: Sequence[BackendChoice] | None, devices: Sequence[str]
+) -> Iterator[tuple[BackendRow, str]]:
+    """Yield the backends that run this kind of artifact, each with its devices, installed or not.
+
+    Args:
+        backends: names of backends, or rows or classes of the caller's own. None takes those that
+            may run unasked, of them only those that run on one of the devices, if there are any.
+        devices: ``cpu`` or ``cuda:N``; empty takes the device on which each backend runs by
+            default.
+    """
+    kind = kind_of(model)
+    names = list(dict.fromkeys(map(full_name, devices)))
+    if backends is not None:
+        rows = list(map(find_row, backends))
+    else:
+        everywhere = rows_for(kind, unasked_only=True)
+        types = set(map(device_type, names))
+        rows = [row for row in everywhere if types.intersection(row.devices)] or everywhere
+    for row in sorted(rows, key=lambda row: row.preference):
+        if kind in row.kinds:
+            for device in names or [default_device(kind, row)]:
+                yield row, device

@@ -49,6 +49,10 @@ def parity_json(parity: Parity) -> str:
         "images": len(parity.images),
         "defective": sum(bool(image.defective) for image in parity.images),
         "truth": any(image.item is not None for image in parity.images),
+        "padded": parity.tally.padded,
+        "tiled": parity.tally.tiled,
+        "approximate": parity.tally.approximate,
+        "notes": parity.tally.notes,
         "skipped": [
             {"name": Path(error.where).name, "reason": error.reason, "what": error.what}
             for error in parity.skipped_images

@@ -17,6 +17,7 @@ from tinyunet_deploy.artifacts.sidecar import Artifact
 from tinyunet_deploy.backends.base import Backend
 from tinyunet_deploy.contract import INT8_GREY, OUTPUT_NAME, Batch, defect_mask
 from tinyunet_deploy.data.decoding import read_image
+from tinyunet_deploy.data.tiles import Tiling
 
 __all__ = ["STAGES", "Explanation", "StageDifference", "explain", "stage_values"]
 
@@ -73,19 +74,23 @@ def explain(
     reference: Backend,
     backend: Backend,
     *,
+    tiling: Tiling,
+    tile: int = 0,
     bits: int | None = None,
 ) -> Explanation:
-    """Compare a backend with the reference stage by stage on one image file.
+    """Compare a backend with the reference stage by stage on one tile of an image file.
 
     Args:
         name: name of the image in the explanation.
+        tiling, tile: size and places of the tiles, and the number of the tile; an image of the
+            network's size is its own only tile.
         threshold: probability above which a pixel is a defect.
         bits: depth of a 16-bit file; None leaves it to the file.
     """
     differences = []
     values: list[dict[str, NDArray[np.generic]]] = []
     for runner in (reference, backend):
-        image = read_image(path, bits=bits)[None, None]
+        image = tiling.tile(read_image(path, bits=bits), tile)[None, None]
         score = runner.score_alone(image)
         values.append(
             {

@@ -16,7 +16,7 @@ from tinyunet_deploy.backends.table import BackendChoice, BackendRow
 from tinyunet_deploy.errors import ArtifactError, RefusedError, TinyUNetError
 from tinyunet_deploy.host import describe_machine
 from tinyunet_deploy.inspection.trace import Trace
-from tinyunet_deploy.quality.parity import backends_and_devices
+from tinyunet_deploy.quality.parity_inputs import backends_and_devices
 from tinyunet_deploy.quality.parity_limits import Limits
 from tinyunet_deploy.quality.reference import Reference, choose_reference, open_reference
 from tinyunet_deploy.speed.benchmark_images import BenchmarkImages, open_benchmark_images
