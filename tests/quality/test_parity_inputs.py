@@ -22,9 +22,8 @@ def test_the_held_out_images_of_a_data_set_are_found_with_their_truth(data: Path
     images = find_images(data)
     assert len(images) == 8
     assert all("Test" in image.name for image in images)
-    score = np.zeros((64, 64), np.uint8)
     for image in images:
-        truth = image.truth(score)
+        truth = image.truth((64, 64))
         assert truth is not None
         assert truth.any() == image.defective
     assert len(find_images(data, [2])) == 4
@@ -37,7 +36,7 @@ def test_a_folder_that_is_not_a_data_set_gives_all_its_images_without_truth(tmp_
     images = find_images(tmp_path)
     assert [image.name for image in images] == ["b/a.png", "c.png"]
     assert {image.defective for image in images} == {None}
-    assert images[0].truth(np.zeros((16, 16), np.uint8)) is None
+    assert images[0].truth((16, 16)) is None
     with pytest.raises(DataError, match="contains no data set"):
         find_images(tmp_path, [1])
 

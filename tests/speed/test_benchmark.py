@@ -213,3 +213,39 @@ def test_a_row_that_cannot_run_is_skipped_with_its_reason(
     assert (skipped.backend, skipped.batch_size) == ("onnxruntime-tensorrt", None)
     assert "TensorRT" in skipped.reason
     assert result.notes == ("no ceiling cuda:0: cuda:0: is missing",)
+
+
+def test_images_of_any_size_are_measured_and_the_tiles_are_said(
+    tiny_onnx: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(module, "measure_ceilings", small_ceilings)
+    for seed, (height, width) in enumerate([(SIZE, SIZE), (50, 60), (100, SIZE)]):
+        write_png(tmp_path / f"{seed}.png", part(seed, height=height, width=width))
+    output = tmp_path / "result.json"
+    command = ["benchmark", str(tmp_path), "--model", str(tiny_onnx), "--samples", "3"]
+    command += ["--backend", "onnxruntime", "-o", str(output)]
+    assert run(tinyunet, command) == 0
+    text = capsys.readouterr().out
+    assert "the model takes 64x64, so an image is " in text and "tiles/s" in text
+    assert "1 padded by mirroring, 1 inspected in tiles" in text
+    result = read_benchmark(output)
+    (row,) = result.measurements
+    assert result.images.inputs is not None and result.images.inputs > 3
+    assert len(row.end_to_end.samples_ms) == 3, "every image once"
+    assert len(row.call.samples_ms) == result.images.inputs
+    assert row.throughput.inputs_per_s == pytest.approx(
+        row.throughput.images_per_s * result.images.inputs / 3
+    )
+    assert row.check.images == 3
+    for table in result.stages:
+        assert table.images == 3
+        assert all(stage.ms_per_image >= 0 for stage in table.rows[:-1])
+        assert table.unaccounted_share > -1e-9
+    assert run(tinyunet, [*command, "--no-tile"]) == 3
+    assert "tiles/s" not in capsys.readouterr().out
+    result = read_benchmark(output)
+    assert result.images.images == 1 and len(result.images.skipped) == 2
+    assert result.command.endswith("--no-tile")

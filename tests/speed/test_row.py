@@ -10,6 +10,7 @@ import pytest
 
 from tests.conftest import SIZE, part
 from tests.virtual_clock import VirtualClock
+from tinyunet_deploy.artifacts.facts import NetworkFacts
 from tinyunet_deploy.backends.base import Run
 from tinyunet_deploy.backends.table import find_row
 from tinyunet_deploy.contract import Batch, Contract
@@ -36,7 +37,7 @@ def images(tmp_path: Path) -> Iterator[BenchmarkImages]:
     for seed in range(IMAGES):
         write_png(tmp_path / f"{seed}.png", part(seed))
     reference = FakeBackend(contract=Contract(SIZE, SIZE))
-    with open_benchmark_images([tmp_path], reference, count=32, workers=1) as opened:
+    with open_benchmark_images([tmp_path], reference, count=32) as opened:
         yield opened
 
 
@@ -143,6 +144,50 @@ def test_the_stage_tables_compare_the_pipeline_with_the_backend_alone(bench: Ben
 def test_a_batch_that_the_backend_does_not_take_is_refused(bench: Bench) -> None:
     with pytest.raises(RefusedError, match="takes batches of 1 to 4, not "):
         bench.measure(5, Effort(samples=1))
+
+
+@pytest.fixture
+def tiled(tmp_path: Path) -> Iterator[BenchmarkImages]:
+    """Three images, of which one needs several tiles."""
+    for seed, width in enumerate((SIZE, 3 * SIZE, SIZE)):
+        write_png(tmp_path / f"{seed}.png", part(seed, width=width))
+    network = NetworkFacts("near", 16, 4, 4)
+    reference = FakeBackend(contract=Contract(SIZE, SIZE), network=network)
+    with open_benchmark_images([tmp_path], reference, count=32) as opened:
+        yield opened
+
+
+def test_a_request_of_an_image_in_tiles_takes_a_call_for_each(
+    tiled: BenchmarkImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Latency is that of images, the times of a call are those of tiles."""
+    tiles = len(tiled.inputs_of_image[1])
+    assert (tiles, len(tiled.inputs)) == (4, 6)
+    bench = Bench(tiled, monkeypatch)
+    row, tables = bench.measure(1, Effort(samples=6))
+    assert row.end_to_end.samples_ms == pytest.approx([250, 1000, 250] * 2)
+    assert row.call.samples_ms == pytest.approx([250] * 12)
+    assert row.throughput.inputs_per_s == pytest.approx(4)
+    assert row.throughput.images_per_s == pytest.approx(4 * 3 / 6)
+    assert row.throughput.window_images_per_s == pytest.approx([2] * 5)
+    assert row.check.outcome == "green" and row.check.images == 3
+    for table in tables:
+        assert table.images == 3
+        assert table.share_of_raw == pytest.approx(table.images_per_s / 2)
+
+
+def test_the_last_call_of_a_request_is_filled(
+    tiled: BenchmarkImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two images in turn are 1 + 4, 1 + 1, and 4 + 1 inputs: three calls, one, and three."""
+    bench = Bench(tiled, monkeypatch)
+    row, _ = bench.measure(2, Effort(samples=3))
+    assert row.end_to_end.samples_ms == pytest.approx([750, 250, 750])
+    assert len(row.call.samples_ms) == 7
+    measured = bench.calls[1 : 1 + 7]
+    assert {len(batch) for batch in measured} == {2}
+    assert np.array_equal(measured[2][0], measured[2][1])
+    assert row.check.outcome == "green"
 
 
 def test_a_batch_is_the_pixels_of_its_files(images: BenchmarkImages) -> None:

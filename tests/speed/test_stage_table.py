@@ -45,6 +45,17 @@ def test_serial_rows_add_up_to_the_wall_clock_without_waiting() -> None:
     assert sum(row.share for row in rows.values()) == pytest.approx(1)
 
 
+def test_tiles_of_one_image_that_overlap_count_once() -> None:
+    """One tile runs from 0 to 4 s; the next waits since 1 s, and runs from 4 to 6 s."""
+    tiles = trace(
+        ("run", (0, 0), 0, 4), ("queueing", (0,), 1, 4), ("queueing", (0, 0), 1, 4),
+        ("run", (0, 0), 4, 6),
+    )  # fmt: skip
+    rows = {row.stage: row for row in pipelined_rows(tiles, wall_s=6)}
+    ms = {stage: row.ms_per_image for stage, row in rows.items() if row.ms_per_image}
+    assert ms == pytest.approx({"run": 6000})
+
+
 def test_pipelined_rows_add_up_to_the_mean_time_from_first_to_last_stage() -> None:
     """Image 0 takes from 0 to 7 s, image 1 from 0 to 9 s; image 1 waits 1 s without a span."""
     rows = {row.stage: row for row in pipelined_rows(PIPELINED, wall_s=10)}

@@ -15,6 +15,7 @@ from tinyunet_deploy.cli.options import (
     comparison_options,
     debug_option,
     format_option,
+    tile_option,
     workers_option,
 )
 from tinyunet_deploy.cli.progress import Progress
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Number of images to use, evenly spaced among those found.",
 )
+@tile_option
 @bits_option
 @workers_option
 @click.option(
@@ -85,6 +87,7 @@ def benchmark(
     duration: float,
     samples: int | None,
     count: int,
+    tile: bool,
     bits: int | None,
     workers: int | None,
     output: Path | None,
@@ -121,6 +124,7 @@ def benchmark(
     words += [word for device in devices for word in ("--device", device)]
     words += ["--batch-size", ",".join(map(str, batch_sizes)), "--images", str(count)]
     words += ["--samples", str(samples)] if samples else ["--duration", f"{duration:g}"]
+    words += [] if tile else ["--no-tile"]
     words += ["--bits", str(bits)] if bits else []
     words += ["--workers", str(workers)] if workers else []
     for path in (output, trace_file):
@@ -149,6 +153,7 @@ def benchmark(
             batch_sizes=batch_sizes,
             effort=Effort(duration, samples),
             images=count,
+            tile=tile,
             bits=bits,
             workers=workers or processor_count(),
             progress=show,
@@ -201,6 +206,11 @@ def _print(result: Benchmark) -> None:
     origin = f"of {images.folder}" if images.source == "files" else "that were generated"
     reference = result.reference
     say(f"{images.images} images {origin}, {columns}x{rows}; {result.machine['processor']}")
+    if images.tiled:
+        say(
+            f"the model takes {columns}x{rows}, so an image is {images.inputs_per_image:.4g} tiles "
+            "on average; a batch is of tiles in a call, of images from files to verdicts"
+        )
     say(f"answers checked against {reference.description}")
     console.print(_latency(result))
     for row in result.skipped:
@@ -236,7 +246,8 @@ def _latency(result: Benchmark) -> Table:
     table.add_column("model", overflow="fold", min_width=12)
     table.add_column("backend", no_wrap=True)
     names = [name.replace("_", ".") for name in PERCENTILES]
-    for name in ("batch", "load", "first", "n", *names, "device", "images/s", "roof %"):
+    tiles = ["tiles/s"] if result.images.tiled else []
+    for name in ("batch", "load", "first", "n", *names, "device", "images/s", *tiles, "roof %"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     for row in result.measurements:
@@ -252,6 +263,7 @@ def _latency(result: Benchmark) -> Table:
             *(_ms(series.percentile_ms(name)) for name in PERCENTILES),
             _ms(row.device_time.percentile_ms("p50")),
             f"{row.throughput.images_per_s:.1f}",
+            *([f"{row.throughput.inputs_per_s:.1f}"] if tiles else []),
             f"{bound.latency_percent:.0f} / {bound.throughput_percent:.0f}" if bound else "-",
             _outcome(row.check.outcome),
         )

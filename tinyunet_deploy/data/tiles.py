@@ -31,6 +31,7 @@ from tinyunet_deploy.contract import Contract, Image, Score
 __all__ = [
     "Fit",
     "Mosaic",
+    "Place",
     "Span",
     "Tiling",
     "fit_of",
@@ -48,6 +49,10 @@ _FADE: Final = 16
 Fit = Literal["whole", "padded", "tiled"]
 """How an image fits a network of another size: as it is, extended by mirroring, or in several tiles
 (the last of which may reach into an extension, too)."""
+
+
+Place = tuple[slice, slice]
+"""Rows and columns of some pixels of an image, or of a tile."""
 
 
 def fit_of(shape: tuple[int, ...], contract: Contract) -> Fit:
@@ -182,6 +187,25 @@ class Tiling:
             for side, tile in zip(shape, (self.contract.height, self.contract.width), strict=True)
         )
         return rows, columns
+
+    def places(self, shape: tuple[int, ...]) -> Iterator[tuple[Place, Place]]:
+        """Yield which pixels of an image (H, W) each tile scores, in the order of the tiles.
+
+        Yields:
+            The place of these pixels in the image, and their place in the tile.
+        """
+        rows, columns = self.axes(shape)
+        height, width = shape
+        for row in rows:
+            for column in columns:
+                bottom, right = min(row.last, height), min(column.last, width)
+                yield (
+                    (slice(row.first, bottom), slice(column.first, right)),
+                    (
+                        slice(row.first - row.start, bottom - row.start),
+                        slice(column.first - column.start, right - column.start),
+                    ),
+                )
 
     def tile(self, image: Image, number: int) -> Image:
         """Return one tile of an image, uint8 of the contract's size, contiguous in memory.

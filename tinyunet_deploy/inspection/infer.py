@@ -41,6 +41,7 @@ def infer(
     on_line: Callable[[ReportLine], None] | None = None,
     on_total: Callable[[int], None] | None = None,
     trace: Trace | None = None,
+    say_notes: bool = True,
 ) -> RunSummary:
     """Write masks and a report for image files and folders, or resume a run that stopped.
 
@@ -64,6 +65,7 @@ def infer(
         on_total: called once with the number of images that this run will inspect, as soon as they
             are counted, from a thread of its own.
         trace: records the stages of each image.
+        say_notes: log the notes on the scores, which the summary has in any case.
 
     Returns:
         Counts over the whole output folder, including images of earlier runs.
@@ -113,7 +115,8 @@ def infer(
             raise no_images(inspection.root)
         with timed(trace, "write"):
             report.finish(passed_over)
-        log_notes(report.summary.notes)
+        if say_notes:
+            log_notes(report.summary.notes)
         return report.summary
 
     if shard is not None:

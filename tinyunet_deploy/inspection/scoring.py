@@ -26,7 +26,7 @@ from tinyunet_deploy.inspection.executors import executor
 from tinyunet_deploy.inspection.identity import FileIdentity, read_identified
 from tinyunet_deploy.inspection.trace import Trace, timed
 
-__all__ = ["LEAST_SIDE", "Scored", "score_decoded", "score_images"]
+__all__ = ["LEAST_SIDE", "Scored", "decode_part", "score_decoded", "score_images"]
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ def score_images(
     tiling = tiling or backend.artifact.sidecar.tiling
     depth = depth or BitDepth(backend.artifact.sidecar.bit_depth())
     decode = functools.partial(
-        _decode, contract=contract, tile=tile, identify=identify, depth=depth, trace=trace
+        decode_part, contract=contract, tile=tile, identify=identify, depth=depth, trace=trace
     )
     ahead = batch_size + 2 * workers
     decoded = _decode_ahead(
@@ -168,15 +168,23 @@ def _decode_ahead(
         yield scored
 
 
-def _decode(
+def decode_part(
     index: int,
     path: Path,
+    *,
     contract: Contract,
     tile: bool,
-    identify: bool,
     depth: BitDepth,
-    trace: Trace | None,
+    identify: bool = False,
+    trace: Trace | None = None,
 ) -> Scored:
+    """Read the image of one part, which has no score yet, or the error that prevents it.
+
+    Args:
+        index: number of the part.
+        contract: size of the network's images.
+        tile, depth, identify, trace: as for :func:`score_images`.
+    """
     size = None if tile else (contract.height, contract.width)
     identity = None
     try:

@@ -335,7 +335,7 @@ def _compare(
             scored.score,
             parity.scores[scored.index],
             image.name,
-            truth=image.truth(scored.score),
+            truth=image.truth(scored.score.shape),
             defective=image.defective,
         )
         report(f"{artifact.model.name} on {artifact.backend}", 1)

@@ -15,7 +15,7 @@ from tinyunet_deploy.backends.table import (
     find_row,
     rows_for,
 )
-from tinyunet_deploy.contract import Mask, Score
+from tinyunet_deploy.contract import Mask
 from tinyunet_deploy.data.dataset import Item
 from tinyunet_deploy.data.layouts import UnknownLayout, read_dataset
 from tinyunet_deploy.data.masks import read_mask
@@ -41,9 +41,9 @@ class ComparedImage:
         """True if the data set labels the part defective; None if there is no truth."""
         return None if self.item is None else self.item.defective
 
-    def truth(self, score: Score) -> Mask | None:
-        """Read the true mask, uint8 [H, W] of the score's size; None if there is none."""
-        return None if self.item is None else read_mask(self.item, score.shape)
+    def truth(self, shape: tuple[int, int]) -> Mask | None:
+        """Read the true mask, uint8 [H, W] of the image's ``shape``; None if there is none."""
+        return None if self.item is None else read_mask(self.item, shape)
 
 
 def find_images(folder: Path, classes: Sequence[int] | None = None) -> list[ComparedImage]:

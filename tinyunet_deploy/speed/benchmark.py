@@ -52,6 +52,7 @@ def run_benchmark(
     batch_sizes: Sequence[int] = (1,),
     effort: Effort,
     images: int = 32,
+    tile: bool = True,
     bits: int | None = None,
     workers: int = 2,
     ceilings: MeasureCeilings | None = None,
@@ -72,6 +73,7 @@ def run_benchmark(
         reference, folders, backends, devices: as for ``parity``.
         effort: how long each row is measured.
         images: largest number of images; if there are more, evenly spaced ones are used.
+        tile: take images of any size; False leaves out those that are not of the models' size.
         bits: depth of 16-bit files, 8..16; None takes the one in the reference's sidecar.
         workers: decoding threads of the pipelined stage table, and as many that write.
         ceilings: function that measures the peak rates of a device; None is
@@ -106,7 +108,7 @@ def run_benchmark(
         choice = choose_reference(models[0], reference, folders)
         with open_reference(choice, size) as (choice, opened):
             scored = stack.enter_context(
-                open_benchmark_images(sources, opened, count=images, workers=workers, bits=bits)
+                open_benchmark_images(sources, opened, count=images, tile=tile, bits=bits)
             )
             facts = _reference_facts(choice, opened)
         for model, work in works.items():
@@ -124,7 +126,7 @@ def run_benchmark(
         skipped=tuple(rows.skipped),
         stages=tuple(rows.stages),
         ceilings=tuple(rows.ceilings),
-        notes=tuple(rows.notes),
+        notes=(*scored.notes, *rows.notes),
     )
     return result, rows.traces
 

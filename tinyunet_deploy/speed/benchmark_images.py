@@ -3,30 +3,50 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
 
 from tinyunet_deploy.backends.base import Backend
-from tinyunet_deploy.contract import Batch
+from tinyunet_deploy.contract import Batch, Image, Mask
 from tinyunet_deploy.data import synthetic
 from tinyunet_deploy.data.bit_depth import BitDepth
 from tinyunet_deploy.data.decoding import read_image, require_content
 from tinyunet_deploy.data.encoding import write_png
+from tinyunet_deploy.data.tiles import Mosaic, Place, Tiling, fit_of
 from tinyunet_deploy.errors import DataError
 from tinyunet_deploy.files import scratch_folder
-from tinyunet_deploy.inspection.scoring import score_images
+from tinyunet_deploy.inspection.notes import ScoreTally
+from tinyunet_deploy.inspection.scoring import decode_part
 from tinyunet_deploy.inspection.walk import common_root, walk_images
 from tinyunet_deploy.quality.parity_inputs import ComparedImage, find_images
 from tinyunet_deploy.quality.stored_scores import StoredScores
 from tinyunet_deploy.speed.benchmark_result import MeasuredImages
 
-__all__ = ["BenchmarkImages", "open_benchmark_images"]
+__all__ = ["BenchmarkImages", "ModelInput", "open_benchmark_images"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInput:
+    """What a network takes at a time: an image of its size, a padded image, or a tile."""
+
+    image: int
+    """Index of the image."""
+    tile: int
+    """Number of the tile, 0 for an image that is its own only tile."""
+    in_image: Place
+    """Pixels of the image that this input scores; two tiles share those where one fades into the
+    other."""
+    in_tile: Place
+    """Place of the same pixels in the input."""
 
 
 @dataclass(frozen=True)
@@ -34,20 +54,53 @@ class BenchmarkImages:
     """Images to measure with, and the answers of the reference."""
 
     images: list[ComparedImage]
+    shapes: list[tuple[int, int]]
+    """Height and width of each image, pixels."""
+    inputs: list[ModelInput]
+    """Inputs of the network that the images become, in the order of the images."""
     scores: StoredScores
-    """The reference's scores, in the order of the images."""
+    """The reference's scores of the inputs, uint8 of the network's size."""
     threshold: float
     """Threshold of the reference, a probability."""
     min_area: int
     facts: MeasuredImages
+    tiling: Tiling
+    """Size of the network, and places of the tiles, which are the same for every artifact."""
     bits: int | None = None
     """Depth of 16-bit files; None leaves it to the files."""
+    notes: tuple[str, ...] = ()
+    """Sentences about images of another size than the network's."""
 
-    def batch(self, indices: Iterable[int]) -> Batch:
-        """Read and decode images, uint8 [N, 1, H, W]."""
-        return np.stack([read_image(self.images[index].path, bits=self.bits) for index in indices])[
-            :, None
-        ]
+    @cached_property
+    def inputs_of_image(self) -> tuple[list[int], ...]:
+        """Numbers of the inputs of each image."""
+        numbers: tuple[list[int], ...] = tuple([] for _ in self.images)
+        for number, model_input in enumerate(self.inputs):
+            numbers[model_input.image].append(number)
+        return numbers
+
+    def read(self, index: int) -> Image:
+        """Read and decode an image, uint8 [H, W]."""
+        return read_image(self.images[index].path, bits=self.bits)
+
+    def batch(self, numbers: Iterable[int]) -> Batch:
+        """Read, decode and cut inputs, uint8 [N, 1, H, W]."""
+        tiles: list[Image] = []
+        wanted = (self.inputs[number] for number in numbers)
+        for index, of_image in itertools.groupby(wanted, attrgetter("image")):
+            image = self.read(index)
+            tiles += [self.tiling.tile(image, model_input.tile) for model_input in of_image]
+        return np.stack(tiles)[:, None]
+
+    def name(self, number: int) -> str:
+        """Return the name of an input for people."""
+        model_input = self.inputs[number]
+        name, tiles = self.images[model_input.image].name, self.inputs_of_image[model_input.image]
+        return name if len(tiles) == 1 else f"{name}, tile {model_input.tile + 1} of {len(tiles)}"
+
+    def truth(self, index: int) -> Mask | None:
+        """Read the true mask of an image, uint8 [H, W]; None if there is no truth."""
+        return self.images[index].truth(self.shapes[index])
 
 
 @contextmanager
@@ -56,7 +109,7 @@ def open_benchmark_images(
     reference: Backend,
     *,
     count: int,
-    workers: int,
+    tile: bool = True,
     bits: int | None = None,
 ) -> Iterator[BenchmarkImages]:
     """Find or generate images and have the reference score them.
@@ -64,9 +117,9 @@ def open_benchmark_images(
     Args:
         sources: image files and folders; empty generates synthetic images. From a labelled data set
             the held-out images are taken.
-        reference: backend that scores the images; they have the size that it takes.
+        reference: backend that scores the images.
         count: largest number of images; if there are more, evenly spaced ones are used.
-        workers: decoding threads.
+        tile: take images of any size; False leaves out those that are not of the network's size.
         bits: depth of 16-bit files, 8..16; None takes the one in the reference's sidecar.
 
     Raises:
@@ -81,15 +134,8 @@ def open_benchmark_images(
         count = min(count, len(images))
         images = [images[number * len(images) // count] for number in range(count)]
         source = "files" if sources else "synthetic"
-        yield _score(
-            images,
-            reference,
-            scores,
-            source,
-            folder,
-            workers,
-            reference.artifact.sidecar.bit_depth(bits),
-        )
+        depth = BitDepth(reference.artifact.sidecar.bit_depth(bits))
+        yield _score(images, reference, scores, source, folder, tile, depth)
 
 
 def _find_images(sources: Sequence[Path]) -> list[ComparedImage]:
@@ -125,26 +171,41 @@ def _score(
     scores: StoredScores,
     source: str,
     folder: str,
-    workers: int,
-    bits: int | None,
+    tile: bool,
+    depth: BitDepth,
 ) -> BenchmarkImages:
     """Score the images, leave out those that cannot be used, and describe the others."""
-    usable, errors = [], []
+    sidecar = reference.artifact.sidecar
+    tiling = sidecar.tiling
+    usable: list[ComparedImage] = []
+    shapes: list[tuple[int, int]] = []
+    errors: list[str] = []
+    inputs: list[ModelInput] = []
+    tally = ScoreTally()
     checksum = hashlib.sha256()
     means, squares = [], []
-    paths = [image.path for image in images]
-    for scored in score_images(
-        paths, reference, batch_size=1, workers=workers, depth=BitDepth(bits)
-    ):
-        if scored.image is None or scored.score is None:
-            errors.append(str(scored.error))
+    for index, compared in enumerate(images):
+        part = decode_part(index, compared.path, contract=tiling.contract, tile=tile, depth=depth)
+        image = part.image
+        if image is None:
+            errors.append(str(part.error))
             continue
-        require_content(scored.image, scored.path)
-        usable.append(images[scored.index])
-        scores.append(scored.score)
-        checksum.update(scored.image.tobytes())
-        means.append(float(scored.image.mean()))
-        squares.append(float(np.square(scored.image, dtype=np.float64).mean()))
+        require_content(image, part.path)
+        mosaic = Mosaic(image, tiling)
+        for number, (pixels, places) in enumerate(
+            zip(mosaic.tiles(), tiling.places(image.shape), strict=True)
+        ):
+            score = reference.score_alone(pixels[None, None])[0, 0]
+            mosaic.add(score)
+            scores.append(score)
+            inputs.append(ModelInput(len(usable), number, *places))
+        fit = fit_of(image.shape, tiling.contract)
+        tally.add(replace(part, score=mosaic.score, fit=fit, approximate=not mosaic.exact))
+        usable.append(compared)
+        shapes.append((image.shape[0], image.shape[1]))
+        checksum.update(image.tobytes())
+        means.append(float(image.mean()))
+        squares.append(float(np.square(image, dtype=np.float64).mean()))
     if not usable:
         raise DataError(images[0].path, "and the others cannot be used", errors[0])
     mean = statistics.fmean(means)
@@ -153,10 +214,23 @@ def _score(
         folder=folder,
         images=len(usable),
         sha256=checksum.hexdigest(),
-        image_px=(reference.contract.height, reference.contract.width),
+        image_px=(tiling.contract.height, tiling.contract.width),
         mean=mean,
         standard_deviation=math.sqrt(max(statistics.fmean(squares) - mean**2, 0.0)),
         skipped=tuple(errors),
+        padded=tally.padded,
+        tiled=tally.tiled,
+        inputs=len(inputs),
     )
-    sidecar = reference.artifact.sidecar
-    return BenchmarkImages(usable, scores, sidecar.threshold, sidecar.min_area, facts, bits)
+    return BenchmarkImages(
+        usable,
+        shapes,
+        inputs,
+        scores,
+        sidecar.threshold,
+        sidecar.min_area,
+        facts,
+        tiling,
+        depth.bits,
+        tally.notes,
+    )

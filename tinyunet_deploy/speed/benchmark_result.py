@@ -30,14 +30,21 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Throughput:
-    """Images per second of a backend that always has its next batch ready in memory."""
+    """Images per second of a backend that always has its next batch ready in memory.
+
+    An image of the model's size, or smaller, is one input of the model; of a larger one, each tile
+    is.
+    """
 
     images: int
+    """Number of model inputs that were scored."""
     seconds: float
     window_images_per_s: tuple[float, ...]
     """Images per second of a few consecutive windows; they show how steady it was."""
     images_per_s: float
-    """images / seconds."""
+    """Images of the folder per second: inputs_per_s / mean number of inputs of an image."""
+    inputs_per_s: float | None = None
+    """images / seconds; None in a result of an earlier release, whose images were inputs."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,7 @@ class OutputCheck:
     images: int
     """Number of different images whose scores were compared with the reference's."""
     answers: int
-    """Number of all checked answers; any that differed from the image's first was compared, too."""
+    """Number of all checked answers; any that differed from the input's first was compared, too."""
     figures: dict[str, float]
     """Figures, named as in ``parity_limits.toml``; steps are 1/255 of probability."""
     broken: tuple[BrokenLimit, ...]
@@ -123,6 +130,7 @@ class Measurement:
     backend: str
     device: str
     batch_size: int
+    """Model inputs in a call, and images in a request from file to verdict."""
     versions: dict[str, str]
     """Package name -> version of the packages that compute."""
     threads: int | None
@@ -141,7 +149,8 @@ class Measurement:
     call: TimeSamples
     """Time of the backend's whole call for one batch: arrays in memory to scores in memory."""
     end_to_end: TimeSamples
-    """Time from the files' paths to the parts' verdicts for one batch, in the same requests."""
+    """Time from the files' paths to the parts' verdicts for as many images as a batch has inputs,
+    in the same requests; a request of images in tiles takes several calls."""
     throughput: Throughput
     check: OutputCheck
     clocks_before: ClockRates
@@ -239,13 +248,25 @@ class MeasuredImages:
     sha256: str
     """Hash of all decoded pixels in their order."""
     image_px: tuple[int, int]
-    """Size of an image: rows, columns."""
+    """Size of the model's images: rows, columns."""
     mean: float
     """Mean of all grey values, 0..255."""
     standard_deviation: float
     """Standard deviation of all grey values; never 0."""
     skipped: tuple[str, ...]
     """Images that could not be used, and the reasons."""
+    padded: int = 0
+    """Number of images smaller than the model's, padded by mirroring."""
+    tiled: int = 0
+    """Number of images larger than the model's, measured in overlapping tiles."""
+    inputs: int | None = None
+    """Number of model inputs, padded images and tiles among them; None in a result of an earlier
+    release, whose images were inputs."""
+
+    @property
+    def inputs_per_image(self) -> float:
+        """Mean number of model inputs of an image; 1 if no image needs tiles."""
+        return 1.0 if self.inputs is None else self.inputs / self.images
 
 
 @dataclass(frozen=True)

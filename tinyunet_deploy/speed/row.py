@@ -1,4 +1,9 @@
-"""Measure one row of a benchmark: one artifact on one backend with one batch size."""
+"""Measure one row of a benchmark: one artifact on one backend with one batch size.
+
+A call takes a batch of the model's inputs: images of its size, padded images, or tiles. A request
+takes as many images from their files to their verdicts, in one call, or in as many as their tiles
+need.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import numpy as np
+
 from tinyunet_deploy.backends.base import Backend
 from tinyunet_deploy.backends.registry import open_backend
 from tinyunet_deploy.backends.table import BackendRow
 from tinyunet_deploy.clock import SYSTEM_CLOCK, Clock
+from tinyunet_deploy.contract import Image, Score
+from tinyunet_deploy.data.tiles import Mosaic, Tiling, fit_of
 from tinyunet_deploy.errors import RefusedError, RuntimeUnavailable
 from tinyunet_deploy.files import scratch_folder
 from tinyunet_deploy.inspection.defects import find_defects, verdict
@@ -44,9 +53,12 @@ BOUNDARY: Final = (
     "answer of the last was compared with the reference's, which is not measured. end_to_end: "
     "reading the files (in the system's cache since the warm-up), decoding, stacking, call, "
     "threshold, connected regions, verdict; nothing is written. call: from uint8 images in memory "
-    "to uint8 scores in memory. device_time: see synchronization. throughput: batches that lie in "
-    "memory, as many in flight as the backend overlaps, from the start of the first to the end of "
-    "the last. stages: the pipeline of infer, from files to mask files and report in a new folder."
+    "to uint8 scores in memory. device_time: see synchronization. Of an image larger than the "
+    "model's each tile is one input; a request makes as many calls as its tiles need, the last "
+    "filled with copies, and end_to_end includes them, cutting and composing. throughput: batches "
+    "that lie in memory, as many in flight as the backend overlaps, from the start of the first to "
+    "the end of the last. stages: the pipeline of infer, from files to mask files and report in a "
+    "new folder."
 )
 """Start and end of each series of times, in words."""
 
@@ -61,11 +73,17 @@ class Effort:
     """Requests of the closed loop, and batches of the throughput, instead of a duration."""
 
 
-class _RequestTimes(NamedTuple):
-    """Milliseconds of one request."""
+class _CallTimes(NamedTuple):
+    """Milliseconds of one call of the backend."""
 
     device_ms: float
     call_ms: float
+
+
+class _RequestTimes(NamedTuple):
+    """Times of one request."""
+
+    calls: list[_CallTimes]
     end_to_end_ms: float
 
 
@@ -108,7 +126,7 @@ class Row:
                 self._request(backend, answers, number)
             before = read_clock_rates(self.device)
             times = list(self._closed_loop(backend, answers))
-            device_ms, call_ms, end_to_end_ms = zip(*times, strict=True)
+            device_ms, call_ms = zip(*(call for time in times for call in time.calls), strict=True)
             throughput = self._throughput(backend, answers, statistics.median(call_ms))
             after = read_clock_rates(self.device)
             bound = None
@@ -119,7 +137,7 @@ class Row:
                     device=self.device,
                     batch_size=self.batch_size,
                     latency_ms=statistics.median(device_ms),
-                    images_per_s=throughput.images_per_s,
+                    images_per_s=throughput.inputs_per_s or throughput.images_per_s,
                 )
             sidecar = backend.artifact.sidecar
             measurement = Measurement(
@@ -137,7 +155,7 @@ class Row:
                 warmup_n=warmup,
                 device_time=TimeSamples(device_ms),
                 call=TimeSamples(call_ms),
-                end_to_end=TimeSamples(end_to_end_ms),
+                end_to_end=TimeSamples(tuple(time.end_to_end_ms for time in times)),
                 throughput=throughput,
                 check=answers.result(limits, sidecar, self.backend.name),
                 clocks_before=before,
@@ -156,33 +174,43 @@ class Row:
                 "tinyunet parity -b N --record verifies larger ones",
             )
 
-    def _indices(self, number: int) -> list[int]:
-        """Return the images of a request: the next ones, in endless rounds."""
-        count = len(self.images.images)
+    def _next_of(self, count: int, number: int) -> list[int]:
+        """Return the images or inputs of batch ``number``: the next of ``count``, in endless
+        rounds."""
         return [(number * self.batch_size + row) % count for row in range(self.batch_size)]
 
     def _first_call(self, backend: Backend, answers: AnswerCheck) -> float:
-        batch = self.images.batch(self._indices(0))
+        numbers = self._next_of(len(self.images.inputs), 0)
+        batch = self.images.batch(numbers)
         started_s = self.clock.now_s()
         score = backend.run(batch).score
         first_ms = self._ms_since(started_s)
-        answers.add(self._indices(0), score)
+        answers.add(numbers, score)
         return first_ms
 
     def _request(self, backend: Backend, answers: AnswerCheck, number: int) -> _RequestTimes:
         """Run one request from files to verdicts."""
-        indices = self._indices(number)
-        images = self.images
+        indices = self._next_of(len(self.images.images), number)
+        calls, scores = [], []
         started_s = self.clock.now_s()
-        batch = images.batch(indices)
-        called_s = self.clock.now_s()
-        run = backend.run(batch)
-        call_ms = self._ms_since(called_s)
-        for score in run.score[:, 0]:
-            verdict(find_defects(score, images.threshold, images.min_area))
+        parts = [_Part(self.images.read(index), self.images.tiling) for index in indices]
+        inputs = [pixels for part in parts for pixels in part.inputs]
+        for first in range(0, len(inputs), self.batch_size):
+            batch = inputs[first : first + self.batch_size]
+            batch += batch[-1:] * (self.batch_size - len(batch))
+            stacked = np.stack(batch)[:, None]
+            called_s = self.clock.now_s()
+            run = backend.run(stacked)
+            calls.append(_CallTimes(run.device_ms, self._ms_since(called_s)))
+            scores += list(run.score[:, 0])
+        of_inputs = iter(scores)
+        for part in parts:
+            score = part.score(of_inputs)
+            verdict(find_defects(score, self.images.threshold, self.images.min_area))
         end_to_end_ms = self._ms_since(started_s)
-        answers.add(indices, run.score)
-        return _RequestTimes(run.device_ms, call_ms, end_to_end_ms)
+        numbers = [number for index in indices for number in self.images.inputs_of_image[index]]
+        answers.add(numbers, scores[: len(numbers)])
+        return _RequestTimes(calls, end_to_end_ms)
 
     def _closed_loop(self, backend: Backend, answers: AnswerCheck) -> Iterator[_RequestTimes]:
         """Run requests one after the other."""
@@ -201,11 +229,13 @@ class Row:
         Args:
             call_ms: median time of a call, from which the number of batches for a duration follows.
         """
-        known = max(1, min(IN_MEMORY, len(self.images.images)) // self.batch_size)
-        requests = [self._indices(number) for number in range(known)]
+        inputs = len(self.images.inputs)
+        known = max(1, min(IN_MEMORY, inputs) // self.batch_size)
+        requests = [self._next_of(inputs, number) for number in range(known)]
         batches = [self.images.batch(request) for request in requests]
         wanted = self.effort.samples or self.effort.duration_s * 1e3 / call_ms
         count = max(2, round(wanted / WINDOWS))
+        inputs_per_image = self.images.facts.inputs_per_image
         windows, seconds = [], 0.0
         for _ in range(WINDOWS):
             started_s = self.clock.now_s()
@@ -213,10 +243,11 @@ class Row:
                 last = run
             window_s = self.clock.now_s() - started_s
             seconds += window_s
-            windows.append(count * self.batch_size / window_s)
+            windows.append(count * self.batch_size / inputs_per_image / window_s)
             answers.add(requests[(count - 1) % known], last.score)
-        images = WINDOWS * count * self.batch_size
-        return Throughput(images, seconds, tuple(windows), images / seconds)
+        scored = WINDOWS * count * self.batch_size
+        per_s = scored / seconds
+        return Throughput(scored, seconds, tuple(windows), per_s / inputs_per_image, per_s)
 
     def _stages(
         self, backend: Backend, throughput: Throughput, workers: int
@@ -235,6 +266,7 @@ class Row:
                 workers=workers,
                 bits=self.images.bits,
                 trace=trace,
+                say_notes=False,
             )
             wall_s = self.clock.now_s() - started_s
         rows = (
@@ -262,3 +294,20 @@ class Row:
 
     def _ms_since(self, started_s: float) -> float:
         return (self.clock.now_s() - started_s) * 1e3
+
+
+class _Part:
+    """One image of a request: its inputs, and the score that is composed of theirs."""
+
+    def __init__(self, image: Image, tiling: Tiling) -> None:
+        whole = fit_of(image.shape, tiling.contract) == "whole"
+        self._mosaic = None if whole else Mosaic(image, tiling)
+        self.inputs = [image] if self._mosaic is None else list(self._mosaic.tiles())
+
+    def score(self, of_inputs: Iterator[Score]) -> Score:
+        """Take the scores of the inputs and return the score of the image."""
+        if self._mosaic is None:
+            return next(of_inputs)
+        for _ in self.inputs:
+            self._mosaic.add(next(of_inputs))
+        return self._mosaic.score

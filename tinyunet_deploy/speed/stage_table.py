@@ -31,7 +31,8 @@ def serial_rows(trace: Trace, wall_s: float, images: int) -> tuple[StageRow, ...
 def pipelined_rows(trace: Trace, wall_s: float) -> tuple[StageRow, ...]:
     """Return rows that add up to the mean time from an image's first stage to its last.
 
-    A batch occupies each of its images for its whole time.
+    A batch occupies each of its images for its whole time. The tiles of one image overlap: its time
+    counts once, for the stage that began first.
 
     Args:
         wall_s: length of the whole run, seconds.
@@ -39,12 +40,12 @@ def pipelined_rows(trace: Trace, wall_s: float) -> tuple[StageRow, ...]:
     busy: dict[str, float] = defaultdict(float)
     total: dict[str, float] = defaultdict(float)
     ends: dict[int, tuple[float, float]] = {}
-    for span in trace.spans:
+    for span in sorted(trace.spans, key=lambda span: (span.started_s, span.ended_s)):
         busy[span.stage] += span.seconds
-        total[span.stage] += span.seconds * len(span.images)
-        for image in span.images:
-            first, last = ends.get(image, (span.started_s, span.ended_s))
-            ends[image] = min(first, span.started_s), max(last, span.ended_s)
+        for image in set(span.images):
+            first, last = ends.get(image, (span.started_s, span.started_s))
+            total[span.stage] += max(span.ended_s - max(span.started_s, last), 0.0)
+            ends[image] = first, max(last, span.ended_s)
     whole = sum(last - first for first, last in ends.values())
     total[UNACCOUNTED] = whole - sum(total.values())
     return tuple(
