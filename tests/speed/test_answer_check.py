@@ -54,16 +54,14 @@ def test_answers_of_the_reference_are_green() -> None:
 
 @pytest.fixture
 def tiled(tmp_path: Path) -> Iterator[BenchmarkImages]:
-    """One image of 16x40 with a mask, in tiles of 16x16, from a reference that gives it back."""
+    """Two defective images, one of 16x40 in tiles of 16x16; the reference gives them back."""
     image = np.full((16, 40), 20, np.uint8)
     image[4:12, 30:38] = 220
     for folder, pixels in (("images", image), ("masks", (image > 128) * np.uint8(255))):
         (tmp_path / folder).mkdir()
         write_png(tmp_path / folder / "a.png", pixels)
-    good = np.full((16, 16), 20, np.uint8)
-    good[0, 0] = 0
-    write_png(tmp_path / "images" / "b.png", good)
-    write_png(tmp_path / "masks" / "b.png", np.zeros_like(good))
+    for folder in ("images", "masks"):
+        write_png(tmp_path / folder / "b.png", RIGHT[0, 0])
     network = NetworkFacts("near", 1, 2, 2)
     reference = FakeBackend(contract=Contract(16, 16), network=network)
     with open_benchmark_images([tmp_path], reference, count=2) as images:
@@ -87,6 +85,9 @@ def test_the_answer_to_a_tile_is_compared_where_the_image_takes_it(tiled: Benchm
     checked.add(tiles[-1:], np.zeros_like(batch[-1:]))
     result = checked.result(read_limits(), SIDECAR, "onnxruntime")
     assert result.outcome == "red" and result.figures["flips_defective"] == 1
+    checked.add(tiled.inputs_of_image[1], np.zeros_like(batch[:1]))
+    result = checked.result(read_limits(), SIDECAR, "onnxruntime")
+    assert result.figures["flips_defective"] == 2, "each image has its own truth"
     checked = AnswerCheck(tiled)
     checked.add(tiles[:1], np.full_like(batch[:1], 255))
     result = checked.result(read_limits(), SIDECAR, "onnxruntime")

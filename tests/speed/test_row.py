@@ -164,13 +164,15 @@ def test_a_request_of_an_image_in_tiles_takes_a_call_for_each(
     tiles = len(tiled.inputs_of_image[1])
     assert (tiles, len(tiled.inputs)) == (4, 6)
     bench = Bench(tiled, monkeypatch)
-    row, tables = bench.measure(1, Effort(samples=6))
+    row, tables = bench.measure(1, Effort(samples=6), WORK)
     assert row.end_to_end.samples_ms == pytest.approx([250, 1000, 250] * 2)
     assert row.call.samples_ms == pytest.approx([250] * 12)
     assert row.throughput.inputs_per_s == pytest.approx(4)
     assert row.throughput.images_per_s == pytest.approx(4 * 3 / 6)
     assert row.throughput.window_images_per_s == pytest.approx([2] * 5)
     assert row.check.outcome == "green" and row.check.images == 3
+    assert row.roofline is not None
+    assert row.roofline.throughput_percent == pytest.approx(50), "125 ms an input at least"
     for table in tables:
         assert table.images == 3
         assert table.share_of_raw == pytest.approx(table.images_per_s / 2)

@@ -42,7 +42,7 @@ def pipelined_rows(trace: Trace, wall_s: float) -> tuple[StageRow, ...]:
     ends: dict[int, tuple[float, float]] = {}
     for span in sorted(trace.spans, key=lambda span: (span.started_s, span.ended_s)):
         busy[span.stage] += span.seconds
-        for image in set(span.images):
+        for image in span.images:
             first, last = ends.get(image, (span.started_s, span.started_s))
             total[span.stage] += max(span.ended_s - max(span.started_s, last), 0.0)
             ends[image] = first, max(last, span.ended_s)
