@@ -19,7 +19,7 @@ from tinyunet_deploy.contract import Image, Mask
 from tinyunet_deploy.data.bit_depth import BitDepth
 from tinyunet_deploy.data.dataset import Item
 from tinyunet_deploy.data.decoding import read_image
-from tinyunet_deploy.data.layouts import read_dataset
+from tinyunet_deploy.data.layouts import read_training_parts
 from tinyunet_deploy.data.masks import read_mask
 from tinyunet_deploy.errors import DataError
 from tinyunet_deploy.host import processor_count
@@ -71,7 +71,9 @@ class Source:
 def read_source(
     root: Path, classes: Sequence[int] | None, recipe: Recipe, bits: int | None = None
 ) -> Source:
-    """Decode the Train part of a data folder into memory.
+    """Decode the train and val parts of a data folder into memory, or all of one without splits.
+
+    The val part is for validation; without one, the recipe's share of the others is kept apart.
 
     Args:
         bits: depth of 16-bit files, 8..16; None leaves it to the files.
@@ -79,10 +81,11 @@ def read_source(
     Raises:
         DataError: there is no usable training image, or a mask is bad.
     """
-    items = read_dataset(root, classes=classes, split="train").items
+    items = read_training_parts(root, classes=classes).items
     with ThreadPoolExecutor(processor_count()) as pool:
         examples = list(pool.map(functools.partial(_read_example, depth=BitDepth(bits)), items))
-    kept_out = set(_kept_out(items, recipe.data.validation))
+    kept_out = {item for item in items if item.split == "val"}
+    kept_out = kept_out or set(_kept_out(items, recipe.data.validation))
     training = [example for example in examples if example.item not in kept_out]
     defective = tuple(example for example in training if example.item.defective)
     defect_free = tuple(example for example in training if not example.item.defective)

@@ -275,7 +275,7 @@ def test_own_images_may_be_split(tmp_path):
         put(tmp_path / split / "masks" / "a.png", mask)
     assert summary(tmp_path) == [(None, "train", "a.png", True), (None, "test", "a.png", False)]
     assert summary(tmp_path, split="test") == [(None, "test", "a.png", False)]
-    refuses("not classes", tmp_path, classes=[1])
+    refuses("has no classes", tmp_path, classes=[1])
     put(tmp_path / "images" / "b.png", grey(1))
     refuses("keep one of the two", tmp_path)
 

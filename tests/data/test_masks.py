@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from tests.data.small_images import SHAPE, SPOT, grey, put
-from tinyunet_deploy.data.dataset import Item
-from tinyunet_deploy.data.masks import MaskRule, decode_mask, ellipse_mask, read_mask
+from tinyunet_deploy.data.dataset import Item, MaskRule
+from tinyunet_deploy.data.masks import decode_mask, ellipse_mask, read_mask
 from tinyunet_deploy.errors import DataError
 
 
@@ -228,7 +228,7 @@ def test_a_rule_decides_where_values_do_not():
     grey_rgb = np.dstack([classes] * 3)
     assert (decode_mask(saved(grey_rgb), Path("m"), MaskRule(threshold=1)) == above).all()
     assert "for grey masks" in refusal(saved(two(BLACK, RED)), MaskRule(threshold=1))
-    with pytest.raises(ValueError, match="either"):
+    with pytest.raises(ValueError, match="has one of"):
         MaskRule()
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinyunet_deploy.errors import RefusedError
-from tinyunet_deploy.inspection.walk import common_root, label_files, walk_images
+from tinyunet_deploy.inspection.walk import common_root, walk_images
 
 
 def names(sources: list[Path], output: Path | None = None) -> list[str]:
@@ -158,14 +158,15 @@ def test_a_name_like_that_of_a_mask_is_no_mask_without_its_image(tmp_path: Path)
     assert "a_mask_gt.png" not in found, "the mask of the image a_mask.png"
 
 
-@given(
-    st.lists(st.text("aA_gtGT ()mask.", max_size=8).map(lambda stem: f"{stem}.png"), unique=True)
-)
-def test_every_mask_that_is_passed_over_has_its_image_among_the_inspected(files: list[str]) -> None:
-    labels = label_files(files)
-    images = [name.removesuffix(".png") for name in files if name not in labels]
-    for label in labels:
-        assert any(label.startswith(f"{image.partition(' (')[0]}_") for image in images)
+def test_folders_of_masks_are_passed_over(tmp_path: Path) -> None:
+    touch(tmp_path, "images/a.png", "Masks/a.png", "test/b.png", "ground_truth/cut/b_mask.png")
+    touch(tmp_path, "alone/masks/c.png")
+    counts = Counter[str]()
+    paths = walk_images([tmp_path], passed_over=counts)
+    found = [path.relative_to(tmp_path).as_posix() for path in paths]
+    assert found == ["alone/masks/c.png", "images/a.png", "test/b.png"]
+    assert counts == {"label-folder": 2}
+    assert names([tmp_path / "Masks"]) == ["a.png"], "what is named is inspected"
 
 
 def test_a_link_to_itself_is_one_entry_among_others(tmp_path: Path) -> None:

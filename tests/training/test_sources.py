@@ -52,6 +52,36 @@ def test_16_bit_files_are_scaled_by_the_declared_depth(tmp_path: Path):
     assert example.mask.sum() == 255 * 100
 
 
+def put_part(folder: Path, name: str, *, defective: bool) -> None:
+    image = np.full((32, 32), 100, np.uint8)
+    mask = np.zeros((32, 32), np.uint8)
+    mask[8:16, 8:16] = 255 * defective
+    for part, array in (("images", image), ("masks", mask)):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+        assert cv2.imwrite(str(folder / part / f"{name}.png"), array)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_the_val_part_validates_whatever_share_the_recipe_holds_out(
+    tmp_path: Path, share: float
+) -> None:
+    for split in ("train", "val", "test"):
+        for index in range(4):
+            put_part(tmp_path / split, f"{split}{index}", defective=index % 2 == 0)
+    recipe = Recipe(data=Data(crop=32, validation=share))
+    source = read_source(tmp_path, None, recipe)
+    names = sorted(example.item.image.stem for example in source.validation)
+    assert names == ["val0", "val1", "val2", "val3"]
+    assert [len(source.defective), len(source.defect_free)] == [2, 2]
+
+
+def test_a_folder_without_splits_is_trained_on_but_for_the_share(tmp_path: Path) -> None:
+    for index in range(8):
+        put_part(tmp_path, str(index), defective=index % 2 == 0)
+    source = read_source(tmp_path, None, Recipe(data=Data(crop=32, validation=0.25)))
+    assert [len(source.defective), len(source.defect_free), len(source.validation)] == [3, 3, 2]
+
+
 def sized(*shapes: tuple[int, int]) -> Source:
     """A source of images of these shapes; nothing else of it matters."""
     examples = tuple(

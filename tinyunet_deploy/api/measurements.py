@@ -28,7 +28,7 @@ def evaluate(
     model: Model | StrPath | None = None,
     *,
     classes: Sequence[int] | None = None,
-    split: Literal["train", "test", "all"] | None = None,
+    split: Literal["train", "val", "test", "all"] | None = None,
     threshold: float | None = None,
     min_area: int | None = None,
     tile: bool = True,

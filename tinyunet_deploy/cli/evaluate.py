@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @classes_option
 @click.option(
     "--split",
-    type=click.Choice(["train", "test", "all"]),
+    type=click.Choice(["train", "val", "test", "all"]),
     help="Images to use. Default: test, or all if the data set has no splits.",
 )
 @operating_options
@@ -68,7 +68,7 @@ def evaluate(
     batch_size: int,
     workers: int | None,
     classes: tuple[int, ...] | None,
-    split: Literal["train", "test", "all"] | None,
+    split: Literal["train", "val", "test", "all"] | None,
     threshold: float | None,
     min_area: int | None,
     tile: bool,

@@ -50,8 +50,8 @@ class CostRatio(click.ParamType):  # type: ignore[type-arg]  # not subscriptable
 @classes_option
 @click.option(
     "--split",
-    type=click.Choice(["train", "test", "all"]),
-    help="Images to use. Default: train, or all if the data set has no splits.",
+    type=click.Choice(["train", "val", "test", "all"]),
+    help="Images to use. Default: val, else train, or all if the data set has no splits.",
 )
 @tile_option
 @bits_option
@@ -94,7 +94,7 @@ def tune(
     batch_size: int,
     workers: int | None,
     classes: tuple[int, ...] | None,
-    split: Literal["train", "test", "all"] | None,
+    split: Literal["train", "val", "test", "all"] | None,
     tile: bool,
     bits: int | None,
     cost: float,
@@ -116,14 +116,14 @@ def tune(
     from tinyunet_deploy.host import processor_count
     from tinyunet_deploy.inspection.drawing import require_matplotlib
     from tinyunet_deploy.quality import tuning
-    from tinyunet_deploy.quality.dataset_scoring import training_images
+    from tinyunet_deploy.quality.dataset_scoring import tuning_images
     from tinyunet_deploy.quality.tuning_report import CURVE, RESULT, draw_curve, tuning_json
 
     if output is not None:
         require_matplotlib()
     dataset = read_dataset(data, classes=classes, split=None if split == "all" else split)
     if split is None:
-        dataset = training_images(dataset)
+        dataset = tuning_images(dataset)
     with (
         Progress("loading the model", len(dataset.items)) as progress,
         open_backend(model, backend, device, trust_engine=trust_engine) as loaded,

@@ -96,7 +96,7 @@ def find_oddities(
     shapes: Counter[tuple[int, int]] = Counter()
     sized: list[tuple[Item, tuple[int, int]]] = []
     oddities: list[Oddity] = []
-    users_images = dataset.layout in ("folders", "kolektorsdd2")
+    users_images = dataset.layout not in ("released", "development")
     with ThreadPoolExecutor() as pool:
         inspections = pool.map(partial(_inspect, pieces=not users_images, bits=bits), dataset.items)
         for item, inspection in zip(dataset.items, inspections, strict=True):

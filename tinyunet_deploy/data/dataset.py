@@ -2,16 +2,48 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
-__all__ = ["SPLITS", "Dataset", "Ellipse", "Item", "Layout", "Split"]
+__all__ = ["SPLITS", "Dataset", "Ellipse", "Item", "Layout", "MaskRule", "Split"]
 
-Split = Literal["train", "test"]
-Layout = Literal["released", "development", "folders", "kolektorsdd2"]
+Split = Literal["train", "val", "test"]
+"""Images to train on; to choose steps, threshold and min_area on; and to test on."""
+Layout = Literal[
+    "released",
+    "development",
+    "folders",
+    "pairs",
+    "kolektorsdd",
+    "kolektorsdd2",
+    "mvtec",
+    "visa",
+]
 
-SPLITS: Final[tuple[Split, ...]] = ("train", "test")
+SPLITS: Final[tuple[Split, ...]] = ("train", "val", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class MaskRule:
+    """Rule for the stored values of a mask that mean defect.
+
+    Exactly one of ``non_zero``, ``threshold`` and ``values`` must be given.
+    """
+
+    non_zero: bool = False
+    """Every value but zero means defect, in a coloured mask every colour but black."""
+    threshold: int | None = None
+    """Value above which a pixel is a defect; the only rule that accepts lossy files."""
+    values: frozenset[int] | None = None
+    """Values that mean defect; all others mean good."""
+    inverted: bool = False
+    """The rule finds the good pixels; all others are defects."""
+
+    def __post_init__(self) -> None:
+        if self.non_zero + (self.threshold is not None) + (self.values is not None) != 1:
+            raise ValueError("a mask rule has one of non_zero, a threshold and values")
 
 
 class Ellipse(NamedTuple):
@@ -43,14 +75,17 @@ class Item:
     defective: bool
     """True if the image shows a defect."""
     mask: Path | None
-    """The mask file; None when there is none. Folders and KolektorSDD2 have one for
-    defect-free images, too: it is all zero."""
+    """The mask file; None when there is none. Some layouts have one for defect-free images, too: it
+    marks nothing."""
     ellipse: Ellipse | None
     """The weak label of the development layout."""
     class_id: int | None
-    """The K of ClassK, 1..10 in DAGM2007; None in layouts without classes."""
+    """The K of ClassK, 1..10 in DAGM2007; the number of the product, from 1, in MVTec AD and VisA;
+    None in layouts without classes."""
     split: Split | None
-    """Split of the data set; None if the layout has none."""
+    """Split of the data set; None if it has none."""
+    rule: MaskRule | None = None
+    """Rule by which the mask is read; None reads masks of one or two values."""
 
 
 @dataclass(frozen=True)
@@ -60,4 +95,6 @@ class Dataset:
     root: Path
     layout: Layout
     items: tuple[Item, ...]
-    """Images, sorted by class, split (train first) and name; never empty."""
+    """Images, sorted by class, split (train, val, test) and name; never empty."""
+    class_names: Mapping[int, str] = field(default_factory=dict)
+    """Class -> name of the product, where the layout names its products."""

@@ -3,13 +3,13 @@
 A mask file contains labels, not brightness. If it has a single value, 0 means that the part is
 good, and any other value that all of it is a defect. If it has two values, one means good and the
 other means defect: good is the one that is 0, black or transparent; if that does not decide, the
-one along the border. Any other mask needs a :class:`MaskRule` or is refused.
+one along the border. Any other mask needs a
+:class:`~tinyunet_deploy.data.dataset.MaskRule` or is refused.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,29 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyunet_deploy.contract import Mask
-from tinyunet_deploy.data.dataset import Item
+from tinyunet_deploy.data.dataset import Item, MaskRule
 from tinyunet_deploy.data.decoding import Labels, decode_labels, read_bytes
 from tinyunet_deploy.errors import DataError, ImageError
 
-__all__ = ["MaskRule", "decode_mask", "ellipse_mask", "read_mask", "read_mask_file"]
+__all__ = ["decode_mask", "ellipse_mask", "read_mask", "read_mask_file"]
 
 _BORDER_SHARE: Final = 0.75
 """Smallest share of the border pixels that a value needs to count as good."""
 _SHOWN_VALUES: Final = 6
-
-
-@dataclass(frozen=True, slots=True)
-class MaskRule:
-    """Rule for the stored values of a mask that mean defect; exactly one field must be given."""
-
-    threshold: int | None = None
-    """Value above which a pixel is a defect; the only rule that accepts lossy files."""
-    values: frozenset[int] | None = None
-    """Values that mean defect; all others mean good."""
-
-    def __post_init__(self) -> None:
-        if (self.threshold is None) == (self.values is None):
-            raise ValueError("a mask rule has either a threshold or values")
 
 
 def ellipse_mask(
@@ -57,8 +43,8 @@ def ellipse_mask(
     return np.where((u / a) ** 2 + (v / b) ** 2 <= 1, np.uint8(255), np.uint8(0))
 
 
-def read_mask(item: Item, shape: tuple[int, int], rule: MaskRule | None = None) -> Mask:
-    """Return the defect pixels of an image of ``shape`` (height, width).
+def read_mask(item: Item, shape: tuple[int, int]) -> Mask:
+    """Return the defect pixels of an image of ``shape`` (height, width), by the item's rule.
 
     Returns:
         uint8 [H, W], {0, 255}; all 0 for a defect-free image.
@@ -72,7 +58,7 @@ def read_mask(item: Item, shape: tuple[int, int], rule: MaskRule | None = None) 
         return ellipse_mask(*item.ellipse, shape)
     if item.mask is None:
         raise DataError(item.image, "is defective but has no mask")
-    mask = read_mask_file(item.mask, rule)
+    mask = read_mask_file(item.mask, item.rule)
     if mask.shape != shape:
         raise DataError(
             item.mask,
@@ -110,18 +96,32 @@ def decode_mask(data: bytes, where: Path, rule: MaskRule | None = None) -> Mask:
 
 
 def _by_rule(labels: Labels, where: Path, rule: MaskRule) -> NDArray[np.bool_]:
-    values: NDArray[Any] = labels.values
-    if values.ndim == 3:
-        if (values != values[..., :1]).any():
-            raise DataError(where, "has colours or transparency", "a mask rule is for grey masks")
-        values = values[..., 0]
-    if rule.threshold is not None:
-        above: NDArray[np.bool_] = values > rule.threshold
-        return above
-    if labels.lossy:
+    if labels.lossy and rule.threshold is None:
         raise _lossy(where)
-    listed: NDArray[np.bool_] = np.isin(values, list(rule.values or ()))
-    return listed
+    values: NDArray[Any] = labels.values
+    if rule.non_zero:
+        marked = _not_zero(values)
+    else:
+        if values.ndim == 3:
+            if (values != values[..., :1]).any():
+                raise DataError(
+                    where, "has colours or transparency", "a mask rule is for grey masks"
+                )
+            values = values[..., 0]
+        marked = (
+            np.isin(values, list(rule.values))
+            if rule.values is not None
+            else values > rule.threshold
+        )
+    return np.asarray(np.logical_not(marked) if rule.inverted else marked, np.bool_)
+
+
+def _not_zero(values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return where a pixel is not zero or, with transparency, not black."""
+    if values.ndim == 2:
+        return np.asarray(values != 0, np.bool_)
+    colours = values[..., :-1] if values.shape[2] in (2, 4) else values
+    return np.asarray(colours.any(axis=2), np.bool_)
 
 
 def _by_values(labels: Labels, where: Path) -> NDArray[np.bool_]:

@@ -6,13 +6,18 @@ import errno
 import heapq
 import itertools
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 from tinyunet_deploy.data.decoding import IMAGE_SUFFIXES
+from tinyunet_deploy.data.layouts.label_names import (
+    image_of_label,
+    is_mask_folder,
+    label_files,
+    stem,
+)
 from tinyunet_deploy.data.layouts.released import is_truth_folder
 from tinyunet_deploy.errors import RefusedError
 from tinyunet_deploy.files import reading
@@ -21,7 +26,6 @@ from tinyunet_deploy.inspection.run_json import is_output
 __all__ = [
     "PassedOver",
     "common_root",
-    "label_files",
     "label_files_in",
     "looks_like_a_label",
     "no_images",
@@ -32,14 +36,13 @@ PassedOver = Literal[
     "suffix", "hidden", "linked-folder", "label-folder", "label-file", "earlier-output"
 ]
 """Reason why an entry of a folder is not inspected: its suffix is not one of an image, its name
-begins with a dot, it is a link to a folder, a DAGM2007 label folder, the mask of the image beside
-it (:func:`label_files`), or an output folder of ours."""
+begins with a dot, it is a link to a folder, a folder of masks (``Label/`` of DAGM2007, ``masks/``
+beside ``images/``, ``ground_truth/`` beside a split), the mask of the image beside it
+(:func:`~tinyunet_deploy.data.layouts.label_names.label_files`), or an output folder of ours."""
 
 _MAX_DEPTH: Final = 200
 """Deepest nesting of folders that is walked; no station comes near it."""
 _SUFFIXES: Final = tuple(IMAGE_SUFFIXES)
-_LABEL: Final = re.compile(r"(?P<image>.+)_(?:gt|mask|label)(?P<copy> \(.+\))?", re.I | re.S)
-"""Stem of a mask that lies beside its image; KolektorSDD2 has copies, ``10301_GT (copy).png``."""
 
 
 def no_images(folder: Path) -> RefusedError:
@@ -97,35 +100,9 @@ def walk_images(
             passed_over[kind] += 1
 
 
-def label_files(names: Sequence[str]) -> set[str]:
-    """Return the files of one folder that are, by their names, masks of other files of it.
-
-    A mask has the name of its image with ``_GT``, ``_mask`` or ``_label`` behind it, in upper or
-    lower case; the suffixes may differ. A file without such an image beside it is an image itself,
-    whatever its name, and may have a mask.
-
-    Args:
-        names: names of all regular files that have a suffix of an image.
-    """
-    candidates: dict[str, str] = {}
-    for name in names:
-        match = _LABEL.fullmatch(_stem(name))
-        if match is not None:
-            candidates[name] = match["image"] + (match["copy"] or "")
-    if not candidates:
-        return set()  # without the memory of all stems
-    images = {_stem(name) for name in names if name not in candidates}
-    labels = set()
-    for name in sorted(candidates, key=len):  # an image before its mask
-        if candidates[name] in images:
-            labels.add(name)
-        else:
-            images.add(_stem(name))
-    return labels
-
-
 def label_files_in(folder: Path) -> set[str]:
-    """Return what :func:`label_files` does for the files of a folder.
+    """Return the masks among the images of a folder, by
+    :func:`~tinyunet_deploy.data.layouts.label_names.label_files`.
 
     Raises:
         OSError: it cannot be listed.
@@ -142,11 +119,7 @@ def label_files_in(folder: Path) -> set[str]:
 
 def looks_like_a_label(name: str) -> bool:
     """Return whether the name of a file is one that a mask beside its image has."""
-    return _LABEL.fullmatch(_stem(name)) is not None
-
-
-def _stem(name: str) -> str:
-    return name.rpartition(".")[0]
+    return image_of_label(stem(name)) is not None
 
 
 class _Entry(NamedTuple):
@@ -220,7 +193,7 @@ def _walk(folder: Path, output: Path | None, depth: int = 0) -> Iterator[_Entry]
             yield _Entry(path, passed_over.get(name))
         elif path == output:
             continue
-        elif is_truth_folder(path):
+        elif is_truth_folder(path) or is_mask_folder(name, folders):
             yield _Entry(path, "label-folder")
         elif is_output(path):
             yield _Entry(path, "earlier-output")

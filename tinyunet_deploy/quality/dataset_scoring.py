@@ -13,7 +13,7 @@ from tinyunet_deploy.artifacts.sidecar import digest
 from tinyunet_deploy.backends.base import Backend
 from tinyunet_deploy.contract import Image, Score
 from tinyunet_deploy.data.bit_depth import BitDepth
-from tinyunet_deploy.data.dataset import Dataset, Item
+from tinyunet_deploy.data.dataset import SPLITS, Dataset, Item, Split
 from tinyunet_deploy.data.layouts import read_dataset
 from tinyunet_deploy.errors import DataError, ImageError
 from tinyunet_deploy.files import read_regular
@@ -22,11 +22,12 @@ from tinyunet_deploy.inspection.scoring import score_images
 
 __all__ = [
     "ScoredDataset",
+    "compared_images",
     "held_out",
     "image_digest",
     "read_evaluated",
     "score_dataset",
-    "training_images",
+    "tuning_images",
 ]
 
 T = TypeVar("T")
@@ -47,14 +48,14 @@ def read_evaluated(
     root: Path,
     *,
     classes: Collection[int] | None = None,
-    split: Literal["train", "test", "all"] | None = None,
+    split: Literal["train", "val", "test", "all"] | None = None,
 ) -> Dataset:
     """List the images of a labelled data set on which a model is measured.
 
     Args:
         root: the data set's folder.
         classes: use only these; None uses all.
-        split: None takes the test images, or all of a data set without splits.
+        split: None takes the images of :func:`held_out`.
 
     Raises:
         DataError: the data set is damaged, or has no such images.
@@ -71,18 +72,27 @@ def held_out(dataset: Dataset) -> Dataset:
     """
     if all(item.split is None for item in dataset.items):
         return dataset
-    test = tuple(item for item in dataset.items if item.split == "test")
-    if not test:
-        raise DataError(
-            dataset.root, "has no test images", "choose --split train to use the others"
-        )
-    return dataclasses.replace(dataset, items=test)
+    test = _images_of(dataset, "test")
+    if test is None:
+        others = [split for split in SPLITS if _images_of(dataset, split) is not None]
+        hint = f"choose --split {' or '.join(reversed(others))} to use the others"
+        raise DataError(dataset.root, "has no test images", hint)
+    return test
 
 
-def training_images(dataset: Dataset) -> Dataset:
-    """Return the training images of a data set, or all images if none are for training."""
-    train = tuple(item for item in dataset.items if item.split == "train")
-    return dataclasses.replace(dataset, items=train) if train else dataset
+def tuning_images(dataset: Dataset) -> Dataset:
+    """Return the val images of a data set, else its train images, else all images."""
+    return _images_of(dataset, "val") or _images_of(dataset, "train") or dataset
+
+
+def compared_images(dataset: Dataset) -> Dataset:
+    """Return the images on which two models are compared: test, else val, else train, else all."""
+    return _images_of(dataset, "test") or tuning_images(dataset)
+
+
+def _images_of(dataset: Dataset, split: Split) -> Dataset | None:
+    items = tuple(item for item in dataset.items if item.split == split)
+    return dataclasses.replace(dataset, items=items) if items else None
 
 
 def image_digest(path: Path) -> str:

@@ -21,7 +21,7 @@ from tinyunet_deploy.data.layouts import UnknownLayout, read_dataset
 from tinyunet_deploy.data.masks import read_mask
 from tinyunet_deploy.errors import DataError, RefusedError
 from tinyunet_deploy.inspection.walk import common_root, walk_images
-from tinyunet_deploy.quality.dataset_scoring import held_out
+from tinyunet_deploy.quality.dataset_scoring import compared_images
 
 __all__ = ["ComparedImage", "backends_and_devices", "find_images", "find_models"]
 
@@ -47,7 +47,7 @@ class ComparedImage:
 
 
 def find_images(folder: Path, classes: Sequence[int] | None = None) -> list[ComparedImage]:
-    """Find the held-out images of a data set, or all images of any other folder.
+    """Find the test images of a data set, else val, train or all; all images of any other folder.
 
     Args:
         classes: use only these classes, which needs a data set.
@@ -56,7 +56,7 @@ def find_images(folder: Path, classes: Sequence[int] | None = None) -> list[Comp
         DataError: the data set is damaged, or there is no image.
     """
     try:
-        dataset = held_out(read_dataset(folder, classes=classes))
+        dataset = compared_images(read_dataset(folder, classes=classes))
     except UnknownLayout:
         if classes is not None:
             raise

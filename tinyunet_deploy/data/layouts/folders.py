@@ -2,86 +2,135 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
-from tinyunet_deploy.data.dataset import SPLITS, Item, Split
-from tinyunet_deploy.data.layouts.listing import entries, images_in, subfolder
-from tinyunet_deploy.data.masks import read_mask_file
+from tinyunet_deploy.data.dataset import Item, MaskRule, Split
+from tinyunet_deploy.data.layouts.label_names import image_of_label
+from tinyunet_deploy.data.layouts.listing import (
+    entries,
+    image_tree,
+    images_in,
+    require_splits,
+    split_folders,
+    subfolder,
+)
+from tinyunet_deploy.data.layouts.pairing import Missing, Pair, paired_items
 from tinyunet_deploy.errors import DataError
 
-__all__ = ["image_folders", "read_folders"]
+__all__ = ["ImageFolder", "image_folders", "read_folders"]
 
 
-def image_folders(root: Path) -> list[tuple[Split | None, Path]]:
-    """Return the folders that contain images/, with their split: ``root``, train/ or test/.
+class ImageFolder(NamedTuple):
+    """The images and masks of one split."""
+
+    split: Split | None
+    images: Path
+    masks: Path
+    """It may not exist."""
+
+
+def image_folders(root: Path) -> list[ImageFolder]:
+    """Return where the images and masks of a folder are.
+
+    They are ``images`` and ``masks``, below train/, val/ and test/ or above them.
 
     Raises:
-        DataError: images/ exists both in ``root`` and below train/ or test/.
+        DataError: images/ exists both in ``root`` and below a split, or contains splits beside
+            other images.
     """
-    folders: list[tuple[Split | None, Path]] = []
-    for split, folder in [(None, root), *((split, subfolder(root, split)) for split in SPLITS)]:
-        if folder is not None and subfolder(folder, "images") is not None:
-            folders.append((split, folder))
-    if len(folders) > 1 and folders[0][0] is None:
+    below = [
+        ImageFolder(split, images, _masks(folder))
+        for split, folder in split_folders(root).items()
+        if (images := subfolder(folder, "images")) is not None
+    ]
+    images = subfolder(root, "images")
+    if images is None:
+        return below
+    if below:
         raise DataError(
-            root, "has images/ both directly in it and in train/ or test/", "keep one of the two"
+            root,
+            "has images/ both directly in it and in train/, val/ or test/",
+            "keep one of the two",
         )
-    return folders
+    masks = _masks(root)
+    splits = split_folders(images)
+    if not splits:
+        return [ImageFolder(None, images, masks)]
+    others = [entry.name for entry in entries(images) if entry.is_dir()]
+    others = [name for name in others if images / name not in splits.values()]
+    if others or images_in(images):
+        beside = f"{others[0]}/" if others else "images"
+        raise DataError(
+            images,
+            f"contains {next(iter(splits.values())).name}/ and, beside it, {beside}",
+            "put all of it into train/, val/ and test/, or describe it in dataset.toml",
+        )
+    mask_splits = split_folders(masks) if masks.is_dir() else {}
+    return [
+        ImageFolder(split, folder, mask_splits.get(split, masks / folder.name))
+        for split, folder in splits.items()
+    ]
 
 
 def read_folders(
-    root: Path, folders: list[tuple[Split | None, Path]], split: Split | None
+    root: Path,
+    folders: Sequence[ImageFolder],
+    splits: Collection[Split] | None,
+    *,
+    rule: MaskRule | None = None,
+    missing: Missing | None = None,
 ) -> Iterator[Item]:
     """List a user's own images with their masks; an image with an empty mask is defect-free.
+
+    The mask of ``images/a.png`` is ``masks/a`` with any suffix of an image, or with ``_mask``,
+    ``_label`` or ``_GT`` behind its name.
 
     Args:
         root: the data set's folder, for errors.
         folders: result of :func:`image_folders`.
-        split: list only this one; None lists all.
+        splits: list only these; None lists all.
+        rule, missing: as for :func:`~tinyunet_deploy.data.layouts.pairing.paired_items`.
 
     Raises:
         DataError: a split or a mask is missing, a mask is ambiguous or cannot be decoded.
     """
-    if split is not None:
-        folders = [(name, folder) for name, folder in folders if name == split]
-        if not folders:
-            raise DataError(
-                root, f"has no {split} split", f"expected {split}/images and {split}/masks"
-            )
-    for name, folder in folders:
-        images, masks = (_image_tree(folder, part) for part in ("images", "masks"))
+    require_splits(root, splits, [folder.split for folder in folders])
+    for folder in folders:
+        if splits is not None and folder.split not in splits:
+            continue
+        images = image_tree(folder.images)
+        masks = image_tree(folder.masks) if folder.masks.is_dir() else {}
+        masks_left = _masks_by_image(images.keys(), masks)
         pairs = []
         for key, files in images.items():
-            mask = masks.get(key, [])
-            for image in files:
-                if not mask:
-                    raise DataError(
-                        image,
-                        "has no mask",
-                        f"expected {folder / 'masks' / key}.png, all zero where defect-free",
-                    )
-                if len(mask) > 1:
-                    raise DataError(mask[1], f"is a second mask beside {mask[0].name}")
-                pairs.append((image, mask[0]))
-        with ThreadPoolExecutor() as pool:
-            defective = pool.map(lambda pair: bool(read_mask_file(pair[1]).any()), pairs)
-            for (image, mask_path), is_defective in zip(pairs, defective, strict=True):
-                yield Item(image, is_defective, mask_path, None, None, name)
+            mask = masks_left.pop(key, [])
+            if len(mask) > 1:
+                raise DataError(mask[1], f"is a second mask beside {mask[0].name}")
+            pairs += [Pair(image, mask[0] if mask else None) for image in files]
+        orphans = [mask for files in masks_left.values() for mask in files]
+        yield from paired_items(
+            pairs, orphans, folder.split, partial(_expected, folder), rule=rule, missing=missing
+        )
 
 
-def _image_tree(folder: Path, part: str) -> dict[str, list[Path]]:
-    """Return path below ``part`` without its suffix -> the images of that name, sorted."""
-    top = subfolder(folder, part)
-    files: dict[str, list[Path]] = {}
-    pending = [] if top is None else [top]
-    paths: list[Path] = []
-    while pending:
-        current = pending.pop()
-        paths += images_in(current).values()
-        pending += [Path(entry.path) for entry in entries(current) if entry.is_dir()]
-    for path in sorted(paths):
-        assert top is not None
-        files.setdefault(path.relative_to(top).with_suffix("").as_posix(), []).append(path)
-    return files
+def _masks(folder: Path) -> Path:
+    return subfolder(folder, "masks") or folder / "masks"
+
+
+def _masks_by_image(
+    images: Collection[str], masks: Mapping[str, list[Path]]
+) -> dict[str, list[Path]]:
+    """Return key of an image -> its masks; a mask without an image keeps its own key."""
+    by_image: dict[str, list[Path]] = {}
+    for key, files in masks.items():
+        name = None if key in images else image_of_label(key)
+        own = name if name is not None and name in images else key
+        by_image.setdefault(own, []).extend(files)
+    return by_image
+
+
+def _expected(folder: ImageFolder, image: Path) -> Path:
+    return folder.masks / image.relative_to(folder.images).with_suffix(".png")

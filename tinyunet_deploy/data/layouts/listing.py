@@ -6,9 +6,9 @@ import os
 import re
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
-from tinyunet_deploy.data.dataset import SPLITS
+from tinyunet_deploy.data.dataset import SPLITS, Split
 from tinyunet_deploy.data.decoding import IMAGE_SUFFIXES
 from tinyunet_deploy.errors import DataError
 
@@ -18,12 +18,22 @@ __all__ = [
     "entries",
     "file_in",
     "has_split",
+    "image_tree",
     "images_in",
     "label_fields",
     "label_lines",
     "require_classes",
+    "require_splits",
+    "split_folders",
     "subfolder",
 ]
+
+_SPLIT_NAMES: Final[dict[Split, tuple[str, ...]]] = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
+}
+"""Split -> names of its folder, in lower case."""
 
 
 def entries(folder: Path) -> list[os.DirEntry[str]]:
@@ -59,6 +69,57 @@ def images_in(folder: Path) -> dict[str, Path]:
             raise DataError(entry.path, f"differs from {images[key].name} only in case")
         images[key] = Path(entry.path)
     return images
+
+
+def image_tree(top: Path) -> dict[str, list[Path]]:
+    """Return path below ``top`` without its suffix -> the images of that name, sorted.
+
+    Raises:
+        DataError: two names in one folder differ only in case.
+    """
+    pending = [top]
+    paths: list[Path] = []
+    while pending:
+        current = pending.pop()
+        paths += images_in(current).values()
+        pending += [Path(entry.path) for entry in entries(current) if entry.is_dir()]
+    files: dict[str, list[Path]] = {}
+    for path in sorted(paths):
+        files.setdefault(path.relative_to(top).with_suffix("").as_posix(), []).append(path)
+    return files
+
+
+def split_folders(parent: Path) -> dict[Split, Path]:
+    """Return split -> its folder in ``parent``, in upper or lower case.
+
+    ``training``, ``valid``, ``validation`` and ``testing`` are known names, too.
+
+    Raises:
+        DataError: two folders name the same split.
+    """
+    folders: dict[Split, Path] = {}
+    names = {entry.name.lower(): Path(entry.path) for entry in entries(parent) if entry.is_dir()}
+    for split in SPLITS:
+        for name in _SPLIT_NAMES[split]:
+            if name not in names:
+                continue
+            if split in folders:
+                raise DataError(
+                    names[name], f"is a second {split} split beside {folders[split].name}/"
+                )
+            folders[split] = names[name]
+    return folders
+
+
+def require_splits(
+    root: Path, splits: Collection[Split] | None, present: Collection[Split | None]
+) -> None:
+    """Raise DataError if a split that was asked for is missing from ``root``."""
+    for split in splits or ():
+        if split not in present:
+            names = [name for name in present if name is not None]
+            hint = f"it has {', '.join(names)}" if names else "it has no splits; leave it out"
+            raise DataError(root, f"has no {split} split", hint)
 
 
 def class_folders(root: Path, suffix: Literal["", "_def"]) -> dict[int, Path]:

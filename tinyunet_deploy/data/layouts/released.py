@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -20,14 +20,21 @@ from tinyunet_deploy.data.layouts.listing import (
 )
 from tinyunet_deploy.errors import DataError
 
-__all__ = ["PUBLISHED_COUNTS", "is_truth_folder", "read_released", "released_classes"]
+__all__ = [
+    "PUBLISHED_COUNTS",
+    "is_truth_folder",
+    "read_released",
+    "released_classes",
+    "released_splits",
+]
 
 _TRAIN_DEFECTIVE = (79, 66, 66, 82, 70, 83, 150, 150, 150, 150)
 _TEST_DEFECTIVE = (71, 84, 84, 68, 80, 67, 150, 150, 150, 150)
+_PUBLISHED_SPLITS: Final[tuple[Split, ...]] = ("train", "test")
 PUBLISHED_COUNTS: Final[dict[tuple[int, Split], tuple[int, int]]] = {
     (class_id, split): (575 if class_id <= 6 else 1150, defective[class_id - 1])
     for class_id in range(1, 11)
-    for split, defective in zip(SPLITS, (_TRAIN_DEFECTIVE, _TEST_DEFECTIVE), strict=True)
+    for split, defective in zip(_PUBLISHED_SPLITS, (_TRAIN_DEFECTIVE, _TEST_DEFECTIVE), strict=True)
 }
 """(class 1..10, split) -> (images, defective images) of the whole released set."""
 
@@ -45,14 +52,23 @@ def released_classes(root: Path) -> dict[int, Path]:
     return folders
 
 
+def released_splits(folders: Mapping[int, Path]) -> list[Split]:
+    """Return the splits that a class has."""
+    return [
+        split
+        for split in SPLITS
+        if any(subfolder(folder, split) is not None for folder in folders.values())
+    ]
+
+
 def read_released(
-    folders: dict[int, Path], classes: Collection[int] | None, split: Split | None
+    folders: dict[int, Path], classes: Collection[int] | None, splits: Collection[Split] | None
 ) -> Iterator[Item]:
     """List the images of the released layout, by class, split and name.
 
     Args:
         folders: class -> folder with its Train and Test.
-        classes, split: list only these; None lists all.
+        classes, splits: list only these; None lists all.
 
     Raises:
         DataError: a label list disagrees with the files, or a chosen class has no images.
@@ -61,14 +77,14 @@ def read_released(
         if classes is not None and class_id not in classes:
             continue
         has_images = False
-        for name in SPLITS if split is None else (split,):
+        for name in SPLITS if splits is None else splits:
             split_folder = subfolder(folder, name)
             if split_folder is not None:
                 for item in _read_split(split_folder, class_id, name):
                     has_images = True
                     yield item
         if classes is not None and not has_images:
-            wanted = "images" if split is None else f"{split} images"
+            wanted = "images" if splits is None else f"{' or '.join(splits)} images"
             raise DataError(folder, f"has no {wanted}", "choose another split or other classes")
 
 

@@ -90,3 +90,59 @@ def test_the_two_copies_of_the_published_archive_are_stray_files(tmp_path):
         ("stray-file", "10301 (copy).png"),
         ("stray-file", "10301_GT (copy).png"),
     ]
+
+
+# --- pairs of other names -------------------------------------------------------------------------
+
+
+def test_kolektorsdd_has_a_folder_for_each_part(tmp_path):
+    for folder, mask in (("kos01", SPOT), ("kos02", grey(0))):
+        put(tmp_path / folder / "Part0.jpg.png", grey(1)).rename(tmp_path / folder / "Part0.jpg")
+        put(tmp_path / folder / "Part0_label.b.png", mask).rename(
+            tmp_path / folder / "Part0_label.bmp"
+        )
+    dataset = read_dataset(tmp_path)
+    assert dataset.layout == "kolektorsdd"
+    names = [item.image.relative_to(tmp_path).as_posix() for item in dataset.items]
+    assert names == ["kos01/Part0.jpg", "kos02/Part0.jpg"]
+    assert [item.defective for item in dataset.items] == [True, False]
+    assert {item.split for item in dataset.items} == {None}
+    refuses("has no test split .*it has no splits", tmp_path, split="test")
+
+
+@pytest.mark.parametrize("end", ["_mask", "_label", "_GT", "_Mask"])
+@pytest.mark.parametrize("folder", ["", "line 2", "train", "validation/line 2"])
+def test_pairs_by_any_known_ending(tmp_path, end, folder):
+    put(tmp_path / folder / "a.png", grey(1))
+    put(tmp_path / folder / f"a{end}.png", SPOT)
+    split = {"train": "train", "validation/line 2": "val"}.get(folder)
+    assert rows(tmp_path) == [(split, "a.png", True)]
+    assert rows(tmp_path, split=split) == [(split, "a.png", True)]
+
+
+def test_pairs_in_two_places_or_with_two_masks_are_refused(tmp_path):
+    for name in ("a", "train/b"):
+        put(tmp_path / f"{name}.png", grey(1))
+        put(tmp_path / f"{name}_mask.png", SPOT)
+    refuses("keep one of the two", tmp_path)
+    (tmp_path / "train").rename(tmp_path / "line")
+    assert [row[1] for row in rows(tmp_path)] == ["a.png", "b.png"]
+    put(tmp_path / "a_label.png", SPOT)
+    refuses("is a second mask beside", tmp_path)
+
+
+def test_a_mask_without_its_image_is_never_a_part(tmp_path):
+    put(tmp_path / "a.png", grey(1))
+    put(tmp_path / "a_mask.png", SPOT)
+    put(tmp_path / "b_mask.png", SPOT)
+    refuses(r"b_mask\.png: has no image .*b\.png", tmp_path)
+    put(tmp_path / "c.png", grey(1))
+    refuses(r"c\.png: has no mask", tmp_path)
+
+
+def test_a_folder_in_two_layouts_is_refused(tmp_path):
+    put(tmp_path / "images" / "a.png", grey(1))
+    put(tmp_path / "images" / "a_mask.png", SPOT)
+    assert read_dataset(tmp_path).layout == "pairs", "there is no masks/"
+    put(tmp_path / "masks" / "a.png", SPOT)
+    refuses("is in two layouts, folders and pairs", tmp_path)

@@ -1,0 +1,74 @@
+"""What an image without a mask is: a good part, if all says so, or an error."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from tests.data.small_images import SPOT, grey, put
+from tinyunet_deploy.data.layouts import read_dataset
+from tinyunet_deploy.errors import DataError
+
+
+def images(root: Path, *names: str) -> Path:
+    for name in names:
+        put(root / "images" / f"{name}.png", grey(1))
+    return root
+
+
+def defects(root: Path) -> dict[str, bool]:
+    return {item.image.stem: item.defective for item in read_dataset(root).items}
+
+
+def test_good_parts_without_a_mask_are_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    images(tmp_path, "a", "b", "good/c")
+    put(tmp_path / "masks" / "a.png", SPOT)
+    with caplog.at_level(logging.WARNING):
+        assert defects(tmp_path) == {"a": True, "b": False, "c": False}
+    (record,) = caplog.records
+    assert "2 of 3 images have no mask and count as good parts" in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("other", "mask"),
+    [
+        ("b", grey(0)),  # an empty mask: good parts have masks here
+        ("nowhere", SPOT),  # a mask whose name fits no image: the names may be wrong
+    ],
+)
+def test_a_missing_mask_is_an_error_where_a_sign_speaks_against_a_good_part(
+    tmp_path: Path, other: str, mask: object
+) -> None:
+    images(tmp_path, "a", "b", "c")
+    for name in ("a", "b"):
+        put(tmp_path / "masks" / f"{name}.png", SPOT)
+    assert defects(tmp_path)["c"] is False
+    put(tmp_path / "masks" / f"{other}.png", mask)
+    with pytest.raises(DataError, match=r"c\.png: has no mask .*masks/c\.png"):
+        read_dataset(tmp_path)
+
+
+def test_a_whole_folder_without_masks_is_an_error_unless_its_name_says_good(
+    tmp_path: Path,
+) -> None:
+    images(tmp_path, "a", "line 2/b")
+    put(tmp_path / "masks" / "a.png", SPOT)
+    with pytest.raises(DataError, match=r"b\.png: has no mask"):
+        read_dataset(tmp_path)
+    (tmp_path / "images" / "line 2").rename(tmp_path / "images" / "OK")
+    assert defects(tmp_path) == {"a": True, "b": False}
+
+
+def test_each_split_is_judged_by_its_own_masks(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        images(tmp_path / split, "a", "b")
+        put(tmp_path / split / "masks" / "a.png", SPOT)
+    put(tmp_path / "test" / "masks" / "b.png", grey(0))
+    put(tmp_path / "test" / "images" / "c.png", grey(1))
+    assert len(read_dataset(tmp_path, split="train").items) == 2
+    with pytest.raises(DataError, match=r"test/images/c\.png: has no mask"):
+        read_dataset(tmp_path)

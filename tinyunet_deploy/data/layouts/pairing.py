@@ -1,0 +1,103 @@
+"""Decide which images are defective by their masks, and what an image without a mask is."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final, Literal, NamedTuple
+
+from tinyunet_deploy.data.dataset import Item, MaskRule, Split
+from tinyunet_deploy.data.layouts.label_names import image_of_label
+from tinyunet_deploy.data.masks import read_mask_file
+from tinyunet_deploy.errors import DataError, printable
+
+__all__ = ["GOOD_FOLDERS", "Missing", "Pair", "paired_items", "require_images"]
+
+log = logging.getLogger(__name__)
+
+GOOD_FOLDERS: Final = frozenset({"good", "ok", "normal", "defect-free", "defect_free"})
+"""Names, in lower case, of folders whose images are good parts."""
+Missing = Literal["good", "error"]
+"""An image without a mask shows a good part, or is an error."""
+
+
+class Pair(NamedTuple):
+    """An image and its mask."""
+
+    image: Path
+    mask: Path | None
+    """None if there is no mask file."""
+    class_id: int | None = None
+
+
+def paired_items(
+    pairs: Sequence[Pair],
+    orphans: Sequence[Path],
+    split: Split | None,
+    expected: Callable[[Path], Path],
+    *,
+    rule: MaskRule | None = None,
+    missing: Missing | None = None,
+) -> Iterator[Item]:
+    """Yield the images of one split; an image whose mask marks nothing is defect-free.
+
+    An image without a mask is refused, unless all say that good parts have none: no mask of the
+    split is empty, every mask has its image, and the image lies in a folder where others have a
+    mask or that is called ``good`` or the like. Then the number of such images is logged.
+
+    Args:
+        pairs: the images and masks of the split.
+        orphans: masks without an image.
+        expected: returns the place where the mask of an image was looked for, for errors.
+        rule: rule by which the masks are read.
+        missing: meaning of an image without a mask; None decides as above.
+
+    Raises:
+        DataError: a mask is missing, ambiguous or cannot be decoded.
+    """
+    with_masks = [pair.mask for pair in pairs if pair.mask is not None]
+    with ThreadPoolExecutor() as pool:
+        marked = list(pool.map(lambda mask: bool(read_mask_file(mask, rule).any()), with_masks))
+    defective = dict(zip(with_masks, marked, strict=True))
+    without = [pair.image for pair in pairs if pair.mask is None]
+    if missing != "good":
+        _require_masks(pairs, without, expected, missing is None and not orphans and all(marked))
+    if without:
+        log.warning(
+            "%s: %d of %d images have no mask and count as good parts; the first is %s",
+            printable(str(without[0].parent)), len(without), len(pairs), printable(without[0].name),
+        )  # fmt: skip
+    for image, mask, class_id in pairs:
+        yield Item(
+            image, mask is not None and defective[mask], mask, None, class_id, split, rule=rule
+        )
+
+
+def require_images(masks: Sequence[Path]) -> None:
+    """Raise DataError if there is a mask without an image."""
+    for mask in masks:
+        image = mask.with_name(f"{image_of_label(mask.stem) or mask.stem}.png")
+        raise DataError(mask, "has no image", f"expected {image}")
+
+
+def _require_masks(
+    pairs: Sequence[Pair],
+    without: Sequence[Path],
+    expected: Callable[[Path], Path],
+    only_defects_have_masks: bool,
+) -> None:
+    """Refuse the first image without a mask that is not, by all signs, a good part."""
+    folders = {pair.image.parent for pair in pairs if pair.mask is not None}
+    for image in without:
+        shows_good = bool(folders) and (
+            image.parent in folders or image.parent.name.lower() in GOOD_FOLDERS
+        )
+        if not (only_defects_have_masks and shows_good):
+            raise DataError(
+                image,
+                "has no mask",
+                f"expected {expected(image)}, all zero where defect-free; if good parts have no "
+                'mask, say missing = "good" below [masks] in dataset.toml',
+            )
