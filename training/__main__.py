@@ -46,7 +46,10 @@ log = logging.getLogger("training")
 @click.option(
     "--init",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Checkpoint to start from.",
+    help="Checkpoint to start from. Default: the recipe's start.",
+)
+@click.option(
+    "--from-scratch", is_flag=True, help="Start from random weights, whatever the recipe says."
 )
 @click.option(
     "--size",
@@ -54,6 +57,24 @@ log = logging.getLogger("training")
     help="Height and width of the model. Default: the median of the images, at most 512.",
 )
 @steps_option
+@click.option("--batch", type=click.IntRange(min=1), help="Images per step. Default: the recipe's.")
+@click.option(
+    "--crop",
+    type=click.IntRange(min=1),
+    help="Side of the square crops, pixels; the recipe's defect_margin is scaled with it. "
+    "Default: the recipe's.",
+)
+@click.option(
+    "--defect-free",
+    type=click.FloatRange(0.0, 1.0, max_open=True),
+    help="Share of defect-free images among those drawn. Default: the recipe's.",
+)
+@click.option(
+    "--validation",
+    type=click.FloatRange(0.0, 1.0, max_open=True),
+    help="Share of the images held out of training, to choose threshold and min_area. Default: "
+    "the recipe's.",
+)
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of the run. Default: the recipe's.")
 @click.option("--variant", help="Network, tiny or original. Default: the recipe's.")
 @device_option
@@ -74,8 +95,13 @@ def training(
     bits: int | None,
     output: Path,
     init: Path | None,
+    from_scratch: bool,
     size: tuple[int, int] | None,
     steps: int | None,
+    batch: int | None,
+    crop: int | None,
+    defect_free: float | None,
+    validation: float | None,
     seed: int | None,
     variant: str | None,
     device: str,
@@ -94,7 +120,17 @@ def training(
     from training.recipe import read_recipe
     from training.sources import read_source
 
-    chosen = read_recipe(recipe, steps=steps, seed=seed, variant=variant)
+    if init is not None and from_scratch:
+        raise click.UsageError("--init and --from-scratch exclude each other")
+    chosen = read_recipe(
+        recipe,
+        steps=steps,
+        batch=batch,
+        seed=seed,
+        variant=variant,
+        start="random" if from_scratch else None,
+        data={"crop": crop, "defect_free": defect_free, "validation": validation},
+    )
     read = functools.cache(
         functools.partial(read_source, classes=classes, recipe=chosen, bits=bits)
     )

@@ -16,6 +16,7 @@ from tinyunet_deploy.artifacts.architectures import NETWORKS
 from tinyunet_deploy.artifacts.checkpoint import load_checkpoint
 from tinyunet_deploy.artifacts.facts import NetworkFacts
 from tinyunet_deploy.artifacts.network import normalize
+from tinyunet_deploy.artifacts.sidecar import DEFAULT_CHECKPOINT
 from tinyunet_deploy.cli.stopping import reacting
 from tinyunet_deploy.contract import Contract
 from tinyunet_deploy.errors import RefusedError
@@ -63,7 +64,7 @@ def train(
 
     Args:
         ranks: the processes that share every batch; each calls this, with the same arguments.
-        init: checkpoint to start from; None starts from random weights.
+        init: checkpoint to start from; None starts from the weights that the recipe names.
         size: height and width of the model, pixels; None chooses them by the images
             (:func:`~training.sources.model_size`).
         load: function that draws the batches, called by several threads; None draws them from the
@@ -77,6 +78,8 @@ def train(
         DataError: the folder contains another run.
         RuntimeUnavailable: the device does not exist, or the disk cannot be written.
     """
+    if init is None and recipe.start == "package":
+        init = DEFAULT_CHECKPOINT
     facts = NETWORKS[recipe.variant].facts(recipe.variant)
     contract = _contract(facts, size or model_size(sources, facts.size_multiple or 1))
     run = _Run(recipe, output, machine, ranks, choose_device(machine, ranks), contract)
@@ -170,7 +173,11 @@ def _first_state(run: _Run, init: Path | None) -> State:
     recipe, device = run.recipe, run.device
     network = load_checkpoint(init)[0] if init else initial_network(recipe)
     if network.name != recipe.variant:
-        raise RefusedError(init or run.output, f"is a {network.name} network", "check the recipe")
+        raise RefusedError(
+            init or run.output,
+            f"is a {network.name} network, but the recipe is for {recipe.variant}",
+            f"give --variant {network.name} or --from-scratch",
+        )
     network = network.to(
         device,
         memory_format=torch.channels_last,  # type: ignore[call-overload]  # torch's stubs lack it

@@ -6,6 +6,7 @@ import dataclasses
 import tomllib
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +26,7 @@ __all__ = [
     "Recipe",
     "Staircase",
     "read_recipe",
+    "recipe_of",
 ]  # fmt: skip
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -124,6 +126,12 @@ class Recipe:
     validate_every: int = 0
     """Steps between two validations. The step with the fewest escapes, then the highest
     iou_defective, then the latest one becomes the checkpoint. 0 takes the last step."""
+    patience: int = 0
+    """Number of validations in a row without a better one after which the run ends early. 0 never
+    ends it early. A one-cycle schedule does its best near its end, so give it many."""
+    start: Literal["random", "package"] = "random"
+    """Weights of the first step: random ones, or those of the model in the package. ``--init`` and
+    ``--from-scratch`` on the command line come first."""
     int8: float = 0.0
     """Share of the steps in which the input of every convolution is rounded to int8."""
     data: Data = field(default_factory=Data)
@@ -140,10 +148,16 @@ class Recipe:
         return dataclasses.asdict(self)
 
 
-def read_recipe(name: str, **changes: object) -> Recipe:
+def read_recipe(
+    name: str, *, data: Mapping[str, object] | None = None, **changes: object
+) -> Recipe:
     """Read a recipe: a TOML file, or the name of one in training/recipes such as ``reference``.
 
+    Without a validation share, a change to ``data`` also ends ``validate_every`` and ``patience``.
+    Another crop scales ``defect_margin``.
+
     Args:
+        data: values that replace those of the file's [data]; None leaves the file's.
         changes: top-level values that replace the file's; None leaves the file's.
 
     Raises:
@@ -157,13 +171,39 @@ def read_recipe(name: str, **changes: object) -> Recipe:
         raise DataError(name, "is not a recipe", f"give a .toml file or one of: {known}")
     try:
         values = tomllib.loads(read_regular(path, limit=_MAX_BYTES).decode("utf-8"))
-        values |= {key: value for key, value in changes.items() if value is not None}
         recipe: Recipe = _build(Recipe, values, "")
+        given = {key: value for key, value in changes.items() if value is not None}
+        given_data = {key: value for key, value in (data or {}).items() if value is not None}
+        if given or given_data:
+            recipe = recipe_of(_changed(recipe, given, given_data))
     except OSError as error:
         raise DataError(path, f"cannot be read: {error.strerror}") from error
     except (ValueError, OverflowError, RecursionError) as error:
         raise DataError(path, f"is not a valid recipe: {error}") from error
     return recipe
+
+
+def recipe_of(values: dict[str, Any]) -> Recipe:
+    """Return the recipe of plain values, the inverse of :meth:`Recipe.as_dict`.
+
+    Raises:
+        ValueError: a key is unknown, or a value is out of range.
+    """
+    recipe: Recipe = _build(Recipe, values, "")
+    return recipe
+
+
+def _changed(recipe: Recipe, given: dict[str, Any], given_data: dict[str, Any]) -> dict[str, Any]:
+    """Return the plain values of a recipe with those of the command line."""
+    values = recipe.as_dict() | given
+    before, values["data"] = recipe.data, values["data"] | given_data
+    if "crop" in given_data:
+        values["data"]["defect_margin"] = (
+            before.defect_margin * values["data"]["crop"] // before.crop
+        )
+    if given_data.get("validation") == 0.0:
+        values["validate_every"] = values["patience"] = 0
+    return values
 
 
 def _build(kind: type[Any], values: dict[str, Any], prefix: str) -> Any:
@@ -194,7 +234,7 @@ def _value(hint: Any, value: Any, key: str) -> Any:
             choices = (by_name[value["name"]],)
         return _build(choices[0], value, key + ".")
     if origin is tuple:
-        if not isinstance(value, list) or not all(type(v) is int for v in value):
+        if not isinstance(value, list | tuple) or not all(type(v) is int for v in value):
             raise ValueError(f"{key} must be a list of whole numbers")
         return tuple(value)
     if hint is float and type(value) is int:
@@ -232,6 +272,8 @@ def _check(part: Any, prefix: str) -> None:
         raise ValueError(f"{prefix}rotations must contain at least one angle; 0 means no rotation")
     if isinstance(part, Recipe) and part.validate_every and not part.data.validation:
         raise ValueError(f"{prefix}validate_every needs a [data] validation share")
+    if isinstance(part, Recipe) and part.patience and not part.validate_every:
+        raise ValueError(f"{prefix}patience counts validations, so it needs validate_every")
     if isinstance(part, Recipe):
         if part.variant not in NETWORKS:
             raise ValueError(f"variant is {part.variant!r}; known: {', '.join(NETWORKS)}")

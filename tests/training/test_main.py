@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import json
 import resource
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from tests.training.small_runs import write_recipe
+from tinyunet_deploy.artifacts.checkpoint import load_checkpoint
+from tinyunet_deploy.artifacts.sidecar import DEFAULT_CHECKPOINT, digest
 from tinyunet_deploy.cli import run
 from tinyunet_deploy.data import synthetic
 from training.__main__ import training
@@ -48,3 +52,51 @@ def test_what_stops_a_run_is_one_line(
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     assert code == 5 and err.count("\n") == 1 and "cannot write: File too large" in err
     assert not list((tmp_path / "run").glob("*.safetensors"))
+
+
+def test_values_on_the_command_line_are_those_of_the_run(
+    tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = write_recipe(tmp_path / "small.toml", "steps = 1")
+    command = [str(recipe), "--data", str(tiny_data), "--output", str(tmp_path / "run")]
+    values = ["--crop", "16", "--batch", "2", "--defect-free", "0.5", "--validation", "0"]
+    assert run(training, [*command, *values]) == 0
+    record = json.loads((tmp_path / "run" / "run.json").read_text())["recipe"]
+    assert (record["batch"], record["data"]["crop"]) == (2, 16)
+    assert (record["data"]["defect_free"], record["data"]["validation"]) == (0.5, 0.0)
+    capsys.readouterr()
+    for index in range(0, len(values), 2):
+        fewer = values[:index] + values[index + 2 :]
+        assert run(training, [*command, *fewer]) == 4, values[index]
+        assert "contains a run with another recipe" in capsys.readouterr().err
+    assert run(training, [*command, *values]) == 0
+
+
+def test_a_recipe_starts_from_the_model_of_the_package_unless_told_otherwise(
+    finished: Path, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    still = "steps = 1\nstart = 'package'"
+    recipe = write_recipe(tmp_path / "small.toml", still)
+    recipe.write_text(recipe.read_text() + "[schedule]\nname = 'staircase'\nrate = 0.0\n")
+    given = finished / "checkpoint.safetensors"
+
+    def start(name: str, *more: str) -> tuple[torch.Tensor, str]:
+        output = tmp_path / name
+        command = [str(recipe), "--data", str(tiny_data), "--output", str(output), *more]
+        assert run(training, command) == 0
+        record = json.loads((output / "run.json").read_text())
+        network, _ = load_checkpoint(output / "checkpoint.safetensors")
+        return network.logit.weight, record["init_sha256"]
+
+    package, other = (load_checkpoint(path)[0].logit.weight for path in (DEFAULT_CHECKPOINT, given))
+    weights, sha256 = start("package")
+    assert torch.equal(weights, package) and sha256 == digest(DEFAULT_CHECKPOINT.read_bytes())
+    weights, sha256 = start("given", "--init", str(given))
+    assert torch.equal(weights, other) and sha256 == digest(given.read_bytes())
+    weights, sha256 = start("nothing", "--from-scratch")
+    assert sha256 is None and not torch.equal(weights, package)
+    capsys.readouterr()
+    command = [str(recipe), "--data", str(tiny_data), "--output", str(tmp_path / "both")]
+    assert run(training, [*command, "--init", str(given), "--from-scratch"]) == 2
+    assert run(training, [*command, "--variant", "original"]) == 4
+    assert "give --variant tiny or --from-scratch" in capsys.readouterr().err

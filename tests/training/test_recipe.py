@@ -1,9 +1,10 @@
+import json
 from pathlib import Path
 
 import pytest
 
 from tinyunet_deploy.errors import DataError
-from training.recipe import RECIPES, AdamW, RMSProp, Staircase, read_recipe
+from training.recipe import RECIPES, AdamW, RMSProp, Staircase, read_recipe, recipe_of
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
@@ -45,6 +46,8 @@ def test_changes_replace_values_of_the_file():
         ("[optimizer]\nname = 'adamw'\ndecay = 0.5", "unknown key optimizer.decay"),
         ("[schedule]\nname = 'staircase'\nrate = nan", "not a number"),
         ("loss = 'focal'", "known: adaptive"),
+        ("start = 'best'", "known: random, package"),
+        ("patience = 2", "patience counts validations, so it needs validate_every"),
         ("variant = 'huge'", "known: tiny, original"),
         ("steps = ", "not a valid recipe"),
         ("data = 3", "data must be a table"),
@@ -56,6 +59,28 @@ def test_a_bad_recipe_is_refused_with_the_key(tmp_path: Path, text: str, message
     with pytest.raises(DataError, match=message) as caught:
         read_recipe(str(path))
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_values_of_the_command_line_replace_those_of_the_data_table():
+    recipe = read_recipe(
+        "polish", data={"crop": 96, "defect_free": 0.5, "validation": 0.1}, batch=2
+    )
+    file = read_recipe("polish")
+    assert (recipe.batch, recipe.data.crop, recipe.data.defect_free) == (2, 96, 0.5)
+    assert recipe.data.validation == 0.1
+    assert (file.data.crop, file.data.defect_margin, recipe.data.defect_margin) == (384, 64, 16)
+    assert recipe.data.crop_on_defect == file.data.crop_on_defect
+    assert read_recipe("polish", data={"crop": None}) == file
+    robust = read_recipe("robust", data={"validation": 0.0})
+    assert (robust.validate_every, robust.data.validation) == (0, 0.0)
+    with pytest.raises(DataError, match=r"data\.crop is 100, not a multiple of 16"):
+        read_recipe("polish", data={"crop": 100})
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
+def test_a_recipe_comes_back_from_the_record_of_a_run(path: Path):
+    recipe = read_recipe(path.stem)
+    assert recipe_of(json.loads(json.dumps(recipe.as_dict()))) == recipe
 
 
 def test_an_unknown_name_lists_the_known():
