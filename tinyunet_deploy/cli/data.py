@@ -1,4 +1,4 @@
-"""Commands ``tinyunet data check`` and ``tinyunet data synthesize``."""
+"""Group ``tinyunet data``, with its commands ``check`` and ``synthesize``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tinyunet_deploy.cli.data_convert import convert
 from tinyunet_deploy.cli.options import (
     ClassList,
     bits_option,
@@ -28,7 +29,10 @@ _SHOWN = 10
 
 @click.group()
 def data() -> None:
-    """Check a data set, or write a synthetic one."""
+    """Check or convert a data set, or write a synthetic one."""
+
+
+data.add_command(convert)
 
 
 @data.command()

@@ -32,6 +32,7 @@ __all__ = [
     "Labels",
     "decode_image",
     "decode_labels",
+    "image_size",
     "read_bytes",
     "read_image",
     "require_content",
@@ -154,6 +155,20 @@ def decode_image(
     if depth is None and bits is None and 0 < largest <= SHALLOW and on_shallow is not None:
         on_shallow(where, largest)
     return to_8_bits(samples, depth)
+
+
+def image_size(data: bytes, where: Path) -> tuple[int, int]:
+    """Return height and width from the header of an image file; ``where`` names it in errors.
+
+    Raises:
+        ImageError: as :func:`read_image`, without the errors of pixels.
+    """
+    try:
+        header = _read_header(data)[1]
+        _require_size(header, MAX_PIXELS, None)
+    except (FormatError, struct.error, EOFError) as error:
+        raise _image_error(where, error) from error
+    return header.height, header.width
 
 
 def require_content(image: Image, where: Path) -> None:
