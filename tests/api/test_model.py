@@ -11,6 +11,7 @@ import pytest
 
 import tinyunet_deploy as td
 from tests.conftest import SIZE, part
+from tinyunet_deploy.artifacts.facts import NetworkFacts
 from tinyunet_deploy.backends.onnxruntime import ONNXRuntimeBackend
 from tinyunet_deploy.contract import Batch, Contract
 from tinyunet_deploy.data.encoding import encode_jpeg
@@ -61,7 +62,8 @@ def test_a_model_that_takes_small_batches_gets_them() -> None:
     [
         np.zeros((SIZE, SIZE), np.uint8),
         np.zeros((1, SIZE, SIZE), np.float32),
-        np.zeros((1, SIZE, SIZE + 16), np.uint8),
+        np.zeros((2, SIZE, 15), np.uint8),
+        np.zeros((SIZE, SIZE, 3), np.uint8),
         np.zeros((1, 3, SIZE, SIZE), np.uint8),
         np.zeros((1, SIZE, SIZE, 3), np.uint8),
     ],
@@ -71,8 +73,10 @@ def test_other_arrays_are_refused_with_the_expected_shape(
     images: np.ndarray[tuple[int, ...], np.dtype[np.uint8]],
 ) -> None:
     model = td.Model(FakeBackend(contract=Contract(SIZE, SIZE)))
-    with pytest.raises(ValueError, match=r"expected uint8 \[N,.* 64, 64\], got"):
+    with pytest.raises(ValueError, match=r"expected uint8 \[N, H, W\] or images of \[H, W\], got"):
         model(images)
+    with pytest.raises(ValueError, match=r"expected uint8 \[N, 64, 64\], got"):
+        model(images, tile=False)
 
 
 def test_images_of_different_shapes_are_refused_with_all_shapes() -> None:
@@ -81,7 +85,46 @@ def test_images_of_different_shapes_are_refused_with_all_shapes() -> None:
     with pytest.raises(
         ValueError, match=r"^expected uint8 \[N, 64, 64\], got images of \[64, 64\] and \[64, 80\]"
     ):
-        model(images)
+        model(images, tile=False)
+    for wrong in (np.zeros((SIZE, SIZE, 3), np.uint8), np.zeros((SIZE, 70)), images[0][:9]):
+        with pytest.raises(ValueError, match=r"^expected uint8 .*, got "):
+            model([*images, wrong])  # type: ignore[list-item]
+    with pytest.raises(ValueError, match=r"got uint8 \[1, 64, 80\]"):
+        model(images[1:], tile=False)
+
+
+NEAR = NetworkFacts("near", 16, 4, 4)
+
+
+def test_images_of_any_size_are_scored_as_infer_does(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sizes = [(SIZE, SIZE), (100, 150), (SIZE, SIZE), (30, SIZE), (16, 200)]
+    images = [part(seed, height=h, width=w) for seed, (h, w) in enumerate(sizes[:4])]
+    images.append(np.full(sizes[4], 7, np.uint8))
+    backend = FakeBackend(contract=Contract(SIZE, SIZE), network=NEAR)
+    with td.Model(backend, batch_size=4) as model:
+        scores = model(images)
+        assert isinstance(scores, list)
+        assert all(map(np.array_equal, scores, images)), "the fake gives the image back"
+        assert set(backend.batches[:-1]) == {4}, "batches span images"
+        masks = model.masks(scores)
+        assert [mask.shape for mask in masks] == sizes
+        assert [bool(mask.any()) for mask in masks] == [False, True, True, False, False]
+        assert [len(found) > 0 for found in model.defects(scores)] == [
+            bool(mask.any()) for mask in masks
+        ]
+        pair = np.stack([images[1], images[1]])
+        for shape in (pair.shape, (2, 1, 100, 150)):
+            assert np.array_equal(model(pair.reshape(shape)), pair.reshape(shape))
+        alike = model([images[1], images[1]])
+        assert isinstance(alike, np.ndarray) and np.array_equal(alike, pair)
+        assert model(pair[:0]).shape == (0, 100, 150)
+        assert model.overlay(images[1]).shape[2] == 3
+        assert not caplog.records
+    (record,) = caplog.records
+    assert "3 padded by mirroring" not in record.getMessage()
+    assert "1 padded by mirroring, 9 inspected in tiles" in record.getMessage()
 
 
 @pytest.mark.parametrize("images", [[], (), np.zeros((0, SIZE, SIZE), np.uint8)])

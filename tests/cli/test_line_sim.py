@@ -194,6 +194,12 @@ def test_unusable_images_are_skipped_and_none_is_refused(tmp_path: Path, fast: C
     folder.mkdir()
     write_png(folder / "large.png", np.zeros((80, 80), np.uint8))
     belt = ("--parts-per-minute", 3000, "--deadline-ms", 9000, "--seconds", 0.1, "--parts", 100)
+    code, out, _ = fast(folder, *belt, "--format", "json")
+    assert code == 0
+    facts = json.loads(out)
+    assert (facts["images"], facts["padded"], facts["tiled"]) == (1, 0, 1)
+    assert "; an image is 4 tiles on average" in fast(folder, *belt)[1]
+    belt += ("--no-tile",)
     code, _, err = fast(folder, *belt)
     assert code == 4
     first = f"{folder / 'large.png'}: has 80x80 pixels"

@@ -54,16 +54,44 @@ def test_unusable_images_are_skipped_and_memory_is_bounded(
     skipped: list[ImageError] = []
     with (
         pytest.raises(RefusedError, match="contains no usable image"),
-        open_station([tmp_path], 1, skipped=skipped.append),
+        open_station([tmp_path], 1, tile=False, skipped=skipped.append),
     ):
         pass
+    assert [error.reason for error in skipped] == ["wrong-size"]
     for number in range(MOST_IMAGES + 5):
         write_png(tmp_path / f"{number:03}.png", part(1))
     (tmp_path / "0 broken.png").write_bytes(b"no image")
     skipped.clear()
-    with open_station([tmp_path], 1, skipped=skipped.append) as ready:
+    with open_station([tmp_path], 1, tile=False, skipped=skipped.append) as ready:
         assert ready.facts["images"] == MOST_IMAGES
     assert [error.reason for error in skipped] == ["not-an-image"]
+
+
+def test_a_part_in_tiles_costs_a_call_for_each(
+    tmp_path: Path, fake: FakeBackend, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whole, padded and tiled; the last has its only defect in its last tile."""
+    tiled = np.zeros((SIZE, 3 * SIZE), np.uint8)
+    tiled[40:50, -9:] = 200
+    for name, image in (("0", part(1)), ("1", part(2, height=40)), ("2", tiled)):
+        write_png(tmp_path / f"{name}.png", image)
+    write_png(tmp_path / "3.png", part(1)[:15])
+    skipped: list[ImageError] = []
+    with open_station([tmp_path], 1, skipped=skipped.append) as ready:
+        tiles = fake.artifact.sidecar.tiling.tile_count(tiled.shape)
+        assert tiles > 3
+        facts = ready.facts
+        assert (facts["images"], facts["padded"], facts["tiled"]) == (3, 1, 1)
+        assert facts["inputs_per_image"] == (1 + 1 + tiles) / 3
+        assert facts["approximate"] == 1, "64 pixels are too few for this reach"
+        calls = []
+        for number in range(3):
+            fake.batches.clear()
+            assert ready.inspectors[0](number) == "NG"
+            calls.append(fake.batches[:])
+        assert calls == [[1], [1], [1] * tiles]
+    assert [error.reason for error in skipped] == ["wrong-size"], "fewer than 16 pixels"
+    assert "note: images of another size than the model's: 1 padded" in caplog.text
 
 
 def test_processes_inspect_and_one_that_dies_ends_the_run(station: Path, tiny_onnx: Path) -> None:

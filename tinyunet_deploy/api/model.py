@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,8 @@ from tinyunet_deploy.backends.table import BackendChoice
 from tinyunet_deploy.contract import Image, Score, defect_mask
 from tinyunet_deploy.inspection.defects import Defect, find_defects
 from tinyunet_deploy.inspection.inspected_part import inspect_score
-from tinyunet_deploy.inspection.notes import log_notes, run_notes
+from tinyunet_deploy.inspection.notes import ScoreTally, log_notes
+from tinyunet_deploy.inspection.scoring import LEAST_SIDE, score_decoded
 
 __all__ = ["Model", "StrPath", "lend", "load"]
 
@@ -65,7 +66,10 @@ def load(
 class Model:
     """A loaded model: images in, scores out.
 
-    It may be called from any thread; calls wait for each other.
+    Images may have any size: one smaller than :attr:`size` is padded by mirroring, a larger one is
+    scored in overlapping tiles (:mod:`tinyunet_deploy.data.tiles`).
+
+    The model may be called from any thread; calls wait for each other.
 
     >>> with td.load() as model:
     ...     scores = model([td.read_image("photos/0.png"), td.read_image("photos/1.png")])
@@ -83,7 +87,7 @@ class Model:
     """Smallest defect that makes a part NG, pixels: the sidecar's, until it is set."""
 
     def __init__(self, backend: Backend, batch_size: int = 4) -> None:
-        self._highest_score = 0
+        self._tally = ScoreTally()
         self.backend = backend
         self.batch_size = backend.batch_size(batch_size)
         self.threshold, self.min_area = backend.artifact.sidecar.decision()
@@ -99,51 +103,100 @@ class Model:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of an image, pixels."""
+        """Height and width of the network's images, pixels."""
         return self.backend.contract.height, self.backend.contract.width
 
+    @overload
+    def __call__(self, images: NDArray[np.uint8], *, tile: bool = True) -> NDArray[np.uint8]: ...
+
+    @overload
     def __call__(
-        self, images: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]
-    ) -> NDArray[np.uint8]:
-        """Score any number of images.
+        self, images: Sequence[NDArray[np.uint8]], *, tile: bool = True
+    ) -> NDArray[np.uint8] | list[NDArray[np.uint8]]: ...
+
+    def __call__(
+        self, images: NDArray[np.uint8] | Sequence[NDArray[np.uint8]], *, tile: bool = True
+    ) -> NDArray[np.uint8] | list[NDArray[np.uint8]]:
+        """Score any number of images of any size.
 
         >>> model([])
         array([], shape=(0, 512, 512), dtype=uint8)
+        >>> image = td.read_image("photos/0.png")
+        >>> [score.shape for score in model([image, image[:200, :90]])]
+        [(512, 512), (200, 90)]
 
         Args:
-            images: uint8 [N, H, W] or [N, 1, H, W], raw grey values, or a sequence of [H, W];
-                H and W are :attr:`size`. An empty sequence gives an empty array.
+            images: uint8 [N, H, W] or [N, 1, H, W], raw grey values, or a sequence of [H, W], which
+                may have different sizes; H and W of 16 pixels at least. An empty sequence gives an
+                empty array.
+            tile: False refuses images that are not of :attr:`size`.
 
         Returns:
-            uint8 of the shape of ``images``: defect probability x 255, rounded.
+            uint8 of the shape of ``images``: defect probability x 255, rounded. A sequence of
+            images of different sizes gives a list of [H, W].
 
         Raises:
             ValueError: the images have another dtype or shape.
             RuntimeError: the model is in use by an unfinished :func:`inspect`.
             RuntimeUnavailable: the device is lost or its memory is full.
         """
-        given = _stacked(images, self.size)
+        given = _given(images, self.size, tile)
+        if isinstance(given, np.ndarray) and given.shape[-2:] == self.size:
+            return self._score_whole(given)
+        planes = given.reshape(-1, *given.shape[-2:]) if isinstance(given, np.ndarray) else given
+        scores = []
+        with self._calls:
+            self._require_free()
+            for scored in score_decoded(planes, self.backend, batch_size=self.batch_size):
+                assert scored.score is not None
+                self._tally.add(scored)
+                scores.append(scored.score)
+        if isinstance(given, list):
+            return scores
+        return np.stack(scores).reshape(given.shape) if scores else np.empty_like(given)
+
+    def _score_whole(self, given: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Score images of the network's size, [N, H, W] or [N, 1, H, W]."""
         batch = given[:, None] if given.ndim == 3 else given
         starts = range(0, len(batch), self.batch_size)
         with self._calls:
             self._require_free()
             runs = self.backend.run_many(batch[start : start + self.batch_size] for start in starts)
             scores = [run.score for run in runs]
-        self._highest_score = max([self._highest_score, *(int(score.max()) for score in scores)])
+        highest = [self._tally.highest_score, *(int(score.max()) for score in scores)]
+        self._tally.highest_score = max(highest)
+        self._tally.whole += len(batch)
         return np.concatenate(scores).reshape(given.shape) if scores else np.empty_like(given)
 
-    def masks(self, scores: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Return the masks of scores: uint8 {0, 255} of the same shape; 255 is a defect."""
+    @overload
+    def masks(self, scores: NDArray[np.uint8]) -> NDArray[np.uint8]: ...
+
+    @overload
+    def masks(self, scores: list[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]: ...
+
+    def masks(
+        self, scores: NDArray[np.uint8] | list[NDArray[np.uint8]]
+    ) -> NDArray[np.uint8] | list[NDArray[np.uint8]]:
+        """Return the masks of scores: uint8 {0, 255} of the same shape; 255 is a defect.
+
+        A list of scores gives a list of masks.
+        """
+        if isinstance(scores, list):
+            return [defect_mask(score, self.threshold) for score in scores]
         return defect_mask(scores, self.threshold)
 
-    def defects(self, scores: NDArray[np.uint8]) -> list[list[Defect]]:
+    def defects(
+        self, scores: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]
+    ) -> list[list[Defect]]:
         """Return the defects of each image, the largest first; a part without defects is good.
 
         Args:
-            scores: uint8 [N, H, W] or [N, 1, H, W], as calling the model returns them.
+            scores: uint8 [N, H, W], [N, 1, H, W] or a list of [H, W], as calling the model returns
+                them.
         """
-        planes = scores[:, 0] if scores.ndim == 4 else scores
-        return [find_defects(score, self.threshold, self.min_area) for score in planes]
+        if isinstance(scores, np.ndarray) and scores.ndim == 4:
+            scores = scores[:, 0]
+        return [find_defects(score, self.threshold, self.min_area) for score in scores]
 
     def overlay(self, image: Image, score: Score | None = None) -> NDArray[np.uint8]:
         """Return the picture that ``infer --overlays`` writes: defects, and a caption below.
@@ -153,7 +206,7 @@ class Model:
         (548, 512, 3)
 
         Args:
-            image: uint8 [H, W], raw grey values.
+            image: uint8 [H, W], raw grey values, of any size.
             score: uint8 [H, W], if the image has been scored already; None scores it.
 
         Returns:
@@ -172,10 +225,11 @@ class Model:
     def close(self) -> None:
         """Release memory and device; the model must not be called afterwards.
 
-        Logs a note if no score of all calls was above 1, as of a model that gives labels.
+        Logs notes on the scores of all calls, as ``tinyunet infer`` does at its end: none was above
+        1, images had another size, or tiles only approximate the whole image.
         """
-        log_notes(run_notes(self._highest_score, approximate=0, padded=0, tiled=0))
-        self._highest_score = 0
+        log_notes(self._tally.notes)
+        self._tally = ScoreTally()
         self.backend.close()
 
     def __enter__(self) -> Self:
@@ -224,18 +278,41 @@ def lend(model: Model | StrPath | None) -> Iterator[Model]:
             yield loaded
 
 
-def _stacked(
-    images: NDArray[np.uint8] | Sequence[NDArray[np.uint8]], size: tuple[int, int]
-) -> NDArray[np.uint8]:
-    """Return images as one array [N, H, W] or [N, 1, H, W]."""
+def _given(
+    images: NDArray[np.uint8] | Sequence[NDArray[np.uint8]], size: tuple[int, int], tile: bool
+) -> NDArray[np.uint8] | list[NDArray[np.uint8]]:
+    """Return images of one size as an array [N, H, W] or [N, 1, H, W], and others as a list.
+
+    Raises:
+        ValueError: they are not images, or not of ``size`` although ``tile`` is False.
+    """
     if len(images) == 0 and not isinstance(images, np.ndarray):
         return np.empty((0, *size), np.uint8)
-    expected = f"expected uint8 [N, {size[0]}, {size[1]}]"
-    try:
-        given = np.asarray(images)
-    except ValueError:
-        shapes = sorted({str(list(np.shape(image))) for image in images})
-        raise ValueError(f"{expected}, got images of {' and '.join(shapes)}") from None
-    if given.ndim not in (3, 4):
+    expected = "expected uint8 [N, H, W] or images of [H, W]"
+    if not tile:
+        expected = f"expected uint8 [N, {size[0]}, {size[1]}]"
+    if not isinstance(images, np.ndarray):
+        shapes = sorted({np.shape(image) for image in images})
+        if len(shapes) > 1:
+            if not tile or any(len(shape) != 2 for shape in shapes):
+                got = " and ".join(str(list(shape)) for shape in shapes)
+                raise ValueError(f"{expected}, got images of {got}")
+            mixed = [np.asarray(image) for image in images]
+            for image in mixed:
+                _check_image(image.dtype, image.shape, expected)
+            return mixed
+    given = np.asarray(images)
+    if given.ndim not in (3, 4) or (given.ndim == 4 and given.shape[1] != 1):
         raise ValueError(f"{expected}, got {given.dtype} {list(given.shape)}")
+    if not tile and given.shape[-2:] != size:
+        raise ValueError(f"{expected}, got {given.dtype} {list(given.shape)}")
+    _check_image(given.dtype, given.shape, expected)
     return given
+
+
+def _check_image(dtype: np.dtype[Any], shape: tuple[int, ...], expected: str) -> None:
+    if dtype != np.uint8:
+        raise ValueError(f"{expected}, got {dtype} {list(shape)}")
+    if min(shape[-2:]) < LEAST_SIDE:
+        what = f"which has fewer than {LEAST_SIDE} pixels on a side"
+        raise ValueError(f"{expected}, got {dtype} {list(shape)}, {what}")

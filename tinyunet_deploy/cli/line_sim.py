@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tinyunet_deploy.cli.folding import FoldedLines
-from tinyunet_deploy.cli.options import artifact_options, bits_option, debug_option, format_option
+from tinyunet_deploy.cli.options import (
+    artifact_options,
+    bits_option,
+    debug_option,
+    format_option,
+    tile_option,
+)
 from tinyunet_deploy.cli.progress import Progress
 
 if TYPE_CHECKING:
@@ -43,6 +49,7 @@ _POSITIVE = _Number(0.001, 1e6)
     help="Take service times from this result of line-sim or benchmark instead of IMAGES.",
 )
 @artifact_options
+@tile_option
 @bits_option
 @click.option(
     "--parts-per-minute",
@@ -136,6 +143,7 @@ def line_sim(
     backend: str | None,
     device: str | None,
     trust_engine: bool,
+    tile: bool,
     bits: int | None,
     parts_per_minute: float | None,
     speed_mm_s: float | None,
@@ -163,8 +171,9 @@ def line_sim(
 
     With IMAGES (files and folders) parts come in real time, whether the model is ready or not; with
     --replay, recorded service times are simulated. In both cases, the recorded times predict how
-    fast the belt may run. Times count from the trigger, when the image is already in memory:
-    subtract exposure and transfer from the deadline. Exit code 6 if more parts are missed than
+    fast the belt may run. An image that is larger than the model's costs a call of the model for
+    each of its tiles. Times count from the trigger, when the image is already in memory: subtract
+    exposure and transfer from the deadline. Exit code 6 if more parts are missed than
     --max-miss-rate allows.
     """
     from tinyunet_deploy.errors import ImageError
@@ -208,6 +217,7 @@ def line_sim(
             backend=backend,
             device=device,
             trust_engine=trust_engine,
+            tile=tile,
             bits=bits,
             skipped=skipped.append,
         ) as station:

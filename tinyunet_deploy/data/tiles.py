@@ -222,7 +222,7 @@ class Tiling:
 
 
 def score_in_tiles(image: Image, score: Callable[[Image], Score], tiling: Tiling) -> Score:
-    """Score one image of any size, tile after tile.
+    """Score one image of any size, tile after tile; one of the contract's size is its only tile.
 
     Args:
         image: uint8 [H, W].
@@ -231,6 +231,8 @@ def score_in_tiles(image: Image, score: Callable[[Image], Score], tiling: Tiling
     Returns:
         uint8 [H, W].
     """
+    if fit_of(image.shape, tiling.contract) == "whole":
+        return score(image)
     mosaic = Mosaic(image, tiling)
     for tile in mosaic.tiles():
         mosaic.add(score(tile))

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tinyunet_deploy.data.tiles import Fit
 from tinyunet_deploy.inspection.scoring import Scored
 
 __all__ = ["ScoreTally", "log_notes", "run_notes"]
@@ -36,10 +37,18 @@ class ScoreTally:
         if scored.score is None:
             return
         self.highest_score = max(self.highest_score, int(scored.score.max()))
-        self.whole += scored.fit == "whole"
-        self.padded += scored.fit == "padded"
-        self.tiled += scored.fit == "tiled"
-        self.approximate += scored.approximate
+        self.add_fit(scored.fit, scored.approximate)
+
+    def add_fit(self, fit: Fit, approximate: bool) -> None:
+        """Count an image by its size alone.
+
+        Args:
+            approximate: whether it is in tiles whose scores only approximate the whole image's.
+        """
+        self.whole += fit == "whole"
+        self.padded += fit == "padded"
+        self.tiled += fit == "tiled"
+        self.approximate += approximate
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -9,17 +9,20 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Final
 
 from tinyunet_deploy import systems
 from tinyunet_deploy.backends.base import Backend
 from tinyunet_deploy.backends.registry import open_backend
-from tinyunet_deploy.contract import Contract, Image
+from tinyunet_deploy.contract import Image, Score
 from tinyunet_deploy.data.bit_depth import BitDepth
-from tinyunet_deploy.data.decoding import read_image
+from tinyunet_deploy.data.tiles import Mosaic, Tiling, fit_of, score_in_tiles
 from tinyunet_deploy.errors import ImageError, RefusedError, RuntimeUnavailable
 from tinyunet_deploy.host import describe_machine, processors
 from tinyunet_deploy.inspection.defects import Verdict, find_defects, verdict
+from tinyunet_deploy.inspection.notes import ScoreTally, log_notes
+from tinyunet_deploy.inspection.scoring import decode_part
 from tinyunet_deploy.inspection.walk import walk_images
 from tinyunet_deploy.line.live import Inspector
 
@@ -52,15 +55,20 @@ def open_station(
     backend: str | None = None,
     device: str | None = None,
     trust_engine: bool = False,
+    tile: bool = True,
     bits: int | None = None,
     skipped: Callable[[ImageError], None],
 ) -> Iterator[Station]:
     """Load images and a model, in this process or in several others, and warm it up.
 
+    An image larger than the model's is inspected tile after tile: a part costs as many calls of the
+    model as its images have tiles.
+
     Args:
         sources: image files and folders; the first :data:`MOST_IMAGES` usable images are taken.
         processes: number of inspecting processes; 1 is this process.
         model, backend, device, trust_engine: as for ``open_backend``.
+        tile: take images of any size; False skips those that are not of the model's size.
         bits: depth of 16-bit files, 8..16; None takes the one in the sidecar.
         skipped: called with the error of each image that cannot be used.
 
@@ -70,7 +78,13 @@ def open_station(
     """
     with open_backend(model, backend, device, trust_engine=trust_engine) as loaded:
         depth = BitDepth(loaded.artifact.sidecar.bit_depth(bits))
-        images = _read_images(sources, loaded.contract, depth, skipped)
+        tiling = loaded.artifact.sidecar.tiling
+        images = _read_images(sources, tiling, tile, depth, skipped)
+        tally = ScoreTally()
+        for image in images:
+            fit = fit_of(image.shape, tiling.contract)
+            tally.add_fit(fit, fit == "tiled" and not Mosaic(image, tiling).exact)
+        log_notes(tally.notes)
         facts = {
             "model": loaded.artifact.path.name,
             "model_sha256": loaded.artifact.sidecar.sha256,
@@ -79,6 +93,10 @@ def open_station(
             "device": loaded.device,
             "versions": loaded.versions,
             "images": len(images),
+            "padded": tally.padded,
+            "tiled": tally.tiled,
+            "approximate": tally.approximate,
+            "inputs_per_image": fmean(tiling.tile_count(image.shape) for image in images),
             "bits": depth.bits,
             "warm_up_images": WARM_UP,
             "machine": describe_machine(),
@@ -94,7 +112,8 @@ def open_station(
 
 def _read_images(
     sources: Sequence[Path],
-    contract: Contract,
+    tiling: Tiling,
+    tile: bool,
     depth: BitDepth,
     skipped: Callable[[ImageError], None],
 ) -> list[Image]:
@@ -105,18 +124,14 @@ def _read_images(
     """
     images: list[Image] = []
     first_error: ImageError | None = None
-    for path in walk_images(sources):
-        try:
-            image = read_image(path, bits=depth.bits, on_shallow=depth.on_shallow)
-            if image.shape != (contract.height, contract.width):
-                size = f"{image.shape[1]}x{image.shape[0]}"
-                wanted = f"but the model takes {contract.width}x{contract.height}"
-                raise ImageError(path, "wrong-size", f"has {size} pixels, {wanted}")
-        except ImageError as error:
-            first_error = first_error or error
-            skipped(error)
+    for index, path in enumerate(walk_images(sources)):
+        part = decode_part(index, path, contract=tiling.contract, tile=tile, depth=depth)
+        if part.error is not None:
+            first_error = first_error or part.error
+            skipped(part.error)
+        if part.image is None:
             continue
-        images.append(image)
+        images.append(part.image)
         if len(images) == MOST_IMAGES:
             break
     if not images:
@@ -128,9 +143,14 @@ def _read_images(
 def _inspector(backend: Backend, images: Sequence[Image]) -> Inspector:
     """Make an inspector with the sidecar's threshold and min_area, and warm it up."""
     sidecar = backend.artifact.sidecar
+    tiling = sidecar.tiling
+
+    def score_tile(image: Image) -> Score:
+        score: Score = backend.run(image[None, None]).score[0, 0]
+        return score
 
     def inspect(number: int) -> Verdict:
-        score = backend.run(images[number % len(images)][None, None]).score[0, 0]
+        score = score_in_tiles(images[number % len(images)], score_tile, tiling)
         return verdict(find_defects(score, sidecar.threshold, sidecar.min_area))
 
     for number in range(WARM_UP):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -191,7 +192,7 @@ def study_live(
         trials += verify_prediction(run_belt, trials[0], verify_s, settings)
     basis = trials[-2] if verify_s else trials[0]
     return LineStudy(
-        title=f"{station.facts['model']} on {station.facts['backend']}, live for {seconds:g} s",
+        title=_live_title(station.facts, seconds),
         facts={
             "mode": "live",
             **station.facts,
@@ -205,6 +206,12 @@ def study_live(
         search=basis.search,
         processes_needed=processes_needed(belt, basis.recording, settings),
     )
+
+
+def _live_title(facts: Mapping[str, Any], seconds: float) -> str:
+    title = f"{facts['model']} on {facts['backend']}, live for {seconds:g} s"
+    tiles = facts.get("inputs_per_image", 1)
+    return title if tiles == 1 else f"{title}; an image is {tiles:.3g} tiles on average"
 
 
 def _times_field(times: Times) -> list[float | None]:
