@@ -76,12 +76,14 @@ def read_source(
     The val part is for validation; without one, the recipe's share of the others is kept apart.
 
     Args:
-        bits: depth of 16-bit files, 8..16; None leaves it to the files.
+        bits: depth of 16-bit files, 8..16; None takes the one that the folder describes, if any.
 
     Raises:
         DataError: there is no usable training image, or a mask is bad.
     """
-    items = read_training_parts(root, classes=classes).items
+    dataset = read_training_parts(root, classes=classes)
+    items = dataset.items
+    bits = dataset.bits if bits is None else bits
     with ThreadPoolExecutor(processor_count()) as pool:
         examples = list(pool.map(functools.partial(_read_example, depth=BitDepth(bits)), items))
     kept_out = {item for item in items if item.split == "val"}

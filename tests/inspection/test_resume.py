@@ -335,6 +335,24 @@ def test_a_part_that_turns_out_to_be_a_mask_leaves_the_report(tmp_path: Path) ->
     assert backend.batches == [], "what was named is kept"
 
 
+def test_masks_that_later_become_known_as_such_leave_the_report(tmp_path: Path) -> None:
+    station = tmp_path / "station"
+    for name in ("masks/a.png", "parts/b.png", "parts/b_seg.png"):
+        (station / name).parent.mkdir(parents=True, exist_ok=True)
+        write_png(station / name, part(1))
+    assert run(station, tmp_path / "out").images == 3
+    (station / "images").mkdir()
+    write_png(station / "images" / "a.png", part(2))
+    (station / "parts" / "dataset.toml").write_text(
+        '[images]\nfolder = "."\n[masks]\nending = "_seg"\n'
+    )
+    summary = run(station, tmp_path / "out")
+    wanted = {"label-file": 1, "label-folder": 1, "suffix": 1}
+    assert (summary.images, summary.passed_over) == (2, wanted)
+    run(station, tmp_path / "fresh")
+    assert tree(tmp_path / "out") == tree(tmp_path / "fresh")
+
+
 def test_two_lines_are_never_counted_double(out: Path) -> None:
     double_a_line(out, out)
     with pytest.raises(RefusedError, match=r"has two lines for lot 0/195\.png"):

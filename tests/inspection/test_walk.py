@@ -169,6 +169,23 @@ def test_folders_of_masks_are_passed_over(tmp_path: Path) -> None:
     assert names([tmp_path / "Masks"]) == ["a.png"], "what is named is inspected"
 
 
+def test_masks_that_a_description_places_are_passed_over(tmp_path: Path) -> None:
+    touch(tmp_path, "p/test/a.jpg", "p/test/a.png", "p/labels/b.png", "c.png")
+    (tmp_path / "p" / "dataset.toml").write_text(
+        '[splits]\ntest = "test"\n[images]\nfolder = "{split}"\nending = ".jpg"\n'
+        '[masks]\nfolder = "{split}"\nending = ".png"\n'
+    )
+    counts = Counter[str]()
+    paths = walk_images([tmp_path], passed_over=counts)
+    found = [path.relative_to(tmp_path).as_posix() for path in paths]
+    assert found == ["c.png", "p/labels/b.png", "p/test/a.jpg"]
+    assert counts == {"label-file": 1, "suffix": 1}
+    assert names([tmp_path / "p" / "test"]) == ["a.jpg"], "the description lies above the source"
+    (tmp_path / "p" / "dataset.toml").write_text("[image]\n")
+    with pytest.raises(RefusedError, match=r"dataset\.toml:1: image is not a known key"):
+        names([tmp_path / "p" / "test"])
+
+
 def test_a_link_to_itself_is_one_entry_among_others(tmp_path: Path) -> None:
     touch(tmp_path, "a.png")
     (tmp_path / "round").symlink_to("round")

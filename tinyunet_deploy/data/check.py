@@ -92,6 +92,7 @@ def find_oddities(
     Returns:
         Oddities sorted by kind, and within a kind in the order of the items.
     """
+    bits = dataset.bits if bits is None else bits
     digests: dict[str, Item] = {}
     shapes: Counter[tuple[int, int]] = Counter()
     sized: list[tuple[Item, tuple[int, int]]] = []

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
-__all__ = ["SPLITS", "Dataset", "Ellipse", "Item", "Layout", "MaskRule", "Split"]
+__all__ = ["SPLITS", "Dataset", "Ellipse", "Item", "Layout", "MaskRule", "Missing", "Split"]
 
 Split = Literal["train", "val", "test"]
 """Images to train on; to choose steps, threshold and min_area on; and to test on."""
@@ -20,7 +20,11 @@ Layout = Literal[
     "kolektorsdd2",
     "mvtec",
     "visa",
+    "described",
 ]
+
+Missing = Literal["good", "error"]
+"""Meaning of an image without a mask: it shows a good part, or it is an error."""
 
 SPLITS: Final[tuple[Split, ...]] = ("train", "val", "test")
 
@@ -96,5 +100,7 @@ class Dataset:
     layout: Layout
     items: tuple[Item, ...]
     """Images, sorted by class, split (train, val, test) and name; never empty."""
+    bits: int | None = None
+    """Depth of the camera whose values 16-bit files contain, 8..16; None leaves it to the files."""
     class_names: Mapping[int, str] = field(default_factory=dict)
     """Class -> name of the product, where the layout names its products."""

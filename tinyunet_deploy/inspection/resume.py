@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final, Literal
 
+from tinyunet_deploy.data.description_file import description_above
+from tinyunet_deploy.data.layouts.label_names import in_a_mask_folder
 from tinyunet_deploy.errors import RuntimeUnavailable, TinyUNetError
 from tinyunet_deploy.inspection.identity import FileIdentity, identity_now
 from tinyunet_deploy.inspection.output_names import clashing_names, ignores_case
@@ -56,6 +58,8 @@ class Resume:
         """Fault -> lines that were dropped for it."""
         self._labels: dict[Path, set[str]] = {}
         """Folder -> masks among its images."""
+        self._described: dict[Path, bool] = {}
+        """Folder -> whether a dataset.toml says which of its files are masks."""
 
     @functools.cached_property
     def inspection(self) -> Inspection:
@@ -75,13 +79,21 @@ class Resume:
         return (self._given.output / RUN).stat().st_mtime_ns
 
     def _became_a_label(self, name: str) -> bool:
-        """Return whether a file is now the mask of an image that came to lie beside it."""
+        """Return whether a file is now known as a mask: by an image that came to lie beside it, by
+        a folder of images beside its own, or by a ``dataset.toml``."""
         path = self.inspection.root / name
+        if in_a_mask_folder(name) or self._is_described(path.parent):
+            return name not in self._walked
         if not looks_like_a_label(path.name):
             return False
         if path.parent not in self._labels:
             self._labels[path.parent] = label_files_in(path.parent)
         return path.name in self._labels[path.parent] and name not in self._walked
+
+    def _is_described(self, folder: Path) -> bool:
+        if folder not in self._described:
+            self._described[folder] = description_above(folder) is not None
+        return self._described[folder]
 
     def keep(self, lines: list[ReportLine]) -> ReportLine | None:
         """Return the line of an image if its verdict holds; else remove its files.

@@ -8,10 +8,12 @@ import itertools
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final, Literal, NamedTuple
 
 from tinyunet_deploy.data.decoding import IMAGE_SUFFIXES
+from tinyunet_deploy.data.description import DESCRIPTION, Description
+from tinyunet_deploy.data.description_file import description_above, read_description
 from tinyunet_deploy.data.layouts.label_names import (
     image_of_label,
     is_mask_folder,
@@ -38,7 +40,8 @@ PassedOver = Literal[
 """Reason why an entry of a folder is not inspected: its suffix is not one of an image, its name
 begins with a dot, it is a link to a folder, a folder of masks (``Label/`` of DAGM2007, ``masks/``
 beside ``images/``, ``ground_truth/`` beside a split), the mask of the image beside it
-(:func:`~tinyunet_deploy.data.layouts.label_names.label_files`), or an output folder of ours."""
+(:func:`~tinyunet_deploy.data.layouts.label_names.label_files`) or one that a ``dataset.toml``
+describes, or an output folder of ours."""
 
 _MAX_DEPTH: Final = 200
 """Deepest nesting of folders that is walked; no station comes near it."""
@@ -76,13 +79,14 @@ def walk_images(
 
     Raises:
         RefusedError: a source folder cannot be listed, or is an output folder of ours.
+        DataError: a ``dataset.toml`` in a folder or above it is not valid.
     """
     placed = sorted({_placed(source) for source in sources}, key=lambda path: path.parts)
     folders = [path for path in placed if path.is_dir()]
     for path in placed:
         _refuse_output(path if path.is_dir() else path.parent, path)
     named = [_Entry(path) for path in placed if not path.is_dir()]
-    walks = [_walk(path, output and output.resolve()) for path in folders]
+    walks = [_walk(path, output and output.resolve(), description_above(path)) for path in folders]
     entries = heapq.merge(named, *walks, key=lambda entry: entry.path.parts)
     sources_in_folders = set(placed)
     for path, group in itertools.groupby(entries, lambda entry: entry.path):
@@ -159,7 +163,13 @@ def _leads_to(is_kind: Callable[[], bool]) -> bool:
         return False
 
 
-def _walk(folder: Path, output: Path | None, depth: int = 0) -> Iterator[_Entry]:
+def _walk(
+    folder: Path,
+    output: Path | None,
+    described: tuple[Path, Description] | None,
+    depth: int = 0,
+) -> Iterator[_Entry]:
+    """Yield the entries below a folder; ``described`` is a folder above it with its description."""
     # Plain names: a folder of a million images costs 80 bytes each.
     names: list[str] = []
     folders: set[str] = set()
@@ -186,6 +196,14 @@ def _walk(folder: Path, output: Path | None, depth: int = 0) -> Iterator[_Entry]
             return
         raise RefusedError(folder, f"cannot be listed: {error.strerror}") from error
     passed_over.update(dict.fromkeys(label_files(images), "label-file"))
+    if depth and DESCRIPTION in names:
+        own = read_description(folder)
+        described = described if own is None else (folder, own)
+    if described is not None:
+        top, description = described
+        below = PurePosixPath(folder.relative_to(top).as_posix())
+        masks = [name for name in images if description.is_mask(below / name)]
+        passed_over.update(dict.fromkeys(masks, "label-file"))
     names.sort()
     for name in names:
         path = folder / name
@@ -198,4 +216,4 @@ def _walk(folder: Path, output: Path | None, depth: int = 0) -> Iterator[_Entry]
         elif is_output(path):
             yield _Entry(path, "earlier-output")
         else:
-            yield from _walk(path, output, depth + 1)
+            yield from _walk(path, output, described, depth + 1)

@@ -117,7 +117,7 @@ def score_dataset(
         measure: takes the item, its image and its score; called on a pool of ``workers`` threads.
         workers: threads that decode images, and as many that measure.
         tile: take images of any size; False skips those that are not of the network's size.
-        bits: depth of 16-bit files, 8..16; None takes the one in the sidecar.
+        bits: depth of 16-bit files, 8..16; None takes the one of the data set, else the sidecar's.
         progress: takes the number of images that are newly finished.
 
     Raises:
@@ -128,6 +128,7 @@ def score_dataset(
     skipped: dict[Path, ImageError] = {}
     pending: deque[Future[T]] = deque()
     tally = ScoreTally()
+    bits = dataset.bits if bits is None else bits
     depth = BitDepth(backend.artifact.sidecar.bit_depth(bits))
     paths = [item.image for item in dataset.items]
     with ThreadPoolExecutor(workers) as pool:

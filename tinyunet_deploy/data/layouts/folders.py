@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from tinyunet_deploy.data.dataset import Item, MaskRule, Split
+from tinyunet_deploy.data.dataset import Item, MaskRule, Missing, Split
 from tinyunet_deploy.data.layouts.label_names import image_of_label
 from tinyunet_deploy.data.layouts.listing import (
     entries,
@@ -17,7 +17,7 @@ from tinyunet_deploy.data.layouts.listing import (
     split_folders,
     subfolder,
 )
-from tinyunet_deploy.data.layouts.pairing import Missing, Pair, paired_items
+from tinyunet_deploy.data.layouts.pairing import Pair, paired_items
 from tinyunet_deploy.errors import DataError
 
 __all__ = ["ImageFolder", "image_folders", "read_folders"]

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Sequence
 from typing import Final
 
-__all__ = ["image_of_label", "is_mask_folder", "label_files", "stem"]
+__all__ = ["image_of_label", "in_a_mask_folder", "is_mask_folder", "label_files", "stem"]
 
 _MASK_FOLDERS: Final[dict[str, frozenset[str]]] = {
     "masks": frozenset({"images"}),
@@ -36,6 +36,11 @@ def is_mask_folder(name: str, folders: Collection[str]) -> bool:
     """
     beside = _MASK_FOLDERS.get(name.lower(), frozenset())
     return bool(beside) and not beside.isdisjoint(folder.lower() for folder in folders)
+
+
+def in_a_mask_folder(path: str) -> bool:
+    """Return whether a folder in a relative path has the name of a folder of masks."""
+    return any(name.lower() in _MASK_FOLDERS for name in path.split("/")[:-1])
 
 
 def label_files(names: Sequence[str]) -> set[str]:

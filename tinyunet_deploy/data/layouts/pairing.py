@@ -6,21 +6,19 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
-from tinyunet_deploy.data.dataset import Item, MaskRule, Split
+from tinyunet_deploy.data.dataset import Item, MaskRule, Missing, Split
 from tinyunet_deploy.data.layouts.label_names import image_of_label
 from tinyunet_deploy.data.masks import read_mask_file
 from tinyunet_deploy.errors import DataError, printable
 
-__all__ = ["GOOD_FOLDERS", "Missing", "Pair", "paired_items", "require_images"]
+__all__ = ["GOOD_FOLDERS", "Pair", "paired_items", "require_images"]
 
 log = logging.getLogger(__name__)
 
 GOOD_FOLDERS: Final = frozenset({"good", "ok", "normal", "defect-free", "defect_free"})
 """Names, in lower case, of folders whose images are good parts."""
-Missing = Literal["good", "error"]
-"""An image without a mask shows a good part, or is an error."""
 
 
 class Pair(NamedTuple):

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
-from tinyunet_deploy.data.dataset import Item, MaskRule, Split
+from tinyunet_deploy.data.dataset import Item, MaskRule, Missing, Split
 from tinyunet_deploy.data.layouts.label_names import image_of_label, is_mask_folder, label_files
 from tinyunet_deploy.data.layouts.listing import (
     entries,
@@ -17,7 +17,7 @@ from tinyunet_deploy.data.layouts.listing import (
     require_splits,
     split_folders,
 )
-from tinyunet_deploy.data.layouts.pairing import Missing, Pair, paired_items, require_images
+from tinyunet_deploy.data.layouts.pairing import Pair, paired_items, require_images
 from tinyunet_deploy.errors import DataError
 
 __all__ = ["PairFolders", "pair_folders", "read_pairs"]

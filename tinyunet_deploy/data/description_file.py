@@ -1,0 +1,271 @@
+"""Read ``dataset.toml`` strictly: an unknown key or a wrong value is refused with its line."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, Final, TypeVar, cast, get_args
+
+from tinyunet_deploy.data.bit_depth import DEPTHS
+from tinyunet_deploy.data.dataset import SPLITS, Layout, MaskRule, Missing
+from tinyunet_deploy.data.description import (
+    DESCRIPTION,
+    SPLIT_FIELD,
+    Description,
+    ImageFiles,
+    MaskFiles,
+    Shares,
+)
+from tinyunet_deploy.errors import DataError
+from tinyunet_deploy.files import read_regular
+
+__all__ = ["description_above", "parse_description", "read_description"]
+
+_MAX_BYTES: Final = 1 << 20
+"""Largest description that is read."""
+_MAX_VALUE: Final = 65535
+"""Largest value of a mask."""
+_MISSING: Final[tuple[Missing, ...]] = get_args(Missing)
+_NAMELESS: Final = {"", ".", ".."}
+
+T = TypeVar("T")
+
+
+def description_above(folder: Path) -> tuple[Path, Description] | None:
+    """Return the nearest folder, ``folder`` or one above it, that has a description, and that.
+
+    Raises:
+        DataError: the description is not valid.
+    """
+    for above in (folder, *folder.parents):
+        description = read_description(above)
+        if description is not None:
+            return above, description
+    return None
+
+
+def read_description(folder: Path) -> Description | None:
+    """Read ``dataset.toml``; None if the folder has none.
+
+    Raises:
+        DataError: it cannot be read, is not TOML, or has an unknown key or a wrong value.
+    """
+    path = folder / DESCRIPTION
+    try:
+        text = read_regular(path, limit=_MAX_BYTES).decode("utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except UnicodeDecodeError as error:
+        raise DataError(path, "is not UTF-8 text") from error
+    except OSError as error:
+        raise DataError(path, f"cannot be read: {error.strerror}") from error
+    return parse_description(text, path)
+
+
+def parse_description(text: str, path: Path) -> Description:
+    """Parse the text of a ``dataset.toml``; ``path`` names it in errors.
+
+    Raises:
+        DataError: it is not TOML, or has an unknown key or a wrong value.
+    """
+    try:
+        values = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(path, f"is not TOML: {error}") from error
+    file = _Table(path, text, "", values)
+    known: list[Layout] = [name for name in get_args(Layout) if name != "described"]
+    layout = file.one_of("layout", known)
+    splits, images, masks = (file.table(name) for name in ("splits", "images", "masks"))
+    file.finish()
+    description = Description(
+        layout=layout,
+        splits={split: folder for split in SPLITS if (folder := splits.folder(split)) is not None},
+        shares=Shares(
+            splits.share("val_share"), splits.share("test_share"), splits.share("defects_to_train")
+        ),
+        images=ImageFiles(
+            images.folder("folder"),
+            images.text("ending") or "",
+            images.names("products"),
+            images.number("bit_depth", DEPTHS),
+        ),
+        masks=MaskFiles(
+            masks.folder("folder"),
+            masks.text("ending") or "",
+            masks.one_of("missing", _MISSING),
+            _rule(masks),
+        ),
+    )
+    if "ignore" in masks.values:
+        raise masks.error(
+            "ignore",
+            "is not supported: every pixel counts in the loss and in the figures",
+            "paint these pixels good or defect",
+        )
+    for table in (splits, images, masks):
+        table.finish()
+    _check(description, images, splits, masks)
+    return description
+
+
+def _rule(masks: _Table) -> MaskRule | None:
+    non_zero, inverted = masks.flag("non_zero"), masks.flag("inverted")
+    threshold = masks.number("threshold", range(_MAX_VALUE))
+    values = masks.numbers("values", range(_MAX_VALUE + 1))
+    rules = {"non_zero": non_zero, "threshold": threshold is not None, "values": values is not None}
+    given = [key for key, is_given in rules.items() if is_given]
+    if len(given) > 1:
+        raise masks.error(given[1], f"is given beside {given[0]}", "keep one of them")
+    if not given and not inverted:
+        return None
+    return MaskRule(
+        non_zero=non_zero or not given, threshold=threshold, values=values, inverted=inverted
+    )
+
+
+def _check(description: Description, images: _Table, splits: _Table, masks: _Table) -> None:
+    """Refuse keys that contradict each other, or that a known layout does not use."""
+    folder = description.images.folder
+    if folder is None:
+        for table, keys in (
+            (splits, SPLITS),
+            (images, ("ending", "products")),
+            (masks, ("folder", "ending")),
+        ):
+            for key in keys:
+                if key in table.values:
+                    raise table.error(key, "needs images.folder", "add it, or leave this out")
+        return
+    if description.layout is not None:
+        raise images.error("folder", "is given beside layout", "keep one of them")
+    for table, place in ((images, folder), (masks, description.masks.folder)):
+        if place is not None and (SPLIT_FIELD in place) != bool(description.splits):
+            wanted = f"needs {SPLIT_FIELD}, as there are splits"
+            unwanted = f"has {SPLIT_FIELD}, but [splits] names no folder"
+            raise table.error("folder", unwanted if SPLIT_FIELD in place else wanted)
+    if description.masks.folder in (None, folder):
+        endings = {description.images.ending.lower(), description.masks.ending.lower()}
+        if len(endings) == 1:
+            raise masks.error(
+                "ending", "is that of the images in the same folder", "give another ending"
+            )
+
+
+@dataclass
+class _Table:
+    """One table of the file, from which values are taken by key and type."""
+
+    path: Path
+    source: str
+    """Text of the file."""
+    name: str
+    values: dict[str, Any]
+    known: list[str] = field(default_factory=list)
+    """Keys that were taken."""
+
+    def error(self, key: str, what: str, hint: str | None = None) -> DataError:
+        """Return the error about a key, with its line if that can be found."""
+        line = _line_of(self.source, self.name, key)
+        where = f"{self.path}:{line}" if line else str(self.path)
+        return DataError(where, f"{self._full(key)} {what}", hint)
+
+    def finish(self) -> None:
+        """Refuse keys that were never taken."""
+        for key in self.values:
+            if key not in self.known:
+                names = ", ".join(map(self._full, self.known))
+                raise self.error(key, "is not a known key", f"known: {names}")
+
+    def table(self, key: str) -> _Table:
+        return _Table(self.path, self.source, key, self._take(key, dict, "a table") or {})
+
+    def text(self, key: str) -> str | None:
+        return self._take(key, str, "text")
+
+    def flag(self, key: str) -> bool:
+        return bool(self._take(key, bool, "true or false"))
+
+    def folder(self, key: str) -> str | None:
+        """Return a path below the data set's folder; ``.`` is that itself."""
+        value = self._take(key, str, "the path of a folder")
+        if value is None:
+            return None
+        path = PurePosixPath(value)
+        if not value or path.is_absolute() or ".." in path.parts or "\0" in value:
+            raise self.error(key, f"is {value!r}, but must be a path below the data set's folder")
+        return path.as_posix()
+
+    def one_of(self, key: str, choices: Collection[T]) -> T | None:
+        value = self._take(key, str, "text")
+        if value is not None and value not in choices:
+            known = ", ".join(map(str, choices))
+            raise self.error(key, f"is {value!r}", f"known: {known}")
+        return cast("T | None", value)
+
+    def share(self, key: str) -> float:
+        value = self.values.get(key)
+        self.known.append(key)
+        if value is None:
+            return 0.0
+        if type(value) not in (int, float) or not 0.0 <= value < 1.0:
+            raise self.error(key, f"is {value!r}, but must be a number from 0 to below 1")
+        return float(value)
+
+    def number(self, key: str, allowed: range) -> int | None:
+        value = self._take(key, int, "a whole number")
+        if value is not None and value not in allowed:
+            raise self.error(key, f"is {value}, but must be {allowed[0]}..{allowed[-1]}")
+        return value
+
+    def numbers(self, key: str, allowed: range) -> frozenset[int] | None:
+        values = self._take(key, list, "a list of whole numbers")
+        if values is None:
+            return None
+        if not values or not all(type(value) is int and value in allowed for value in values):
+            raise self.error(
+                key, f"is {values}, but must list whole numbers of {allowed[0]}..{allowed[-1]}"
+            )
+        return frozenset(values)
+
+    def names(self, key: str) -> tuple[str, ...]:
+        """Return names of folders, each once."""
+        values: Sequence[Any] = self._take(key, list, "a list of names") or []
+        for value in values:
+            if (
+                not isinstance(value, str)
+                or value in _NAMELESS
+                or not {"/", "\0"}.isdisjoint(value)
+            ):
+                raise self.error(key, f"has {value!r}, which is not the name of a folder")
+        if len(set(values)) < len(values):
+            raise self.error(key, "has a name twice")
+        return tuple(values)
+
+    def _take(self, key: str, kind: type[T], wanted: str) -> T | None:
+        self.known.append(key)
+        value = self.values.get(key)
+        if value is None:
+            return None
+        if type(value) is not kind:
+            raise self.error(key, f"is {value!r}, but must be {wanted}")
+        return value
+
+    def _full(self, key: str) -> str:
+        return f"{self.name}.{key}" if self.name else key
+
+
+def _line_of(text: str, table: str, key: str) -> int | None:
+    """Return the number of the line that sets a key; None if it is not written plainly."""
+    current = ""
+    for number, line in enumerate(text.splitlines(), start=1):
+        header = re.match(r"\s*\[\s*([\w-]+)\s*\]", line)
+        if header is not None:
+            current = header[1]
+        if current == table and re.match(rf"""\s*["']?{re.escape(key)}["']?\s*=""", line):
+            return number
+        if not table and header is not None and current == key:
+            return number
+    return None
