@@ -317,6 +317,19 @@ def test_images_of_any_size_are_compared_on_the_same_tiles(
     assert {c["backend"] for c in fields["comparisons"]} >= {"onnxruntime", "openvino"}
 
 
+def test_a_model_without_facts_is_run_on_the_tiles_of_the_reference(
+    tiny_onnx: Path, mixed: Path
+) -> None:
+    """On its own tiles, which start on another grid, the untrained network has other scores."""
+    assert read_sidecar(tiny_onnx).network is None
+    with StoredScores() as scores:
+        result = run_parity(
+            [tiny_onnx], mixed, scores, limits=read_limits(), backends=["onnxruntime"]
+        )
+    (row,) = result.artifacts
+    assert (result.tally.tiled, row.figures["largest_steps"]) == (2, pytest.approx(0, abs=1))
+
+
 def test_the_tile_that_differs_most_is_explained(project: Path, tmp_path: Path) -> None:
     """At the right of a wide image, whose other tiles are dark and do not differ."""
     image = np.full((64, 300), 30, np.uint8)
