@@ -19,9 +19,17 @@ from tinyunet_deploy.data.dataset import Item
 from tinyunet_deploy.data.decoding import read_image, require_content
 from tinyunet_deploy.data.layouts import read_dataset
 from tinyunet_deploy.data.masks import read_mask
+from tinyunet_deploy.data.tiles import Mosaic, Tiling, fit_of
 from tinyunet_deploy.errors import DataError, ImageError
 
-__all__ = ["ImageSets", "Labelled", "images_digest", "read_image_sets", "synthetic_image"]
+__all__ = [
+    "ImageSets",
+    "Labelled",
+    "best_tile",
+    "images_digest",
+    "read_image_sets",
+    "synthetic_image",
+]
 
 SEED: Final = 0
 """Seed of the order in which training images are drawn."""
@@ -90,15 +98,16 @@ def read_image_sets(
     """Draw three sets from the training images of data folders, or make synthetic images.
 
     Each set takes the classes, and defective and defect-free images, in turns. A quarter of the
-    images calibrates; the others are halved between selection and gate.
+    images calibrates; the others are halved between selection and gate. Of an image of another size
+    than the contract's, the tile of :func:`best_tile` is taken.
 
     Args:
         folders: labelled data sets; synthetic images are drawn if there are none.
         bits: depth of 16-bit files, 8..16; None leaves it to the files.
 
     Raises:
-        DataError: there are too few images, none with a defect, or one has another size than the
-            contract's, or a single grey value throughout.
+        DataError: there are too few images, none with a defect, or one has a single grey value
+            throughout.
     """
     if not folders:
         starts = (0, SYNTHETIC_IMAGES, 2 * SYNTHETIC_IMAGES)
@@ -148,6 +157,21 @@ def synthetic_image(contract: Contract, class_id: int, index: int, *, defective:
     )
 
 
+def best_tile(image: Image, truth: Mask, contract: Contract) -> tuple[Image, Mask]:
+    """Return what a network sees of an image of any size, and the defects in it.
+
+    Returns:
+        uint8 of the contract's size: the image and its truth as they are, or padded by mirroring;
+        of a larger image the tile with the most defect pixels, then with the most contrast.
+    """
+    if fit_of(image.shape, contract) == "whole":
+        return image, truth
+    tiling = Tiling(contract)
+    tiles = zip(Mosaic(image, tiling).tiles(), Mosaic(truth, tiling).tiles(), strict=True)
+    tile, its_truth = max(tiles, key=lambda pair: (np.count_nonzero(pair[1]), pair[0].std()))
+    return np.ascontiguousarray(tile), np.ascontiguousarray(its_truth)
+
+
 def _start(places: NDArray[np.intp], length: int, side: int) -> int:
     """Return the start of a cut that is centred on the defect, if possible."""
     middle = int(places.mean()) if len(places) else 0
@@ -172,16 +196,10 @@ def _read(item: Item, contract: Contract, depth: BitDepth) -> Labelled:
         image = read_image(item.image, bits=depth.bits, on_shallow=depth.on_shallow)
     except ImageError as error:
         raise DataError(error.where, error.what) from error
-    if image.shape != (contract.height, contract.width):
-        raise DataError(
-            item.image,
-            f"has {image.shape[0]}x{image.shape[1]} pixels, "
-            f"but the model takes {contract.height}x{contract.width} (HxW)",
-            "calibrate on images of this size, or leave --data out",
-        )
     require_content(image, item.image)
-    truth = read_mask(item, (contract.height, contract.width))
-    return Labelled(item.image.name, image, truth, item.class_id, item.defective)
+    height, width = image.shape
+    tile, truth = best_tile(image, read_mask(item, (height, width)), contract)
+    return Labelled(item.image.name, tile, truth, item.class_id, item.defective)
 
 
 def _synthetic(contract: Contract, number: int) -> Labelled:

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from export.calibration_images import synthetic_image
+import numpy as np
+
+from export.calibration_images import best_tile, synthetic_image
 from tinyunet_deploy.artifacts.sidecar import Artifact
 from tinyunet_deploy.backends.onnxruntime import ONNXRuntimeBackend
 from tinyunet_deploy.contract import Batch, Contract, Image
@@ -32,6 +34,9 @@ def comparison_images(
 ) -> list[Image]:
     """Read up to ten images of a folder, or draw one synthetic image of each class.
 
+    Of an image of another size than the contract's, the padded image or the tile with the most
+    contrast is taken.
+
     Args:
         bits: depth of 16-bit files, 8..16; None leaves it to the files.
 
@@ -39,27 +44,23 @@ def comparison_images(
         uint8 [H, W] each, of the contract's size.
 
     Raises:
-        DataError: none of the folder's first ten images has the contract's size, or one has a
-            single grey value throughout.
+        DataError: the folder contains no images, or one has a single grey value throughout.
+        ImageError: one of the folder's first ten images cannot be used.
     """
     if folder is None:
         return [
             synthetic_image(contract, class_id, 1, defective=True).image
             for class_id in synthetic.CLASSES
         ]
-    size = (contract.height, contract.width)
     paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
     depth = BitDepth(bits)
     images = []
     for path in paths[:IMAGES]:
         image = read_image(path, bits=depth.bits, on_shallow=depth.on_shallow)
-        if image.shape == size:
-            require_content(image, path)
-            images.append(image)
+        require_content(image, path)
+        images.append(best_tile(image, np.zeros_like(image), contract)[0])
     if not images:
-        raise DataError(
-            folder, f"contains no images of {contract.height}x{contract.width} pixels (HxW)"
-        )
+        raise DataError(folder, "contains no images")
     return images
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.calibration_images import read_image_sets
+from export.calibration_images import best_tile, read_image_sets
 from tests.export.conftest import CONTRACT, SIZE
 from tinyunet_deploy.contract import Contract
 from tinyunet_deploy.data import synthetic
@@ -47,10 +47,26 @@ def test_too_few_training_images_are_refused(tmp_path: Path) -> None:
         read_image_sets([tmp_path], CONTRACT)
 
 
-def test_training_images_of_another_size_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("contract", [Contract(32, 48), Contract(128, 160), Contract(32, 160)])
+def test_training_images_of_another_size_give_a_tile(tmp_path: Path, contract: Contract) -> None:
     synthetic.write_dataset(tmp_path, classes=[1], train=16, test=1, size=SIZE, defective=0.5)
-    with pytest.raises(DataError, match="64x64 pixels, but the model takes 128x160"):
-        read_image_sets([tmp_path], Contract(128, 160))
+    sets = read_image_sets([tmp_path], contract)
+    for one in (*sets.calibration, *sets.selection, *sets.gate):
+        assert one.image.shape == one.truth.shape == (contract.height, contract.width)
+        assert one.truth.any() == one.defective
+
+
+def test_the_tile_has_the_defect_or_else_the_contrast() -> None:
+    image = np.random.default_rng(1).integers(0, 9, (200, 300), dtype=np.uint8)
+    image[150:, 250:] += np.random.default_rng(2).integers(0, 200, (50, 50), dtype=np.uint8)
+    truth = np.zeros_like(image)
+    tile, its_truth = best_tile(image, truth, Contract(64, 64))
+    assert tile.std() > 30 and not its_truth.any()
+    truth[10:20, 70:100] = 255
+    tile, its_truth = best_tile(image, truth, Contract(64, 64))
+    assert np.count_nonzero(its_truth) == 300, "all of it"
+    assert np.array_equal(tile, image[:64, 64:128])
+    assert best_tile(tile, its_truth, Contract(64, 64))[0] is tile
 
 
 def test_images_without_content_calibrate_nothing(tmp_path: Path) -> None:
