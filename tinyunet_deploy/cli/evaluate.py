@@ -153,6 +153,8 @@ def _print_tables(result: Evaluation) -> None:
     console.print(_reference(result))
     if result.true_defects or result.false_defects:
         console.print(_defects(result))
+    if result.by_type:
+        console.print(_types(result))
     total = result.all
     for event, count, trials, bound in (
         ("defective parts let through", total.escapes, total.defective, total.escape_rate_upper_95),
@@ -248,6 +250,35 @@ def _defects(result: Evaluation) -> Table:
             size = f"{row.from_px}.." + ("" if row.below_px is None else str(row.below_px - 1))
             recall = _cell(row.hit / row.truth)
             table.add_row(size, str(row.truth), str(row.hit), str(row.truth - row.hit), recall)
+    return table
+
+
+def _types(result: Evaluation) -> Table:
+    """Build the table of defects and parts by defect type, with bounds at 95 % confidence."""
+    from rich.markup import escape
+
+    table = _table(
+        "in the truth",
+        "hit",
+        "recall",
+        "at least",
+        "parts",
+        "escapes",
+        "at most",
+        title="defects by type; bounds at 95 % confidence",
+        first="type",
+    )
+    for row in result.by_type:
+        table.add_row(
+            escape(row.type),
+            str(row.defects),
+            str(row.hit),
+            _cell(row.recall),
+            _cell(row.recall_lower_95),
+            str(row.parts),
+            str(row.escapes),
+            _cell(row.escape_rate_upper_95),
+        )
     return table
 
 

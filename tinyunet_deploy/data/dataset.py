@@ -90,6 +90,8 @@ class Item:
     """Split of the data set; None if it has none."""
     rule: MaskRule | None = None
     """Rule by which the mask is read; None reads masks of one or two values."""
+    defect_type: str | None = None
+    """Type of all defects of the image, where its folder states it."""
 
 
 @dataclass(frozen=True)
@@ -104,3 +106,5 @@ class Dataset:
     """Depth of the camera whose values 16-bit files contain, 8..16; None leaves it to the files."""
     class_names: Mapping[int, str] = field(default_factory=dict)
     """Class -> name of the product, where the layout names its products."""
+    defect_types: Mapping[int, str] = field(default_factory=dict)
+    """Value in the masks -> name of the defect type, where the data set names them."""

@@ -21,7 +21,7 @@ from tinyunet_deploy.data.dataset import Item, MaskRule
 from tinyunet_deploy.data.decoding import Labels, decode_labels, read_bytes
 from tinyunet_deploy.errors import DataError, ImageError
 
-__all__ = ["decode_mask", "ellipse_mask", "read_mask", "read_mask_file"]
+__all__ = ["decode_mask", "ellipse_mask", "read_mask", "read_mask_file", "read_mask_values"]
 
 _BORDER_SHARE: Final = 0.75
 """Smallest share of the border pixels that a value needs to count as good."""
@@ -78,6 +78,21 @@ def read_mask_file(path: Path, rule: MaskRule | None = None) -> Mask:
         return decode_mask(read_bytes(path), path, rule)
     except ImageError as error:
         raise DataError(path, f"is not a usable mask: it {error.what}", error.hint) from error
+
+
+def read_mask_values(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16] | None:
+    """Return the stored values of a mask file, [H, W]; None if it has colours.
+
+    Raises:
+        DataError: it cannot be decoded.
+    """
+    try:
+        values = decode_labels(read_bytes(path), path).values
+    except ImageError as error:
+        raise DataError(path, f"is not a usable mask: it {error.what}", error.hint) from error
+    if values.ndim == 2:
+        return values
+    return values[..., 0] if (values == values[..., :1]).all() else None
 
 
 def decode_mask(data: bytes, where: Path, rule: MaskRule | None = None) -> Mask:

@@ -35,6 +35,12 @@ from tinyunet_deploy.quality.metrics import (
     mean_of,
     summarize,
 )
+from tinyunet_deploy.quality.recall_by_type import (
+    TypedDefects,
+    TypeRecall,
+    recall_by_type,
+    typed_defects,
+)
 
 __all__ = ["Evaluation", "evaluate"]
 
@@ -62,6 +68,8 @@ class Evaluation:
     """Image file -> the error because of which it was skipped."""
     findings: tuple[Findings, ...]
     """Detected and true defects of each of ``images``."""
+    typed: tuple[TypedDefects, ...]
+    """Defects of each of ``images`` by their types; empty where the truth has none."""
     tuned_on: int
     """Number of images that also served to choose the artifact's threshold and min_area, which
     flatters the figures."""
@@ -72,6 +80,11 @@ class Evaluation:
     def true_defects(self) -> list[TrueDefect]:
         """Defects in the truth of all images."""
         return [defect for finding in self.findings for defect in finding.truth]
+
+    @property
+    def by_type(self) -> list[TypeRecall]:
+        """Found and all defects of each type, sorted by name; empty where the truth has none."""
+        return recall_by_type(self.typed, [image.verdict for image in self.images])
 
     @property
     def false_defects(self) -> int:
@@ -155,7 +168,10 @@ def evaluate(
             verdict=verdict(findings.detected),
             threshold=threshold,
         )
-        return _Counted(counts, findings, bool(tuned_on) and image_digest(item.image) in tuned_on)
+        typed = typed_defects(item, dataset.defect_types, score, truth, threshold, min_area)
+        return _Counted(
+            counts, findings, typed, bool(tuned_on) and image_digest(item.image) in tuned_on
+        )
 
     counted, skipped, notes = score_dataset(
         dataset,
@@ -180,6 +196,7 @@ def evaluate(
         images=tuple(image.counts for image in counted),
         skipped=skipped,
         findings=tuple(image.findings for image in counted),
+        typed=tuple(image.typed for image in counted),
         tuned_on=sum(image.tuned_on for image in counted),
         notes=notes,
     )
@@ -193,4 +210,5 @@ def _write(path: Path, data: bytes) -> None:
 class _Counted(NamedTuple):
     counts: ImageCounts
     findings: Findings
+    typed: TypedDefects
     tuned_on: bool

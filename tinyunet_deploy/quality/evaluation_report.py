@@ -65,6 +65,7 @@ def evaluation_json(evaluation: Evaluation) -> str:
             "missed": sum(not defect.hit for defect in true_defects),
             "false": evaluation.false_defects,
             "by_size": [row._asdict() for row in recall_by_size(true_defects)],
+            "by_type": [row.as_fields() for row in evaluation.by_type],
         },
     }
     head = json.dumps(json_value(fields), indent=2, allow_nan=False).removesuffix("\n}")

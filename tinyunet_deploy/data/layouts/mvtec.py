@@ -101,7 +101,7 @@ def _read_split(
             if mask is None:
                 wanted = mask_folder / f"{image.stem}_mask.png"
                 raise DataError(image, "has no mask", f"expected {wanted}")
-            yield Item(image, True, mask, None, class_id, split, rule=rule)
+            yield Item(image, True, mask, None, class_id, split, rule=rule, defect_type=entry.name)
         for mask in masks.values():
             raise DataError(mask, "has no image", f"expected one of this name in {entry.path}")
 
