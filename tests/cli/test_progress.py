@@ -107,3 +107,19 @@ def test_on_a_terminal_a_bar_shows_total_and_time_left(
     assert capsys.readouterr().out == "a result\n", "results stay on stdout"
     shown = terminal.getvalue()
     assert "evaluating" in shown and "10/40" in shown and "left" in shown and "3 NG" in shown
+
+
+def test_without_a_bar_lines_are_printed_on_a_terminal_at_their_own_pace(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    with Progress("watching", unit="parts", bar=False, every_s=0.01) as progress:
+        progress.advance(3)
+        while not terminal.getvalue():
+            time.sleep(0.01)
+    assert "watching: 3 parts, 0 s\n" in terminal.getvalue()

@@ -30,10 +30,19 @@ class Progress:
         total: pieces of the whole work; None if it is not known, or not yet.
         unit: what is counted, in the plural.
         shown: False stays silent, as for all but one of several processes.
+        bar: False prints lines on a terminal, too, between the results of the command.
+        every_s: time between two lines, seconds.
     """
 
     def __init__(
-        self, label: str, total: int | None = None, unit: str = "images", *, shown: bool = True
+        self,
+        label: str,
+        total: int | None = None,
+        unit: str = "images",
+        *,
+        shown: bool = True,
+        bar: bool = True,
+        every_s: float = LINE_EVERY_S,
     ) -> None:
         self._label = label
         self._total = total
@@ -43,7 +52,8 @@ class Progress:
         self._details = ""
         self._started_s = time.monotonic()
         self._stopped = threading.Event()
-        terminal = shown and sys.stderr.isatty()
+        self._every_s = every_s
+        terminal = shown and bar and sys.stderr.isatty()
         self._bar = _open_bar() if terminal else None
         self._task = self._bar.add_task(label, total=total, details="") if self._bar else None
         self._lines: threading.Thread | None = None
@@ -144,7 +154,7 @@ class Progress:
             )
 
     def _say_lines(self) -> None:
-        while not self._stopped.wait(LINE_EVERY_S):
+        while not self._stopped.wait(self._every_s):
             with contextlib.suppress(OSError, ValueError):  # stderr may be closed or full
                 click.echo(self.line(), err=True)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -19,6 +19,9 @@ from tinyunet_deploy.cli.options import (
 
 if TYPE_CHECKING:
     from tinyunet_deploy.inspection.report_line import ReportLine
+
+PROGRESS_EVERY_S: Final = 60.0
+"""Time between two lines that say that the watch goes on, seconds."""
 
 
 @click.command()
@@ -80,10 +83,10 @@ def watch(
     complete. SIGTERM or Ctrl-C ends the watch with its report complete; the same command resumes
     it.
     """
-    import functools
     import threading
 
     from tinyunet_deploy.backends.registry import open_backend
+    from tinyunet_deploy.cli.progress import Progress
     from tinyunet_deploy.errors import GateFailed
     from tinyunet_deploy.host import processor_count
     from tinyunet_deploy.inspection.outputs import Outputs
@@ -92,12 +95,17 @@ def watch(
     from tinyunet_deploy.inspection.watch import watch as watch_folder
 
     stop = threading.Event()
+    progress = Progress("watching", unit="parts", bar=False, every_s=PROGRESS_EVERY_S)
+
+    def on_line(line: ReportLine) -> None:
+        progress.advance()
+        _print_line(line, style)
 
     with open_backend(model, backend, device, trust_engine=trust_engine) as loaded:
         click.echo(
             f"watching {click.format_filename(folder)} on {loaded.name}; Ctrl-C ends it", err=True
         )
-        with stopping.reacting(stop.set, waits=True):
+        with stopping.reacting(stop.set, waits=True), progress:
             watched = watch_folder(
                 folder,
                 output,
@@ -112,7 +120,7 @@ def watch(
                 deadline_ms=deadline_ms,
                 settle_ms=settle_ms,
                 away_s=away_s,
-                on_line=functools.partial(_print_line, style=style),
+                on_line=on_line,
             )
     summary = watched.summary
     click.echo(
