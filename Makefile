@@ -42,14 +42,17 @@ $(TRITON)/.installed: .venv/.installed
 	    nvidia-pytriton tritonclient python-rapidjson
 	touch $@
 
+# One process for each processor; the tests of a file stay together, for they share what they made.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+
 test: lint $(BINDINGS)/.installed $(TRITON)/.installed
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 # The same tests under branch coverage, with a floor. Tracing takes a third more processor time,
 # too much for every `make test`.
 .PHONY: coverage
 coverage: .venv/.installed $(BINDINGS)/.installed $(TRITON)/.installed
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+	$(PYTEST) --cov --cov-report=term:skip-covered
 
 # From nothing to found defects, in five minutes on two cores: make images of one class, train on them
 # from random weights, export, compare with the untrained network and between three backends, draw.
