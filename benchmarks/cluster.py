@@ -22,7 +22,14 @@ from typing import Any
 
 import click
 
-from benchmarks.options import HELP, REPOSITORY, output_option, rounds_option, write_result
+from benchmarks.options import (
+    HELP,
+    REPOSITORY,
+    output_option,
+    progress_lines,
+    rounds_option,
+    write_result,
+)
 from benchmarks.synthetic_images import draw_images
 from tinyunet_deploy.cli import run
 from tinyunet_deploy.data.encoding import write_png
@@ -46,7 +53,11 @@ def cluster(count: int, rounds: int, output: Path) -> None:
     ray = _import_ray()
     os.environ["PYTHONPATH"] = str(REPOSITORY)
     shard_s, ray_s = [], []
-    with tempfile.TemporaryDirectory() as folder, _two_nodes() as address:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        _two_nodes() as address,
+        progress_lines(rounds) as progress,
+    ):
         scratch = Path(folder)
         images = scratch / "images"
         _write_images(images, count)
@@ -54,6 +65,7 @@ def cluster(count: int, rounds: int, output: Path) -> None:
             shards = [["--shard", f"{index}/2"] for index in (1, 2)]
             shard_s.append(_seconds(images, scratch / f"shards{number}", shards))
             ray_s.append(_seconds(images, scratch / f"ray{number}", [["--ray", address]]))
+            progress.advance()
             click.echo(f"shards {shard_s[-1]:.1f} s  Ray {ray_s[-1]:.1f} s", err=True)
     ratios = [one / other for one, other in zip(ray_s, shard_s, strict=True)]
     fields = {

@@ -20,7 +20,7 @@ from typing import Any
 import click
 import cv2
 
-from benchmarks.options import HELP, output_option, rounds_option, write_result
+from benchmarks.options import HELP, output_option, progress_lines, rounds_option, write_result
 from benchmarks.synthetic_images import draw_images
 from tinyunet_deploy.artifacts.sidecar import DEFAULT_ONNX
 from tinyunet_deploy.backends.base import Backend
@@ -78,11 +78,13 @@ def files_to_masks(
         for loaded in backends:
             loaded.run(images[:batch_size])
         measured: list[list[dict[str, Any]]] = [[] for _ in backends]
+        progress = stack.enter_context(progress_lines(rounds * len(backends)))
         for number in range(rounds):
             for place, loaded in enumerate(backends):
                 out = scratch / f"{number}-{place}"
                 figures = _measure(loaded, images, folder, out, batch_size)
                 measured[place].append(figures)
+                progress.advance()
                 click.echo(_line(loaded, figures), err=True)
         results = [
             _describe(loaded, of_model) for loaded, of_model in zip(backends, measured, strict=True)

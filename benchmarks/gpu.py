@@ -18,7 +18,7 @@ from typing import Any, Final
 import click
 import numpy as np
 
-from benchmarks.options import HELP, output_option, rounds_option, write_result
+from benchmarks.options import HELP, output_option, progress_lines, rounds_option, write_result
 from benchmarks.synthetic_images import draw_images
 from tinyunet_deploy.artifacts.sidecar import read_artifact
 from tinyunet_deploy.backends import nvidia_probe
@@ -71,7 +71,11 @@ def gpu(
     words = ["python", "-m", "benchmarks.gpu", *(f"--model={path.name}" for path in models)]
     words += ["--device", device, "--batch-size", ",".join(map(str, sizes))]
     words += ["--calls", str(calls), "--rounds", str(rounds)]
-    rows = [row for model in models for row in _measure_model(model, device, sizes, calls, rounds)]
+    rows = []
+    with progress_lines(len(models)) as progress:
+        for model in models:
+            rows += _measure_model(model, device, sizes, calls, rounds)
+            progress.advance()
     index = nvidia_probe.gpu_index(device)
     clocks = nvidia_probe.clocks(index)
     fields = {

@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from benchmarks.options import HELP, output_option, write_result
+from benchmarks.options import HELP, output_option, progress_lines, write_result
 from benchmarks.synthetic_images import draw_images
 from tinyunet_deploy.artifacts.sidecar import read_artifact
 from tinyunet_deploy.backends.openvino import OpenVINOBackend
@@ -47,13 +47,18 @@ _PRINTED = 10
 def operators(models: tuple[Path, ...], calls: int, output: Path) -> None:
     """Time the operators of MODELS, ONNX files, on OpenVINO."""
     words = ["python", "-m", "benchmarks.operators", *(model.name for model in models)]
+    results = []
+    with progress_lines(len(models)) as progress:
+        for model in models:
+            results.append(_measure(model, calls))
+            progress.advance()
     fields = {
         "kind": "operators",
         "command": shlex.join([*words, "--calls", str(calls)]),
         "machine": describe_machine(),
         "formula": f"medians of {calls} calls on one image; call_ms without the runtime's "
         "counters, the operators' ms by them",
-        "results": [_measure(model, calls) for model in models],
+        "results": results,
     }
     write_result(output, fields)
     click.echo(output)

@@ -9,9 +9,18 @@ from typing import Any, Final
 
 import click
 
+from tinyunet_deploy.cli.progress import Progress
 from tinyunet_deploy.files import write_atomic
 
-__all__ = ["HELP", "REPOSITORY", "RESULTS", "output_option", "rounds_option", "write_result"]
+__all__ = [
+    "HELP",
+    "REPOSITORY",
+    "RESULTS",
+    "output_option",
+    "progress_lines",
+    "rounds_option",
+    "write_result",
+]
 
 HELP: Final[dict[str, Any]] = {"help_option_names": ["-h", "--help"]}
 """Context settings of every command."""
@@ -36,6 +45,12 @@ def output_option(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any
         type=click.Path(path_type=Path, dir_okay=False),
         help=f"File of the result. Default: benchmarks/results/{name}.",
     )
+
+
+def progress_lines(measurements: int) -> Progress:
+    """Return a progress of lines only: redrawing a bar would take processor time from what is
+    measured."""
+    return Progress("measuring", measurements, "measurements", bar=False)
 
 
 def write_result(path: Path, fields: Mapping[str, Any]) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 import click
 
 from benchmarks.local_triton import serve
-from benchmarks.options import HELP, output_option, rounds_option, write_result
+from benchmarks.options import HELP, output_option, progress_lines, rounds_option, write_result
 from benchmarks.synthetic_images import draw_images
 from tinyunet_deploy.artifacts.sidecar import DEFAULT_ONNX
 from tinyunet_deploy.backends.base import Backend
@@ -55,10 +55,12 @@ def server(model: Path, count: int, rounds: int, batch_size: int, output: Path) 
         for index, image in enumerate(images[:, 0]):
             write_png(folder / f"{index:04}.png", image)
         rates: dict[str, list[float]] = {"local": [], "server": []}
+        progress = stack.enter_context(progress_lines(2 * rounds))
         for number in range(rounds):
             for name, backend in (("local", local), ("server", remote)):
                 seconds = _seconds(folder, scratch / f"{name}{number}", backend, batch_size)
                 rates[name].append(count / seconds)
+                progress.advance()
                 click.echo(f"{name:6} {rates[name][-1]:6.2f} images/s", err=True)
         ratios = [far / near for near, far in zip(*rates.values(), strict=True)]
         fields = {

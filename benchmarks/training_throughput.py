@@ -26,7 +26,14 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.options import HELP, REPOSITORY, output_option, rounds_option, write_result
+from benchmarks.options import (
+    HELP,
+    REPOSITORY,
+    output_option,
+    progress_lines,
+    rounds_option,
+    write_result,
+)
 from tinyunet_deploy.artifacts.network import TinyUNet, normalize
 from tinyunet_deploy.cli import run
 from tinyunet_deploy.data.decoding import read_image
@@ -61,11 +68,13 @@ def training_throughput(data: Path, recipe: str, steps: int, rounds: int, output
         "ours_bf16": lambda count: _our_loop(data, recipe, count, "--amp"),
     }
     rates: dict[str, list[float]] = {name: [] for name in loops}
-    for _ in range(rounds):
-        for name, loop in loops.items():
-            seconds = _seconds(loop, _WARM_UP + steps) - _seconds(loop, _WARM_UP)
-            rates[name].append(values["batch"] * steps / seconds)
-            click.echo(f"{name}: {rates[name][-1]:.2f} images/s", err=True)
+    with progress_lines(rounds * len(loops)) as progress:
+        for _ in range(rounds):
+            for name, loop in loops.items():
+                seconds = _seconds(loop, _WARM_UP + steps) - _seconds(loop, _WARM_UP)
+                rates[name].append(values["batch"] * steps / seconds)
+                progress.advance()
+                click.echo(f"{name}: {rates[name][-1]:.2f} images/s", err=True)
     medians = {name: statistics.median(values) for name, values in rates.items()}
     fields = {
         "machine": describe_machine(),
