@@ -332,6 +332,22 @@ def test_unknown_and_missing_fields_are_named(model: Path) -> None:
     assert "it has no field 'contract'" in refusal(model)
 
 
+def test_a_missing_field_of_the_network_is_named(model: Path) -> None:
+    edit(model, network={"size_multiple": 16})
+    assert "network has no field 'name'" in refusal(model)
+
+
+@pytest.mark.parametrize(("height", "width", "fits"), [(8192, 8192, True), (8192, 8208, False)])
+def test_images_have_at_most_64_megapixels(
+    model: Path, height: int, width: int, fits: bool
+) -> None:
+    edit(model, contract={"height": height, "width": width}, network=None)
+    if fits:
+        assert read_sidecar(model).contract.width == width
+    else:
+        assert "images of 8208x8192 pixels are more than 67108864" in refusal(model)
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -821,6 +837,7 @@ def test_a_tree_that_is_moved_keeps_its_lineage(tmp_path: Path) -> None:
         ("/a/net.safetensors", "/a/net.onnx", "net.safetensors"),
         ("/a/runs/b/net.safetensors", "/a/engines/c/net.onnx", "../../runs/b/net.safetensors"),
         ("/home/ann/runs/net.safetensors", "/mnt/engines/net.onnx", None),
+        ("/a/b/net.safetensors", "/a/c/d/e/net.onnx", None),
         ("/a/b/net.safetensors", "/a/c/d/e/f/net.onnx", None),
     ],
 )

@@ -131,6 +131,11 @@ def test_bits_of_a_pixel(bits: int) -> None:
         assert (error.reason, error.what) == ("corrupt", "has a damaged header")
 
 
+def test_64_bits_of_a_pixel_are_named() -> None:
+    error = header_refusal(windows(64))
+    assert (error.reason, error.what) == ("unsupported", "is a BMP of 64 bits a pixel")
+
+
 @pytest.mark.parametrize(("width", "planes"), [(-1, 1), (-9, 1), (9, 0), (9, 2), (-1, 0)])
 def test_a_damaged_header(width: int, planes: int) -> None:
     error = header_refusal(windows(24, width, 4, planes=planes, pixels=bytes(200)))

@@ -121,6 +121,10 @@ def test_a_still_image_beside_a_frame_is_one_image_more() -> None:
             assert decode_image(behind, HERE).shape == (64, 64)
         else:
             assert f"contains {max(count, 2)} images" in str(refusal(behind))
+    without_count = png(ramp(255), control)
+    assert decode_image(without_count[:-12] + control + without_count[-12:], HERE).shape == (64, 64)
+    one = png(ramp(255), chunk(b"acTL", struct.pack(">II", 1, 0)), control)
+    assert "contains 2 images" in str(refusal(one[:-12] + control + one[-12:]))
     still = png(ramp(255))
     assert refusal(still + still).reason == "several-images"
     assert decode_image(still + b"trailing words", HERE).shape == (64, 64)
@@ -190,6 +194,7 @@ def test_header(colour_type: int) -> None:
 def test_a_stated_depth_has_9_to_16_bits(depth: int) -> None:
     wanted = depth if 9 <= depth <= 16 else None
     assert png_format.read_header(stated(0, depth)).depth == wanted
+    assert png_format.read_header(stated(0, depth, bits=8)).depth is None
 
 
 @pytest.mark.parametrize("colour_type", [1, 3, 5, 7, 255])

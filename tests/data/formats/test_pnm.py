@@ -178,6 +178,12 @@ def test_what_stands_between_header_and_samples_never_shifts_them(between: bytes
     assert reason(b"P5 12 8 255" + between + GREY.tobytes()[: -len(between)]) == "truncated"
 
 
+def test_a_line_feed_behind_the_samples_never_shifts_them() -> None:
+    grey = GREY.copy()
+    grey[0, 0] = ord("\n")
+    assert np.array_equal(decode_image(b"P5 12 8 255\n" + grey.tobytes() + b"\n", HERE), grey)
+
+
 def test_every_value_up_to_white() -> None:
     values = np.arange(256, dtype=np.uint8).reshape(8, 32)
     assert np.array_equal(decode_image(b"P5 32 8 255\n" + values.tobytes(), HERE), values)

@@ -156,6 +156,8 @@ def test_frames_make_an_animation_whatever_the_flags() -> None:
     frames = [chunk(b"ANMF", bytes(16))] * 2
     error = header_refusal(riff(extended(0, 7, 8), *frames))
     assert (error.reason, error.what) == ("several-images", "contains 2 images, not one")
+    error = header_refusal(riff(extended(0, 7, 8), *frames, lossless(7, 8)))
+    assert (error.reason, error.what) == ("several-images", "contains 3 images, not one")
 
 
 def test_images_are_counted_as_they_are() -> None:
