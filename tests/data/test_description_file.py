@@ -34,6 +34,10 @@ ending = "_seg.png"
 missing = "good"
 values = [1, 2]
 inverted = true
+
+[defects]
+1 = "scratch"
+2 = "dent"
 """
 
 
@@ -46,6 +50,7 @@ def test_every_key_is_read() -> None:
         MaskFiles(
             "{split}/labels", "_seg.png", "good", MaskRule(values=frozenset({1, 2}), inverted=True)
         ),
+        {1: "scratch", 2: "dent"},
     )
     assert parse_description("", Path("d")) == Description()
     shares = parse_description(
@@ -73,7 +78,10 @@ def test_rules_of_masks(lines: str, rule: MaskRule | None) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[image]\n", "d:1: image is not a known key (known: layout, splits, images, masks)"),
+        (
+            "[image]\n",
+            "d:1: image is not a known key (known: layout, splits, images, masks, defects)",
+        ),
         ('layout = "coco"', "d:1: layout is 'coco' (known: released, development, folders,"),
         ("\n[masks]\nvalue = [1]", "d:3: masks.value is not a known key (known: masks.folder,"),
         ("[masks]\nvalues = 1", "d:2: masks.values is 1, but must be a list of whole numbers"),
@@ -103,6 +111,11 @@ def test_rules_of_masks(lines: str, rule: MaskRule | None) -> None:
         ),
         ('[images]\nfolder = "a"\nproducts = ["b", "b"]', "d:3: images.products has a name twice"),
         ('[images]\nfolder = "a"\nproducts = ["b/c"]', "d:3: images.products has 'b/c', which"),
+        ('[defects]\nscratch = "1"', "d:2: defects.scratch is not a value of a mask, 1..65535"),
+        ('[defects]\n0 = "good"', "d:2: defects.0 is not a value of a mask"),
+        ('[defects]\n70000 = "a"', "d:2: defects.70000 is not a value of a mask"),
+        ("[defects]\n1 = 2", "d:2: defects.1 is 2, but must be text"),
+        ('[defects]\n1 = "a"\n2 = "a"', "d:3: defects.2 is 'a', but must be a name that no"),
         ("images = 3", "d:1: images is 3, but must be a table"),
         ("images", "d: is not TOML: "),
     ],

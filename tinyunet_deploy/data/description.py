@@ -27,6 +27,10 @@ Every key is optional, and an unknown one is refused::
     values = [1, 2]                # these values
     inverted = false               # the rule finds what is good; alone: 0 means defect
 
+    [defects]                      # names of the values, if they number types of defects
+    1 = "scratch"
+    2 = "dent"
+
 The shares are drawn by the names of the images, so that the same files give the same parts.
 """
 
@@ -107,6 +111,8 @@ class Description:
     shares: Shares = field(default_factory=Shares)
     images: ImageFiles = field(default_factory=ImageFiles)
     masks: MaskFiles = field(default_factory=MaskFiles)
+    defect_types: Mapping[int, str] = field(default_factory=dict)
+    """Value in the masks -> name of the type of defect; it does not say what is a defect."""
 
     def folders(self) -> list[tuple[Split | None, PurePosixPath, PurePosixPath]]:
         """Return split, image folder and mask folder of each split; empty for a known layout."""

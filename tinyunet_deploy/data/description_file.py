@@ -78,7 +78,9 @@ def parse_description(text: str, path: Path) -> Description:
     file = _Table(path, text, "", values)
     known: list[Layout] = [name for name in get_args(Layout) if name != "described"]
     layout = file.one_of("layout", known)
-    splits, images, masks = (file.table(name) for name in ("splits", "images", "masks"))
+    splits, images, masks, defects = (
+        file.table(name) for name in ("splits", "images", "masks", "defects")
+    )
     file.finish()
     description = Description(
         layout=layout,
@@ -98,6 +100,7 @@ def parse_description(text: str, path: Path) -> Description:
             masks.one_of("missing", _MISSING),
             _rule(masks),
         ),
+        defect_types=_defect_types(defects),
     )
     if "ignore" in masks.values:
         raise masks.error(
@@ -124,6 +127,20 @@ def _rule(masks: _Table) -> MaskRule | None:
     return MaskRule(
         non_zero=non_zero or not given, threshold=threshold, values=values, inverted=inverted
     )
+
+
+def _defect_types(defects: _Table) -> dict[int, str]:
+    """Return value -> name; all keys of the table are values."""
+    types: dict[int, str] = {}
+    for key in defects.values:
+        name = defects.text(key)
+        value = int(key) if re.fullmatch("[1-9][0-9]{0,4}", key) else 0
+        if not 0 < value <= _MAX_VALUE:
+            raise defects.error(key, f"is not a value of a mask, 1..{_MAX_VALUE}")
+        if not name or name in types.values():
+            raise defects.error(key, f"is {name!r}, but must be a name that no other value has")
+        types[value] = name
+    return types
 
 
 def _check(description: Description, images: _Table, splits: _Table, masks: _Table) -> None:

@@ -23,6 +23,7 @@ from tests.data.conversion.sets import (
 from tests.data.small_images import SPOT, grey, put
 from tinyunet_deploy.data.conversion.writer import convert
 from tinyunet_deploy.data.layouts import read_dataset
+from tinyunet_deploy.data.masks import read_mask
 from tinyunet_deploy.errors import DataError
 
 SMALL = [5, 5, 8, 5, 8, 8, 5, 8]
@@ -93,6 +94,8 @@ def test_several_types_have_their_number_in_the_mask(tmp_path):
         conversion = convert(tmp_path / "source", tmp_path / "out")
         assert conversion.types == {1: "scratch", 2: "dent"}
         assert conversion.annotations == {"scratch": 1, "dent": 1}
+        assert read_dataset(tmp_path / "out").defect_types == {1: "scratch", 2: "dent"}
+        assert read_mask(read_dataset(tmp_path / "out").items[0], SPOT.shape).sum() == SPOT.sum()
         expected = (SPOT != 0).astype(np.uint8)
         expected[5:8, 5:8] = 2  # the smaller one lies above
         np.testing.assert_array_equal(mask_of(tmp_path / "out/masks/a.png"), expected)
@@ -203,6 +206,16 @@ def test_an_image_outside_the_splits_is_refused(tmp_path):
     put(tmp_path / "s/b.png", grey(1))
     with pytest.raises(DataError, match="is in no split"):
         convert(tmp_path / "s", tmp_path / "out", unlabelled="good")
+
+
+def test_names_of_types_survive_dataset_toml(tmp_path):
+    name = 'a "b" \\ é 漢'
+    labelme(tmp_path / "s", {"label": name, "points": [[1, 1], [9, 1], [9, 9]]})
+    convert(tmp_path / "s", tmp_path / "out")
+    assert read_dataset(tmp_path / "out").defect_types == {255: name}
+    labelme(tmp_path / "s", {"label": "a\nb", "points": [[1, 1], [9, 1], [9, 9]]})
+    with pytest.raises(DataError, match="printable"):
+        convert(tmp_path / "s", tmp_path / "other")
 
 
 def test_more_types_than_a_mask_can_name_are_refused(tmp_path):

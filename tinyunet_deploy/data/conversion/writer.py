@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -22,6 +23,7 @@ from tinyunet_deploy.data.conversion.drawing import Unfit, draw
 from tinyunet_deploy.data.conversion.model import AnnotatedImage, AnnotatedSet, Format, SplitName
 from tinyunet_deploy.data.conversion.reading import read_annotations
 from tinyunet_deploy.data.decoding import image_size, read_bytes
+from tinyunet_deploy.data.description import DESCRIPTION
 from tinyunet_deploy.data.encoding import encode_png
 from tinyunet_deploy.errors import DataError, ImageError
 from tinyunet_deploy.files import keep, remove_at_end, writing
@@ -70,8 +72,9 @@ def convert(
     """Convert the annotations of another tool to images/ and masks/, below train/ and so on.
 
     Images are copied byte for byte. A mask is an 8-bit PNG: 0 where the part is good, 255 at a
-    defect, or, with several defect types, the number of the type. Where types overlap, the smaller
-    annotation is drawn over the larger one. The same source gives the same bytes.
+    defect, or, with several defect types, the number of the type, which ``dataset.toml`` names.
+    Where types overlap, the smaller annotation is drawn over the larger one. The same source gives
+    the same bytes.
 
     Args:
         source: a folder, a zip archive, or one JSON or XML file beside its images.
@@ -105,6 +108,9 @@ def convert(
         if total is not None:
             total(len(images))
         conversion = _write(annotated, images, types, work / "converted", progress)
+        description = work / "converted" / DESCRIPTION
+        with writing(description):
+            description.write_text(_description(types), "utf-8")
         with writing(output):
             if output.exists():
                 output.rmdir()
@@ -169,9 +175,20 @@ def _types(
             f"known: {', '.join(annotated.labels) or 'none'}",
         )
     labels = [label for label in annotated.labels if defects is None or label in defects]
+    odd = next((label for label in labels if not label.isprintable()), None)
+    if odd is not None:
+        raise DataError(source, f"has the label {odd!r}", "use printable characters")
     if len(labels) > _MOST_TYPES:
         raise DataError(source, f"has {len(labels)} labels, more than {_MOST_TYPES}")
     return dict(zip(labels, range(1, len(labels) + 1) if len(labels) > 1 else [255], strict=False))
+
+
+def _description(types: Mapping[str, int]) -> str:
+    """Return the dataset.toml of a converted set."""
+    names = "".join(
+        f"{value} = {json.dumps(label, ensure_ascii=False)}\n" for label, value in types.items()
+    )
+    return f"[masks]\nnon_zero = true\n\n[defects]\n{names}"
 
 
 class _Written(NamedTuple):

@@ -148,4 +148,11 @@ def _listed(
     listed = tuple(items)
     if not listed:
         raise DataError(root, "no images found")
-    return Dataset(root, reader.layout, listed, description.images.bit_depth, reader.class_names)
+    return Dataset(
+        root,
+        reader.layout,
+        listed,
+        description.images.bit_depth,
+        reader.class_names,
+        description.defect_types,
+    )
