@@ -1,10 +1,21 @@
-"""Facts in a sidecar that code reads, about the network and about a TensorRT plan."""
+"""Facts in a sidecar that code reads: about the network, its adoption, and a TensorRT plan."""
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias, get_args
 
-__all__ = ["NetworkFacts", "PlanFacts", "PrecisionAudit", "Profile"]
+__all__ = [
+    "Activation",
+    "AdoptionFacts",
+    "Layout",
+    "NetworkFacts",
+    "PlanFacts",
+    "PrecisionAudit",
+    "Profile",
+]
 
 
 @dataclass(frozen=True)
@@ -47,6 +58,85 @@ class NetworkFacts:
         for side, value in (("height", height), ("width", width)):
             if value < multiple or value % multiple:
                 raise ValueError(f"{side} {value!r} is not a multiple of {multiple}")
+
+
+Layout: TypeAlias = Literal["NCHW", "NHWC", "NHW"]
+"""Order of a tensor's axes; NHW is an output with one value per pixel and no axis for it."""
+Activation: TypeAlias = Literal["sigmoid", "softmax", "probability", "bytes"]
+"""How a network's output becomes a probability: by a sigmoid, by a softmax over the channels, or
+it is one already, as a float of 0..1 or as a uint8 of 0..255."""
+
+
+@dataclass(frozen=True)
+class AdoptionFacts:
+    """How a network of another origin was wrapped so that it keeps the contract, and the proof.
+
+    A file that is made from an adopted one, such as its fp16 file or its plan, has the same facts.
+    """
+
+    original_sha256: str
+    """sha256 of the file that was adopted, 64 hex digits."""
+    original_name: str
+    """Name of that file, without its folder."""
+    input_layout: Layout
+    input_channels: int
+    """1, or 3 if the grey image is repeated to three channels."""
+    mean: tuple[float, ...] | None
+    """Value that is subtracted from each channel of the grey image (0..255), one number for all
+    channels or one for each; None if the network takes the bytes."""
+    std: tuple[float, ...] | None
+    """Value that each channel is then divided by; None if the network takes the bytes."""
+    output_layout: Layout
+    activation: Activation
+    """Applied by the wrapper; ``probability`` and ``bytes`` are left as they are."""
+    defect_channels: tuple[int, ...]
+    """Output channels that are defects, from 0."""
+    combine: Literal["sum", "largest"]
+    """How the probabilities of several defect channels become one: the sum where the channels
+    exclude each other (softmax), else the largest."""
+    batch: Literal["free", "fixed"]
+    """``fixed``: the file takes one image per call."""
+    size: Literal["free", "fixed"]
+    """``free``: the original takes other sizes, so that it can be adopted again with ``--size``."""
+    reach: Literal["measured", "declared", "whole image"]
+    """Where the network's reach comes from; ``whole image``: a score may depend on any pixel, so
+    tiles only approximate it."""
+    proof_steps: int
+    """Largest difference between the file and the original with its pre- and post-processing in
+    numpy, steps of 1/255."""
+    proof_images: int
+    """Number of images that the two were compared on."""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch("[0-9a-f]{64}", self.original_sha256):
+            raise ValueError("adoption.original_sha256 is not a SHA-256 in hex")
+        if not isinstance(self.original_name, str):
+            raise ValueError(f"adoption.original_name {self.original_name!r} is not a string")
+        for field, choices in _CHOICES.items():
+            if getattr(self, field) not in choices:
+                raise ValueError(f"adoption.{field} {getattr(self, field)!r} is not known")
+        for field in ("mean", "std"):
+            values = getattr(self, field)
+            if values is not None and not all(
+                type(value) in (int, float) and math.isfinite(value) for value in values
+            ):
+                raise ValueError(f"adoption.{field} is not a list of numbers")
+        counts = (*self.defect_channels, self.proof_steps, self.proof_images)
+        if any(type(count) is not int or count < 0 for count in counts):
+            raise ValueError("adoption has a count or channel that is not a number from 0")
+
+
+_CHOICES: Final[dict[str, tuple[object, ...]]] = {
+    "input_layout": get_args(Layout),
+    "input_channels": (1, 3),
+    "output_layout": get_args(Layout),
+    "activation": get_args(Activation),
+    "combine": ("sum", "largest"),
+    "batch": ("free", "fixed"),
+    "size": ("free", "fixed"),
+    "reach": ("measured", "declared", "whole image"),
+}
+"""Field of :class:`AdoptionFacts` -> its possible values."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ those of onnx.proto3.
 
 from __future__ import annotations
 
+import shlex
 import struct
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -23,7 +24,15 @@ from tinyunet_deploy.contract import INPUT_NAME, OUTPUT_NAME, Contract
 from tinyunet_deploy.data.decoding import MAX_PIXELS
 from tinyunet_deploy.errors import ArtifactError
 
-__all__ = ["check_onnx_file"]
+__all__ = [
+    "CONTRACT_ENDS",
+    "GraphEnd",
+    "GraphEnds",
+    "adopt_command",
+    "check_onnx_file",
+    "check_onnx_graph",
+    "keeps_contract",
+]
 
 MAX_DEPTH: Final = 50
 """Deepest nesting of messages; a plain network has six levels."""
@@ -65,13 +74,49 @@ _PIECE: Final = 1 << 22
 """Largest piece of a tensor that is checked at once, bytes."""
 
 
-class _End(NamedTuple):
-    """One input or output of the graph."""
+_TYPE_NAMES: Final = {
+    1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64",
+    8: "string", 9: "bool", 10: "float16", 11: "float64", 12: "uint32", 13: "uint64",
+    16: "bfloat16",
+}  # fmt: skip
+"""Number of an element type in onnx.proto3 -> its name in numpy."""
+
+CONTRACT_ENDS: Final = f"{INPUT_NAME} uint8 [N, 1, H, W] in, {OUTPUT_NAME} uint8 [N, 1, H, W] out"
+"""What the contract wants of a graph, for messages."""
+
+
+class GraphEnd(NamedTuple):
+    """One input or output of a graph."""
 
     name: str
     element_type: int
-    dims: list[int | None]
+    """Number of its type in onnx.proto3."""
+    dims: tuple[int | None, ...]
     """Size of each dimension; None if it is free."""
+
+    @property
+    def type_name(self) -> str:
+        """Name of the element type, such as ``float32``."""
+        return _TYPE_NAMES.get(self.element_type, f"type {self.element_type}")
+
+    def __str__(self) -> str:
+        sizes = ", ".join("?" if size is None else str(size) for size in self.dims)
+        return f"{self.name} {self.type_name} [{sizes}]"
+
+
+class GraphEnds(NamedTuple):
+    """Inputs and outputs of a graph."""
+
+    inputs: tuple[GraphEnd, ...]
+    outputs: tuple[GraphEnd, ...]
+
+    def __str__(self) -> str:
+        given = (", ".join(map(str, ends[:_MOST_SHOWN])) for ends in self)
+        return "{} in, {} out".format(*(text or "nothing" for text in given))
+
+
+_MOST_SHOWN: Final = 4
+"""Largest number of inputs or outputs that a message names."""
 
 
 def check_onnx_file(data: bytes, where: Path) -> Contract:
@@ -89,15 +134,54 @@ def check_onnx_file(data: bytes, where: Path) -> Contract:
     Raises:
         ArtifactError: the file is not such a graph; the message has the reason.
     """
+    ends = check_onnx_graph(data, where)
     try:
-        return _check(memoryview(data))
+        return _contract(ends)
+    except ValueError as error:
+        raise ArtifactError(
+            where,
+            f"is not a usable ONNX file: {error}; it has {ends}, but must have {CONTRACT_ENDS}",
+            adopt_command(where),
+        ) from error
+
+
+def adopt_command(where: Path) -> str:
+    """Return the command that wraps an ONNX file so that it keeps the contract."""
+    return f"tinyunet adopt {shlex.quote(str(where))} -o NAME.onnx"
+
+
+def check_onnx_graph(data: bytes, where: Path) -> GraphEnds:
+    """Check that a file is an ONNX graph with all its weights inside and finite.
+
+    The graph need not keep the contract.
+
+    Args:
+        where: path of the file, for the error.
+
+    Returns:
+        The inputs that a caller must give, and the outputs.
+
+    Raises:
+        ArtifactError: the file is not such a graph; the message has the reason.
+    """
+    try:
+        return _ends(memoryview(data))
     except (ValueError, struct.error) as error:
         raise ArtifactError(where, f"is not a usable ONNX file: {error}") from error
 
 
-def _check(data: memoryview) -> Contract:
+def keeps_contract(ends: GraphEnds) -> bool:
+    """Return whether a graph's inputs and outputs are those of the contract."""
+    try:
+        _contract(ends)
+    except ValueError:
+        return False
+    return True
+
+
+def _ends(data: memoryview) -> GraphEnds:
     reader = Reader()
-    ends: dict[str, list[_End]] = {"input": [], "output": []}
+    ends: dict[str, list[GraphEnd]] = {"input": [], "output": []}
     initializers: set[str] = set()
     graphs = 0
     for message, part, value in _walk(data, reader):
@@ -117,8 +201,8 @@ def _check(data: memoryview) -> Contract:
         graphs += part == "main"
     if graphs != 1:
         raise ValueError("it has no graph" if not graphs else "it has more than one graph")
-    inputs = [end for end in ends["input"] if end.name not in initializers]
-    return _contract(inputs, ends["output"])
+    inputs = tuple(end for end in ends["input"] if end.name not in initializers)
+    return GraphEnds(inputs, tuple(ends["output"]))
 
 
 def _walk(data: memoryview, reader: Reader) -> Iterator[tuple[str, str, Value]]:
@@ -150,21 +234,22 @@ def _walk(data: memoryview, reader: Reader) -> Iterator[tuple[str, str, Value]]:
                 waiting.append((part, value, depth + 1))
 
 
-def _contract(inputs: list[_End], outputs: list[_End]) -> Contract:
+def _contract(ends: GraphEnds) -> Contract:
+    inputs, outputs = ends
     for what, given, wanted in (("input", inputs, INPUT_NAME), ("output", outputs, OUTPUT_NAME)):
         if [end.name for end in given] != [wanted]:
             raise ValueError(f"its {what}s are not just {wanted}")
         if given[0].element_type != _UINT8:
             raise ValueError(f"its {what} {wanted} is not uint8")
     (image,) = inputs
-    if len(image.dims) != 4 or image.dims[0] is not None or image.dims[1] != 1:
-        raise ValueError("its image is not [N, 1, H, W] with a free N")
-    _, _, height, width = image.dims
+    if len(image.dims) != 4 or image.dims[0] not in (None, 1) or image.dims[1] != 1:
+        raise ValueError("its image is not [N, 1, H, W] with a free N, or an N of 1")
+    batch, _, height, width = image.dims
     if height is None or width is None:
         raise ValueError("the height and width of its image are not fixed")
     if height * width > MAX_PIXELS:
         raise ValueError(f"its image has {width}x{height} pixels, more than {MAX_PIXELS}")
-    return Contract(height, width)
+    return Contract(height, width, max_batch=batch)
 
 
 def _check_tensor(tensor: Value, reader: Reader) -> str:
@@ -243,7 +328,7 @@ def _pieces(data: bytes | memoryview) -> Iterator[bytes | memoryview]:
         yield data[start : start + _PIECE]
 
 
-def _end(info: Value, reader: Reader) -> _End:
+def _end(info: Value, reader: Reader) -> GraphEnd:
     """Read a ValueInfoProto."""
     name = b""
     for number, value in reader.fields(info):
@@ -258,8 +343,8 @@ def _end(info: Value, reader: Reader) -> _End:
         if number == 1 and isinstance(value, int):
             element_type = value
     shape = reader.merged(tensor, 2)
-    dims = [_dim(dim, reader) for number, dim in reader.fields(shape) if number == 1]
-    return _End(name.decode(), element_type, dims)
+    dims = tuple(_dim(dim, reader) for number, dim in reader.fields(shape) if number == 1)
+    return GraphEnd(name.decode(), element_type, dims)
 
 
 def _dim(value: Value, reader: Reader) -> int | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from tinyunet_deploy.artifacts.adoption.hints import foreign_model
 from tinyunet_deploy.artifacts.sidecar_schema import (
     Decision,
     Kind,
@@ -97,7 +98,9 @@ def read_sidecar(path: Path) -> Sidecar:
     try:
         sidecar = parse_sidecar(read_regular(where, limit=MAX_SIDECAR_BYTES), where)
     except FileNotFoundError:
-        raise _unusable(path, path, "has no sidecar, so nothing is known about it") from None
+        foreign = foreign_model(path, _read(path)) if kind == "onnx" else None
+        unknown = _unusable(path, path, "has no sidecar, so nothing is known about it")
+        raise foreign or unknown from None
     except OSError as error:
         raise _unusable(path, where, f"is not a readable sidecar: {error.strerror}") from error
     except ArtifactError as error:

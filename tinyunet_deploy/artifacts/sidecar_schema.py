@@ -17,7 +17,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeVar, get_args
 
 from tinyunet_deploy.artifacts.architectures import NETWORKS
-from tinyunet_deploy.artifacts.facts import NetworkFacts, PlanFacts, PrecisionAudit, Profile
+from tinyunet_deploy.artifacts.facts import (
+    AdoptionFacts,
+    NetworkFacts,
+    PlanFacts,
+    PrecisionAudit,
+    Profile,
+)
 from tinyunet_deploy.artifacts.precision import PRECISIONS, AnyPrecision
 from tinyunet_deploy.artifacts.strict_json import read_json
 from tinyunet_deploy.contract import Contract
@@ -57,7 +63,8 @@ class Sidecar:
     sha256: str
     """sha256 of the artifact's bytes, 64 hex digits."""
     parent: str | None
-    """sha256 of the artifact that this one was made from; None for a checkpoint."""
+    """sha256 of the artifact that this one was made from; None for a checkpoint and for an adopted
+    file, whose original has no sidecar."""
     contract: Contract
     threshold: float = 0.5
     """Default probability above which a pixel is a defect."""
@@ -88,6 +95,8 @@ class Sidecar:
     """Path of the parent from this artifact's folder when it was made, with forward slashes, such
     as ``../runs/mine/checkpoint.safetensors``; None if not recorded. Only a place to look: what
     lies there is the parent if its sha256 is."""
+    adoption: AdoptionFacts | None = None
+    """How a network of another origin was wrapped by ``tinyunet adopt``; None for our own."""
 
     @property
     def max_batch(self) -> int | None:
@@ -177,11 +186,13 @@ def _sidecar(fields: dict[str, Any]) -> Sidecar:
     """
     plan = fields.pop("plan", None)
     network = fields.pop("network", None)
+    adoption = fields.pop("adoption", None)
     values = {
         **fields,
         "contract": _made(Contract, "contract", fields["contract"]),
         "network": None if network is None else _made(NetworkFacts, "network", network),
         "plan": None if plan is None else _plan(plan),
+        "adoption": None if adoption is None else _adoption(adoption),
         "tuned_on": _texts("tuned_on", fields.get("tuned_on", [])),
         "kept_in_float32": _texts("kept_in_float32", fields.get("kept_in_float32", [])),
     }
@@ -198,6 +209,14 @@ def _plan(fields: dict[str, Any]) -> PlanFacts:
         "audit": None if audit is None else _made(PrecisionAudit, "plan.audit", audit),
     }
     return _made(PlanFacts, "plan", values)
+
+
+def _adoption(fields: dict[str, Any]) -> AdoptionFacts:
+    lists = {name: fields.get(name) for name in ("mean", "std", "defect_channels")}
+    if not all(isinstance(values, list | None) for values in lists.values()):
+        raise ValueError("adoption has a field that is not a list")
+    values = {name: None if value is None else tuple(value) for name, value in lists.items()}
+    return _made(AdoptionFacts, "adoption", {**fields, **values})
 
 
 def _made(kind: Callable[..., T], name: str, values: Any) -> T:
@@ -258,6 +277,7 @@ def _upgraded(fields: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of schema 2 from those of schema 1: facts move out of ``origin``."""
     later = {
         *("network", "tuned_on", "kept_in_float32", "plan", "bits", "step", "parent_place"),
+        "adoption",
     }
     new = sorted(later.intersection(fields))
     if new:

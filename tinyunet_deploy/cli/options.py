@@ -58,14 +58,17 @@ class BackendName(click.ParamType):  # type: ignore[type-arg]  # not subscriptab
 
 
 class NumberList(click.ParamType):  # type: ignore[type-arg]  # not subscriptable before click 8.4
-    """List of numbers such as ``1,3-5``, which becomes ``(1, 3, 4, 5)``: sorted, unique, 1..9999.
+    """List of numbers such as ``1,3-5``, which becomes ``(1, 3, 4, 5)``: sorted, unique,
+    up to 9999.
 
     Args:
         name: what the numbers stand for, such as ``classes``; used in messages.
+        least: smallest number.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, least: int = 1) -> None:
         self.name = name
+        self._least = least
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
         return "1,3-5"
@@ -78,8 +81,8 @@ class NumberList(click.ParamType):  # type: ignore[type-arg]  # not subscriptabl
         numbers: set[int] = set()
         for part in str(value).split(","):
             match = re.fullmatch(r"\s*([0-9]{1,4})\s*(?:-\s*([0-9]{1,4})\s*)?", part)
-            first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
-            if not 1 <= first <= last:
+            first, last = (int(match[1]), int(match[2] or match[1])) if match else (-1, -1)
+            if not self._least <= first <= last:
                 self.fail(f"{value!r} is not a list of {self.name} such as 1,3-5", param, ctx)
             numbers.update(range(first, last + 1))
         return tuple(sorted(numbers))
