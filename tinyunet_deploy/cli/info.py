@@ -42,7 +42,7 @@ def info(model: Path | None, style: str) -> None:
             f"{click.format_filename(link.path.name) if link.path else 'not found:'}  {link.sha256}"
             for link in lineage(path)[1:]
         )
-        or "training",
+        or ("training" if sidecar.adoption is None else "an adopted network"),
         "takes": f"image {grey}, " + (f"N <= {most}" if (most := contract.max_batch) else "any N"),
         "gives": f"score {grey}, 255 x probability of a defect",
         "batch": f"{sidecar.verified_batch} verified" if sidecar.verified_batch else "not verified",
@@ -50,6 +50,7 @@ def info(model: Path | None, style: str) -> None:
         "threshold": f"{sidecar.threshold:g}",
         "min_area": f"{sidecar.min_area} px",
         **_network_facts(sidecar),
+        **_adoption_facts(sidecar),
         **_plan_facts(sidecar),
     }
     origin = sidecar.origin.items()
@@ -75,6 +76,26 @@ def _network_facts(sidecar: Sidecar) -> dict[str, str]:
         facts["tuned on"] = f"{len(sidecar.tuned_on)} images"
     if sidecar.kept_in_float32:
         facts["kept in float32"] = " ".join(sidecar.kept_in_float32)
+    return {name: printable(fact) for name, fact in facts.items()}
+
+
+def _adoption_facts(sidecar: Sidecar) -> dict[str, str]:
+    adoption = sidecar.adoption
+    if adoption is None:
+        return {}
+    normalized = "takes bytes"
+    if adoption.mean is not None and adoption.std is not None:
+        mean, std = (" ".join(f"{v:g}" for v in values) for values in (adoption.mean, adoption.std))
+        normalized = f"(grey - {mean}) / {std}"
+    channels = " ".join(map(str, adoption.defect_channels))
+    facts = {
+        "adopted from": f"{adoption.original_name}  {adoption.original_sha256}",
+        "original": f"{adoption.input_channels} channels {adoption.input_layout}, {normalized}; "
+        f"{adoption.activation} of channels {channels}; batch {adoption.batch}, "
+        f"size {adoption.size}, reach: {adoption.reach}",
+        "proof": f"at most {adoption.proof_steps} of 255 from the original on "
+        f"{adoption.proof_images} images",
+    }
     return {name: printable(fact) for name, fact in facts.items()}
 
 
