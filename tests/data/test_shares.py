@@ -75,7 +75,7 @@ def test_defects_of_the_test_part_are_trained_on(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("test_share = 0.2", "gives splits.test_share, but there is test, train"),
+        ("test_share = 0.2", "gives splits.test_share, but there is a test part"),
         ("val_share = 0.2", "gives splits.val_share, but there is a val part"),
         ("defects_to_train = 0.5", "gives splits.defects_to_train, but there is no test part"),
     ],

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tinyunet_deploy.cli.data_convert import convert
+from tinyunet_deploy.cli.data_init import init
 from tinyunet_deploy.cli.options import (
     ClassList,
     bits_option,
@@ -29,10 +30,11 @@ _SHOWN = 10
 
 @click.group()
 def data() -> None:
-    """Check or convert a data set, or write a synthetic one."""
+    """Describe, check or convert a data set, or write a synthetic one."""
 
 
 data.add_command(convert)
+data.add_command(init)
 
 
 @data.command()

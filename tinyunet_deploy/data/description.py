@@ -8,8 +8,8 @@ Every key is optional, and an unknown one is refused::
     train = "training"             # folder of a split, which stands for {split} below
     val = "validation"
     test = "testing"
-    val_share = 0.2                # without a val part: share of train that becomes val
-    test_share = 0.2               # without any split: share of the images that becomes test
+    val_share = 0.2                # without a val part: share of the rest that becomes val
+    test_share = 0.2               # without a test part: share of train that becomes test
     defects_to_train = 0.5         # share of the defective test images that becomes train
 
     [images]
@@ -67,7 +67,7 @@ class Shares:
     val: float = 0.0
     """Share of the train images that becomes val, in a set without a val part."""
     test: float = 0.0
-    """Share of the images that becomes test, in a set without splits."""
+    """Share of the train images that becomes test, in a set without a test part."""
     defects_to_train: float = 0.0
     """Share of the defective test images that becomes train, for sets without defects in train."""
 

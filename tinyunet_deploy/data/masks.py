@@ -215,7 +215,8 @@ def _too_many_values(values: NDArray[Any], codes: NDArray[Any], where: Path) -> 
     return DataError(
         where,
         f"has {len(unique)} values: {shown}" + (", ..." if len(unique) > _SHOWN_VALUES else ""),
-        "a mask is 0 where the part is good and one other value at the defect",
+        "a mask is 0 where the part is good and one other value at the defect; for other masks "
+        "tinyunet data init writes a rule",
     )
 
 
@@ -227,5 +228,5 @@ def _lossy(where: Path) -> DataError:
     return DataError(
         where,
         "has lossy compression, which changes the values of a mask",
-        "save masks as PNG",
+        "save masks as PNG, or give a threshold: tinyunet data init",
     )

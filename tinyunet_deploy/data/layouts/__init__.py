@@ -95,7 +95,7 @@ def _reader(root: Path, description: Description) -> Reader:
     if description.images.folder is not None:
         return describe_reader(root, description)
     reader = known_reader(root, description)
-    if description.masks.missing is not None and not reader.finds_masks:
+    if description.masks.missing is not None and reader.groups is None:
         raise DataError(
             root / DESCRIPTION,
             f"says masks.missing, which the layout {reader.layout} does not need",

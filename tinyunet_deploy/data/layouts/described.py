@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from functools import partial
@@ -9,9 +10,9 @@ from pathlib import Path, PurePosixPath
 
 from tinyunet_deploy.data.dataset import Item, Split
 from tinyunet_deploy.data.description import DESCRIPTION, Description, name_without
-from tinyunet_deploy.data.layouts.known import Reader
+from tinyunet_deploy.data.layouts.known import Reader, paired_reader
 from tinyunet_deploy.data.layouts.listing import image_tree, require_splits
-from tinyunet_deploy.data.layouts.pairing import Pair, paired_items, require_images
+from tinyunet_deploy.data.layouts.pairing import Pair, PairGroup
 from tinyunet_deploy.errors import DataError
 
 __all__ = ["describe_reader"]
@@ -34,18 +35,20 @@ def describe_reader(root: Path, description: Description) -> Reader:
             )
     names = dict(enumerate(description.images.products, start=1))
 
+    groups = partial(_groups, root, description)
+    reader = paired_reader("described", groups, present, description.masks, names)
+
     def read(classes: Collection[int] | None, splits: Collection[Split] | None) -> Iterable[Item]:
-        require_splits(root, splits, present)
-        items = _items(root, description, splits)
-        chosen = [item for item in items if classes is None or item.class_id in classes]
-        return sorted(chosen, key=lambda item: item.class_id or 0)  # within a class as they are
+        items = reader.read(classes, splits)
+        return sorted(items, key=lambda item: item.class_id or 0)  # within a class as they are
 
-    return Reader("described", read, present, names, names, finds_masks=True)
+    return dataclasses.replace(reader, read=read)
 
 
-def _items(
+def _groups(
     root: Path, description: Description, splits: Collection[Split] | None
-) -> Iterable[Item]:
+) -> Iterable[PairGroup]:
+    require_splits(root, splits, [split for split, _, _ in description.folders()])
     for split, image_folder, mask_folder in description.folders():
         if splits is not None and split not in splits:
             continue
@@ -60,17 +63,8 @@ def _items(
                 class_id = _product(root / image_folder, image, description.images.products)
                 pairs.append(Pair(image, mask[0] if mask else None, class_id))
         orphans = [mask for group in masks.values() for mask in group]
-        if image_folder == mask_folder and all(pair.mask for pair in pairs):
-            require_images(orphans)
         expected = partial(_expected, description, root / image_folder, root / mask_folder)
-        yield from paired_items(
-            sorted(pairs),
-            orphans,
-            split,
-            expected,
-            rule=description.masks.rule,
-            missing=description.masks.missing,
-        )
+        yield PairGroup(split, sorted(pairs), orphans, expected, image_folder == mask_folder)
 
 
 def _images(

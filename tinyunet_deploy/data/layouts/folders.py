@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from tinyunet_deploy.data.dataset import Item, MaskRule, Missing, Split
+from tinyunet_deploy.data.dataset import Split
 from tinyunet_deploy.data.layouts.label_names import image_of_label
 from tinyunet_deploy.data.layouts.listing import (
     entries,
@@ -17,10 +17,10 @@ from tinyunet_deploy.data.layouts.listing import (
     split_folders,
     subfolder,
 )
-from tinyunet_deploy.data.layouts.pairing import Pair, paired_items
+from tinyunet_deploy.data.layouts.pairing import Pair, PairGroup
 from tinyunet_deploy.errors import DataError
 
-__all__ = ["ImageFolder", "image_folders", "read_folders"]
+__all__ = ["ImageFolder", "folder_groups", "image_folders"]
 
 
 class ImageFolder(NamedTuple):
@@ -75,15 +75,12 @@ def image_folders(root: Path) -> list[ImageFolder]:
     ]
 
 
-def read_folders(
+def folder_groups(
     root: Path,
     folders: Sequence[ImageFolder],
     splits: Collection[Split] | None,
-    *,
-    rule: MaskRule | None = None,
-    missing: Missing | None = None,
-) -> Iterator[Item]:
-    """List a user's own images with their masks; an image with an empty mask is defect-free.
+) -> Iterator[PairGroup]:
+    """List a user's own images with their masks.
 
     The mask of ``images/a.png`` is ``masks/a`` with any suffix of an image, or with ``_mask``,
     ``_label`` or ``_GT`` behind its name.
@@ -92,10 +89,9 @@ def read_folders(
         root: the data set's folder, for errors.
         folders: result of :func:`image_folders`.
         splits: list only these; None lists all.
-        rule, missing: as for :func:`~tinyunet_deploy.data.layouts.pairing.paired_items`.
 
     Raises:
-        DataError: a split or a mask is missing, a mask is ambiguous or cannot be decoded.
+        DataError: a split is missing, or an image has two masks.
     """
     require_splits(root, splits, [folder.split for folder in folders])
     for folder in folders:
@@ -111,9 +107,7 @@ def read_folders(
                 raise DataError(mask[1], f"is a second mask beside {mask[0].name}")
             pairs += [Pair(image, mask[0] if mask else None) for image in files]
         orphans = [mask for files in masks_left.values() for mask in files]
-        yield from paired_items(
-            pairs, orphans, folder.split, partial(_expected, folder), rule=rule, missing=missing
-        )
+        yield PairGroup(folder.split, pairs, orphans, partial(_expected, folder))
 
 
 def _masks(folder: Path) -> Path:

@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import Path
 
 from tinyunet_deploy.data.dataset import SPLITS, Item, Layout, Split
-from tinyunet_deploy.data.description import DESCRIPTION, Description
+from tinyunet_deploy.data.description import DESCRIPTION, Description, MaskFiles
 from tinyunet_deploy.data.layouts.development import read_development
-from tinyunet_deploy.data.layouts.folders import image_folders, read_folders
+from tinyunet_deploy.data.layouts.folders import folder_groups, image_folders
 from tinyunet_deploy.data.layouts.listing import (
     class_folders,
     images_in,
@@ -18,12 +18,13 @@ from tinyunet_deploy.data.layouts.listing import (
     subfolder,
 )
 from tinyunet_deploy.data.layouts.mvtec import mvtec_products, mvtec_splits, read_mvtec
-from tinyunet_deploy.data.layouts.pairs import pair_folders, read_pairs
+from tinyunet_deploy.data.layouts.pairing import PairGroup, paired_items
+from tinyunet_deploy.data.layouts.pairs import pair_folders, pair_groups
 from tinyunet_deploy.data.layouts.released import read_released, released_classes, released_splits
 from tinyunet_deploy.data.layouts.visa import MASK_RULE, read_visa, visa_rows, visa_table
 from tinyunet_deploy.errors import DataError
 
-__all__ = ["Reader", "UnknownLayout", "known_reader"]
+__all__ = ["Reader", "UnknownLayout", "known_reader", "paired_reader"]
 
 
 class UnknownLayout(DataError):
@@ -41,8 +42,28 @@ class Reader:
     """Splits that the folder has."""
     classes: Collection[int] = ()
     class_names: Mapping[int, str] = field(default_factory=dict)
-    finds_masks: bool = False
-    """The layout looks for a mask of each image, so that some may be missing."""
+    groups: Callable[[Collection[Split] | None], Iterable[PairGroup]] | None = None
+    """Lists the images of these splits with their masks, which are not decoded; None in a layout
+    that does not look for the mask of each image."""
+
+
+def paired_reader(
+    layout: Layout,
+    groups: Callable[[Collection[Split] | None], Iterable[PairGroup]],
+    splits: Collection[Split | None],
+    masks: MaskFiles,
+    class_names: Mapping[int, str] | None = None,
+) -> Reader:
+    """Return the reader of a layout that looks for the mask of each image."""
+
+    def read(classes: Collection[int] | None, splits: Collection[Split] | None) -> Iterable[Item]:
+        for group in groups(splits):
+            for item in paired_items(group, masks.rule, masks.missing):
+                if classes is None or item.class_id in classes:
+                    yield item
+
+    names = class_names or {}
+    return Reader(layout, read, splits, names, names, groups)
 
 
 def known_reader(root: Path, description: Description) -> Reader:
@@ -86,16 +107,13 @@ def _readers(root: Path, description: Description) -> list[Reader]:
     folders, pairs = image_folders(root), pair_folders(root)
     masks = description.masks
     own: list[Reader] = []
-    if pairs is not None:
-        read = partial(read_pairs, root, pairs, rule=masks.rule, missing=masks.missing)
-        own.append(
-            Reader(pairs.layout, lambda _, splits: read(splits), pairs.folders, finds_masks=True)
-        )
     if folders and (pairs is None or any(folder.masks.is_dir() for folder in folders)):
-        read_own = partial(read_folders, root, folders, rule=masks.rule, missing=masks.missing)
         splits = [folder.split for folder in folders]
-        own.append(Reader("folders", lambda _, splits: read_own(splits), splits, finds_masks=True))
-    candidates = (released, development, *reversed(own), _mvtec(root), _visa(root))
+        own.append(paired_reader("folders", partial(folder_groups, root, folders), splits, masks))
+    if pairs is not None:
+        groups = partial(pair_groups, root, pairs)
+        own.append(paired_reader(pairs.layout, groups, pairs.folders, masks))
+    candidates = (released, development, *own, _mvtec(root), _visa(root))
     return [reader for reader in candidates if reader is not None]
 
 

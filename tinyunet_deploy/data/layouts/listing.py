@@ -25,6 +25,7 @@ __all__ = [
     "require_classes",
     "require_splits",
     "split_folders",
+    "split_of",
     "subfolder",
 ]
 
@@ -87,6 +88,11 @@ def image_tree(top: Path) -> dict[str, list[Path]]:
     for path in sorted(paths):
         files.setdefault(path.relative_to(top).with_suffix("").as_posix(), []).append(path)
     return files
+
+
+def split_of(name: str) -> Split | None:
+    """Return the split that a folder of this name contains; None for any other name."""
+    return next((split for split in SPLITS if name.lower() in _SPLIT_NAMES[split]), None)
 
 
 def split_folders(parent: Path) -> dict[Split, Path]:

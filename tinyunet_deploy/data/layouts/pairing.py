@@ -13,7 +13,7 @@ from tinyunet_deploy.data.layouts.label_names import image_of_label
 from tinyunet_deploy.data.masks import read_mask_file
 from tinyunet_deploy.errors import DataError, printable
 
-__all__ = ["GOOD_FOLDERS", "Pair", "paired_items", "require_images"]
+__all__ = ["GOOD_FOLDERS", "Pair", "PairGroup", "paired_items"]
 
 log = logging.getLogger(__name__)
 
@@ -30,14 +30,21 @@ class Pair(NamedTuple):
     class_id: int | None = None
 
 
+class PairGroup(NamedTuple):
+    """The images of one split, each with its mask."""
+
+    split: Split | None
+    pairs: list[Pair]
+    orphans: list[Path]
+    """Masks without an image."""
+    expected: Callable[[Path], Path]
+    """Returns the place where the mask of an image was looked for, for errors."""
+    orphans_are_errors: bool = False
+    """A mask without an image is refused; else it counts as a stray file."""
+
+
 def paired_items(
-    pairs: Sequence[Pair],
-    orphans: Sequence[Path],
-    split: Split | None,
-    expected: Callable[[Path], Path],
-    *,
-    rule: MaskRule | None = None,
-    missing: Missing | None = None,
+    group: PairGroup, rule: MaskRule | None = None, missing: Missing | None = None
 ) -> Iterator[Item]:
     """Yield the images of one split; an image whose mask marks nothing is defect-free.
 
@@ -46,22 +53,23 @@ def paired_items(
     mask or that is called ``good`` or the like. Then the number of such images is logged.
 
     Args:
-        pairs: the images and masks of the split.
-        orphans: masks without an image.
-        expected: returns the place where the mask of an image was looked for, for errors.
         rule: rule by which the masks are read.
         missing: meaning of an image without a mask; None decides as above.
 
     Raises:
-        DataError: a mask is missing, ambiguous or cannot be decoded.
+        DataError: a mask or an image is missing, a mask is ambiguous or cannot be decoded.
     """
+    pairs = group.pairs
     with_masks = [pair.mask for pair in pairs if pair.mask is not None]
     with ThreadPoolExecutor() as pool:
         marked = list(pool.map(lambda mask: bool(read_mask_file(mask, rule).any()), with_masks))
     defective = dict(zip(with_masks, marked, strict=True))
     without = [pair.image for pair in pairs if pair.mask is None]
     if missing != "good":
-        _require_masks(pairs, without, expected, missing is None and not orphans and all(marked))
+        may_be_good = missing is None and not group.orphans and all(marked)
+        _require_masks(pairs, without, group.expected, may_be_good)
+    if group.orphans_are_errors:
+        _require_images(group.orphans)
     if without:
         log.warning(
             "%s: %d of %d images have no mask and count as good parts; the first is %s",
@@ -69,11 +77,17 @@ def paired_items(
         )  # fmt: skip
     for image, mask, class_id in pairs:
         yield Item(
-            image, mask is not None and defective[mask], mask, None, class_id, split, rule=rule
+            image,
+            mask is not None and defective[mask],
+            mask,
+            None,
+            class_id,
+            group.split,
+            rule=rule,
         )
 
 
-def require_images(masks: Sequence[Path]) -> None:
+def _require_images(masks: Sequence[Path]) -> None:
     """Raise DataError if there is a mask without an image."""
     for mask in masks:
         image = mask.with_name(f"{image_of_label(mask.stem) or mask.stem}.png")

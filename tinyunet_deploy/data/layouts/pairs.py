@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
-from tinyunet_deploy.data.dataset import Item, MaskRule, Missing, Split
+from tinyunet_deploy.data.dataset import Split
 from tinyunet_deploy.data.layouts.label_names import image_of_label, is_mask_folder, label_files
 from tinyunet_deploy.data.layouts.listing import (
     entries,
@@ -17,10 +17,10 @@ from tinyunet_deploy.data.layouts.listing import (
     require_splits,
     split_folders,
 )
-from tinyunet_deploy.data.layouts.pairing import Pair, paired_items, require_images
+from tinyunet_deploy.data.layouts.pairing import Pair, PairGroup
 from tinyunet_deploy.errors import DataError
 
-__all__ = ["PairFolders", "pair_folders", "read_pairs"]
+__all__ = ["PairFolders", "pair_folders", "pair_groups"]
 
 _LEFT_OUT: Final = frozenset({"10301 (copy).png", "10301_gt (copy).png"})
 """Copies of 10301 that the published archive of KolektorSDD2 contains by mistake; the checks list
@@ -64,15 +64,10 @@ def pair_folders(root: Path) -> PairFolders | None:
     return PairFolders("kolektorsdd" if is_sdd else "pairs", {None: root})
 
 
-def read_pairs(
-    root: Path,
-    pairs: PairFolders,
-    splits: Collection[Split] | None,
-    *,
-    rule: MaskRule | None = None,
-    missing: Missing | None = None,
-) -> Iterator[Item]:
-    """List the images by split and path; an image whose mask marks nothing is defect-free.
+def pair_groups(
+    root: Path, pairs: PairFolders, splits: Collection[Split] | None
+) -> Iterator[PairGroup]:
+    """List the images by split and path, with their masks.
 
     The mask of ``a.png`` is ``a_GT``, ``a_mask`` or ``a_label``, with any suffix of an image.
 
@@ -80,18 +75,14 @@ def read_pairs(
         root: the data set's folder, for errors.
         pairs: result of :func:`pair_folders`.
         splits: list only these; None lists all.
-        rule, missing: as for :func:`~tinyunet_deploy.data.layouts.pairing.paired_items`.
 
     Raises:
-        DataError: the split, an image or a mask is missing, or a mask cannot be decoded.
+        DataError: the split is missing, or an image has two masks.
     """
     require_splits(root, splits, pairs.folders)
     for name, folder in pairs.folders.items():
         if splits is None or name in splits:
-            found, orphans = _pairs_below(folder, pairs.layout)
-            if missing is None:
-                require_images([] if any(pair.mask is None for pair in found) else orphans)
-            yield from paired_items(found, orphans, name, _expected, rule=rule, missing=missing)
+            yield PairGroup(name, *_pairs_below(folder, pairs.layout), _expected, True)
 
 
 def _pairs_below(folder: Path, layout: str) -> tuple[list[Pair], list[Path]]:

@@ -20,7 +20,7 @@ def require_shares(root: Path, shares: Shares, present: Collection[Split | None]
     """Raise DataError if shares do not fit the splits that a folder has."""
     splits = {split for split in present if split is not None}
     faults = (
-        (bool(shares.test and splits), "test_share", f"but there is {', '.join(sorted(splits))}"),
+        (bool(shares.test and "test" in splits), "test_share", "but there is a test part"),
         (bool(shares.val and "val" in splits), "val_share", "but there is a val part"),
         (
             bool(shares.defects_to_train and "test" not in splits),
@@ -36,16 +36,15 @@ def require_shares(root: Path, shares: Shares, present: Collection[Split | None]
 def divide(root: Path, items: Sequence[Item], shares: Shares) -> list[Item]:
     """Return all images with the splits that the shares give them, sorted as in a data set.
 
-    First test is drawn of images without a split, then defects for train, then val of train. Each
+    Images without a split become train; then test, defects for train, and val are drawn. Each
     draw takes the same share of every class, of its defective and of its defect-free images; the
     paths below ``root`` decide which.
     """
-    divided = list(items)
-    if shares.test:
-        divided = _moved(root, divided, lambda item: item.split is None, shares.test, "test")
     divided = [
-        dataclasses.replace(item, split="train") if item.split is None else item for item in divided
+        dataclasses.replace(item, split="train") if item.split is None else item for item in items
     ]
+    if shares.test:
+        divided = _moved(root, divided, lambda item: item.split == "train", shares.test, "test")
     if shares.defects_to_train:
         share = shares.defects_to_train
         divided = _moved(

@@ -1,0 +1,63 @@
+"""The values of masks, and the rule that they call for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import PIL.Image
+import pytest
+
+from tests.data.small_images import SPOT, grey
+from tinyunet_deploy.data.dataset import MaskRule
+from tinyunet_deploy.data.mask_survey import look_at_masks, rule_for, shown_values
+from tinyunet_deploy.data.masks import read_mask_file
+from tinyunet_deploy.errors import DataError
+
+IDS = SPOT // 255
+IDS[4:8] *= 2
+SMOOTH = cv2.GaussianBlur(cv2.resize(SPOT, (160, 240)), (31, 31), 8)
+INVERTED = MaskRule(non_zero=True, inverted=True)
+
+
+def saved(path: Path, array: np.ndarray, **options: int) -> Path:
+    PIL.Image.fromarray(array).save(path, **options)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("arrays", "suffix", "rule", "words"),
+    [
+        ([SPOT, grey(0)], ".png", None, "0, 255"),
+        ([SPOT // 255, SPOT // 255 * 2], ".png", None, "0, 1"),
+        ([SPOT.astype(np.uint16) * 257], ".png", None, "0, 65535"),
+        ([SPOT > 0], ".png", None, "0, 255"),
+        ([np.dstack([SPOT, grey(255)])], ".png", None, "0, 255"),
+        ([np.dstack([SPOT, grey(0), grey(0)])], ".png", None, "colours"),
+        ([IDS, grey(0)], ".png", MaskRule(non_zero=True), "0, 1, 2"),
+        ([np.dstack([IDS * 99, SPOT, grey(0)])], ".png", MaskRule(non_zero=True), "colours"),
+        ([SMOOTH], ".png", MaskRule(threshold=int(SMOOTH.max()) // 2), "more than 32 grey levels"),
+        ([SPOT, grey(0)], ".jpg", MaskRule(threshold=127), "lossy, up to 25"),
+        ([255 - SPOT, grey(255)], ".png", INVERTED, "0, 255"),
+        ([255 - SPOT, SPOT, SPOT], ".png", None, "0, 255"),
+        ([255 - SPOT], ".jpg", MaskRule(threshold=127, inverted=True), "lossy"),
+    ],
+)
+def test_the_rule_for_masks(
+    tmp_path: Path, arrays: list[np.ndarray], suffix: str, rule: MaskRule | None, words: str
+) -> None:
+    options = {"quality": 95} if suffix == ".jpg" else {}
+    paths = [saved(tmp_path / f"{n}{suffix}", a, **options) for n, a in enumerate(arrays)]
+    looks = look_at_masks(paths)
+    assert rule_for(looks) == rule
+    assert shown_values(looks[0]).startswith(words)
+    mask = read_mask_file(paths[0], rule)
+    if mask.shape == SPOT.shape and 255 - SPOT is not arrays[0]:
+        assert mask.any() and not mask.all()
+
+
+def test_a_file_that_is_no_mask_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"a\.png: is not a usable mask"):
+        look_at_masks([tmp_path / "a.png"])

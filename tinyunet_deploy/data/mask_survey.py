@@ -1,0 +1,111 @@
+"""Look at the stored values of masks, to say what they are and which rule reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from tinyunet_deploy.data.dataset import MaskRule
+from tinyunet_deploy.data.decoding import decode_labels, read_bytes
+from tinyunet_deploy.data.masks import decode_mask
+from tinyunet_deploy.errors import DataError, ImageError
+
+__all__ = [
+    "INVERTED_BORDER",
+    "MANY_VALUES",
+    "MaskLook",
+    "look_at_masks",
+    "rule_for",
+    "shown_values",
+]
+
+MANY_VALUES: Final = 32
+"""A mask with more values has grey levels, as of smoothed edges, not labels."""
+INVERTED_BORDER: Final = 0.75
+"""A mask that marks more than this share of its border looks inverted: parts are good there."""
+
+
+class MaskLook(NamedTuple):
+    """The stored values of one mask file."""
+
+    lossy: bool
+    coloured: bool
+    values: frozenset[int]
+    """The grey values or palette indices; empty if there are more than :data:`MANY_VALUES`, or
+    colours."""
+    largest: int
+    readable: bool
+    """It has one or two values, of which the usual reading knows what they mean."""
+    border: float
+    """Share of the border that is not zero, in a lossy file above half of the largest value."""
+    marks: bool
+    """Some pixel is not zero."""
+
+
+def look_at_masks(paths: Sequence[Path]) -> list[MaskLook]:
+    """Decode masks and describe their values.
+
+    Raises:
+        DataError: a mask cannot be decoded.
+    """
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(_look_at, paths))
+
+
+def _look_at(path: Path) -> MaskLook:
+    try:
+        data = read_bytes(path)
+        labels = decode_labels(data, path)
+    except ImageError as error:
+        raise DataError(path, f"is not a usable mask: it {error.what}", error.hint) from error
+    try:
+        decode_mask(data, path)
+        readable = True
+    except DataError:
+        readable = False
+    values = labels.values
+    if values.ndim == 3 and values.shape[2] in (2, 4):
+        values = values[..., :-1]  # without transparency
+    coloured = values.ndim == 3 and bool((values != values[..., :1]).any())
+    grey = values.max(axis=2) if values.ndim == 3 else values
+    largest = int(grey.max())
+    marked = grey > (largest // 2 if labels.lossy else 0)
+    border = np.concatenate([marked[0], marked[-1], marked[:, 0], marked[:, -1]])
+    unique = np.unique(grey)
+    few = not coloured and len(unique) <= MANY_VALUES
+    listed = frozenset(int(value) for value in unique) if few else frozenset[int]()
+    return MaskLook(
+        labels.lossy, coloured, listed, largest, readable, float(border.mean()), bool(marked.any())
+    )
+
+
+def rule_for(looks: Sequence[MaskLook]) -> MaskRule | None:
+    """Propose the rule that reads masks; None if the usual reading does.
+
+    Lossy masks and grey levels get a threshold at half of the largest value; masks of more values
+    or colours count everything but 0 as defect, so that no kind of defect is overlooked. If most
+    masks mark their border, the rule is inverted.
+    """
+    marking = [look for look in looks if look.marks]
+    is_inverted = 2 * sum(look.border > INVERTED_BORDER for look in marking) > len(marking)
+    if any(look.lossy or (not look.coloured and not look.values) for look in looks):
+        half = max(look.largest for look in looks) // 2
+        return MaskRule(threshold=half, inverted=is_inverted)
+    if is_inverted or not all(look.readable for look in looks):
+        return MaskRule(non_zero=True, inverted=is_inverted)
+    return None
+
+
+def shown_values(look: MaskLook) -> str:
+    """Return the values of a mask in words, such as ``0, 255`` or ``lossy, up to 255``."""
+    if look.lossy:
+        return f"lossy, up to {look.largest}"
+    if look.coloured:
+        return "colours"
+    if not look.values:
+        return f"more than {MANY_VALUES} grey levels, up to {look.largest}"
+    return ", ".join(map(str, sorted(look.values)))
