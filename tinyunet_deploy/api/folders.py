@@ -28,6 +28,7 @@ def inspect(
     tile: bool = True,
     bits: int | None = None,
     workers: int | None = None,
+    trust_engine: bool = False,
 ) -> Generator[InspectedPart]:
     """Inspect image files and folders as ``tinyunet infer`` does, and write nothing.
 
@@ -51,6 +52,7 @@ def inspect(
         bits: bits per pixel of the camera that took 16-bit images, 8..16; None is the model's
             value, else the one that the file states, else 16.
         workers: threads that read files; None is one per processor.
+        trust_engine: load the file of a model that has no sidecar, as for :func:`load`.
 
     Yields:
         Every image, in the order of names.
@@ -67,7 +69,7 @@ def inspect(
             raise RefusedError(source, "does not exist")
     if not sources:
         return
-    with lend(model) as lent:
+    with lend(model, trust_engine=trust_engine) as lent:
         yield from inspect_parts(
             sources,
             lent.backend,
@@ -96,6 +98,7 @@ def watch(
     deadline_ms: float | None = None,
     settle_ms: float = 50.0,
     away_s: float = 60.0,
+    trust_engine: bool = False,
 ) -> Watched:
     """Inspect images as a camera drops them into a folder, as ``tinyunet watch`` does.
 
@@ -114,7 +117,7 @@ def watch(
     Args:
         folder: the camera's folder, with its subfolders.
         output: folder for masks/, report.jsonl and defects.csv; belongs to this watch alone.
-        model, threshold, min_area, bits, workers: as for :func:`inspect`.
+        model, threshold, min_area, bits, workers, trust_engine: as for :func:`inspect`.
         on_line: called with the report line of each part once its mask is written. A line whose
             ``status`` is ``skipped`` has no verdict: that part is not good.
         stop: ends the watch when it is set; None watches until an exception.
@@ -134,7 +137,7 @@ def watch(
         RuntimeUnavailable: the disk is full or read-only; files that were written stay valid.
         ArtifactError, RuntimeError: as for :func:`inspect`.
     """
-    with lend(model) as lent:
+    with lend(model, trust_engine=trust_engine) as lent:
         return watch_folder(
             Path(folder),
             Path(output),

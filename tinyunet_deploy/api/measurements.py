@@ -36,6 +36,7 @@ def evaluate(
     misses: StrPath | None = None,
     overlays: StrPath | None = None,
     workers: int | None = None,
+    trust_engine: bool = False,
 ) -> Evaluation:
     """Measure a model on the images of a labelled data set, as ``tinyunet evaluate`` does.
 
@@ -50,7 +51,8 @@ def evaluate(
         misses: folder for a picture of each missed defect; None writes none.
         overlays: folder for a picture of each image with its defects and its truth; None writes
             none.
-        model, threshold, min_area, tile, bits, workers: as for :func:`inspect`.
+        model, threshold, min_area, tile, bits, workers, trust_engine: as for
+            :func:`inspect`.
 
     Returns:
         The figures, which :func:`~tinyunet_deploy.quality.evaluation_report.evaluation_json` turns
@@ -61,7 +63,7 @@ def evaluate(
         ArtifactError, RuntimeUnavailable, RuntimeError, ValueError: as for :func:`inspect`.
     """
     dataset = read_evaluated(Path(data), classes=classes, split=split)
-    with lend(model) as lent:
+    with lend(model, trust_engine=trust_engine) as lent:
         return evaluate_dataset(
             dataset,
             lent.backend,
@@ -93,6 +95,7 @@ def parity(
     workers: int | None = None,
     explain: bool = False,
     output: StrPath | None = None,
+    trust_engine: bool = False,
 ) -> Parity:
     """Compare models with the network they were made from, as ``tinyunet parity`` does.
 
@@ -114,6 +117,8 @@ def parity(
         explain: find the first stage at which each artifact differs from the reference.
         output: folder for parity.json, parity.xml and pictures of the worst images; None writes
             none.
+        trust_engine: also take models without a sidecar. The first is then its own reference
+            unless another is given, so that only backends are compared.
         classes: as for :func:`evaluate`.
         threshold, min_area, bits: None is the reference's.
         tile, workers: as for :func:`inspect`.
@@ -149,6 +154,7 @@ def parity(
             batch_size=batch_size,
             workers=workers or processor_count(),
             with_explanation=explain,
+            trust_engine=trust_engine,
         )
         if output is not None:
             Path(output).mkdir(parents=True, exist_ok=True)

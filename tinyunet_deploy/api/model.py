@@ -263,7 +263,7 @@ class Model:
 
 
 @contextlib.contextmanager
-def lend(model: Model | StrPath | None) -> Iterator[Model]:
+def lend(model: Model | StrPath | None, *, trust_engine: bool = False) -> Iterator[Model]:
     """Yield a model for one user at a time; a model that is given as a file is loaded and closed.
 
     Raises:
@@ -274,7 +274,7 @@ def lend(model: Model | StrPath | None) -> Iterator[Model]:
         with model._lend():
             yield model
     else:
-        with load(model) as loaded, loaded._lend():
+        with load(model, trust_engine=trust_engine) as loaded, loaded._lend():
             yield loaded
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from tinyunet_deploy.artifacts.onnx_writer import INT8
+from tinyunet_deploy.artifacts.precision import PRECISIONS, AnyPrecision, precision_facts
 from tinyunet_deploy.artifacts.protobuf_wire import Reader, Value, varints
 
 __all__ = ["Convolution", "OnnxGraph", "OnnxNode", "read_graph"]
@@ -84,6 +85,30 @@ class OnnxGraph:
                 )
             )
         return convolutions
+
+    def precision(self) -> AnyPrecision:
+        """Return the precision in which all convolutions compute, by the type of their weights.
+
+        Returns:
+            ``unknown`` if they differ, compute in another type, or read weights that other
+            operators make.
+        """
+        makers = {name: node for node in self.nodes for name in node.outputs}
+        types = set()
+        for node in self.nodes:
+            if node.operator in ("Conv", "ConvTranspose"):
+                sources = [makers.get(name) for name in node.inputs[:2]]
+                quantized = [
+                    source.inputs[0]
+                    for source in sources
+                    if source is not None and source.operator == "DequantizeLinear"
+                ]
+                weight = quantized[1] if len(quantized) == 2 else node.inputs[1]
+                types.add(self.types.get(weight))
+        for name in PRECISIONS:
+            if types == {precision_facts(name).onnx_type}:
+                return name
+        return "unknown"
 
     def _shape(self, name: str, producers: dict[str, OnnxNode]) -> tuple[int, ...] | None:
         """Return the shape of a value, else of the value that it was cast or dequantised from."""

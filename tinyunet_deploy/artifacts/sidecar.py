@@ -66,6 +66,9 @@ class Artifact:
     path: Path
     data: bytes
     sidecar: Sidecar
+    has_sidecar: bool = True
+    """False for a file without a sidecar that the user trusts: ``sidecar`` then has defaults, apart
+    from what was read from the file itself."""
 
 
 def sidecar_path(path: Path) -> Path:
@@ -133,7 +136,8 @@ def trusted(path: Path) -> Artifact:
         ArtifactError: it cannot be read.
     """
     data = _read(path)
-    return Artifact(path, data, Sidecar(kind_of(path), "unknown", digest(data), None, Contract()))
+    sidecar = Sidecar(kind_of(path), "unknown", digest(data), None, Contract())
+    return Artifact(path, data, sidecar, has_sidecar=False)
 
 
 def write_artifact(path: Path, data: bytes, sidecar: Sidecar) -> None:

@@ -50,7 +50,12 @@ def check_precision(
     """
     precision = source.sidecar.precision
     if precision == "unknown":
-        raise ArtifactError(source.path, "has a sidecar that does not name its precision")
+        raise ArtifactError(
+            source.path,
+            "has a sidecar that does not name its precision"
+            if source.has_sidecar
+            else "has no sidecar, and its convolutions are not all float32, float16 or int8",
+        )
     wanted = precision_facts(precision).tensorrt_types
     wrong = [
         name

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from dataclasses import replace
 from pathlib import Path
 
+from tinyunet_deploy.artifacts.foreign import read_model
 from tinyunet_deploy.artifacts.onnx_guard import check_onnx_file
 from tinyunet_deploy.artifacts.onnx_work import is_bounded
 from tinyunet_deploy.artifacts.sidecar import (
     DEFAULT_CHECKPOINT,
     DEFAULT_ONNX,
     Artifact,
+    Decision,
     Kind,
     kind_of,
-    read_artifact,
-    sidecar_path,
-    trusted,
 )
 from tinyunet_deploy.backends.base import Backend
 from tinyunet_deploy.backends.device_name import device_type, full_name
@@ -34,7 +34,7 @@ from tinyunet_deploy.errors import RefusedError, RuntimeUnavailable, TinyUNetErr
 
 log = logging.getLogger(__name__)
 
-__all__ = ["BACKENDS", "default_model", "load", "open_backend", "why_not"]
+__all__ = ["BACKENDS", "default_model", "load", "open_backend", "read_tried", "why_not"]
 
 
 def open_backend(
@@ -69,12 +69,9 @@ def open_backend(
     row = None if backend is None else find_row(backend)
     model = model or default_model(row)
     kind = kind_of(model)
-    foreign = trust_engine and kind in ("plan", "onnx") and not sidecar_path(model).exists()
-    artifact = trusted(model) if foreign else read_artifact(model)
+    artifact = read_model(model, trust_engine=trust_engine)
     if kind == "onnx":
         contract = check_onnx_file(artifact.data, model)
-        if foreign:
-            artifact = replace(artifact, sidecar=replace(artifact.sidecar, contract=contract))
     device = default_device(kind, row) if device is None else full_name(device)
     row = row or _choose(kind, device, model)
     if kind not in row.kinds:
@@ -85,11 +82,62 @@ def open_backend(
         raise RuntimeUnavailable(row.name, reason)
     if kind == "onnx":
         height, width = contract.height, contract.width
-        if foreign or not is_bounded(artifact.data, height, width):
-            from tinyunet_deploy.backends.sandbox import try_model
-
-            try_model(artifact, row.sandbox)
+        if not artifact.has_sidecar or not is_bounded(artifact.data, height, width):
+            _try_once(artifact, row.sandbox)
+    if not artifact.has_sidecar:
+        _say_what_is_unknown(model, artifact.sidecar.decision())
     return load(artifact, row, device, size=size, any_batch=any_batch)
+
+
+def read_tried(model: Path, *, trust_engine: bool = False, runtime: str | None = None) -> Artifact:
+    """Read an artifact; try it first if it has no sidecar and the user trusts it.
+
+    Use it where a file is handed on to another program, such as TensorRT's builder, or where its
+    facts are needed before it is opened.
+
+    Args:
+        trust_engine: as for :func:`open_backend`.
+        runtime: name of the backend that tries an ONNX file; None takes the first installed one.
+            A plan is loaded in this process, as only TensorRT can read the size of its images.
+
+    Raises:
+        ArtifactError: as for :func:`open_backend`.
+        RuntimeUnavailable: no runtime is installed that can try it.
+    """
+    artifact = read_model(model, trust_engine=trust_engine)
+    if artifact.has_sidecar:
+        return artifact
+    kind = artifact.sidecar.kind
+    if kind == "plan":
+        with open_backend(model, trust_engine=True) as loaded:
+            return loaded.artifact
+    _try_once(artifact, runtime or _choose(kind, "cpu", model).sandbox)
+    _say_what_is_unknown(model, artifact.sidecar.decision())
+    return artifact
+
+
+_tried: set[tuple[str, str]] = set()
+"""sha256 of a file, and the backend that this process has already tried it on."""
+
+
+def _try_once(artifact: Artifact, runtime: str) -> None:
+    """Try a model in a separate process, unless this process did so with the very same bytes."""
+    from tinyunet_deploy.backends.sandbox import try_model
+
+    if (artifact.sidecar.sha256, runtime) not in _tried:
+        try_model(artifact, runtime)
+        _tried.add((artifact.sidecar.sha256, runtime))
+
+
+@functools.cache
+def _say_what_is_unknown(model: Path, decision: Decision) -> None:
+    """Say once what a model without a sidecar leaves open."""
+    log.warning(
+        "%s: has no sidecar: its lineage is unknown, and threshold %g and min_area %d px are "
+        "defaults, not its own",
+        model,
+        *decision,
+    )
 
 
 def load(

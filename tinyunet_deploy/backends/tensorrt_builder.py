@@ -24,7 +24,6 @@ from tinyunet_deploy.artifacts.sidecar import (
     Artifact,
     Sidecar,
     digest,
-    read_artifact,
     write_artifact,
 )
 from tinyunet_deploy.artifacts.tensorrt_preflight import check_onnx
@@ -36,6 +35,7 @@ from tinyunet_deploy.backends.precision_audit import (
     kept_nodes,
     parsed_convolutions,
 )
+from tinyunet_deploy.backends.registry import read_tried
 from tinyunet_deploy.contract import INPUT_NAME, Contract
 from tinyunet_deploy.errors import ArtifactError, GateFailed, RefusedError, RuntimeUnavailable
 from tinyunet_deploy.files import read_regular, write_atomic
@@ -65,7 +65,12 @@ def plan_name(model: Path, precision: AnyPrecision) -> str:
 
 
 def build(
-    model: Path, output: Path, options: Options | None = None, flavour: str | None = None
+    model: Path,
+    output: Path,
+    options: Options | None = None,
+    flavour: str | None = None,
+    *,
+    trust_engine: bool = False,
 ) -> Artifact:
     """Build a plan and write it with its sidecar.
 
@@ -73,6 +78,8 @@ def build(
         model: an ONNX artifact.
         output: a folder, or a file that ends in ``.plan``.
         flavour: ``tensorrt`` or ``tensorrt_rtx``; None takes the first that is installed.
+        trust_engine: also build an ONNX file without a sidecar, after a trial in a separate
+            process. The plan's sidecar then has the default threshold and min_area.
 
     Raises:
         ArtifactError: TensorRT or the preflight refuses the file, or the file is not in the
@@ -81,7 +88,7 @@ def build(
         RuntimeUnavailable: TensorRT, the driver or the GPU is missing.
     """
     options = options or Options()
-    source = read_artifact(model)
+    source = read_tried(model, trust_engine=trust_engine)
     if source.sidecar.kind != "onnx":
         raise RefusedError(model, f"is a {source.sidecar.kind} file", "build takes a .onnx file")
     check_onnx_file(source.data, model)
@@ -245,6 +252,7 @@ def _sidecar(source: Artifact, plan: bytes, facts: PlanFacts, options: Options) 
             "onnx": source.path.name,
             "builder": {"workspace_mb": options.workspace_mb, "level": options.level},
             "versions": {"tinyunet_deploy": __version__},
+            **({} if source.has_sidecar else source.sidecar.origin),
         },
         plan=facts,
     )

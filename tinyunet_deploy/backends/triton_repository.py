@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Final
 
 from tinyunet_deploy.artifacts.golden import read_golden
-from tinyunet_deploy.artifacts.sidecar import Artifact, Kind, read_artifact
+from tinyunet_deploy.artifacts.sidecar import Artifact, Kind
 from tinyunet_deploy.backends.kserve import SIDECAR
+from tinyunet_deploy.backends.registry import read_tried
 from tinyunet_deploy.contract import INPUT_NAME, OUTPUT_NAME
 from tinyunet_deploy.errors import RefusedError, RuntimeUnavailable
 
@@ -36,6 +37,7 @@ def write_repository(
     name: str | None = None,
     gpu: int | None = None,
     instances: int = 1,
+    trust_engine: bool = False,
 ) -> Path:
     """Put an artifact into a model repository, from which Triton can serve it.
 
@@ -45,6 +47,8 @@ def write_repository(
         name: name of the model for clients; None is the file name up to its first dot.
         gpu: index of the GPU; None is the CPU for an ONNX file, the first GPU for a plan.
         instances: number of instances that run in parallel.
+        trust_engine: also serve a model without a sidecar. An ONNX file is first tried in a
+            separate process; clients get the default threshold and min_area.
 
     Returns:
         The model's folder, ``repository / name``.
@@ -54,7 +58,7 @@ def write_repository(
         RefusedError: Triton does not run this kind of artifact, or the name is taken.
         RuntimeUnavailable: the disk is full or read-only.
     """
-    artifact = read_artifact(model)
+    artifact = read_tried(model, trust_engine=trust_engine)
     sidecar = artifact.sidecar
     if sidecar.kind not in _PLATFORMS:
         raise RefusedError(

@@ -83,6 +83,7 @@ def benchmark(
     backends: tuple[str, ...],
     devices: tuple[str, ...],
     limits_file: Path | None,
+    trust_engine: bool,
     batch_sizes: tuple[int, ...],
     duration: float,
     samples: int | None,
@@ -126,6 +127,7 @@ def benchmark(
     words += ["--samples", str(samples)] if samples else ["--duration", f"{duration:g}"]
     words += [] if tile else ["--no-tile"]
     words += ["--bits", str(bits)] if bits else []
+    words += ["--trust-engine"] if trust_engine else []
     words += ["--workers", str(workers)] if workers else []
     for path in (output, trace_file):
         if path is not None:
@@ -156,6 +158,7 @@ def benchmark(
             tile=tile,
             bits=bits,
             workers=workers or processor_count(),
+            trust_engine=trust_engine,
             progress=show,
             on_total=progress.expect,
         )

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from tinyunet_deploy.cli.options import debug_option
+from tinyunet_deploy.cli.options import debug_option, trust_option
 from tinyunet_deploy.cli.progress import Progress
 
 
@@ -77,6 +77,7 @@ class BatchRange(click.ParamType):  # type: ignore[type-arg]  # not subscriptabl
     metavar="X.Y",
     help="Build for a GPU that this machine lacks, such as 8.6; TensorRT-RTX only.",
 )
+@trust_option
 @debug_option
 def build(
     model: Path,
@@ -87,6 +88,7 @@ def build(
     builder_level: int,
     flavour: str | None,
     compute_capability: str | None,
+    trust_engine: bool,
 ) -> None:
     """Build the ONNX file MODEL into a TensorRT plan.
 
@@ -94,6 +96,7 @@ def build(
     unless its convolutions compute in the precision of MODEL.
     """
     from tinyunet_deploy.artifacts.facts import Profile
+    from tinyunet_deploy.artifacts.foreign import is_foreign
     from tinyunet_deploy.artifacts.golden import inherit_golden
     from tinyunet_deploy.backends.install_hint import install_hint
     from tinyunet_deploy.errors import RuntimeUnavailable
@@ -114,8 +117,9 @@ def build(
         compute_capability=compute_capability,
     )
     with Progress("building", unit="plans"):
-        plan = tensorrt_builder.build(model, output, options, flavour)
-    inherit_golden(plan.path, model)
+        plan = tensorrt_builder.build(model, output, options, flavour, trust_engine=trust_engine)
+    if not is_foreign(model):
+        inherit_golden(plan.path, model)
     facts = plan.sidecar.plan
     assert facts is not None and facts.audit is not None
     audit = facts.audit

@@ -7,34 +7,47 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tinyunet_deploy.cli.options import debug_option, format_option
+from tinyunet_deploy.cli.options import debug_option, format_option, trust_option
 from tinyunet_deploy.errors import printable
 
 if TYPE_CHECKING:
-    from tinyunet_deploy.artifacts.sidecar import Sidecar
+    from tinyunet_deploy.artifacts.sidecar import Artifact, Sidecar
 
 
 @click.command()
 @click.argument("model", required=False, type=click.Path(path_type=Path, dir_okay=False))
+@trust_option
 @format_option
 @debug_option
-def info(model: Path | None, style: str) -> None:
+def info(model: Path | None, trust_engine: bool, style: str) -> None:
     """Print what MODEL is and what it was made from.
 
-    MODEL defaults to the package's model. The file is checked against its sidecar.
+    MODEL defaults to the package's model. The file is checked against its sidecar. With
+    --trust-engine, a file without one is described by what can be read from it.
     """
-    from tinyunet_deploy.artifacts.lineage import lineage
-    from tinyunet_deploy.artifacts.sidecar import DEFAULT_ONNX, read_artifact
+    from tinyunet_deploy.artifacts.sidecar import DEFAULT_ONNX
+    from tinyunet_deploy.backends.registry import read_tried
 
     path = model or DEFAULT_ONNX
-    artifact = read_artifact(path)
+    artifact = read_tried(path, trust_engine=trust_engine)
     sidecar = artifact.sidecar
     if style == "json":
-        click.echo(sidecar.as_json(), nl=False)
+        click.echo(sidecar.as_json() if artifact.has_sidecar else _foreign_json(sidecar), nl=False)
         return
-    contract = sidecar.contract
-    grey = f"uint8 [N, 1, {contract.height}, {contract.width}]"
-    facts = {
+    facts = _facts(artifact) if artifact.has_sidecar else _foreign_facts(artifact)
+    origin = sidecar.origin.items() if artifact.has_sidecar else ()
+    rows = [*facts.items(), *((printable(name), _one_line(value)) for name, value in origin)]
+    width = max(len(name) for name, _ in rows) + 2
+    for name, fact in rows:
+        click.echo(f"{name:{width}}" + fact.replace("\n", "\n" + " " * width))
+
+
+def _facts(artifact: Artifact) -> dict[str, str]:
+    """Return the facts of an artifact with a sidecar, a row each."""
+    from tinyunet_deploy.artifacts.lineage import lineage
+
+    path, sidecar = artifact.path, artifact.sidecar
+    return {
         "file": f"{click.format_filename(path)}  {len(artifact.data) / 1e6:.1f} MB",
         "kind": f"{sidecar.kind}, {sidecar.precision}",
         "sha256": f"{sidecar.sha256}  (checked)",
@@ -42,9 +55,8 @@ def info(model: Path | None, style: str) -> None:
             f"{click.format_filename(link.path.name) if link.path else 'not found:'}  {link.sha256}"
             for link in lineage(path)[1:]
         )
-        or ("training" if sidecar.adoption is None else "an adopted network"),
-        "takes": f"image {grey}, " + (f"N <= {most}" if (most := contract.max_batch) else "any N"),
-        "gives": f"score {grey}, 255 x probability of a defect",
+        or _first_of(sidecar),
+        **_contract_facts(sidecar),
         "batch": f"{sidecar.verified_batch} verified" if sidecar.verified_batch else "not verified",
         "self-test": "golden images" if sidecar.golden else "no golden images",
         "threshold": f"{sidecar.threshold:g}",
@@ -53,11 +65,51 @@ def info(model: Path | None, style: str) -> None:
         **_adoption_facts(sidecar),
         **_plan_facts(sidecar),
     }
-    origin = sidecar.origin.items()
-    rows = [*facts.items(), *((printable(name), _one_line(value)) for name, value in origin)]
-    width = max(len(name) for name, _ in rows) + 2
-    for name, fact in rows:
-        click.echo(f"{name:{width}}" + fact.replace("\n", "\n" + " " * width))
+
+
+def _first_of(sidecar: Sidecar) -> str:
+    """Return what the first artifact of a lineage was made from."""
+    if sidecar.adoption is not None:
+        return "an adopted network"
+    return "training" if sidecar.kind == "checkpoint" else "unknown"
+
+
+def _foreign_facts(artifact: Artifact) -> dict[str, str]:
+    """Return the facts of a trusted file without a sidecar: what was read from it, or unknown."""
+    path, sidecar = artifact.path, artifact.sidecar
+    threshold, min_area = sidecar.decision()
+    return {
+        "file": f"{click.format_filename(path)}  {len(artifact.data) / 1e6:.1f} MB",
+        "kind": f"{sidecar.kind}, {sidecar.precision}",
+        "sha256": f"{sidecar.sha256}  (not checked: there is no sidecar)",
+        "made from": "unknown",
+        **_contract_facts(sidecar),
+        "batch": "not verified",
+        "self-test": "no golden images",
+        "threshold": f"unknown; the default is {threshold:g}",
+        "min_area": f"unknown; the default is {min_area} px",
+        "network": "unknown",
+    }
+
+
+def _foreign_json(sidecar: Sidecar) -> str:
+    """Return the same as JSON: the fields of a sidecar, null where unknown, but not a sidecar."""
+    import dataclasses
+    import json
+
+    known = ("kind", "precision", "sha256", "contract")
+    fields = dataclasses.asdict(sidecar)
+    values = {name: value if name in known else None for name, value in fields.items()}
+    return json.dumps({"schema_version": None, **values}, indent=2) + "\n"
+
+
+def _contract_facts(sidecar: Sidecar) -> dict[str, str]:
+    contract = sidecar.contract
+    grey = f"uint8 [N, 1, {contract.height}, {contract.width}]"
+    return {
+        "takes": f"image {grey}, " + (f"N <= {most}" if (most := contract.max_batch) else "any N"),
+        "gives": f"score {grey}, 255 x probability of a defect",
+    }
 
 
 def _network_facts(sidecar: Sidecar) -> dict[str, str]:

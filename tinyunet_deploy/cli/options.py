@@ -159,6 +159,12 @@ format_option = click.option(
     show_default=True,
     help="Format of the printed results.",
 )
+trust_option = click.option(
+    "--trust-engine",
+    is_flag=True,
+    help="Load a model that has no sidecar. A TensorRT plan can run any code; an ONNX file "
+    "is first tried in a separate process.",
+)
 debug_option = click.option(
     "--debug", is_flag=True, expose_value=False, help="Show the traceback of an error."
 )
@@ -179,12 +185,7 @@ artifact_options = _together(
         "--device",
         help="cpu, cuda or cuda:1. Default: cuda:0 for a TensorRT plan, else cpu.",
     ),
-    click.option(
-        "--trust-engine",
-        is_flag=True,
-        help="Load a model that has no sidecar. A TensorRT plan can run any code; an ONNX file "
-        "is first tried in a separate process.",
-    ),
+    trust_option,
 )
 """Options that choose the artifact, its backend and its device."""
 
@@ -239,6 +240,7 @@ comparison_options = _together(
         type=click.Path(path_type=Path, exists=True, dir_okay=False),
         help="TOML file of limits that replaces the package's.",
     ),
+    trust_option,
 )
 """Options that choose the artifacts, backends and devices to compare, the reference and limits."""
 

@@ -69,6 +69,7 @@ def parity(
     backends: tuple[str, ...],
     devices: tuple[str, ...],
     limits_file: Path | None,
+    trust_engine: bool,
     classes: tuple[int, ...] | None,
     threshold: float | None,
     min_area: int | None,
@@ -92,12 +93,15 @@ def parity(
     from tinyunet_deploy.artifacts.sidecar import DEFAULT_ONNX
     from tinyunet_deploy.host import processor_count
     from tinyunet_deploy.quality.parity import record_batches, require_green, run_parity
-    from tinyunet_deploy.quality.parity_inputs import find_models
+    from tinyunet_deploy.quality.parity_inputs import check_recordable, find_models
     from tinyunet_deploy.quality.parity_limits import LIMITS, read_limits
     from tinyunet_deploy.quality.parity_report import parity_json, write_parity_report
     from tinyunet_deploy.quality.stored_scores import StoredScores
 
     limits = read_limits(limits_file or LIMITS)
+    chosen = find_models(models or (DEFAULT_ONNX,))
+    if record:
+        check_recordable(chosen)
 
     def show(what: str, count: int) -> None:
         progress.describe(what)
@@ -105,7 +109,7 @@ def parity(
 
     with StoredScores() as scores, Progress("loading the reference") as progress:
         result = run_parity(
-            find_models(models or (DEFAULT_ONNX,)),
+            chosen,
             data,
             scores,
             limits=limits,
@@ -121,6 +125,7 @@ def parity(
             batch_size=batch_size,
             workers=workers or processor_count(),
             with_explanation=explain,
+            trust_engine=trust_engine,
             progress=show,
             on_total=progress.expect,
         )

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from tinyunet_deploy.cli.options import debug_option
+from tinyunet_deploy.cli.options import debug_option, trust_option
 
 
 class Device(click.ParamType):  # type: ignore[type-arg]  # not subscriptable before click 8.4
@@ -46,15 +46,22 @@ class Device(click.ParamType):  # type: ignore[type-arg]  # not subscriptable be
     show_default=True,
     help="Number of instances that run in parallel.",
 )
+@trust_option
 @debug_option
 def triton(
-    model: Path | None, output: Path, name: str | None, device: str | None, instances: int
+    model: Path | None,
+    output: Path,
+    name: str | None,
+    device: str | None,
+    instances: int,
+    trust_engine: bool,
 ) -> None:
     """Put MODEL into a model repository for NVIDIA's Triton.
 
     MODEL is an ONNX file or a TensorRT plan. Default: the package's model.
     """
-    from tinyunet_deploy.artifacts.sidecar import DEFAULT_ONNX, read_sidecar
+    from tinyunet_deploy.artifacts.sidecar import DEFAULT_ONNX
+    from tinyunet_deploy.backends.registry import read_tried
     from tinyunet_deploy.backends.triton_repository import UNVERIFIED_BATCH, write_repository
     from tinyunet_deploy.errors import RefusedError
 
@@ -62,13 +69,16 @@ def triton(
     if device == "cpu" and model.suffix == ".plan":
         raise RefusedError(model, "is a TensorRT plan, which does not run on the cpu")
     gpu = int(device.partition(":")[2]) if device and device != "cpu" else None
-    folder = write_repository(model, output, name=name, gpu=gpu, instances=instances)
+    artifact = read_tried(model, trust_engine=trust_engine)
+    folder = write_repository(
+        model, output, name=name, gpu=gpu, instances=instances, trust_engine=trust_engine
+    )
     click.echo(folder)
-    sidecar = read_sidecar(model)
+    sidecar = artifact.sidecar
     if sidecar.max_batch is None:
+        how = "; tinyunet parity --record verifies it" if artifact.has_sidecar else ""
         click.echo(
-            f"takes batches up to {UNVERIFIED_BATCH}, which is not verified; "
-            "tinyunet parity --record verifies it",
+            f"takes batches up to {UNVERIFIED_BATCH}, which is not verified{how}",
             err=True,
         )
     if sidecar.plan is not None:

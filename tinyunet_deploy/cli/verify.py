@@ -6,7 +6,12 @@ from pathlib import Path
 
 import click
 
-from tinyunet_deploy.cli.options import debug_option, format_option, search_option
+from tinyunet_deploy.cli.options import (
+    debug_option,
+    format_option,
+    search_option,
+    trust_option,
+)
 from tinyunet_deploy.cli.progress import Progress
 
 
@@ -18,8 +23,11 @@ from tinyunet_deploy.cli.progress import Progress
     help="cpu, cuda or cuda:1. Default: cuda:0 for a TensorRT plan, else cpu.",
 )
 @click.option(
-    "--strict", is_flag=True, help="Also refuse missing parents and missing golden images."
+    "--strict",
+    is_flag=True,
+    help="Also refuse missing parents, missing golden images and what could not be checked.",
 )
+@trust_option
 @format_option
 @debug_option
 def verify(
@@ -27,13 +35,15 @@ def verify(
     folders: tuple[Path, ...],
     device: str | None,
     strict: bool,
+    trust_engine: bool,
     style: str,
 ) -> int:
     """Check the hashes, lineage and answers of MODELS.
 
     Walks from a plan to its ONNX file and its checkpoint, where available, and runs the self-test
     on every backend that takes the file. Without MODELS, checks the model of the package. Exit
-    code 4 if something does not match.
+    code 4 if something does not match; 3 if a model has no sidecar, so that --trust-engine could
+    only show that it runs.
     """
     import json
 
@@ -50,7 +60,7 @@ def verify(
     with Progress("checking", len(chosen), "models") as progress:
         for model in chosen:
             progress.describe(f"checking {model.name}")
-            checks += check_artifact(model, folders, device)
+            checks += check_artifact(model, folders, device, trust_engine=trust_engine)
             progress.advance()
     if style == "json":
         rows = [check._asdict() for check in checks]
@@ -62,7 +72,10 @@ def verify(
         for check in checks:
             table.add_row(*map(escape, check))
         Console().print(table)
-    refused = [c for c in checks if c.outcome == "refused" or (strict and c.outcome == "missing")]
+    wrong = {"refused", "missing", "unchecked"} if strict else {"refused"}
+    refused = [check for check in checks if check.outcome in wrong]
     for check in refused:
         click.echo(f"error: {check.detail}", err=True)
-    return 4 if refused else 0
+    if refused:
+        return 4
+    return 3 if any(check.outcome == "unchecked" for check in checks) else 0

@@ -12,12 +12,11 @@ import numpy as np
 
 from tinyunet_deploy.artifacts.sidecar import (
     Sidecar,
-    read_artifact,
     read_sidecar,
     write_sidecar,
 )
 from tinyunet_deploy.backends.base import Backend
-from tinyunet_deploy.backends.registry import open_backend
+from tinyunet_deploy.backends.registry import open_backend, read_tried
 from tinyunet_deploy.backends.table import (
     BackendChoice,
 )
@@ -149,6 +148,7 @@ def run_parity(
     batch_size: int = 4,
     workers: int = 2,
     with_explanation: bool = False,
+    trust_engine: bool = False,
     progress: Progress | None = None,
     on_total: Callable[[int], None] | None = None,
 ) -> Parity:
@@ -175,6 +175,8 @@ def run_parity(
         workers: threads that decode images.
         with_explanation: also find the first stage at which each artifact differs from the
             reference.
+        trust_engine: also take models without a sidecar. The first is then its own reference unless
+            another is given, so that only backends are compared.
         progress: called for each scored image.
         on_total: called once with the number of images that will be scored, the reference and all
             rows together; those that a skipped row leaves out are reported as scored.
@@ -185,18 +187,18 @@ def run_parity(
         RefusedError: no reference is found, or the models take images of several sizes.
         RuntimeUnavailable: the reference cannot run on this machine.
     """
-    sidecars, refused = _read_sidecars(models)
+    sidecars, refused = _read_sidecars(models, trust_engine)
     sizes = {(s.contract.height, s.contract.width) for s in sidecars.values()}
     first = next(iter(sidecars))
     if len(sizes) > 1:
         raise RefusedError(first, "and the other models take images of different sizes")
-    choice = choose_reference(first, reference, folders)
+    choice = choose_reference(first, reference, folders, trust_engine=trust_engine)
     report = progress or (lambda _task, _count: None)
     images = find_images(folder, classes)
     pairs = {model: list(backends_and_devices(model, backends, devices)) for model in sidecars}
     if on_total is not None:
         on_total(len(images) * (1 + sum(map(len, pairs.values()))))
-    with open_reference(choice, sizes.pop()) as (choice, opened):
+    with open_reference(choice, sizes.pop(), trust_engine=trust_engine) as (choice, opened):
         own = opened.artifact.sidecar
         decision = own.decision(threshold, min_area)
         parity = Parity(
@@ -242,7 +244,9 @@ def run_parity(
                 artifact = ArtifactParity(model, sidecar, row.name, device, comparison)
                 parity.artifacts.append(artifact)
                 try:
-                    with open_backend(model, row, device, any_batch=True) as backend:
+                    with open_backend(
+                        model, row, device, trust_engine=trust_engine, any_batch=True
+                    ) as backend:
                         artifact.versions = backend.versions
                         _compare(parity, artifact, backend, batch_size, workers, report)
                         artifact.batch = check_batches(backend, _examples(parity), batch_size)
@@ -297,12 +301,14 @@ def record_batches(parity: Parity) -> dict[Path, int]:
     return written
 
 
-def _read_sidecars(models: Sequence[Path]) -> tuple[dict[Path, Sidecar], list[ArtifactError]]:
+def _read_sidecars(
+    models: Sequence[Path], trust_engine: bool
+) -> tuple[dict[Path, Sidecar], list[ArtifactError]]:
     """Return the sidecars of whole models, and the errors of damaged ones, of which not all are."""
     sidecars, errors = {}, []
     for model in models:
         try:
-            sidecars[model] = read_artifact(model).sidecar
+            sidecars[model] = read_tried(model, trust_engine=trust_engine).sidecar
         except ArtifactError as error:
             errors.append(error)
     if not sidecars:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tinyunet_deploy.artifacts.foreign import is_foreign
 from tinyunet_deploy.artifacts.sidecar import KINDS, kind_of
 from tinyunet_deploy.backends.device_name import device_type, full_name
 from tinyunet_deploy.backends.table import (
@@ -23,7 +24,13 @@ from tinyunet_deploy.errors import DataError, RefusedError
 from tinyunet_deploy.inspection.walk import common_root, walk_images
 from tinyunet_deploy.quality.dataset_scoring import compared_images
 
-__all__ = ["ComparedImage", "backends_and_devices", "find_images", "find_models"]
+__all__ = [
+    "ComparedImage",
+    "backends_and_devices",
+    "check_recordable",
+    "find_images",
+    "find_models",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +99,17 @@ def find_models(sources: Sequence[Path]) -> list[Path]:
                 raise RefusedError(source, "contains no .onnx and no .plan file")
         models += [path for path in files if path not in models]
     return models
+
+
+def check_recordable(models: Sequence[Path]) -> None:
+    """Refuse models without a sidecar, into which no verified batch can be written.
+
+    Raises:
+        RefusedError: a model has no sidecar.
+    """
+    for model in models:
+        if is_foreign(model):
+            raise RefusedError(model, "has no sidecar, so nothing can be recorded in it")
 
 
 def backends_and_devices(

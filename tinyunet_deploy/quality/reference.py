@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from tinyunet_deploy.artifacts.foreign import is_foreign
 from tinyunet_deploy.artifacts.lineage import KnownArtifact, lineage, nearby_artifacts
 from tinyunet_deploy.artifacts.sidecar import kind_of, read_sidecar
 from tinyunet_deploy.backends.base import Backend
@@ -23,10 +24,11 @@ from tinyunet_deploy.quality.self_test import self_test
 
 __all__ = ["Reference", "ReferenceRole", "choose_reference", "open_reference"]
 
-ReferenceRole = Literal["given", "checkpoint", "fp32-onnx", "golden-images"]
+ReferenceRole = Literal["given", "checkpoint", "fp32-onnx", "golden-images", "same-file"]
 """Reason why an artifact is the reference: the user named it; it is the checkpoint; it is the
 float32 ONNX file of the same checkpoint; or it is the compared artifact itself, checked on its
-golden images."""
+golden images; or it is the compared artifact itself, which has no sidecar, so that only backends
+are compared."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,10 @@ class Reference:
         what = {
             "fp32-onnx": "the float32 file of the same checkpoint",
             "golden-images": "the compared file itself",
+            "same-file": "the compared file itself",
         }[self.role]
+        if self.role == "same-file":
+            return f"{text}, {what}, as {self.reason}; only backends are compared"
         checked = "it has no golden images, so only its sha256 was checked"
         if self.golden_steps is not None:
             checked = f"its golden scores are met within {self.golden_steps} of 255"
@@ -62,7 +67,11 @@ class Reference:
 
 
 def choose_reference(
-    model: Path, given: Path | None = None, folders: Sequence[Path] = ()
+    model: Path,
+    given: Path | None = None,
+    folders: Sequence[Path] = (),
+    *,
+    trust_engine: bool = False,
 ) -> Reference:
     """Choose the reference that an artifact is compared with.
 
@@ -71,6 +80,7 @@ def choose_reference(
         given: the artifact that the user named as the reference.
         folders: folders to search for its relatives, besides its own folder, the recorded places
             and the package.
+        trust_engine: a model without a sidecar is its own reference.
 
     Raises:
         ArtifactError: the sidecar of ``model`` is missing or damaged.
@@ -78,6 +88,8 @@ def choose_reference(
     """
     if given is not None:
         return Reference(given, "given")
+    if trust_engine and is_foreign(model):
+        return Reference(model, "same-file", "it has no sidecar")
     links = lineage(model, folders)
     last = links[-1]
     if last.path is not None and kind_of(last.path) == "checkpoint":
@@ -115,12 +127,13 @@ def choose_reference(
 
 @contextmanager
 def open_reference(
-    reference: Reference, size: tuple[int, int]
+    reference: Reference, size: tuple[int, int], *, trust_engine: bool = False
 ) -> Iterator[tuple[Reference, Backend]]:
     """Load a reference and, if it stands in for the checkpoint, check it on its golden images.
 
     Args:
         size: height and width of the images, pixels.
+        trust_engine: also load a reference without a sidecar.
 
     Yields:
         The reference with its ``golden_steps``, and the backend that runs it.
@@ -130,7 +143,7 @@ def open_reference(
         RefusedError: it does not take images of this size.
         RuntimeUnavailable: it cannot run here.
     """
-    with open_backend(reference.path, size=size) as backend:
+    with open_backend(reference.path, size=size, trust_engine=trust_engine) as backend:
         if reference.reason is not None and backend.artifact.sidecar.golden is not None:
             reference = replace(reference, golden_steps=self_test(backend).largest_steps)
         yield reference, backend

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from tinyunet_deploy.artifacts.foreign import read_model
 from tinyunet_deploy.artifacts.golden import inherit_golden
 from tinyunet_deploy.artifacts.lineage import parent_place
 from tinyunet_deploy.artifacts.sidecar import (
     Artifact,
-    read_artifact,
     sidecar_path,
     write_artifact,
     write_sidecar,
@@ -216,7 +216,8 @@ def write_tuned(tuning: Tuning, path: Path) -> None:
         origin={**own.origin, "tuned": note},
     )
     if path.exists() or sidecar_path(path).exists():
-        if read_artifact(path).sidecar.sha256 != own.sha256:
+        trust = not tuning.artifact.has_sidecar
+        if read_model(path, trust_engine=trust).sidecar.sha256 != own.sha256:
             raise RefusedError(path, "already exists and is another model", "give another -o")
         write_sidecar(path, sidecar)
         return
@@ -225,4 +226,5 @@ def write_tuned(tuning: Tuning, path: Path) -> None:
         place = parent_place(tuning.artifact.path.parent / place, path)
     copy = dataclasses.replace(sidecar, golden=None, parent_place=place)
     write_artifact(path, tuning.artifact.data, copy)
-    inherit_golden(path, tuning.artifact.path)
+    if tuning.artifact.has_sidecar:
+        inherit_golden(path, tuning.artifact.path)

@@ -12,6 +12,7 @@ from pathlib import Path
 from tinyunet_deploy.artifacts.lineage import lineage
 from tinyunet_deploy.artifacts.sidecar import Artifact, kind_of, read_artifact
 from tinyunet_deploy.backends.base import Backend
+from tinyunet_deploy.backends.registry import read_tried
 from tinyunet_deploy.backends.table import BackendChoice, BackendRow
 from tinyunet_deploy.errors import ArtifactError, RefusedError, TinyUNetError
 from tinyunet_deploy.host import describe_machine
@@ -55,6 +56,7 @@ def run_benchmark(
     tile: bool = True,
     bits: int | None = None,
     workers: int = 2,
+    trust_engine: bool = False,
     ceilings: MeasureCeilings | None = None,
     progress: Callable[[str], None] | None = None,
     on_total: Callable[[int], None] | None = None,
@@ -76,6 +78,7 @@ def run_benchmark(
         tile: take images of any size; False leaves out those that are not of the models' size.
         bits: depth of 16-bit files, 8..16; None takes the one in the reference's sidecar.
         workers: decoding threads of the pipelined stage table, and as many that write.
+        trust_engine: as for ``parity``.
         ceilings: function that measures the peak rates of a device; None is
             :func:`measure_ceilings`.
         progress: function that is called with a description of the current measurement.
@@ -92,9 +95,9 @@ def run_benchmark(
     """
     report = progress or (lambda _step: None)
     started_utc = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    artifacts = {model: read_artifact(model) for model in models}
+    artifacts = {model: read_tried(model, trust_engine=trust_engine) for model in models}
     size = _one_size(artifacts)
-    rows = _Rows(limits, effort, workers, report)
+    rows = _Rows(limits, effort, workers, trust_engine, report)
     pairs = {model: list(backends_and_devices(model, backends, devices)) for model in models}
     measured = sorted({device for chosen in pairs.values() for _, device in chosen})
     if on_total is not None:
@@ -105,8 +108,8 @@ def run_benchmark(
     works = {model: rows.count_work(artifact) for model, artifact in artifacts.items()}
     report("reference")
     with contextlib.ExitStack() as stack:
-        choice = choose_reference(models[0], reference, folders)
-        with open_reference(choice, size) as (choice, opened):
+        choice = choose_reference(models[0], reference, folders, trust_engine=trust_engine)
+        with open_reference(choice, size, trust_engine=trust_engine) as (choice, opened):
             scored = stack.enter_context(
                 open_benchmark_images(sources, opened, count=images, tile=tile, bits=bits)
             )
@@ -165,6 +168,7 @@ class _Rows:
     limits: Limits
     effort: Effort
     workers: int
+    trust_engine: bool
     report: Callable[[str], None]
     measurements: list[Measurement] = field(default_factory=list)
     skipped: list[SkippedRow] = field(default_factory=list)
@@ -210,7 +214,9 @@ class _Rows:
             name = f"{model.name} on {backend.name}, batch {batch_size}"
             self.report(name)
             try:
-                row = Row(images, model, backend, device, batch_size, self.effort)
+                row = Row(
+                    images, model, backend, device, batch_size, self.effort, self.trust_engine
+                )
                 measurement, stages = row.measure(self.limits, work, self.ceilings, self.workers)
             except TinyUNetError as error:
                 skipped.append(SkippedRow(model.name, backend.name, device, batch_size, str(error)))
