@@ -34,7 +34,7 @@ from benchmarks.options import (
     rounds_option,
     write_result,
 )
-from tinyunet_deploy.artifacts.network import TinyUNet, normalize
+from tinyunet_deploy.artifacts.network import make_network, normalize
 from tinyunet_deploy.cli import run
 from tinyunet_deploy.data.decoding import read_image
 from tinyunet_deploy.data.layouts import read_dataset
@@ -139,7 +139,7 @@ class _Images(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
 def _plain_loop(data: Path, values: dict[str, Any], steps: int) -> None:
     images = _Images(data, values, steps * values["batch"])
-    network = TinyUNet().train()
+    network = make_network().train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=values["schedule"]["rate"])
     for image_NCHW, truth_NCHW in DataLoader(images, batch_size=values["batch"], num_workers=2):
         logit_NCHW = network(normalize(image_NCHW))

@@ -11,7 +11,7 @@ from typing import Any, Final, assert_never
 import onnx
 import torch
 
-from tinyunet_deploy.artifacts.network import DeployableGraph, TinyUNet
+from tinyunet_deploy.artifacts.network import DeployableGraph, Network
 from tinyunet_deploy.artifacts.precision import Precision
 from tinyunet_deploy.artifacts.tensorrt_preflight import MAX_IR
 from tinyunet_deploy.contract import INPUT_NAME, OUTPUT_NAME, Contract
@@ -22,7 +22,7 @@ OPSET: Final = 18
 """ONNX operator set of the exported files."""
 
 
-def onnx_graph(network: TinyUNet, contract: Contract, precision: Precision = "fp32") -> bytes:
+def onnx_graph(network: Network, contract: Contract, precision: Precision = "fp32") -> bytes:
     """Return the bytes of the ONNX file of a network: uint8 image in, uint8 score out.
 
     The batch is dynamic, height and width are the contract's. The same network gives the same

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from tinyunet_deploy.artifacts.architectures import NETWORKS
 from tinyunet_deploy.cli import run
 from tinyunet_deploy.cli.options import ImageSize, bits_option, debug_option
 from training.commands import (
@@ -76,7 +77,7 @@ log = logging.getLogger("training")
     "the recipe's.",
 )
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of the run. Default: the recipe's.")
-@click.option("--variant", help="Network, tiny or original. Default: the recipe's.")
+@click.option("--variant", help=f"Network, {' or '.join(NETWORKS)}. Default: the recipe's.")
 @device_option
 @amp_option
 @click.option("--compile", "compiled", is_flag=True, help="Use torch.compile.")

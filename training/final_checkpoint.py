@@ -13,7 +13,7 @@ import torch
 from tinyunet_deploy import __version__
 from tinyunet_deploy.artifacts.checkpoint import save_checkpoint
 from tinyunet_deploy.artifacts.golden import write_golden
-from tinyunet_deploy.artifacts.network import TinyUNet
+from tinyunet_deploy.artifacts.network import make_network
 from tinyunet_deploy.artifacts.sidecar import read_artifact
 from tinyunet_deploy.backends.torch import TorchBackend
 from tinyunet_deploy.contract import Contract
@@ -45,7 +45,7 @@ def write_checkpoint(
     for name, value in best.weights.items():
         if not bool(torch.isfinite(value).all()):
             raise RefusedError(checkpoint.parent, f"{name} is not finite after step {best.step}")
-    network = TinyUNet(state.network.name)
+    network = make_network(state.network.name)
     network.load_state_dict(best.weights)
     classes = {e.item.class_id for source in sources for e in source.defective} - {None}
     own = different_sources(sources)

@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from tinyunet_deploy.artifacts.network import TinyUNet
+from tinyunet_deploy.artifacts.network import Network
 from tinyunet_deploy.artifacts.sidecar import MAX_BYTES, digest
 from tinyunet_deploy.artifacts.strict_json import read_json
 from tinyunet_deploy.errors import DataError
@@ -48,7 +48,7 @@ class Best:
 class State:
     """Everything that the next step depends on."""
 
-    network: TinyUNet
+    network: Network
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     step: int = 0

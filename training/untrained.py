@@ -14,7 +14,7 @@ import torch
 
 from tinyunet_deploy.artifacts.architectures import NETWORKS
 from tinyunet_deploy.artifacts.checkpoint import save_checkpoint
-from tinyunet_deploy.artifacts.network import TinyUNet
+from tinyunet_deploy.artifacts.network import Network, make_network
 from tinyunet_deploy.cli import run
 from tinyunet_deploy.cli.options import debug_option
 from tinyunet_deploy.contract import Contract
@@ -26,10 +26,10 @@ from training.validation import choose_operating_point
 __all__ = ["initial_network", "write_untrained"]
 
 
-def initial_network(recipe: Recipe) -> TinyUNet:
+def initial_network(recipe: Recipe) -> Network:
     """Return the network with which training begins: random weights from the recipe's seed."""
     torch.manual_seed(recipe.seed)
-    return TinyUNet(recipe.variant)
+    return make_network(recipe.variant)
 
 
 def write_untrained(recipe: Recipe, source: Source, checkpoint: Path) -> None:

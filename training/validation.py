@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from tinyunet_deploy.artifacts.network import DeployableGraph, TinyUNet
+from tinyunet_deploy.artifacts.network import DeployableGraph, Network
 from tinyunet_deploy.contract import Contract, Image, Score
 from tinyunet_deploy.data.tiles import Tiling, score_in_tiles
 from tinyunet_deploy.quality.metrics import Pixels, count_pixels
@@ -47,7 +47,7 @@ class OperatingPoint:
 
 
 def choose_operating_point(
-    network: TinyUNet, contract: Contract, examples: Sequence[Example], ranks: Ranks = ALONE
+    network: Network, contract: Contract, examples: Sequence[Example], ranks: Ranks = ALONE
 ) -> OperatingPoint:
     """Choose the threshold with the best iou_defective, then the smallest min_area of least cost.
 

@@ -55,14 +55,14 @@ class Bench:
                 self.clock.sleep(CALL_S if len(self.calls) > 1 else 3.0)
                 return Run(image, DEVICE_MS)
 
-        def open_backend(*_: object) -> FakeBackend:
+        def open_backend(*_: object, trust_engine: bool = False) -> FakeBackend:
             self.clock.sleep(1.5)
             return Backend(contract=Contract(SIZE, SIZE, max_batch=4))
 
         monkeypatch.setattr(module, "open_backend", open_backend)
 
     def measure(
-        self, batch_size: int, effort: Effort, work: Work | None = None
+        self, batch_size: int, effort: Effort, work: Work | None = None, trust_engine: bool = False
     ) -> tuple[Measurement, list[StageTable]]:
         row = Row(
             self.images,
@@ -72,6 +72,7 @@ class Bench:
             batch_size,
             effort,
             self.clock,
+            trust_engine,
         )
         ceilings = [
             Ceiling(kind, kind, "cpu", value, "", "", "", ()) for kind, value in
@@ -196,3 +197,11 @@ def test_a_batch_is_the_pixels_of_its_files(images: BenchmarkImages) -> None:
     batch = images.batch([5, 0])
     assert batch.shape == (2, 1, SIZE, SIZE)
     assert np.array_equal(batch[0, 0], part(5)) and np.array_equal(batch[1, 0], part(0))
+
+
+def test_the_trial_of_a_model_without_a_sidecar_is_no_part_of_loading(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "read_tried", lambda *_, **__: bench.clock.sleep(2.0))
+    measurement, _ = bench.measure(1, Effort(samples=2), trust_engine=True)
+    assert measurement.load_ms == pytest.approx(1500.0)

@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 
 from tinyunet_deploy.artifacts.architectures import NETWORKS
-from tinyunet_deploy.artifacts.network import TinyUNet
+from tinyunet_deploy.artifacts.network import Network, make_network
 from tinyunet_deploy.artifacts.sidecar import (
     Artifact,
     Sidecar,
@@ -24,7 +24,7 @@ from tinyunet_deploy.errors import ArtifactError
 
 def save_checkpoint(
     path: Path,
-    network: TinyUNet,
+    network: Network,
     contract: Contract,
     *,
     threshold: float = 0.5,
@@ -70,7 +70,7 @@ def save_checkpoint(
     return sidecar
 
 
-def load_checkpoint(path: Path) -> tuple[TinyUNet, Sidecar]:
+def load_checkpoint(path: Path) -> tuple[Network, Sidecar]:
     """Return the network of a checkpoint, in eval mode on the CPU, and its sidecar.
 
     Raises:
@@ -81,7 +81,7 @@ def load_checkpoint(path: Path) -> tuple[TinyUNet, Sidecar]:
     return network_of(artifact), artifact.sidecar
 
 
-def network_of(artifact: Artifact) -> TinyUNet:
+def network_of(artifact: Artifact) -> Network:
     """Return the network of a loaded checkpoint, in eval mode on the CPU.
 
     Raises:
@@ -103,7 +103,7 @@ def network_of(artifact: Artifact) -> TinyUNet:
         weights = safetensors.torch.load(artifact.data)
     except SafetensorError as error:
         raise ArtifactError(path, f"is not a safetensors file: {error}") from error
-    network = TinyUNet(name)
+    network = make_network(name)
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:

@@ -6,6 +6,7 @@ Shape suffixes name the axes: N images, C channels, H rows, W columns.
 from __future__ import annotations
 
 import math
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -109,6 +110,23 @@ class TinyUNet(nn.Module):
         return logit_NCHW
 
 
+Network: TypeAlias = TinyUNet
+"""Any network of :data:`~tinyunet_deploy.artifacts.architectures.NETWORKS`.
+
+Other rooms name this type, never a class, and build a network by :func:`make_network`. A class for
+another architecture is added here and there.
+"""
+
+
+def make_network(name: str = "tiny") -> Network:
+    """Build a network with random weights.
+
+    Args:
+        name: a key of :data:`~tinyunet_deploy.artifacts.architectures.NETWORKS`.
+    """
+    return TinyUNet(name)
+
+
 def normalize(image_NCHW: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """Scale raw grey values 0..255 of any dtype to ``dtype`` in [-1, 1], by x / 127.5 - 1."""
     return image_NCHW.to(dtype) * (1.0 / 127.5) - 1.0
@@ -117,7 +135,7 @@ def normalize(image_NCHW: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
 class DeployableGraph(nn.Module):
     """A network with the contract's bytes at both ends, ready to be exported or run."""
 
-    def __init__(self, network: TinyUNet) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
 
@@ -130,7 +148,7 @@ class DeployableGraph(nn.Module):
         Returns:
             uint8 [N, 1, H, W], round(255 * sigmoid(logit)), half to even.
         """
-        logit = self.network(normalize(image, self.network.logit.weight.dtype))
+        logit = self.network(normalize(image, next(self.network.parameters()).dtype))
         return torch.round(torch.sigmoid(logit.float()) * 255.0).to(torch.uint8)
 
 
@@ -147,7 +165,7 @@ def multiply_accumulates(name: str = "tiny", height: int = 512, width: int = 512
         height, width: image size, pixels.
     """
     with torch.device("meta"):
-        network = TinyUNet(name)
+        network = make_network(name)
         image_NCHW = torch.empty(1, 1, height, width)
     total = 0
 

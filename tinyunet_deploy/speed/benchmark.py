@@ -215,7 +215,13 @@ class _Rows:
             self.report(name)
             try:
                 row = Row(
-                    images, model, backend, device, batch_size, self.effort, self.trust_engine
+                    images,
+                    model,
+                    backend,
+                    device,
+                    batch_size,
+                    self.effort,
+                    trust_engine=self.trust_engine,
                 )
                 measurement, stages = row.measure(self.limits, work, self.ceilings, self.workers)
             except TinyUNetError as error:

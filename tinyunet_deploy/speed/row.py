@@ -98,9 +98,9 @@ class Row:
     device: str
     batch_size: int
     effort: Effort
+    clock: Clock = SYSTEM_CLOCK
     trust_engine: bool = False
     """True if the artifact may lack a sidecar."""
-    clock: Clock = SYSTEM_CLOCK
 
     def measure(
         self, limits: Limits, work: Work | None, ceilings: Sequence[Ceiling], workers: int
