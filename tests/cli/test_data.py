@@ -124,7 +124,7 @@ def test_check_of_own_images_compares_with_nothing(tmp_path, capsys):
 
 
 def write_png_at(path: Path, value: int) -> None:
-    path.parent.mkdir()
+    path.parent.mkdir(parents=True)
     write_png(path, np.full((32, 48), value, np.uint8))
 
 
@@ -147,3 +147,23 @@ def test_class_list(text, classes):
 def test_class_list_refuses_nonsense(text):
     with pytest.raises(click.BadParameter, match="not a list of classes"):
         ClassList().convert(text, None, None)
+
+
+def test_check_says_sizes_depths_and_mask_values_and_draws_a_sheet(tmp_path, capsys):
+    write_png_at(tmp_path / "data" / "images" / "a.png", 0)
+    write_png_at(tmp_path / "data" / "masks" / "a.png", 255)
+    sheet = tmp_path / "sheet"
+    assert tinyunet_data("check", tmp_path / "data", "--sheet", sheet) == 0
+    output = capsys.readouterr()
+    assert "sizes: 48x32 in 1\nstored bits: 8 in 1\nmask values: 255 in 1\n" in output.out
+    assert output.err == f"sheet: {sheet}/contact-sheet.html\n"
+    assert sorted(path.name for path in sheet.iterdir()) == [
+        "contact-sheet.html",
+        "contact-sheet.png",
+    ]
+    assert "mask values: 255 in 1" in (sheet / "contact-sheet.html").read_text()
+    assert tinyunet_data("check", tmp_path / "data", "--format", "json") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["sizes"] == [{"height": 32, "width": 48, "images": 1}]
+    assert result["stored_bits"] == [{"bits": 8, "images": 1}]
+    assert result["mask_values"] == [{"values": "255", "masks": 1}]

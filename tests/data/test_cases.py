@@ -12,7 +12,7 @@ import PIL.Image
 import pytest
 import tifffile
 
-from tinyunet_deploy.data.check import find_oddities
+from tinyunet_deploy.data.check import check_dataset
 from tinyunet_deploy.data.decoding import decode_image, read_image
 from tinyunet_deploy.data.layouts import read_dataset
 from tinyunet_deploy.errors import ImageError
@@ -42,7 +42,7 @@ def test_a_mask_of_0_and_1_in_16_bits_is_as_one_in_8(tmp_path: Path) -> None:
             PIL.Image.fromarray(array).save(folder / "a.png")
         dataset = read_dataset(tmp_path / depth.__name__)
         assert [item.defective for item in dataset.items] == [True]
-        assert find_oddities(dataset) == []
+        assert check_dataset(dataset).oddities == []
 
 
 def test_a_good_page_does_not_speak_for_a_defective_one() -> None:

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 from tests.data.test_layouts import SPOT, grey, put, released
-from tinyunet_deploy.data.check import find_oddities
+from tinyunet_deploy.data.check import check_dataset
 from tinyunet_deploy.data.layouts import read_dataset
 
 
@@ -20,7 +20,7 @@ def test_oddities_of_a_released_set(tmp_path):
     put(train / "Label" / "0006_label.PNG", SPOT[:, :8])
     (train / "Label" / "Thumbs.db").touch()
     progress: list[int] = []
-    oddities = find_oddities(read_dataset(tmp_path), progress.append)
+    oddities = check_dataset(read_dataset(tmp_path), progress.append).oddities
     assert sum(progress) == 8
     shown = [(oddity.kind, oddity.path.name) for oddity in oddities if oddity.kind != "image-size"]
     assert shown == [
@@ -46,11 +46,11 @@ def test_own_images_may_have_any_one_size_and_several_defects(tmp_path):
     for name, mask in (("a", two), ("b", grey(0)), ("c", SPOT)):
         put(tmp_path / "images" / f"{name}.png", grey(ord(name)))
         put(tmp_path / "masks" / f"{name}.png", mask)
-    assert find_oddities(read_dataset(tmp_path)) == []
+    assert check_dataset(read_dataset(tmp_path)).oddities == []
     put(tmp_path / "images" / "d.png", grey(1)[:20])
     put(tmp_path / "masks" / "d.png", SPOT[:20])
     put(tmp_path / "masks" / "z.png", SPOT)
-    oddities = find_oddities(read_dataset(tmp_path))
+    oddities = check_dataset(read_dataset(tmp_path)).oddities
     assert [(o.kind, o.path.name) for o in oddities] == [
         ("image-size", "d.png"),
         ("stray-file", "z.png"),
@@ -63,7 +63,7 @@ def test_masks_that_look_inverted_or_cover_most_of_the_image(tmp_path):
     for name, mask in (("a", 255 - SPOT), ("b", large), ("c", grey(255)), ("d", SPOT)):
         put(tmp_path / "images" / f"{name}.png", grey(ord(name)))
         put(tmp_path / "masks" / f"{name}.png", mask)
-    oddities = find_oddities(read_dataset(tmp_path))
+    oddities = check_dataset(read_dataset(tmp_path)).oddities
     assert [(o.kind, o.path.name) for o in oddities] == [
         ("inverted-mask", "a.png"),
         ("large-mask", "b.png"),
@@ -79,9 +79,9 @@ def test_values_of_a_camera_of_fewer_bits_in_a_16_bit_file(tmp_path):
     for name, image in (("a", values), ("b", values * 16), ("c", np.zeros_like(values))):
         assert cv2.imwrite(str(tmp_path / "images" / f"{name}.png"), image)
         put(tmp_path / "masks" / f"{name}.png", SPOT)
-    (oddity,) = find_oddities(read_dataset(tmp_path))
+    (oddity,) = check_dataset(read_dataset(tmp_path)).oddities
     assert (oddity.kind, oddity.path.name, oddity.fatal) == ("bit-depth", "a.png", False)
     assert "up to 4000" in oddity.what
     assert "--bits" in oddity.what
-    oddities = find_oddities(read_dataset(tmp_path), bits=12)
+    oddities = check_dataset(read_dataset(tmp_path), bits=12).oddities
     assert [(o.kind, o.path.name) for o in oddities] == [("unusable-image", "b.png")]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.data.small_images import SHAPE, SPOT, grey, put
-from tinyunet_deploy.data.check import find_oddities
+from tinyunet_deploy.data.check import check_dataset
 from tinyunet_deploy.data.layouts import read_dataset
 from tinyunet_deploy.data.masks import read_mask
 from tinyunet_deploy.errors import DataError
@@ -37,7 +37,7 @@ def test_a_product(tmp_path: Path, end: str) -> None:
         ("test", "hole", True, None),
     ]
     assert (read_mask(dataset.items[2], SHAPE) == SPOT).all()
-    assert find_oddities(dataset) == []
+    assert check_dataset(dataset).oddities == []
     assert len(read_dataset(tmp_path, split="test").items) == 3
     with pytest.raises(DataError, match=r"has no val split .*it has train, test"):
         read_dataset(tmp_path, split="val")

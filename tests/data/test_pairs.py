@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from tests.data.small_images import SHAPE, SPOT, grey, put
-from tinyunet_deploy.data.check import find_oddities
+from tinyunet_deploy.data.check import check_dataset
 from tinyunet_deploy.data.layouts import read_dataset
 from tinyunet_deploy.data.masks import read_mask
 from tinyunet_deploy.errors import DataError
@@ -86,7 +86,7 @@ def test_the_two_copies_of_the_published_archive_are_stray_files(tmp_path):
     put(folder / "10301 (copy).png", grey(1))
     put(folder / "10301_GT (copy).png", grey(0))
     assert rows(tmp_path) == [("train", "10301.png", False), ("train", "10302.png", True)]
-    assert [(o.kind, o.path.name) for o in find_oddities(read_dataset(tmp_path))] == [
+    assert [(o.kind, o.path.name) for o in check_dataset(read_dataset(tmp_path)).oddities] == [
         ("stray-file", "10301 (copy).png"),
         ("stray-file", "10301_GT (copy).png"),
     ]

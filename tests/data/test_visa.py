@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.data.small_images import SHAPE, SPOT, grey, put
-from tinyunet_deploy.data.check import find_oddities
+from tinyunet_deploy.data.check import check_dataset
 from tinyunet_deploy.data.layouts import read_dataset
 from tinyunet_deploy.data.masks import read_mask
 from tinyunet_deploy.errors import DataError
@@ -51,7 +51,7 @@ def test_the_table_says_what_is_where(tmp_path: Path) -> None:
     assert rows[3:] == [(2, *row[1:]) for row in rows[:3]]
     defective = dataset.items[1]
     assert (read_mask(defective, SHAPE) == SPOT).all(), "every kind of defect is a defect"
-    assert find_oddities(dataset) == []
+    assert check_dataset(dataset).oddities == []
     assert len(read_dataset(tmp_path, classes=[2], split="test").items) == 2
 
 

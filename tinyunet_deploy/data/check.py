@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections import Counter
@@ -17,19 +18,19 @@ import numpy as np
 
 from tinyunet_deploy.contract import DEFAULT_SIZE
 from tinyunet_deploy.data.dataset import Dataset, Item
-from tinyunet_deploy.data.decoding import decode_image
+from tinyunet_deploy.data.decoding import decode_image, stored_bits
+from tinyunet_deploy.data.description import DESCRIPTION
+from tinyunet_deploy.data.mask_survey import INVERTED_BORDER, look_at_mask, shown_values
 from tinyunet_deploy.data.masks import read_mask
 from tinyunet_deploy.errors import DataError, ImageError
 from tinyunet_deploy.files import read_regular
 
-__all__ = ["Oddity", "OddityKind", "find_oddities"]
+__all__ = ["Check", "Oddity", "OddityKind", "check_dataset"]
 
 _TINY_MASK: Final = 20
 """Masks with fewer pixels are listed."""
 _LARGE_MASK: Final = 0.5
 """Masks that cover more than this share of the image are listed."""
-_INVERTED_BORDER: Final = 0.75
-"""Masks with good pixels that mark more than this share of the border are listed as inverted."""
 
 OddityKind = Literal[
     "unusable-image",
@@ -61,6 +62,19 @@ class Oddity:
         return self.kind in ("unusable-image", "unusable-mask")
 
 
+class Check(NamedTuple):
+    """What a look at every image and mask of a data set has found."""
+
+    oddities: list[Oddity]
+    """Sorted by kind, and within a kind in the order of the items."""
+    sizes: Counter[tuple[int, int]]
+    """(height, width) -> usable images."""
+    depths: Counter[int]
+    """Stored bits of a sample -> usable images."""
+    mask_values: Counter[str]
+    """Values of a mask in words, such as ``0, 255`` -> masks that can be decoded."""
+
+
 class _Inspection(NamedTuple):
     """Findings from one pass over the bytes of an image and its mask."""
 
@@ -68,16 +82,20 @@ class _Inspection(NamedTuple):
     """SHA-256 of the image file; empty if it cannot be read."""
     shape: tuple[int, int] | None
     """Size of the image: rows, columns; None if it cannot be decoded."""
+    bits: int
+    """Stored bits of a sample of the image; 0 if it cannot be decoded."""
+    mask_values: str | None
+    """Values of the mask in words; None without a mask or if it cannot be decoded."""
     oddities: list[Oddity]
 
 
-def find_oddities(
+def check_dataset(
     dataset: Dataset,
     progress: Callable[[int], None] | None = None,
     *,
     bits: int | None = None,
-) -> list[Oddity]:
-    """Decode every image and mask and list the oddities.
+) -> Check:
+    """Decode every image and mask, list the oddities and count sizes, depths and mask values.
 
     Oddities are images and masks that cannot be used; sizes other than 512x512 (outside DAGM2007:
     other than the most frequent); 16-bit images without any value above 4095; masks that look
@@ -88,21 +106,26 @@ def find_oddities(
     Args:
         progress: called with 1 after each image.
         bits: depth of the camera whose values 16-bit files contain, as for ``read_image``.
-
-    Returns:
-        Oddities sorted by kind, and within a kind in the order of the items.
     """
     bits = dataset.bits if bits is None else bits
     digests: dict[str, Item] = {}
     shapes: Counter[tuple[int, int]] = Counter()
+    depths: Counter[int] = Counter()
+    mask_values: Counter[str] = Counter()
     sized: list[tuple[Item, tuple[int, int]]] = []
     oddities: list[Oddity] = []
     users_images = dataset.layout not in ("released", "development")
     with ThreadPoolExecutor() as pool:
         inspections = pool.map(partial(_inspect, pieces=not users_images, bits=bits), dataset.items)
         for item, inspection in zip(dataset.items, inspections, strict=True):
-            digest, shape, item_oddities = inspection
-            oddities += item_oddities
+            digest, shape, oddities_of_item = (
+                inspection.digest,
+                inspection.shape,
+                inspection.oddities,
+            )
+            oddities += oddities_of_item
+            if inspection.mask_values is not None:
+                mask_values[inspection.mask_values] += 1
             twin = digests.setdefault(digest, item)
             if digest and twin is not item:
                 leak = ", in another split" if twin.split != item.split else ""
@@ -111,6 +134,7 @@ def find_oddities(
                 )
             if shape is not None:
                 shapes[shape] += 1
+                depths[inspection.bits] += 1
                 sized.append((item, shape))
             if progress is not None:
                 progress(1)
@@ -125,7 +149,8 @@ def find_oddities(
         for path in _strays(dataset)
     ]
     kinds = get_args(OddityKind)
-    return sorted(oddities, key=lambda oddity: kinds.index(oddity.kind))
+    oddities.sort(key=lambda oddity: kinds.index(oddity.kind))
+    return Check(oddities, shapes, depths, mask_values)
 
 
 def _inspect(item: Item, *, pieces: bool, bits: int | None) -> _Inspection:
@@ -135,7 +160,7 @@ def _inspect(item: Item, *, pieces: bool, bits: int | None) -> _Inspection:
         digest = hashlib.sha256(data).hexdigest()
     except OSError as error:
         problem = Oddity("unusable-image", item.image, str(error.strerror or error))
-        return _Inspection("", None, [problem])
+        return _Inspection("", None, 0, None, [problem])
     oddities: list[Oddity] = []
 
     def note_shallow(path: Path, largest: int) -> None:
@@ -145,20 +170,30 @@ def _inspect(item: Item, *, pieces: bool, bits: int | None) -> _Inspection:
     try:
         shape = decode_image(data, item.image, bits=bits, on_shallow=note_shallow).shape
     except ImageError as error:
-        return _Inspection(digest, None, [Oddity("unusable-image", item.image, error.what)])
-    height, width = shape
-    if not item.defective:
-        return _Inspection(digest, (height, width), oddities)
+        return _Inspection(
+            digest, None, 0, None, [Oddity("unusable-image", item.image, error.what)]
+        )
+    stored = stored_bits(data)
+    values = None
+    if item.mask is not None:
+        with contextlib.suppress(DataError):  # named below, if anything reads it
+            values = shown_values(look_at_mask(item.mask))
+    if item.defective:
+        oddities += _mask_oddities(item, (shape[0], shape[1]), pieces)
+    return _Inspection(digest, (shape[0], shape[1]), stored, values, oddities)
+
+
+def _mask_oddities(item: Item, shape: tuple[int, int], pieces: bool) -> list[Oddity]:
     label = item.mask or item.image
     try:
-        mask = read_mask(item, (height, width))
+        mask = read_mask(item, shape)
     except DataError as error:
-        unusable = Oddity("unusable-mask", label, error.what)
-        return _Inspection(digest, (height, width), [*oddities, unusable])
+        return [Oddity("unusable-mask", label, error.what)]
+    oddities: list[Oddity] = []
     area = np.count_nonzero(mask)
     border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
     along_border = np.count_nonzero(border) / border.size
-    if along_border > _INVERTED_BORDER and area < mask.size:
+    if along_border > INVERTED_BORDER and area < mask.size:
         what = f"marks {100 * along_border:.0f} % of the border, so it looks inverted"
         oddities.append(Oddity("inverted-mask", label, what))
     elif area > _LARGE_MASK * mask.size:
@@ -169,7 +204,7 @@ def _inspect(item: Item, *, pieces: bool, bits: int | None) -> _Inspection:
     count = cv2.connectedComponents(mask, connectivity=8)[0] - 1
     if pieces and count > 1:
         oddities.append(Oddity("fragmented-mask", label, f"is in {count} pieces"))
-    return _Inspection(digest, (height, width), oddities)
+    return oddities
 
 
 def _strays(dataset: Dataset) -> Iterator[Path]:
@@ -179,5 +214,5 @@ def _strays(dataset: Dataset) -> Iterator[Path]:
         with os.scandir(folder) as entries:
             paths = sorted(Path(entry.path) for entry in entries if entry.is_file())
         for path in paths:
-            if path not in used and path.name.lower() != "labels.txt":
+            if path not in used and path.name.lower() not in ("labels.txt", DESCRIPTION):
                 yield path

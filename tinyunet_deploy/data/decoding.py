@@ -36,6 +36,7 @@ __all__ = [
     "read_bytes",
     "read_image",
     "require_content",
+    "stored_bits",
 ]
 
 IMAGE_SUFFIXES: Final = frozenset(
@@ -169,6 +170,11 @@ def image_size(data: bytes, where: Path) -> tuple[int, int]:
     except (FormatError, struct.error, EOFError) as error:
         raise _image_error(where, error) from error
     return header.height, header.width
+
+
+def stored_bits(data: bytes) -> int:
+    """Return the bits of a sample, 1..16, in the bytes of an image file that can be decoded."""
+    return _read_header(data)[1].bits
 
 
 def require_content(image: Image, where: Path) -> None:

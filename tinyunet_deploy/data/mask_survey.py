@@ -18,6 +18,7 @@ __all__ = [
     "INVERTED_BORDER",
     "MANY_VALUES",
     "MaskLook",
+    "look_at_mask",
     "look_at_masks",
     "rule_for",
     "shown_values",
@@ -53,10 +54,15 @@ def look_at_masks(paths: Sequence[Path]) -> list[MaskLook]:
         DataError: a mask cannot be decoded.
     """
     with ThreadPoolExecutor() as pool:
-        return list(pool.map(_look_at, paths))
+        return list(pool.map(look_at_mask, paths))
 
 
-def _look_at(path: Path) -> MaskLook:
+def look_at_mask(path: Path) -> MaskLook:
+    """Decode a mask and describe its values.
+
+    Raises:
+        DataError: it cannot be decoded.
+    """
     try:
         data = read_bytes(path)
         labels = decode_labels(data, path)
