@@ -68,8 +68,8 @@ def accuracy_over_latency(results: Results) -> Section:
     section.draw(lambda width: _figure(points, gate, min(deadlines, default=None), width))
     section.lead = [
         f"Accuracy of {parity['data']} ({parity['images']} images) as tinyunet parity counts it; "
-        "the line joins what no other that passes beats in both; hollow fails a limit, here or on "
-        "other images."
+        "the line joins the points that no other beats in both. A hollow point fails a limit, here "
+        "or on other images."
     ]
     if gate is not None:
         section.lead.append(

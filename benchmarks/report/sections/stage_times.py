@@ -31,10 +31,11 @@ def stage_times(results: Results) -> Section:
     section.draw(lambda width: _figure(panels, width))
     worst = max(abs(table.unaccounted_share) for table in tables)
     section.lead = [
-        "An image's own way from file to mask and line of the report. In the pipeline images "
-        "overlap, so that way is longer than the time between two images. The number behind a "
-        "backend is a batch above 1. Bars leave out the waiting in queues, which is in the table.",
-        f"At most {100 * worst:.1f} % is unaccounted for.",
+        "The time that one image takes from its file to its mask and its line in the report. In "
+        "the pipeline, images overlap, so this is longer than the time between two images. The "
+        "number behind a backend is the batch size, if above 1. The bars leave out the time spent "
+        "waiting in queues, which is in the table.",
+        f"At most {100 * worst:.1f} % of the time is unaccounted for.",
     ]
     stages = _stages_of(tables)
     rows = [
