@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import zlib
 from collections.abc import Sequence
@@ -11,10 +12,11 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
+import tifffile
 from numpy.typing import NDArray
 
 from tinyunet_deploy.data.formats.header import FormatError
-from tinyunet_deploy.data.formats.tiff_blocks import JPEG, Blocks, decode_blocks
+from tinyunet_deploy.data.formats.tiff_blocks import COMPRESSIONS, JPEG, Blocks, decode_blocks
 
 HEIGHT, WIDTH = 4, 5
 PIXELS = HEIGHT * WIDTH
@@ -297,3 +299,20 @@ def test_a_jpeg_block_that_lacks_pixels_is_corrupt_and_its_file_not_cut_off() ->
     options = {"height": 32, "width": SIDE, "rows_in_last": 32, "jpeg_tables": tables}
     message = refusal([rest[:-30] + b"\xff\xd9"], JPEG, **options)
     assert message == "has a strip or tile 0 that lacks pixels"
+
+
+def test_compressions_have_the_names_that_tifffile_gives_them() -> None:
+    """65000 is a raw file of Kodak in ExifTool's list, and another format in tifffile's."""
+    spellings = {
+        "CCITT": "CCITTRLE|CCIRLEW", "CCITT T.4 fax": "CCITTFAX3", "CCITT T.6 fax": "CCITTFAX4",
+        "old-style JPEG": "OJPEG", "lossy raw JPEG": "JPEG_LOSSY", "JPEG 2000": ".*JP(EG)?_?2000.*",
+        "Nikon raw": "NIKON_NEF", "Kodak DCS": "DCS",
+    }  # fmt: skip
+    named = {code: name for code, name in COMPRESSIONS.items() if name and code != 65000}
+    for code, name in named.items():
+        wanted = spellings.get(name, name.replace(" ", "").upper() + ".*")
+        assert re.fullmatch(wanted, tifffile.COMPRESSION(code).name), (code, name)
+    assert COMPRESSIONS[65000] == "Kodak DCR"
+    rare = {9, 10, 99, 103, 262, 32767, 32769, 32770, 32772, 33007, 34692, 34715, 34718, 34719}
+    rare |= {34720, 48124, 65001, 65002}  # raw formats of cameras, faxes and documents
+    assert {int(code) for code in tifffile.COMPRESSION} - set(COMPRESSIONS) <= rare
