@@ -128,7 +128,7 @@ def test_parity_and_benchmark_say_which_reference_they_took(
     model, out = str(engines / PRECISIONS["int8"]), tmp_path / "out"
     command = ["parity", str(project / "data"), "-m", model, "--backend", "onnxruntime"]
     assert run(tinyunet, [*command, "-o", str(out)]) == 0
-    assert "reference net.onnx on openvino, the float32 file of the same checkpoint" in (
+    assert "reference net.onnx on openvino, the float32 file of the same network" in (
         capsys.readouterr().out
     )
     fields = json.loads((out / "parity.json").read_text())["reference"]
@@ -140,4 +140,4 @@ def test_parity_and_benchmark_say_which_reference_they_took(
     assert run(tinyunet, [*command, "--images", "2", "--format", "json"]) == 0
     fields = json.loads(capsys.readouterr().out)["reference"]
     assert (fields["model"], fields["role"]) == ("net.onnx", "fp32-onnx")
-    assert "the float32 file of the same checkpoint" in fields["description"]
+    assert "the float32 file of the same network" in fields["description"]

@@ -111,6 +111,11 @@ class Sidecar:
         facts = self.network or NetworkFacts(None)
         return Tiling(self.contract, facts.size_multiple, facts.reach)
 
+    @property
+    def is_batch_fixed(self) -> bool:
+        """True for an ONNX file whose shapes say one image, as of some adopted networks."""
+        return self.kind == "onnx" and self.contract.max_batch == 1
+
     def decision(self, threshold: float | None = None, min_area: int | None = None) -> Decision:
         """Return the rule that decides on defects: the user's values, else the artifact's own."""
         return Decision(

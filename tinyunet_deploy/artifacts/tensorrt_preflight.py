@@ -122,7 +122,7 @@ def _check_ends(model: onnx.ModelProto, where: Path) -> None:
                 where,
                 f"{kind} {wanted} is {shape}: its batch is fixed, TensorRT would build an engine "
                 f"for {dims[0].dim_value} images only",
-                'export with dynamic_shapes={"image": {0: Dim("N")}}',
+                'export with dynamic_shapes={"image": {0: Dim("N")}}; adopt an adopted one again',
             )
         if any(dim.dim_value < 1 for dim in dims[2:]):
             raise ArtifactError(

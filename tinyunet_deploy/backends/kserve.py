@@ -78,9 +78,11 @@ class Protocol:
             )
         sidecar = parse_sidecar(text, self._url)
         most = config.get("max_batch_size")
+        dims = [1, sidecar.contract.height, sidecar.contract.width]
+        if sidecar.is_batch_fixed and not most:  # 0, which JSON leaves out: no axis of the batch
+            most, dims = 1, [1, *dims]
         if type(most) is not int or not 1 <= most < 1 << 31:  # an int32 in ModelConfig
             self.broken(f"has max_batch_size {most!r} instead of a positive number")
-        dims = [1, sidecar.contract.height, sidecar.contract.width]
         for kind, name in (("input", INPUT_NAME), ("output", OUTPUT_NAME)):
             tensors = config.get(kind)
             tensor = tensors[0] if isinstance(tensors, list) and len(tensors) == 1 else None

@@ -102,7 +102,12 @@ def config_text(
     """
     sidecar = artifact.sidecar
     dims = f"[1, {sidecar.contract.height}, {sidecar.contract.width}]"
-    most = sidecar.max_batch or UNVERIFIED_BATCH
+    if (
+        sidecar.is_batch_fixed
+    ):  # Triton adds the axis of the batch only where the file leaves it free
+        dims = f"[1, 1, {sidecar.contract.height}, {sidecar.contract.width}]"
+    most = 0 if sidecar.is_batch_fixed else sidecar.max_batch or UNVERIFIED_BATCH
+    batching = f"dynamic_batching {{ max_queue_delay_microseconds: {QUEUE_DELAY_US} }}"
     where = "kind: KIND_CPU" if gpu is None else f"kind: KIND_GPU, gpus: [{gpu}]"
     warmup = "".join(
         f"""
@@ -123,7 +128,7 @@ max_batch_size: {most}
 input {{ name: "{INPUT_NAME}", data_type: TYPE_UINT8, dims: {dims} }}
 output {{ name: "{OUTPUT_NAME}", data_type: TYPE_UINT8, dims: {dims} }}
 instance_group {{ count: {instances}, {where} }}
-dynamic_batching {{ max_queue_delay_microseconds: {QUEUE_DELAY_US} }}{warmup}
+{"" if sidecar.is_batch_fixed else batching}{warmup}
 parameters {{
   key: "{SIDECAR}"
   value {{ string_value: {_quoted(sidecar.as_json())} }}

@@ -54,7 +54,7 @@ class Reference:
         if self.reason is None:
             return text
         what = {
-            "fp32-onnx": "the float32 file of the same checkpoint",
+            "fp32-onnx": "the float32 file of the same network",
             "golden-images": "the compared file itself",
             "same-file": "the compared file itself",
         }[self.role]
@@ -98,7 +98,10 @@ def choose_reference(
             return Reference(last.path, "checkpoint")
         reason = f"the checkpoint does not run here ({no_torch})"
     else:
-        reason = "the checkpoint was not found"
+        adopted = read_sidecar(model).adoption is not None
+        reason = (
+            "an adopted network has no checkpoint" if adopted else "the checkpoint was not found"
+        )
     relatives = nearby_artifacts(model, folders)
     for link in links:
         if link.path is not None and link.sha256 not in relatives:

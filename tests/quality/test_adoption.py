@@ -1,0 +1,129 @@
+"""Graphs that are not segmentation networks: each is refused clearly, none is adopted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from tinyunet_deploy.artifacts.adoption.form import NORMALIZATIONS
+from tinyunet_deploy.errors import ArtifactError
+from tinyunet_deploy.quality.adoption import AdoptionOptions, adopt
+
+SIDE = 16
+TYPES = [TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.UINT8, TensorProto.INT64]
+TYPES += [TensorProto.STRING, TensorProto.BOOL, TensorProto.DOUBLE]
+UNARY = ["Abs", "Relu", "Sigmoid", "Floor", "Neg", "Identity", "Tanh", "Exp", "Softmax", "Log"]
+SHAPELESS = ["GlobalAveragePool", "ReduceSum", "ArgMax", "Flatten", "Shape", "Size", "MaxPool"]
+"""Operators after which there is not one float for each pixel."""
+
+
+@st.composite
+def graphs(draw: st.DrawFn) -> bytes:
+    """A valid graph that is not a segmentation network: by its ends, its output, or its values."""
+    fault = draw(st.sampled_from(["input", "two inputs", "output", "constant", "noise", "type"]))
+    shape: list[int | str] = ["N", draw(st.sampled_from([1, 3])), SIDE, SIDE]
+    kind = TensorProto.FLOAT
+    if fault == "input":
+        shape = draw(
+            st.one_of(
+                st.lists(st.integers(1, 8), max_size=3),
+                st.just(["N", 7, SIDE, SIDE]),
+                st.just(["N", "C", SIDE, SIDE]),
+                st.lists(st.integers(1, 4), min_size=5, max_size=6),
+            )
+        )
+    if fault == "type":
+        kind = draw(st.sampled_from([t for t in TYPES if t not in TYPES[:3]]))
+    nodes, last = [], "x"
+    for place in range(draw(st.integers(1, 4))) if kind == TensorProto.FLOAT else []:
+        nodes.append(helper.make_node(draw(st.sampled_from(UNARY)), [last], [f"a{place}"]))
+        last = f"a{place}"
+    inputs = [helper.make_tensor_value_info("x", kind, shape)]
+    constants = []
+    if fault == "two inputs":
+        inputs.append(helper.make_tensor_value_info("x2", kind, shape))
+        nodes.append(helper.make_node("Add", [last, "x2"], ["y"]))
+    elif fault == "output":
+        operator = draw(st.sampled_from(SHAPELESS))
+        attributes = {"kernel_shape": [2, 2]} if operator == "MaxPool" else {}
+        nodes.append(helper.make_node(operator, [last], ["y"], **attributes))
+    elif fault == "constant":
+        constants.append(numpy_helper.from_array(np.float32(0), "zero"))
+        nodes.append(helper.make_node("Clip", [last, "zero", "zero"], ["y"]))
+    elif fault == "noise":
+        nodes.append(helper.make_node("RandomUniformLike", [last], ["y"]))
+    else:
+        nodes.append(helper.make_node("Identity", [last], ["y"]))
+    result = TensorProto.INT64 if nodes[-1].op_type in ("ArgMax", "Shape", "Size") else kind
+    graph = helper.make_graph(
+        nodes, "g", inputs, [helper.make_tensor_value_info("y", result, None)], constants
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 8
+    data: bytes = model.SerializeToString()
+    return data
+
+
+def refused(data: bytes, folder: Path) -> str:
+    """Return why a graph is refused, whatever the user says about it."""
+    path, output = folder / "net.onnx", folder / "adopted.onnx"
+    path.write_bytes(data)
+    options = AdoptionOptions(
+        normalization=NORMALIZATIONS["unit"], activation="sigmoid", defect=(0,), reach="whole"
+    )
+    with pytest.raises(ArtifactError) as caught:
+        adopt(path, output, options)
+    assert not output.exists()
+    assert caught.value.exit_code == 4
+    text = str(caught.value)
+    assert text.startswith(f"{path}: ") and "\n" not in text and len(text) < 1000
+    return text
+
+
+def run_many(examples: int, folder: Path) -> None:
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        derandomize=True,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+    )
+    @given(graphs())
+    def every_one_is_refused(data: bytes) -> None:
+        refused(data, folder)
+
+    every_one_is_refused()
+
+
+def test_a_dozen_graphs_that_are_not_networks_are_refused(tmp_path: Path) -> None:
+    run_many(12, tmp_path)
+
+
+@pytest.mark.nightly
+def test_fifty_and_more_of_them(tmp_path: Path) -> None:
+    run_many(80, tmp_path)
+
+
+def test_an_operator_that_no_runtime_has_is_refused(tmp_path: Path) -> None:
+    ends = [helper.make_tensor_value_info(name, 1, ["N", 1, SIDE, SIDE]) for name in "xy"]
+    node = helper.make_node("Guess", ["x"], ["y"], domain="their.own")
+    graph = helper.make_graph([node], "g", ends[:1], ends[1:])
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("their.own", 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    assert "Guess" in refused(model.SerializeToString(), tmp_path)
+
+
+def test_weights_in_another_file_are_refused(tmp_path: Path) -> None:
+    graph = onnx.GraphProto()
+    weight = numpy_helper.from_array(np.zeros(4, np.float32), "w")
+    weight.ClearField("raw_data")
+    weight.data_location = TensorProto.EXTERNAL
+    weight.external_data.add(key="location", value="w.bin")
+    graph.initializer.append(weight)
+    model = helper.make_model(graph)
+    assert "external_data=False" in refused(model.SerializeToString(), tmp_path)

@@ -1,0 +1,87 @@
+"""Size multiple, reach and grid of networks whose structure is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tinyunet_deploy.contract import Image
+from tinyunet_deploy.errors import ArtifactError
+from tinyunet_deploy.quality.network_measurement import (
+    measured_grid,
+    measured_reach,
+    measured_size_multiple,
+)
+
+Values = Callable[[Image], NDArray[Any]]
+
+
+def shifted_sum(before: int, after: int) -> Values:
+    """A network whose score depends on the pixels so far up or left, and so far down or right."""
+
+    def values(image: Image) -> NDArray[Any]:
+        grey = image.astype(np.float64)
+        for axis in (0, 1):
+            size = grey.shape[axis]
+            padded = np.pad(grey, [(before, after) if a == axis else (0, 0) for a in (0, 1)])
+            parts = [np.take(padded, range(k, k + size), axis) for k in (0, before, before + after)]
+            grey = sum(parts[1:], parts[0])
+        return grey[None, None]
+
+    return values
+
+
+def pooled(cell: int, *, strict: bool) -> Values:
+    """A network with one pool; a strict one takes only multiples of it."""
+
+    def values(image: Image) -> NDArray[Any]:
+        height, width = image.shape
+        if strict and (height % cell or width % cell):
+            raise ArtifactError("net.onnx", "cannot be run")
+        padded = np.pad(image, [(0, -height % cell), (0, -width % cell)])
+        cells = padded.reshape(padded.shape[0] // cell, cell, -1, cell).max(axis=(1, 3))
+        up = np.repeat(np.repeat(cells, cell, 0), cell, 1)[:height, :width]
+        return up[None, None].astype(np.float32)
+
+    return values
+
+
+@pytest.mark.parametrize(("before", "after"), [(0, 0), (3, 1), (1, 20), (17, 5)])
+def test_the_reach_is_measured_on_both_sides(before: int, after: int) -> None:
+    assert measured_reach(shifted_sum(before, after), 96, 64) == (before, after)
+
+
+def test_a_score_that_depends_on_the_whole_image_has_no_reach() -> None:
+    assert measured_reach(lambda image: image[None, None] - image.mean(), 64, 64) is None
+
+
+@pytest.mark.parametrize("cell", [1, 2, 4, 8, 16])
+def test_the_grid_of_a_pool_is_seen_even_where_any_size_runs(cell: int) -> None:
+    loose = pooled(cell, strict=False)
+    reach = measured_reach(loose, 128, 128)
+    assert reach is not None and max(reach) == cell - 1
+    assert measured_grid(loose, 128, 128, reach) == cell
+    assert measured_size_multiple(loose, 128, 128) == 1
+    assert measured_size_multiple(pooled(cell, strict=True), 128, 128) == cell
+
+
+def test_a_multiple_that_is_no_power_of_two_is_found() -> None:
+    assert measured_size_multiple(pooled(14, strict=True), 112, 112) == 14
+
+
+def test_a_network_of_one_size_has_no_multiple() -> None:
+    def values(image: Image) -> NDArray[Any]:
+        if image.shape != (64, 64):
+            raise ArtifactError("net.onnx", "cannot be run")
+        return image[None, None]
+
+    assert measured_size_multiple(values, 64, 64) is None
+
+
+def test_scores_that_depend_on_the_place_have_no_grid() -> None:
+    places = np.arange(64.0)[None, None, None]
+    assert measured_grid(lambda image: image[None, None] * places, 64, 64, (0, 0)) is None
