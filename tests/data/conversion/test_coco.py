@@ -62,6 +62,9 @@ def test_one_file_is_read_alone_from_its_folder_of_annotations(tmp_path):
         (coco_annotation([[1, 2, 3, 4, 5, 6, 7]]), "three corners or more"),
         (coco_annotation([["a", 2, 3, 4, 5, 6]]), "not a number"),
         (coco_annotation([SQUARE], category_id=9), "unknown category 9"),
+        (coco_annotation([SQUARE], category_id=[1]), "unknown category"),
+        (coco_annotation([SQUARE], image_id=[1]), "of an image that is not listed"),
+        (coco_annotation([[10**400, 1, 2, 3, 4, 5]]), "number beyond any image"),
         (coco_annotation([SQUARE], image_id=9), "of an image that is not listed"),
         (coco_annotation({"size": [WIDTH, HEIGHT], "counts": RUNS}), "RLE of the size"),
         (coco_annotation({"size": [HEIGHT, WIDTH], "counts": [1, 2]}), "runs of 3 pixels"),
@@ -87,6 +90,8 @@ def test_what_is_not_understood_is_refused(tmp_path, annotation, what):
         (".c.png", "hidden image"),
         ("c.gif", "known suffixes"),
         (7, "expected a file name"),
+        ("a\0.png", "expected a file name"),
+        ("\ud800.png", "expected a file name"),
     ],
 )
 def test_an_image_must_lie_in_the_data_set(tmp_path, name, what):

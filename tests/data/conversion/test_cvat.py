@@ -66,6 +66,7 @@ def test_the_subset_of_an_image_states_its_split(tmp_path):
         ('<mask label="s" rle="4" left="4.5" top="4" width="2" height="2"/>', "not a whole number"),
         ('<box label="scratch" xtl="a" ytl="4" xbr="12" ybr="12"/>', "not a number"),
         ('<box label="scratch" ytl="4" xbr="12" ybr="12"/>', "not a number"),
+        ('<ellipse label="s" cx="8" cy="9" rx="nan" ry="2"/>', "not a number"),
     ],
 )
 def test_what_is_not_understood_is_refused(tmp_path, shape, what):

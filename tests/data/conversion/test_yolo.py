@@ -65,11 +65,19 @@ def test_classes_without_names_keep_their_numbers(tmp_path):
         ("2 0 0 1 0 1 1", "has the class 2"),
         ("-1 0 0 1 0 1 1", "expected a class"),
         ("0 a 0 1 0 1 1", "not a list of numbers"),
+        (f"{'9' * 5000} 0 0 1 0 1 1", "expected a class"),
     ],
 )
 def test_a_line_that_is_not_a_polygon_is_refused(tmp_path, line, what):
     yolo(tmp_path, line)
     with pytest.raises(DataError, match=what):
+        read_annotations(tmp_path)
+
+
+def test_an_unusable_image_is_refused(tmp_path):
+    yolo(tmp_path)
+    (tmp_path / "images/val/a.png").write_bytes(b"GIF89a")
+    with pytest.raises(DataError, match=r"val/a\.png"):
         read_annotations(tmp_path)
 
 

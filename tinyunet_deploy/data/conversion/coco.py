@@ -102,7 +102,8 @@ def _images(
         raise DataError(path, "has two images with the same id")
     by_image: dict[int, list[Annotation]] = {}
     for entry in _entries(path, content, "annotations"):
-        image = entries.get(entry.get("image_id", -1))
+        image_id = entry.get("image_id")
+        image = entries.get(image_id) if isinstance(image_id, int) else None
         if image is None:
             raise DataError(path, f"annotation {entry['id']} is of an image that is not listed")
         annotation = _annotation(path, entry, names, _size(path, image))
@@ -138,9 +139,10 @@ def _annotation(
     path: Path, entry: dict[str, Any], names: dict[int, str], size: tuple[int, int]
 ) -> Annotation:
     where = f"annotation {entry['id']}"
-    label = names.get(entry.get("category_id", -1))
+    category = entry.get("category_id")
+    label = names.get(category) if isinstance(category, int) else None
     if label is None:
-        raise DataError(path, f"{where} has the unknown category {entry.get('category_id')!r}")
+        raise DataError(path, f"{where} has the unknown category {category!r}")
     segmentation = entry.get("segmentation")
     try:
         if isinstance(segmentation, dict):
@@ -149,6 +151,8 @@ def _annotation(
             return Annotation(label, tuple(map(_outline, segmentation)), where)
     except ValueError as error:
         raise DataError(path, f"{where} {error}") from error
+    except OverflowError as error:
+        raise DataError(path, f"{where} has a number beyond any image") from error
     what = "a box but no outline" if entry.get("bbox") else "no outline"
     raise DataError(path, f"{where} has {what}", "a box is not a mask: draw outlines")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
@@ -171,9 +172,12 @@ def _number(
     if value is None and default is not None:
         return default
     try:
-        return float(value or "")
-    except ValueError as error:
-        raise DataError(path, f"has a {element.tag} with {key}={value!r}, not a number") from error
+        number = float(value or "")
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise DataError(path, f"has a {element.tag} with {key}={value!r}, not a number")
+    return number
 
 
 def _whole(path: Path, element: ElementTree.Element, key: str) -> int:

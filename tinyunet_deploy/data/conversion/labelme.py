@@ -81,9 +81,9 @@ def _annotation(path: Path, number: int, shape: dict[str, Any]) -> Annotation:
         raise DataError(path, f"{where} has the label {label!r}", "expected a name")
     try:
         points = np.array(shape.get("points"), np.float64)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise DataError(path, f"{where} has points that are not numbers") from error
-    if points.ndim != 2 or points.shape[1] != 2:
+    if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
         raise DataError(path, f"{where} has points that are not pairs of x and y")
     match kind, len(points):
         case "polygon", count if count >= 3:

@@ -76,7 +76,11 @@ def clean_name(name: object, where: Path) -> str:
     Raises:
         DataError: it is not a text, empty, absolute, hidden, or not that of an image.
     """
-    if not isinstance(name, str) or not name.strip() or "\0" in name:
+    try:
+        usable = isinstance(name, str) and bool(name.strip()) and b"\0" not in os.fsencode(name)
+    except UnicodeEncodeError:  # half of a character, as JSON can state it
+        usable = False
+    if not usable or not isinstance(name, str):
         raise DataError(where, f"has the image name {name!r}", "expected a file name")
     path = os.path.normpath(name.replace("\\", "/"))
     if path.startswith("/") or re.match("[A-Za-z]:", path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +23,7 @@ from tinyunet_deploy.data.conversion.sources import (
 )
 from tinyunet_deploy.data.decoding import IMAGE_SUFFIXES, image_size, read_bytes
 from tinyunet_deploy.data.layouts.listing import entries, file_in, subfolder
-from tinyunet_deploy.errors import DataError, RuntimeUnavailable
+from tinyunet_deploy.errors import DataError, ImageError, RuntimeUnavailable
 
 __all__ = ["is_yolo", "read_yolo"]
 
@@ -48,8 +49,8 @@ def read_yolo(root: Path) -> AnnotatedSet:
     """Read a YOLO-seg data set; an image without a file of labels is not labelled.
 
     Raises:
-        DataError: a file of labels has no image, a line is not a polygon, or data.yaml is unusable.
-        ImageError: an annotated image cannot be read.
+        DataError: an annotated image cannot be read, a file of labels has no image, a line is not a
+            polygon, or data.yaml is unusable.
         RuntimeUnavailable: there is a data.yaml, and the package PyYAML is missing.
     """
     description = _read_description(root)
@@ -172,7 +173,10 @@ def _ending(root: Path, value: object) -> Path | None:
 
 
 def _read_labels(text: Path, image: Path, names: tuple[str, ...]) -> tuple[Annotation, ...]:
-    height, width = image_size(read_bytes(image), image)
+    try:
+        height, width = image_size(read_bytes(image), image)
+    except ImageError as error:
+        raise DataError(image, error.what, error.hint) from error
     annotations = []
     for number, line in enumerate(read_text(text).split("\n"), start=1):
         fields = line.split()
@@ -187,7 +191,7 @@ def _read_labels(text: Path, image: Path, names: tuple[str, ...]) -> tuple[Annot
             values = np.array(fields[1:], np.float64)
         except ValueError as error:
             raise DataError(text, f"{where} is not a list of numbers") from error
-        if values.size < 6 or values.size % 2 or not fields[0].isdecimal():
+        if values.size < 6 or values.size % 2 or not re.fullmatch("[0-9]{1,6}", fields[0]):
             raise DataError(
                 text,
                 f"{where} has {len(fields)} values",
