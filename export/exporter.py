@@ -214,6 +214,7 @@ def _artifact(
         min_area=source.sidecar.min_area,
         network=source.sidecar.network,
         tuned_on=source.sidecar.tuned_on,
+        trained_on=source.sidecar.trained_on,
         kept_in_float32=tuple(kept_in_float32),
         bits=source.sidecar.bits,
         origin=json_value(

@@ -20,6 +20,7 @@ from tinyunet_deploy.contract import Contract
 from tinyunet_deploy.errors import RefusedError
 from training.sources import Source, different_sources
 from training.state import State, remove_states
+from training.used_images import trained_on, validated_on
 
 __all__ = ["complete_run", "write_checkpoint"]
 
@@ -30,12 +31,14 @@ def write_checkpoint(
     contract: Contract,
     sources: Sequence[Source],
     record: dict[str, Any],
+    init: Path | None = None,
 ) -> None:
     """Write the best weights of a run, with its operating point and origin in the sidecar.
 
     Args:
         contract: size of the model.
         record: the run's own record, which becomes part of the origin.
+        init: checkpoint that the run started from.
 
     Raises:
         RefusedError: a weight is not finite.
@@ -57,6 +60,8 @@ def write_checkpoint(
         min_area=best.point.min_area,
         step=best.step,
         bits=sources[0].bits,
+        tuned_on=validated_on(sources),
+        trained_on=trained_on(sources, init),
         origin={
             **record,
             "sources": [source.name for source in sources],

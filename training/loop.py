@@ -163,7 +163,7 @@ def _train(run: _Run, sources: Sequence[Source], init: Path | None, load: Load) 
     ):
         _run_steps(run, state, batches, validation, progress)
         if ranks.first:
-            write_checkpoint(checkpoint, state, run.contract, sources, record)
+            write_checkpoint(checkpoint, state, run.contract, sources, record, init)
             complete_run(checkpoint)
     ranks.wait()
     return checkpoint

@@ -250,6 +250,20 @@ def test_images_without_classes_have_figures_too(tmp_path: Path) -> None:
     assert result_of(evaluation)["dataset"]["split"] is None
 
 
+def test_what_cannot_be_shown_is_said(station: Path) -> None:
+    dataset = read_dataset(station, split="test")
+    for defective, sentence in (
+        (True, "there are no good images, so overkill cannot be shown"),
+        (False, "there are no defective images, so escapes cannot be shown"),
+    ):
+        items = tuple(item for item in dataset.items if item.defective is defective)
+        some = dataclasses.replace(dataset, items=items)
+        options = {"threshold": 0.4, "min_area": 1, "batch_size": 2, "workers": 1}
+        evaluation = evaluate(some, fake(), **options)
+        assert evaluation.notes == (sentence,)
+        assert result_of(evaluation)["notes"] == [sentence]
+
+
 def test_held_out_images_are_those_of_the_test_split(station: Path) -> None:
     assert {item.split for item in held_out(read_dataset(station)).items} == {"test"}
     with pytest.raises(DataError, match="no test images"):

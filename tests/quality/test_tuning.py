@@ -16,6 +16,7 @@ from tinyunet_deploy.data.encoding import write_png
 from tinyunet_deploy.data.layouts import read_dataset
 from tinyunet_deploy.errors import DataError, GateFailed
 from tinyunet_deploy.quality.tuning import Rule, Tuning, tune
+from tinyunet_deploy.quality.tuning_report import draw_curve, tuning_json
 from tinyunet_deploy.testing.fake_backend import FakeBackend
 
 Uint8 = NDArray[np.uint8]
@@ -174,3 +175,31 @@ def test_a_target_that_is_not_kept_is_exit_6_and_writes_nothing(
     assert run(tinyunet, command) == 6
     assert capsys.readouterr().err.startswith("error: ")
     assert list(out.iterdir()) == []
+
+
+@pytest.mark.parametrize(("defective", "good", "missing"), [(4, 0, "good"), (0, 4, "defective")])
+def test_without_good_or_defective_parts_the_threshold_must_be_given(
+    tmp_path: Path, defective: int, good: int, missing: str
+) -> None:
+    root = write_parts(
+        tmp_path / "p", [blob(20, 200 + n) for n in range(defective)], [blob(6, 250)] * good
+    )
+    with pytest.raises(DataError, match=rf"has no {missing} image, .*--threshold"):
+        measure(root)
+    tuning = measure(root, threshold=0.5)
+    assert tuning.chosen.threshold == 0.5
+    assert (tuning.chosen.escapes, tuning.chosen.overkills) == (0, 0)
+    assert 36 < tuning.chosen.min_area <= 400 if good else tuning.chosen.min_area <= 400
+    event = "overkill" if missing == "good" else "escapes"
+    assert tuning.notes[-1] == f"there are no {missing} images, so {event} cannot be shown"
+    result = json.loads(tuning_json(tuning))
+    rate = "overkill_rate" if missing == "good" else "escape_rate"
+    assert result["chosen"][rate] is None and result["chosen"][f"{rate}_upper"] is None
+    assert result["rule"]["text"].endswith("threshold 0.5 fixed")
+    assert b"<svg" in draw_curve(tuning)
+
+
+def test_a_fixed_threshold_is_kept_where_another_would_be_better(parts: Path) -> None:
+    free, fixed = measure(parts).chosen, measure(parts, threshold=0.3).chosen
+    assert free.threshold != 0.3
+    assert (fixed.threshold, fixed.escapes, fixed.overkills) == (0.3, 0, 2)

@@ -31,6 +31,8 @@ def save_checkpoint(
     min_area: int = 1,
     step: int | None = None,
     bits: int | None = None,
+    tuned_on: tuple[str, ...] = (),
+    trained_on: tuple[str, ...] = (),
     origin: dict[str, Any],
 ) -> Sidecar:
     """Write the float32 weights of ``network`` and their sidecar.
@@ -42,6 +44,8 @@ def save_checkpoint(
         min_area: smallest defect that makes a part NG, pixels.
         step: number of optimizer steps of the training.
         bits: bit depth of the 16-bit training images; None takes the depth that a file states.
+        tuned_on, trained_on: digests of the images that chose threshold and min_area, and of those
+            that trained the weights.
         origin: how the network was trained; copied into the sidecar for people to read.
 
     Raises:
@@ -65,6 +69,8 @@ def save_checkpoint(
         network=network.facts,
         step=step,
         bits=bits,
+        tuned_on=tuned_on,
+        trained_on=trained_on,
     )
     write_artifact(path, data, sidecar)
     return sidecar

@@ -82,6 +82,9 @@ class Sidecar:
     """Facts about the network; None if unknown."""
     tuned_on: tuple[str, ...] = ()
     """Digests of the images on which its own or its parents' threshold and min_area were chosen."""
+    trained_on: tuple[str, ...] = ()
+    """Digests of the images on which its own or its parents' weights were trained; empty if not
+    recorded."""
     kept_in_float32: tuple[str, ...] = ()
     """Convolutions that a quantised file computes in float32, as the network names them."""
     plan: PlanFacts | None = None
@@ -199,6 +202,7 @@ def _sidecar(fields: dict[str, Any]) -> Sidecar:
         "plan": None if plan is None else _plan(plan),
         "adoption": None if adoption is None else _adoption(adoption),
         "tuned_on": _texts("tuned_on", fields.get("tuned_on", [])),
+        "trained_on": _texts("trained_on", fields.get("trained_on", [])),
         "kept_in_float32": _texts("kept_in_float32", fields.get("kept_in_float32", [])),
     }
     sidecar = _made(Sidecar, "it", values)
@@ -281,7 +285,16 @@ def _check_values(sidecar: Sidecar) -> None:
 def _upgraded(fields: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of schema 2 from those of schema 1: facts move out of ``origin``."""
     later = {
-        *("network", "tuned_on", "kept_in_float32", "plan", "bits", "step", "parent_place"),
+        *(
+            "network",
+            "tuned_on",
+            "trained_on",
+            "kept_in_float32",
+            "plan",
+            "bits",
+            "step",
+            "parent_place",
+        ),
         "adoption",
     }
     new = sorted(later.intersection(fields))

@@ -118,6 +118,12 @@ def evaluate(
         click.echo(text, nl=False)
     else:
         _print_tables(result)
+    if result.trained_on:
+        click.echo(
+            f"note: the model was trained on {result.trained_on} of these {len(result.images)} "
+            "images, so these figures do not test it",
+            err=True,
+        )
     if result.tuned_on:
         click.echo(
             f"note: the model's threshold and min_area were chosen on {result.tuned_on} of these "

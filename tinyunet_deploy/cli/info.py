@@ -124,6 +124,8 @@ def _network_facts(sidecar: Sidecar) -> dict[str, str]:
     facts = {"network": f"{network.name or 'unnamed'}, size multiple {multiple}, {reach}"}
     if sidecar.step is not None:
         facts["step"] = str(sidecar.step)
+    if sidecar.trained_on:
+        facts["trained on"] = f"{len(sidecar.trained_on)} images"
     if sidecar.tuned_on:
         facts["tuned on"] = f"{len(sidecar.tuned_on)} images"
     if sidecar.kept_in_float32:

@@ -68,6 +68,11 @@ class CostRatio(click.ParamType):  # type: ignore[type-arg]  # not subscriptable
     help="Instead of --cost: fewest rejects with at most this share of defects missed.",
 )
 @click.option(
+    "--threshold",
+    type=click.FloatRange(0.0, 1.0),
+    help="Keep this threshold and choose min_area alone.",
+)
+@click.option(
     "--confidence",
     type=click.FloatRange(0.5, 1.0, max_open=True),
     default=0.95,
@@ -99,6 +104,7 @@ def tune(
     bits: int | None,
     cost: float,
     max_escape_rate: float | None,
+    threshold: float | None,
     confidence: float,
     output: Path | None,
     in_place: bool,
@@ -136,7 +142,7 @@ def tune(
         result = tuning.tune(
             dataset,
             loaded,
-            tuning.Rule(cost, max_escape_rate, confidence),
+            tuning.Rule(cost, max_escape_rate, confidence, threshold),
             batch_size=batch_size,
             workers=workers or processor_count(),
             tile=tile,
@@ -154,6 +160,12 @@ def tune(
         click.echo(text, nl=False)
     else:
         _print_tables(result)
+    if result.trained_on:
+        click.echo(
+            f"note: the model was trained on {result.trained_on} of these {len(result.images)} "
+            "images and scores them better than new ones; images of a val part are a better choice",
+            err=True,
+        )
     written = [place for place in (in_place and path, output and output / path.name) if place]
     for place in written:
         click.echo(f"tuned: {click.format_filename(place)}", err=True)

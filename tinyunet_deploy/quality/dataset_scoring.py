@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Generic, Literal, NamedTuple, TypeVar
@@ -25,6 +25,7 @@ __all__ = [
     "compared_images",
     "held_out",
     "image_digest",
+    "missing_kinds",
     "read_evaluated",
     "score_dataset",
     "tuning_images",
@@ -93,6 +94,23 @@ def compared_images(dataset: Dataset) -> Dataset:
 def _images_of(dataset: Dataset, split: Split) -> Dataset | None:
     items = tuple(item for item in dataset.items if item.split == split)
     return dataclasses.replace(dataset, items=items) if items else None
+
+
+def missing_kinds(defective: Sequence[bool]) -> tuple[str, ...]:
+    """Return sentences about what cannot be shown without good or without defective images.
+
+    They are logged, too.
+
+    Args:
+        defective: for each image whether it is defective.
+    """
+    notes = []
+    if all(defective):
+        notes.append("there are no good images, so overkill cannot be shown")
+    if not any(defective):
+        notes.append("there are no defective images, so escapes cannot be shown")
+    log_notes(notes)
+    return tuple(notes)
 
 
 def image_digest(path: Path) -> str:

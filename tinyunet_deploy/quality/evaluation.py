@@ -26,7 +26,7 @@ from tinyunet_deploy.inspection.defects import (
 )
 from tinyunet_deploy.inspection.output_names import overlay_name
 from tinyunet_deploy.inspection.overlays import draw_miss, overlay_with_truth
-from tinyunet_deploy.quality.dataset_scoring import image_digest, score_dataset
+from tinyunet_deploy.quality.dataset_scoring import image_digest, missing_kinds, score_dataset
 from tinyunet_deploy.quality.metrics import (
     ImageCounts,
     MetricSummary,
@@ -73,6 +73,8 @@ class Evaluation:
     tuned_on: int
     """Number of images that also served to choose the artifact's threshold and min_area, which
     flatters the figures."""
+    trained_on: int = 0
+    """Number of images on which the weights were trained, which flatters the figures."""
     notes: tuple[str, ...] = ()
     """Doubts about the scores as a whole, one sentence each."""
 
@@ -144,7 +146,7 @@ def evaluate(
     """
     score_threshold(threshold)
     sidecar = backend.artifact.sidecar
-    tuned_on = set(sidecar.tuned_on)
+    tuned_on, trained_on = set(sidecar.tuned_on), set(sidecar.trained_on)
 
     def count(item: Item, image: Image, score: Score) -> _Counted:
         name = item.image.relative_to(dataset.root).as_posix()
@@ -169,9 +171,8 @@ def evaluate(
             threshold=threshold,
         )
         typed = typed_defects(item, dataset.defect_types, score, truth, threshold, min_area)
-        return _Counted(
-            counts, findings, typed, bool(tuned_on) and image_digest(item.image) in tuned_on
-        )
+        digest = image_digest(item.image) if tuned_on or trained_on else ""
+        return _Counted(counts, findings, typed, digest in tuned_on, digest in trained_on)
 
     counted, skipped, notes = score_dataset(
         dataset,
@@ -198,7 +199,8 @@ def evaluate(
         findings=tuple(image.findings for image in counted),
         typed=tuple(image.typed for image in counted),
         tuned_on=sum(image.tuned_on for image in counted),
-        notes=notes,
+        trained_on=sum(image.trained_on for image in counted),
+        notes=(*notes, *missing_kinds([image.counts.defective for image in counted])),
     )
 
 
@@ -212,3 +214,4 @@ class _Counted(NamedTuple):
     findings: Findings
     typed: TypedDefects
     tuned_on: bool
+    trained_on: bool

@@ -44,6 +44,7 @@ def evaluation_json(evaluation: Evaluation) -> str:
         "images": len(evaluation.images),
         "tuned_on_these_images": evaluation.tuned_on > 0,
         "images_tuned_on": evaluation.tuned_on,
+        "images_trained_on": evaluation.trained_on,
         "skipped": [
             {
                 "name": path.relative_to(dataset.root).as_posix(),

@@ -23,7 +23,7 @@ from tinyunet_deploy.contract import Image, Score
 from tinyunet_deploy.data.dataset import Dataset, Item
 from tinyunet_deploy.errors import DataError, GateFailed, ImageError, RefusedError
 from tinyunet_deploy.quality.confidence import clopper_pearson_upper
-from tinyunet_deploy.quality.dataset_scoring import image_digest, score_dataset
+from tinyunet_deploy.quality.dataset_scoring import image_digest, missing_kinds, score_dataset
 from tinyunet_deploy.quality.threshold_sweep import (
     ESCAPE_COST,
     THRESHOLDS,
@@ -47,8 +47,15 @@ class Rule:
     rate is at most this with ``confidence``, the one with the fewest overkills is chosen."""
     confidence: float = 0.95
     """Confidence of the bounds on both rates, in (0, 1)."""
+    threshold: float | None = None
+    """If given, the threshold, a probability, and only min_area is chosen. Images without good or
+    without defective ones need it: they cannot show what another threshold would cost."""
 
     def __str__(self) -> str:
+        fixed = "" if self.threshold is None else f", threshold {self.threshold:g} fixed"
+        return self._aim() + fixed
+
+    def _aim(self) -> str:
         if self.max_escape_rate is None:
             return f"least cost, escape : overkill = {self.escape_cost:g} : 1"
         return (
@@ -73,6 +80,9 @@ class Tuning:
     """Digests of the images that were used, sorted."""
     skipped: dict[Path, ImageError]
     """Image file -> the error because of which it was skipped."""
+    trained_on: int = 0
+    """Number of images on which the weights were trained: scores on them are better than on new
+    images."""
     notes: tuple[str, ...] = ()
     """Doubts about the scores as a whole, one sentence each."""
 
@@ -115,12 +125,15 @@ def tune(
         progress: takes the number of images that are newly finished.
 
     Raises:
-        DataError: no image is usable, none is defective, or none is good.
+        DataError: no image is usable; or none is defective, or none is good, and the rule has no
+            threshold.
         GateFailed: no pair keeps the target escape rate.
     """
     artifact = backend.artifact
     own = artifact.sidecar
-    thresholds = (*THRESHOLDS, own.threshold)
+    trained_on = set(own.trained_on)
+    tried = THRESHOLDS if rule.threshold is None else (rule.threshold,)
+    thresholds = (*tried, own.threshold)
 
     def measure(item: Item, _: Image, score: Score) -> _Measured:
         sizes = largest_defects(score, thresholds)
@@ -138,9 +151,13 @@ def tune(
     )
     defective = [image.defective for image in measured]
     for missing, kind in ((not any(defective), "defective"), (all(defective), "good")):
-        if missing:
-            raise DataError(dataset.root, f"has no {kind} image, so nothing can be chosen")
-    swept = sweep([image.largest_px[:-1] for image in measured], defective)
+        if missing and rule.threshold is None:
+            raise DataError(
+                dataset.root,
+                f"has no {kind} image, so no threshold can be chosen",
+                "with --threshold, min_area alone is chosen",
+            )
+    swept = sweep([image.largest_px[:-1] for image in measured], defective, tried)
     at_own = sweep(
         [image.largest_px[-1:] for image in measured], defective, [own.threshold], [own.min_area]
     )
@@ -154,7 +171,8 @@ def tune(
         before=at_own.at(0, 0),
         images=tuple(sorted(image.digest for image in measured)),
         skipped=skipped,
-        notes=notes,
+        trained_on=sum(image.digest in trained_on for image in measured),
+        notes=(*notes, *missing_kinds(defective)),
     )
 
 

@@ -42,6 +42,7 @@ def tuning_json(tuning: Tuning) -> str:
         "backend": tuning.backend,
         "dataset": {"name": tuning.dataset.root.resolve().name, "images": list(tuning.images)},
         "images": len(tuning.images),
+        "images_trained_on": tuning.trained_on,
         "defective": tuning.sweep.defective,
         "good": tuning.sweep.good,
         "skipped": [
