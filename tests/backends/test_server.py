@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,9 @@ from tinyunet_deploy.backends import kserve, server_transport
 from tinyunet_deploy.backends.server import ServerBackend
 from tinyunet_deploy.cli import run, tinyunet
 from tinyunet_deploy.contract import Contract
+from tinyunet_deploy.data.decoding import read_image
 from tinyunet_deploy.data.encoding import write_png
+from tinyunet_deploy.data.tiles import score_in_tiles
 from tinyunet_deploy.errors import ArtifactError, RefusedError, RuntimeUnavailable, TinyUNetError
 
 SIDECAR = Sidecar("onnx", "fp32", digest(b"model"), None, Contract(32, 64))
@@ -132,6 +135,31 @@ def test_right_answers_are_scores(played: Played) -> None:
         runs = list(backend.run_many([IMAGE, IMAGE]))
     for scored in runs:
         assert np.array_equal(scored.score, 255 - IMAGE)
+
+
+def test_images_of_any_size_are_scored_by_a_server_in_the_tiles_of_its_sidecar(
+    played: Played, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three tiles and one whole image are two batches of two, which get the same answer."""
+    images = tmp_path / "in"
+    images.mkdir()
+    write_png(
+        images / "0.png", np.arange(32 * 128, dtype=np.uint32).astype(np.uint8).reshape(32, 128)
+    )
+    write_png(images / "1.png", IMAGE[0, 0])
+    output = tmp_path / "out"
+    command = ["infer", str(images), "-o", str(output), "--server", played.url, "-b", "2"]
+    assert run(tinyunet, [*command, "--workers", "1", "--scores", "--format", "json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["tiled"], summary["padded"], summary["approximate"]) == (1, 0, 1)
+    first, second = 255 - IMAGE[:, 0]
+    answers = iter([first, second, first])
+    assert SIDECAR.tiling.tile_count((32, 128)) == 3
+    composed = score_in_tiles(
+        np.zeros((32, 128), np.uint8), lambda _: next(answers), SIDECAR.tiling
+    )
+    assert np.array_equal(read_image(output / "scores" / "0.png"), composed)
+    assert np.array_equal(read_image(output / "scores" / "1.png"), second)
 
 
 def changed(fields: Any, path: str, value: object) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from tinyunet_deploy.artifacts.architectures import NETWORKS, Architecture
 from tinyunet_deploy.artifacts.network import DeployableGraph, TinyUNet
 from tinyunet_deploy.contract import Batch, Contract, Image, Score
 from tinyunet_deploy.data import synthetic
+from tinyunet_deploy.data.decoding import MAX_PIXELS
 from tinyunet_deploy.data.encoding import encode_png, write_png
 from tinyunet_deploy.data.tiles import (
     Mosaic,
@@ -29,7 +31,9 @@ from tinyunet_deploy.data.tiles import (
     score_in_tiles,
     spans,
 )
+from tinyunet_deploy.inspection import scoring
 from tinyunet_deploy.inspection.infer import infer
+from tinyunet_deploy.inspection.run_report import read_report
 from tinyunet_deploy.inspection.scoring import score_images
 from tinyunet_deploy.testing.fake_backend import FakeBackend
 
@@ -329,15 +333,17 @@ with FakeBackend() if fake else open_backend(DEFAULT_ONNX, sys.argv[1]) as backe
         backend.run(np.zeros((4, 1, contract.height, contract.width), np.uint8))
     before = peak()
     infer([source], output, backend, threshold=0.95, min_area=1, batch_size=4, workers=2,
-          tile=True, outputs=Outputs(overlays=True, scores=True, contours=True))
+          tile=True, outputs=Outputs(*[sys.argv[4] == "all"] * 3), max_pixels=int(sys.argv[5]))
 print(peak() - before)
 """
 
 
-def memory_mib(backend: str, source: Path, output: Path) -> float:
+def memory_mib(
+    backend: str, source: Path, output: Path, outputs: str = "all", max_pixels: int = MAX_PIXELS
+) -> float:
     """How much more memory inferring a folder takes than batches alone, MiB."""
     done = subprocess.run(
-        [sys.executable, "-c", MEMORY, backend, str(source), str(output)],
+        [sys.executable, "-c", MEMORY, backend, str(source), str(output), outputs, str(max_pixels)],
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
         text=True,
@@ -354,6 +360,60 @@ def test_memory_is_bounded_however_many_large_images_there_are(tmp_path: Path) -
     for index in range(2):
         write_png(source / f"{index}.png", large)
     assert memory_mib("fake", source, tmp_path / "out") < 400
+
+
+LINE_SCAN = 33000, 2048
+
+
+@pytest.fixture
+def line_scan(tmp_path: Path) -> Path:
+    """A folder with a line scan, with defects in its first and in its last lines."""
+    image = np.tile(part(512, 512) // 3, (65, 4))[: LINE_SCAN[0]]
+    image[30:50, 20:60] = image[-90:-60, -70:-30] = 255
+    (tmp_path / "in").mkdir()
+    write_png(tmp_path / "in" / "scan.png", image)
+    return tmp_path / "in"
+
+
+def test_a_line_scan_over_64_megapixels_is_judged_in_memory_for_its_pixels(
+    line_scan: Path, tmp_path: Path
+) -> None:
+    """At most 15 bytes a pixel: the file, the image, its score and mask, and two of labels."""
+    pixels = LINE_SCAN[0] * LINE_SCAN[1]
+    assert pixels > MAX_PIXELS
+    mib = memory_mib("fake", line_scan, tmp_path / "out", "none", pixels)
+    assert mib < 15 * pixels / 2**20
+    lines, summary = read_report(tmp_path / "out" / "report.jsonl")
+    assert (summary.inspected, summary.tiled) == (1, 1)
+    places = [defect["bbox"] for defect in next(iter(lines))["defects"]]
+    assert places == [[2048 - 70, 33000 - 90, 40, 30], [20, 30, 40, 20]]
+
+
+def test_without_a_larger_limit_it_is_skipped_and_the_option_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_png(tmp_path / "a.png", part(64, 65))
+    monkeypatch.setattr(scoring, "MAX_PIXELS", 64 * 64)
+    backend = FakeBackend(contract=Contract(64, 64))
+    (scored,) = score_images([tmp_path / "a.png"], backend, batch_size=1, workers=1)
+    assert scored.error is not None and scored.error.reason == "too-large"
+    assert str(scored.error).endswith(
+        "has 65x64 pixels, more than 4096 in all (--max-pixels allows more)"
+    )
+
+
+@pytest.mark.parametrize("shape", [(5003, 200), (203, 5001), (90, 5000)])
+def test_beside_image_and_score_a_mosaic_needs_one_row_of_tiles(shape: tuple[int, int]) -> None:
+    """Whether the image has to be extended or not."""
+    image = np.zeros(shape, np.uint8)
+    tiling = Tiling(Contract(96, 96), 16, (8, 8))
+    spans(5008, 96, 16, (8, 8))
+    tracemalloc.start()
+    score = score_in_tiles(image, np.copy, tiling)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    row = 96 * (shape[1] + 96) * 4
+    assert peak < score.nbytes + 4 * row + 300_000
 
 
 @pytest.mark.nightly

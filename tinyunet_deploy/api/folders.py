@@ -27,6 +27,7 @@ def inspect(
     min_area: int | None = None,
     tile: bool = True,
     bits: int | None = None,
+    max_pixels: int | None = None,
     workers: int | None = None,
     trust_engine: bool = False,
 ) -> Generator[InspectedPart]:
@@ -51,6 +52,8 @@ def inspect(
         tile: take images of any size; False skips those that are not of the network's size.
         bits: bits per pixel of the camera that took 16-bit images, 8..16; None is the model's
             value, else the one that the file states, else 16.
+        max_pixels: largest accepted height x width of an image; None is 64 megapixels. An image
+            needs up to 15 bytes of memory a pixel.
         workers: threads that read files; None is one per processor.
         trust_engine: load the file of a model that has no sidecar, as for :func:`load`.
 
@@ -79,6 +82,7 @@ def inspect(
             workers=workers or processor_count(),
             tile=tile,
             bits=bits,
+            max_pixels=max_pixels,
         )
 
 
@@ -91,7 +95,9 @@ def watch(
     stop: threading.Event | None = None,
     threshold: float | None = None,
     min_area: int | None = None,
+    tile: bool = True,
     bits: int | None = None,
+    max_pixels: int | None = None,
     workers: int | None = None,
     overlays: bool = False,
     scores: bool = False,
@@ -117,7 +123,8 @@ def watch(
     Args:
         folder: the camera's folder, with its subfolders.
         output: folder for masks/, report.jsonl and defects.csv; belongs to this watch alone.
-        model, threshold, min_area, bits, workers, trust_engine: as for :func:`inspect`.
+        model, threshold, min_area, tile, bits, max_pixels, workers, trust_engine: as for
+            :func:`inspect`.
         on_line: called with the report line of each part once its mask is written. A line whose
             ``status`` is ``skipped`` has no verdict: that part is not good.
         stop: ends the watch when it is set; None watches until an exception.
@@ -148,7 +155,9 @@ def watch(
             workers=workers or processor_count(),
             stop=threading.Event() if stop is None else stop,
             outputs=Outputs(overlays, scores),
+            tile=tile,
             bits=bits,
+            max_pixels=max_pixels,
             deadline_ms=deadline_ms,
             settle_ms=settle_ms,
             away_s=away_s,

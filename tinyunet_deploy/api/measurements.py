@@ -33,6 +33,7 @@ def evaluate(
     min_area: int | None = None,
     tile: bool = True,
     bits: int | None = None,
+    max_pixels: int | None = None,
     misses: StrPath | None = None,
     overlays: StrPath | None = None,
     workers: int | None = None,
@@ -51,7 +52,7 @@ def evaluate(
         misses: folder for a picture of each missed defect; None writes none.
         overlays: folder for a picture of each image with its defects and its truth; None writes
             none.
-        model, threshold, min_area, tile, bits, workers, trust_engine: as for
+        model, threshold, min_area, tile, bits, max_pixels, workers, trust_engine: as for
             :func:`inspect`.
 
     Returns:
@@ -73,6 +74,7 @@ def evaluate(
             workers=workers or processor_count(),
             tile=tile,
             bits=bits,
+            max_pixels=max_pixels,
             misses=None if misses is None else Path(misses),
             overlays=None if overlays is None else Path(overlays),
         )
@@ -91,6 +93,7 @@ def parity(
     min_area: int | None = None,
     tile: bool = True,
     bits: int | None = None,
+    max_pixels: int | None = None,
     batch_size: int = 4,
     workers: int | None = None,
     explain: bool = False,
@@ -121,7 +124,7 @@ def parity(
             unless another is given, so that only backends are compared.
         classes: as for :func:`evaluate`.
         threshold, min_area, bits: None is the reference's.
-        tile, workers: as for :func:`inspect`.
+        tile, max_pixels, workers: as for :func:`inspect`.
 
     Returns:
         The comparisons, which :func:`~tinyunet_deploy.quality.parity_report.parity_json` turns into
@@ -151,6 +154,7 @@ def parity(
             min_area=min_area,
             tile=tile,
             bits=bits,
+            max_pixels=max_pixels,
             batch_size=batch_size,
             workers=workers or processor_count(),
             with_explanation=explain,

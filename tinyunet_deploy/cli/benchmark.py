@@ -15,7 +15,7 @@ from tinyunet_deploy.cli.options import (
     comparison_options,
     debug_option,
     format_option,
-    tile_option,
+    size_options,
     workers_option,
 )
 from tinyunet_deploy.cli.progress import Progress
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Number of images to use, evenly spaced among those found.",
 )
-@tile_option
+@size_options
 @bits_option
 @workers_option
 @click.option(
@@ -89,6 +89,7 @@ def benchmark(
     samples: int | None,
     count: int,
     tile: bool,
+    max_pixels: int | None,
     bits: int | None,
     workers: int | None,
     output: Path | None,
@@ -126,6 +127,7 @@ def benchmark(
     words += ["--batch-size", ",".join(map(str, batch_sizes)), "--images", str(count)]
     words += ["--samples", str(samples)] if samples else ["--duration", f"{duration:g}"]
     words += [] if tile else ["--no-tile"]
+    words += ["--max-pixels", str(max_pixels)] if max_pixels else []
     words += ["--bits", str(bits)] if bits else []
     words += ["--trust-engine"] if trust_engine else []
     words += ["--workers", str(workers)] if workers else []
@@ -156,6 +158,7 @@ def benchmark(
             effort=Effort(duration, samples),
             images=count,
             tile=tile,
+            max_pixels=max_pixels,
             bits=bits,
             workers=workers or processor_count(),
             trust_engine=trust_engine,

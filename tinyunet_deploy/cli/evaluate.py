@@ -16,7 +16,7 @@ from tinyunet_deploy.cli.options import (
     format_option,
     model_options,
     operating_options,
-    tile_option,
+    size_options,
 )
 from tinyunet_deploy.cli.progress import Progress
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     help="Images to use. Default: test, or all if the data set has no splits.",
 )
 @operating_options
-@tile_option
+@size_options
 @bits_option
 @click.option(
     "--misses",
@@ -72,6 +72,7 @@ def evaluate(
     threshold: float | None,
     min_area: int | None,
     tile: bool,
+    max_pixels: int | None,
     bits: int | None,
     misses: Path | None,
     overlays: Path | None,
@@ -106,6 +107,7 @@ def evaluate(
             batch_size=batch_size,
             workers=workers or processor_count(),
             tile=tile,
+            max_pixels=max_pixels,
             bits=bits,
             misses=misses,
             overlays=overlays,

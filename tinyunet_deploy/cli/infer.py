@@ -19,7 +19,7 @@ from tinyunet_deploy.cli.options import (
     model_options,
     operating_options,
     picture_options,
-    tile_option,
+    size_options,
 )
 from tinyunet_deploy.cli.progress import Progress
 
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     help="Run on an inference server: http://HOST:8000/NAME or grpc://HOST:8001/NAME.",
 )
 @operating_options
-@tile_option
+@size_options
 @bits_option
 @click.option(
     "--mm-per-px",
@@ -84,6 +84,7 @@ def infer(
     threshold: float | None,
     min_area: int | None,
     tile: bool,
+    max_pixels: int | None,
     bits: int | None,
     mm_per_px: float | None,
     contours: bool,
@@ -164,6 +165,7 @@ def infer(
             batch_size=batch_size,
             workers=workers or processor_count(),
             tile=tile,
+            max_pixels=max_pixels,
             bits=bits,
             outputs=outputs,
             on_line=show,

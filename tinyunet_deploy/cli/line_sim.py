@@ -14,7 +14,7 @@ from tinyunet_deploy.cli.options import (
     bits_option,
     debug_option,
     format_option,
-    tile_option,
+    size_options,
 )
 from tinyunet_deploy.cli.progress import Progress
 
@@ -49,7 +49,7 @@ _POSITIVE = _Number(0.001, 1e6)
     help="Take service times from this result of line-sim or benchmark instead of IMAGES.",
 )
 @artifact_options
-@tile_option
+@size_options
 @bits_option
 @click.option(
     "--parts-per-minute",
@@ -144,6 +144,7 @@ def line_sim(
     device: str | None,
     trust_engine: bool,
     tile: bool,
+    max_pixels: int | None,
     bits: int | None,
     parts_per_minute: float | None,
     speed_mm_s: float | None,
@@ -218,6 +219,7 @@ def line_sim(
             device=device,
             trust_engine=trust_engine,
             tile=tile,
+            max_pixels=max_pixels,
             bits=bits,
             skipped=skipped.append,
         ) as station:

@@ -137,13 +137,6 @@ bits_option = click.option(
     help="Bits per pixel of the camera that took 16-bit images, such as 12. Default: the model's, "
     "else the one stated in the file, else 16.",
 )
-tile_option = click.option(
-    "--tile/--no-tile",
-    default=True,
-    show_default=True,
-    help="Pad images smaller than the model's by mirroring and inspect larger ones in overlapping "
-    "tiles; --no-tile skips both.",
-)
 search_option = click.option(
     "--search",
     "folders",
@@ -188,6 +181,22 @@ artifact_options = _together(
     trust_option,
 )
 """Options that choose the artifact, its backend and its device."""
+
+size_options = _together(
+    click.option(
+        "--tile/--no-tile",
+        default=True,
+        show_default=True,
+        help="Pad images smaller than the model's by mirroring and take larger ones in overlapping "
+        "tiles; --no-tile skips both.",
+    ),
+    click.option(
+        "--max-pixels",
+        type=click.IntRange(min=1),
+        help="Skip images of more pixels, height x width. Default: 67108864 (64 megapixels).",
+    ),
+)
+"""Options that say which sizes of images are taken."""
 
 model_options = _together(
     artifact_options,

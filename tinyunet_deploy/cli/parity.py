@@ -16,7 +16,7 @@ from tinyunet_deploy.cli.options import (
     debug_option,
     format_option,
     operating_options,
-    tile_option,
+    size_options,
     workers_option,
 )
 from tinyunet_deploy.cli.progress import Progress
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @comparison_options
 @classes_option
 @operating_options
-@tile_option
+@size_options
 @bits_option
 @click.option(
     "-b",
@@ -74,6 +74,7 @@ def parity(
     threshold: float | None,
     min_area: int | None,
     tile: bool,
+    max_pixels: int | None,
     bits: int | None,
     batch_size: int,
     workers: int | None,
@@ -121,6 +122,7 @@ def parity(
             threshold=threshold,
             min_area=min_area,
             tile=tile,
+            max_pixels=max_pixels,
             bits=bits,
             batch_size=batch_size,
             workers=workers or processor_count(),

@@ -16,7 +16,7 @@ from tinyunet_deploy.cli.options import (
     debug_option,
     format_option,
     model_options,
-    tile_option,
+    size_options,
 )
 from tinyunet_deploy.cli.progress import Progress
 
@@ -53,7 +53,7 @@ class CostRatio(click.ParamType):  # type: ignore[type-arg]  # not subscriptable
     type=click.Choice(["train", "val", "test", "all"]),
     help="Images to use. Default: val, else train, or all if the data set has no splits.",
 )
-@tile_option
+@size_options
 @bits_option
 @click.option(
     "--cost",
@@ -101,6 +101,7 @@ def tune(
     classes: tuple[int, ...] | None,
     split: Literal["train", "val", "test", "all"] | None,
     tile: bool,
+    max_pixels: int | None,
     bits: int | None,
     cost: float,
     max_escape_rate: float | None,
@@ -146,6 +147,7 @@ def tune(
             batch_size=batch_size,
             workers=workers or processor_count(),
             tile=tile,
+            max_pixels=max_pixels,
             bits=bits,
             progress=progress.advance,
         )

@@ -15,6 +15,7 @@ from tinyunet_deploy.cli.options import (
     model_options,
     operating_options,
     picture_options,
+    size_options,
 )
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ PROGRESS_EVERY_S: Final = 60.0
 )
 @model_options
 @operating_options
+@size_options
 @bits_option
 @picture_options
 @click.option(
@@ -69,6 +71,8 @@ def watch(
     workers: int | None,
     threshold: float | None,
     min_area: int | None,
+    tile: bool,
+    max_pixels: int | None,
     bits: int | None,
     overlays: bool,
     scores: bool,
@@ -112,7 +116,9 @@ def watch(
                 loaded,
                 threshold=threshold,
                 min_area=min_area,
+                tile=tile,
                 bits=bits,
+                max_pixels=max_pixels,
                 batch_size=batch_size,
                 workers=workers or processor_count(),
                 stop=stop,

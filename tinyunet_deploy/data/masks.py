@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from tinyunet_deploy.contract import Mask
 from tinyunet_deploy.data.dataset import Item, MaskRule
-from tinyunet_deploy.data.decoding import Labels, decode_labels, read_bytes
+from tinyunet_deploy.data.decoding import MAX_PIXELS, Labels, decode_labels, read_bytes
 from tinyunet_deploy.errors import DataError, ImageError
 
 __all__ = ["decode_mask", "ellipse_mask", "read_mask", "read_mask_file", "read_mask_values"]
@@ -58,7 +58,7 @@ def read_mask(item: Item, shape: tuple[int, int]) -> Mask:
         return ellipse_mask(*item.ellipse, shape)
     if item.mask is None:
         raise DataError(item.image, "is defective but has no mask")
-    mask = read_mask_file(item.mask, item.rule)
+    mask = read_mask_file(item.mask, item.rule, max_pixels=max(MAX_PIXELS, math.prod(shape)))
     if mask.shape != shape:
         raise DataError(
             item.mask,
@@ -68,14 +68,19 @@ def read_mask(item: Item, shape: tuple[int, int]) -> Mask:
     return mask
 
 
-def read_mask_file(path: Path, rule: MaskRule | None = None) -> Mask:
+def read_mask_file(
+    path: Path, rule: MaskRule | None = None, *, max_pixels: int = MAX_PIXELS
+) -> Mask:
     """Return the defect pixels of a mask file, uint8 [H, W], {0, 255}.
+
+    Args:
+        max_pixels: largest accepted height x width.
 
     Raises:
         DataError: it cannot be decoded, or is ambiguous.
     """
     try:
-        return decode_mask(read_bytes(path), path, rule)
+        return decode_mask(read_bytes(path), path, rule, max_pixels=max_pixels)
     except ImageError as error:
         raise DataError(path, f"is not a usable mask: it {error.what}", error.hint) from error
 
@@ -95,7 +100,9 @@ def read_mask_values(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16] | Non
     return values[..., 0] if (values == values[..., :1]).all() else None
 
 
-def decode_mask(data: bytes, where: Path, rule: MaskRule | None = None) -> Mask:
+def decode_mask(
+    data: bytes, where: Path, rule: MaskRule | None = None, *, max_pixels: int = MAX_PIXELS
+) -> Mask:
     """Return the defect pixels in the bytes of a mask file; ``where`` names it in errors.
 
     Returns:
@@ -105,7 +112,7 @@ def decode_mask(data: bytes, where: Path, rule: MaskRule | None = None) -> Mask:
         ImageError: the file cannot be decoded.
         DataError: its values are ambiguous.
     """
-    labels = decode_labels(data, where)
+    labels = decode_labels(data, where, max_pixels=max_pixels)
     defect = _by_values(labels, where) if rule is None else _by_rule(labels, where, rule)
     return np.where(defect, np.uint8(255), np.uint8(0))
 

@@ -36,6 +36,7 @@ def infer(
     workers: int,
     tile: bool = True,
     bits: int | None = None,
+    max_pixels: int | None = None,
     outputs: Outputs | None = None,
     shard: Shard | None = None,
     on_line: Callable[[ReportLine], None] | None = None,
@@ -59,6 +60,7 @@ def infer(
         workers: threads that decode, and as many that write; with 0 nothing overlaps.
         tile: take images of any size; False skips those that are not of the network's size.
         bits: depth of 16-bit files, 8..16; None takes the one in the sidecar.
+        max_pixels: largest accepted height x width of an image; None is 64 megapixels.
         outputs: optional files beside masks and report.
         shard: share of the images to inspect; the last shard to finish writes the whole report.
         on_line: called with the report line of each image, in order.
@@ -75,7 +77,7 @@ def infer(
         RuntimeUnavailable: the disk is full or read-only; files that were written stay valid.
     """
     inspection = Inspection.for_backend(
-        backend, common_root(sources), output, threshold, min_area, tile, outputs, bits
+        backend, common_root(sources), output, threshold, min_area, tile, outputs, bits, max_pixels
     )
     options = inspection.options(backend, "infer")
     resume = Resume(inspection, lambda: map(inspection.name, walk_images(sources, output)))
@@ -160,6 +162,7 @@ def inspect_images(
         tile=inspection.tile,
         identify=True,
         depth=inspection.depth,
+        max_pixels=inspection.max_pixels,
         trace=trace,
     )
     writers = executor(workers, "write")

@@ -108,6 +108,7 @@ def inspect_parts(
     workers: int,
     tile: bool = True,
     bits: int | None = None,
+    max_pixels: int | None = None,
 ) -> Generator[InspectedPart]:
     """Inspect image files and folders, as ``infer`` does, and yield the parts instead of files.
 
@@ -120,6 +121,7 @@ def inspect_parts(
         batch_size: images per call of the backend.
         workers: threads that decode; with 0 nothing overlaps.
         tile: take images of any size; False skips those that are not of the network's size.
+        max_pixels: largest accepted height x width of an image; None is 64 megapixels.
 
     Yields:
         Every image in the order of names, including images that cannot be used.
@@ -142,6 +144,7 @@ def inspect_parts(
         tile=tile,
         identify=True,
         depth=BitDepth(sidecar.bit_depth(bits)),
+        max_pixels=max_pixels,
     )
     images = 0
     tally = ScoreTally()

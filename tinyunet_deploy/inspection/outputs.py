@@ -56,6 +56,8 @@ class Inspection:
     outputs: Outputs = Outputs()
     depth: BitDepth = field(default_factory=BitDepth)
     """Depth of 16-bit files; warns once per run."""
+    max_pixels: int | None = None
+    """Largest accepted height x width of an image; None is 64 megapixels."""
     changes: Mapping[str, int] = field(default_factory=dict)
     """Image -> number of its change, for files that changed after a verdict and are now another
     part."""
@@ -73,6 +75,7 @@ class Inspection:
         tile: bool = True,
         outputs: Outputs | None = None,
         bits: int | None = None,
+        max_pixels: int | None = None,
     ) -> Self:
         """Return the inspection of a backend's scores.
 
@@ -86,6 +89,7 @@ class Inspection:
             tile,
             outputs or Outputs(),
             BitDepth(backend.artifact.sidecar.bit_depth(bits)),
+            max_pixels,
         )
 
     def options(self, backend: Backend, verb: Literal["infer", "watch"]) -> dict[str, Any]:
@@ -105,6 +109,7 @@ class Inspection:
             "min_area": self.min_area,
             "tile": self.tile,
             "bits": self.depth.bits,
+            "max_pixels": self.max_pixels,
             **asdict(self.outputs),
         }
 

@@ -82,6 +82,7 @@ def infer_on_ray(
     tile: bool,
     outputs: Outputs,
     bits: int | None = None,
+    max_pixels: int | None = None,
     on_line: Callable[[ReportLine], None] | None = None,
     on_total: Callable[[int], None] | None = None,
 ) -> RunSummary:
@@ -99,6 +100,7 @@ def infer_on_ray(
         tile: take images of any size; False skips those that are not of the network's size.
         outputs: optional files beside masks and report.
         bits: depth of 16-bit files, 8..16; None takes the one in the sidecar.
+        max_pixels: largest accepted height x width of an image; None is 64 megapixels.
         on_line: called with the report line of each image, in the order in which they finish.
         on_total: called once with the number of images that this run will inspect.
 
@@ -122,6 +124,7 @@ def infer_on_ray(
                 tile,
                 outputs,
                 bits,
+                max_pixels,
             ),
         )
         refuse_shards(output)
@@ -201,11 +204,12 @@ def _describe(
     tile: bool,
     outputs: Outputs,
     bits: int | None,
+    max_pixels: int | None,
 ) -> tuple[Inspection, dict[str, Any]]:
     """Return the inspection and the options of the report, as a node computes them."""
     with loader.open() as backend:
         inspection = Inspection.for_backend(
-            backend, root, output, threshold, min_area, tile, outputs, bits
+            backend, root, output, threshold, min_area, tile, outputs, bits, max_pixels
         )
         return inspection, inspection.options(backend, "infer")
 

@@ -19,7 +19,7 @@ import numpy as np
 from tinyunet_deploy.backends.base import Backend, Run
 from tinyunet_deploy.contract import Batch, Contract, Image, Score
 from tinyunet_deploy.data.bit_depth import BitDepth
-from tinyunet_deploy.data.decoding import decode_image, read_bytes
+from tinyunet_deploy.data.decoding import MAX_PIXELS, decode_image, read_bytes
 from tinyunet_deploy.data.tiles import Fit, Mosaic, Tiling, fit_of
 from tinyunet_deploy.errors import ImageError, OutOfMemory
 from tinyunet_deploy.inspection.executors import executor
@@ -64,6 +64,7 @@ def score_images(
     tiling: Tiling | None = None,
     identify: bool = False,
     depth: BitDepth | None = None,
+    max_pixels: int | None = None,
     trace: Trace | None = None,
 ) -> Generator[Scored]:
     """Score image files in order.
@@ -82,6 +83,8 @@ def score_images(
             backend's artifact.
         identify: also hash the bytes of each file, and skip files that change while they are read.
         depth: depth of 16-bit files; None takes the one in the sidecar of the backend's artifact.
+        max_pixels: largest accepted height x width of an image; None is
+            :data:`~tinyunet_deploy.data.decoding.MAX_PIXELS`.
         trace: records the stages of each image.
 
     Raises:
@@ -94,7 +97,13 @@ def score_images(
     tiling = tiling or backend.artifact.sidecar.tiling
     depth = depth or BitDepth(backend.artifact.sidecar.bit_depth())
     decode = functools.partial(
-        decode_part, contract=contract, tile=tile, identify=identify, depth=depth, trace=trace
+        decode_part,
+        contract=contract,
+        tile=tile,
+        identify=identify,
+        depth=depth,
+        max_pixels=max_pixels,
+        trace=trace,
     )
     ahead = batch_size + 2 * workers
     decoded = _decode_ahead(
@@ -175,6 +184,7 @@ def decode_part(
     contract: Contract,
     tile: bool,
     depth: BitDepth,
+    max_pixels: int | None = None,
     identify: bool = False,
     trace: Trace | None = None,
 ) -> Scored:
@@ -183,7 +193,7 @@ def decode_part(
     Args:
         index: number of the part.
         contract: size of the network's images.
-        tile, depth, identify, trace: as for :func:`score_images`.
+        tile, depth, max_pixels, identify, trace: as for :func:`score_images`.
     """
     size = None if tile else (contract.height, contract.width)
     identity = None
@@ -195,13 +205,20 @@ def decode_part(
                 data = read_bytes(path, size=size)
         with timed(trace, "decode", index):
             image = decode_image(
-                data, path, size=size, bits=depth.bits, on_shallow=depth.on_shallow
+                data,
+                path,
+                max_pixels=MAX_PIXELS if max_pixels is None else max_pixels,
+                size=size,
+                bits=depth.bits,
+                on_shallow=depth.on_shallow,
             )
             if min(image.shape) < LEAST_SIDE:
                 height, width = image.shape
                 what = f"has {width}x{height} pixels, fewer than {LEAST_SIDE} on a side"
                 raise ImageError(path, "wrong-size", what)
     except ImageError as error:
+        if error.reason == "too-large" and "pixels" in error.what:
+            error = ImageError(path, error.reason, error.what, "--max-pixels allows more")
         return Scored(index, path, error=error, identity=identity)
     return Scored(index, path, image, identity=identity)
 

@@ -83,7 +83,9 @@ def watch(
     workers: int,
     stop: threading.Event,
     outputs: Outputs,
+    tile: bool = True,
     bits: int | None = None,
+    max_pixels: int | None = None,
     deadline_ms: float | None = None,
     settle_ms: float = 50.0,
     patience_s: float = 5.0,
@@ -108,7 +110,9 @@ def watch(
         threshold: probability in [0, 1].
         min_area: smallest defect that makes a part NG, pixels.
         batch_size: largest number of waiting images per call of the backend.
+        tile: take images of any size; False skips those that are not of the network's size.
         bits: depth of 16-bit files, 8..16; None takes the one in the sidecar.
+        max_pixels: largest accepted height x width of an image; None is 64 megapixels.
         stop: ends the watch; the image at hand is finished and the report completed.
         deadline_ms: lines of later images have ``"late": true``.
         settle_ms: how long size, time and content of a file must not have changed.
@@ -124,7 +128,7 @@ def watch(
         RuntimeUnavailable: the disk is full or read-only; files that were written stay valid.
     """
     inspection = Inspection.for_backend(
-        backend, folder.resolve(), output, threshold, min_area, outputs=outputs, bits=bits
+        backend, folder.resolve(), output, threshold, min_area, tile, outputs, bits, max_pixels
     )
     verdicts = WatchVerdicts(inspection)
     files: dict[Path, _File] = {}

@@ -57,6 +57,7 @@ def open_station(
     trust_engine: bool = False,
     tile: bool = True,
     bits: int | None = None,
+    max_pixels: int | None = None,
     skipped: Callable[[ImageError], None],
 ) -> Iterator[Station]:
     """Load images and a model, in this process or in several others, and warm it up.
@@ -70,6 +71,7 @@ def open_station(
         model, backend, device, trust_engine: as for ``open_backend``.
         tile: take images of any size; False skips those that are not of the model's size.
         bits: depth of 16-bit files, 8..16; None takes the one in the sidecar.
+        max_pixels: largest accepted height x width of an image; None is 64 megapixels.
         skipped: called with the error of each image that cannot be used.
 
     Raises:
@@ -79,7 +81,7 @@ def open_station(
     with open_backend(model, backend, device, trust_engine=trust_engine) as loaded:
         depth = BitDepth(loaded.artifact.sidecar.bit_depth(bits))
         tiling = loaded.artifact.sidecar.tiling
-        images = _read_images(sources, tiling, tile, depth, skipped)
+        images = _read_images(sources, tiling, tile, depth, max_pixels, skipped)
         tally = ScoreTally()
         for image in images:
             fit = fit_of(image.shape, tiling.contract)
@@ -115,6 +117,7 @@ def _read_images(
     tiling: Tiling,
     tile: bool,
     depth: BitDepth,
+    max_pixels: int | None,
     skipped: Callable[[ImageError], None],
 ) -> list[Image]:
     """Decode the first usable images, uint8 [H, W], at most :data:`MOST_IMAGES`.
@@ -125,7 +128,14 @@ def _read_images(
     images: list[Image] = []
     first_error: ImageError | None = None
     for index, path in enumerate(walk_images(sources)):
-        part = decode_part(index, path, contract=tiling.contract, tile=tile, depth=depth)
+        part = decode_part(
+            index,
+            path,
+            contract=tiling.contract,
+            tile=tile,
+            depth=depth,
+            max_pixels=max_pixels,
+        )
         if part.error is not None:
             first_error = first_error or part.error
             skipped(part.error)

@@ -127,6 +127,7 @@ def score_dataset(
     workers: int,
     tile: bool,
     bits: int | None,
+    max_pixels: int | None,
     progress: Callable[[int], None] | None,
 ) -> ScoredDataset[T]:
     """Score the images of a data set and measure each score; log doubts about the scores.
@@ -135,6 +136,7 @@ def score_dataset(
         measure: takes the item, its image and its score; called on a pool of ``workers`` threads.
         workers: threads that decode images, and as many that measure.
         tile: take images of any size; False skips those that are not of the network's size.
+        max_pixels: largest accepted height x width of an image; None is 64 megapixels.
         bits: depth of 16-bit files, 8..16; None takes the one of the data set, else the sidecar's.
         progress: takes the number of images that are newly finished.
 
@@ -151,7 +153,13 @@ def score_dataset(
     paths = [item.image for item in dataset.items]
     with ThreadPoolExecutor(workers) as pool:
         for scored in score_images(
-            paths, backend, batch_size=batch_size, workers=workers, tile=tile, depth=depth
+            paths,
+            backend,
+            batch_size=batch_size,
+            workers=workers,
+            tile=tile,
+            depth=depth,
+            max_pixels=max_pixels,
         ):
             if scored.error is not None:
                 skipped[scored.path] = scored.error

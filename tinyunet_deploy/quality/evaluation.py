@@ -123,6 +123,7 @@ def evaluate(
     workers: int,
     tile: bool = True,
     bits: int | None = None,
+    max_pixels: int | None = None,
     misses: Path | None = None,
     overlays: Path | None = None,
     progress: Callable[[int], None] | None = None,
@@ -134,6 +135,7 @@ def evaluate(
         min_area: smallest defect that makes a part NG, pixels.
         workers: threads that decode images, and as many that compare scores with masks.
         tile: take images of any size; False skips those that are not of the network's size.
+        max_pixels: largest accepted height x width of an image; None is 64 megapixels.
         bits: depth of 16-bit files, 8..16; None takes the one in the sidecar.
         misses: folder for a picture of each missed defect; made if it does not exist.
         overlays: folder for a picture of each image with its defects and its truth; made if it
@@ -182,6 +184,7 @@ def evaluate(
         workers=workers,
         tile=tile,
         bits=bits,
+        max_pixels=max_pixels,
         progress=progress,
     )
     return Evaluation(

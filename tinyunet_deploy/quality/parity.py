@@ -22,7 +22,7 @@ from tinyunet_deploy.backends.table import (
 )
 from tinyunet_deploy.contract import Image
 from tinyunet_deploy.data.bit_depth import BitDepth
-from tinyunet_deploy.data.decoding import read_image, require_content
+from tinyunet_deploy.data.decoding import MAX_PIXELS, read_image, require_content
 from tinyunet_deploy.data.tiles import Tiling
 from tinyunet_deploy.errors import (
     ArtifactError,
@@ -107,6 +107,8 @@ class Parity:
     """Size of the models, and places of the tiles, which are the same for every model."""
     bits: int | None
     """Depth of 16-bit files; None leaves it to the files."""
+    max_pixels: int | None
+    """Largest accepted height x width of an image; None is 64 megapixels."""
     images: list[ComparedImage]
     """The images that were compared."""
     skipped_images: list[ImageError]
@@ -117,6 +119,11 @@ class Parity:
     refused: list[ArtifactError] = field(default_factory=list)
     """Errors of the models whose file or sidecar is damaged; the others are compared."""
     artifacts: list[ArtifactParity] = field(default_factory=list)
+
+    def read(self, image: ComparedImage) -> Image:
+        """Read one of the images again, uint8 [H, W]."""
+        pixels = MAX_PIXELS if self.max_pixels is None else self.max_pixels
+        return read_image(image.path, max_pixels=pixels, bits=self.bits)
 
     @property
     def broken(self) -> list[tuple[ArtifactParity, LimitCheck]]:
@@ -145,6 +152,7 @@ def run_parity(
     min_area: int | None = None,
     bits: int | None = None,
     tile: bool = True,
+    max_pixels: int | None = None,
     batch_size: int = 4,
     workers: int = 2,
     with_explanation: bool = False,
@@ -170,6 +178,7 @@ def run_parity(
         bits: depth of 16-bit files, 8..16; the reference's own if None.
         tile: take images of any size; False skips those that are not of the models' size. Every
             model is run on the same tiles, those of the reference.
+        max_pixels: largest accepted height x width of an image; None is 64 megapixels.
         batch_size: images per call, and the batch that is verified; reduced to what a backend
             takes.
         workers: threads that decode images.
@@ -211,6 +220,7 @@ def run_parity(
             min_area=decision.min_area,
             tiling=own.tiling,
             bits=own.bit_depth(bits),
+            max_pixels=max_pixels,
             images=[],
             skipped_images=[],
             scores=scores,
@@ -224,6 +234,7 @@ def run_parity(
             workers=workers,
             tile=tile,
             depth=BitDepth(parity.bits),
+            max_pixels=max_pixels,
         ):
             parity.tally.add(scored)
             if scored.error is not None:
@@ -333,6 +344,7 @@ def _compare(
         workers=workers,
         tiling=parity.tiling,
         depth=BitDepth(parity.bits),
+        max_pixels=parity.max_pixels,
     ):
         if scored.error is not None or scored.score is None:
             raise DataError(scored.path, "was changed during the comparison")
@@ -359,14 +371,11 @@ def _explain(
         tile = parity.tiling.tile_of_largest(difference.astype(np.uint8))
     image = parity.images[number]
     return explain(
-        image.path,
+        lambda: parity.tiling.tile(parity.read(image), tile),
         image.name,
         parity.threshold,
         reference,
         backend,
-        tiling=parity.tiling,
-        tile=tile,
-        bits=parity.bits,
     )
 
 
@@ -378,7 +387,7 @@ def _examples(parity: Parity) -> list[Image]:
     images = sorted(enumerate(parity.images), key=lambda numbered: not numbered[1].defective)
     return [
         parity.tiling.tile(
-            read_image(image.path, bits=parity.bits),
+            parity.read(image),
             parity.tiling.tile_of_largest(parity.scores[number]),
         )
         for number, image in images[:_EXAMPLES]

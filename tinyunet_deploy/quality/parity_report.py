@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from tinyunet_deploy import __version__
 from tinyunet_deploy.contract import Image, Score, defect_mask
-from tinyunet_deploy.data.decoding import read_image
 from tinyunet_deploy.data.encoding import encode_png
 from tinyunet_deploy.errors import printable
 from tinyunet_deploy.files import json_value, write_atomic
@@ -120,7 +119,7 @@ def write_parity_report(parity: Parity, output: Path) -> None:
             compared = parity.images[worst.image_index]
             name = re.sub("[^A-Za-z0-9.-]+", "-", compared.name)
             path = pictures / f"{artifact.model.name}-{artifact.backend}-{rank}-{name}.png"
-            image = read_image(compared.path, bits=parity.bits)
+            image = parity.read(compared)
             expected = parity.scores[worst.image_index]
             picture = draw_difference(image, expected, worst.score, parity.threshold)
             write_atomic(path, encode_png(picture))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, assert_never
 
 import numpy as np
@@ -15,9 +15,7 @@ from numpy.typing import NDArray
 from tinyunet_deploy.artifacts.precision import AnyPrecision
 from tinyunet_deploy.artifacts.sidecar import Artifact
 from tinyunet_deploy.backends.base import Backend
-from tinyunet_deploy.contract import INT8_GREY, OUTPUT_NAME, Batch, defect_mask
-from tinyunet_deploy.data.decoding import read_image
-from tinyunet_deploy.data.tiles import Tiling
+from tinyunet_deploy.contract import INT8_GREY, OUTPUT_NAME, Batch, Image, defect_mask
 
 __all__ = ["STAGES", "Explanation", "StageDifference", "explain", "stage_values"]
 
@@ -68,29 +66,23 @@ class Explanation:
 
 
 def explain(
-    path: Path,
+    read: Callable[[], Image],
     name: str,
     threshold: float,
     reference: Backend,
     backend: Backend,
-    *,
-    tiling: Tiling,
-    tile: int = 0,
-    bits: int | None = None,
 ) -> Explanation:
-    """Compare a backend with the reference stage by stage on one tile of an image file.
+    """Compare a backend with the reference stage by stage on one image or tile.
 
     Args:
+        read: reads and decodes it, uint8 [H, W] of the network's size; called for each of the two.
         name: name of the image in the explanation.
-        tiling, tile: size and places of the tiles, and the number of the tile; an image of the
-            network's size is its own only tile.
         threshold: probability above which a pixel is a defect.
-        bits: depth of a 16-bit file; None leaves it to the file.
     """
     differences = []
     values: list[dict[str, NDArray[np.generic]]] = []
     for runner in (reference, backend):
-        image = tiling.tile(read_image(path, bits=bits), tile)[None, None]
+        image = read()[None, None]
         score = runner.score_alone(image)
         values.append(
             {

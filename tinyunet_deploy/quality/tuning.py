@@ -114,6 +114,7 @@ def tune(
     workers: int,
     tile: bool = True,
     bits: int | None = None,
+    max_pixels: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Tuning:
     """Score every image of a data set once, try every threshold and min_area, and choose.
@@ -121,6 +122,7 @@ def tune(
     Args:
         dataset: validation images with truth; figures on the same images afterwards are not a test.
         tile: take images of any size; False skips those that are not of the network's size.
+        max_pixels: largest accepted height x width of an image; None is 64 megapixels.
         bits: depth of 16-bit files, 8..16; None takes the one in the sidecar.
         progress: takes the number of images that are newly finished.
 
@@ -147,6 +149,7 @@ def tune(
         workers=workers,
         tile=tile,
         bits=bits,
+        max_pixels=max_pixels,
         progress=progress,
     )
     defective = [image.defective for image in measured]

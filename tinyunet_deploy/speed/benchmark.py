@@ -55,6 +55,7 @@ def run_benchmark(
     images: int = 32,
     tile: bool = True,
     bits: int | None = None,
+    max_pixels: int | None = None,
     workers: int = 2,
     trust_engine: bool = False,
     ceilings: MeasureCeilings | None = None,
@@ -77,6 +78,7 @@ def run_benchmark(
         images: largest number of images; if there are more, evenly spaced ones are used.
         tile: take images of any size; False leaves out those that are not of the models' size.
         bits: depth of 16-bit files, 8..16; None takes the one in the reference's sidecar.
+        max_pixels: largest accepted height x width of an image; None is 64 megapixels.
         workers: decoding threads of the pipelined stage table, and as many that write.
         trust_engine: as for ``parity``.
         ceilings: function that measures the peak rates of a device; None is
@@ -111,7 +113,9 @@ def run_benchmark(
         choice = choose_reference(models[0], reference, folders, trust_engine=trust_engine)
         with open_reference(choice, size, trust_engine=trust_engine) as (choice, opened):
             scored = stack.enter_context(
-                open_benchmark_images(sources, opened, count=images, tile=tile, bits=bits)
+                open_benchmark_images(
+                    sources, opened, count=images, tile=tile, bits=bits, max_pixels=max_pixels
+                )
             )
             facts = _reference_facts(choice, opened)
         for model, work in works.items():

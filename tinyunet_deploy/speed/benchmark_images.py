@@ -19,7 +19,7 @@ from tinyunet_deploy.backends.base import Backend
 from tinyunet_deploy.contract import Batch, Image, Mask
 from tinyunet_deploy.data import synthetic
 from tinyunet_deploy.data.bit_depth import BitDepth
-from tinyunet_deploy.data.decoding import read_image, require_content
+from tinyunet_deploy.data.decoding import MAX_PIXELS, read_image, require_content
 from tinyunet_deploy.data.encoding import write_png
 from tinyunet_deploy.data.tiles import Mosaic, Place, Tiling, fit_of
 from tinyunet_deploy.errors import DataError
@@ -68,6 +68,8 @@ class BenchmarkImages:
     """Size of the network, and places of the tiles, which are the same for every artifact."""
     bits: int | None = None
     """Depth of 16-bit files; None leaves it to the files."""
+    max_pixels: int | None = None
+    """Largest accepted height x width of an image; None is 64 megapixels."""
     notes: tuple[str, ...] = ()
     """Sentences about images of another size than the network's."""
 
@@ -81,7 +83,8 @@ class BenchmarkImages:
 
     def read(self, index: int) -> Image:
         """Read and decode an image, uint8 [H, W]."""
-        return read_image(self.images[index].path, bits=self.bits)
+        pixels = MAX_PIXELS if self.max_pixels is None else self.max_pixels
+        return read_image(self.images[index].path, max_pixels=pixels, bits=self.bits)
 
     def batch(self, numbers: Iterable[int]) -> Batch:
         """Read, decode and cut inputs, uint8 [N, 1, H, W]."""
@@ -111,6 +114,7 @@ def open_benchmark_images(
     count: int,
     tile: bool = True,
     bits: int | None = None,
+    max_pixels: int | None = None,
 ) -> Iterator[BenchmarkImages]:
     """Find or generate images and have the reference score them.
 
@@ -121,6 +125,7 @@ def open_benchmark_images(
         count: largest number of images; if there are more, evenly spaced ones are used.
         tile: take images of any size; False leaves out those that are not of the network's size.
         bits: depth of 16-bit files, 8..16; None takes the one in the reference's sidecar.
+        max_pixels: largest accepted height x width of an image; None is 64 megapixels.
 
     Raises:
         DataError: there is no usable image, or one has a single grey value throughout.
@@ -135,7 +140,7 @@ def open_benchmark_images(
         images = [images[number * len(images) // count] for number in range(count)]
         source = "files" if sources else "synthetic"
         depth = BitDepth(reference.artifact.sidecar.bit_depth(bits))
-        yield _score(images, reference, scores, source, folder, tile, depth)
+        yield _score(images, reference, scores, source, folder, tile, depth, max_pixels)
 
 
 def _find_images(sources: Sequence[Path]) -> list[ComparedImage]:
@@ -173,6 +178,7 @@ def _score(
     folder: str,
     tile: bool,
     depth: BitDepth,
+    max_pixels: int | None,
 ) -> BenchmarkImages:
     """Score the images, leave out those that cannot be used, and describe the others."""
     sidecar = reference.artifact.sidecar
@@ -185,7 +191,14 @@ def _score(
     checksum = hashlib.sha256()
     means, squares = [], []
     for index, compared in enumerate(images):
-        part = decode_part(index, compared.path, contract=tiling.contract, tile=tile, depth=depth)
+        part = decode_part(
+            index,
+            compared.path,
+            contract=tiling.contract,
+            tile=tile,
+            depth=depth,
+            max_pixels=max_pixels,
+        )
         image = part.image
         if image is None:
             errors.append(str(part.error))
@@ -232,5 +245,6 @@ def _score(
         facts,
         tiling,
         depth.bits,
+        max_pixels,
         tally.notes,
     )

@@ -272,6 +272,7 @@ class Row:
                 batch_size=self.batch_size,
                 workers=workers,
                 bits=self.images.bits,
+                max_pixels=self.images.max_pixels,
                 trace=trace,
                 say_notes=False,
             )
