@@ -78,10 +78,11 @@ def test_a_set_goes_from_its_folder_to_a_gated_model(
     command("parity", folder, "-m", models, "-b", 2, "-o", tmp_path / "parity")
     parity = json.loads((tmp_path / "parity/parity.json").read_text())
     assert {row["outcome"] for row in parity["comparisons"]} == {"green"}
-    images = sorted({item.image.parent for item in test})
+    images = sorted({item.image.parent for item in test})  # in some layouts with train parts
     options = ("--samples", 3, "--images", 2, "-o", tmp_path / "speed.json")
     command("benchmark", *images, "-m", models / "parts.onnx", *options)
     command("infer", *images, "-m", tuned / "parts.onnx", "-o", tmp_path / "inspected")
     lines = (tmp_path / "inspected/report.jsonl").read_text().splitlines()
     inspected = json.loads(lines[-1])
-    assert len(lines) - 1 == len({item.image for item in test}), inspected
+    files = [path for folder in images for path in folder.iterdir()]
+    assert len(lines) - 1 == len(files) >= len(test), inspected
