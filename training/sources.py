@@ -94,7 +94,7 @@ def read_source(
     if not defective:
         raise DataError(root, "contains no defective image to train on")
     if recipe.data.defect_free and not defect_free:
-        raise DataError(root, "contains no defect-free image", "set [data] defect_free = 0")
+        raise DataError(root, "contains no defect-free image", "choose --defect-free 0")
     validation = tuple(example for example in examples if example.item in kept_out)
     return Source(root.resolve().name, defective, defect_free, validation, bits)
 

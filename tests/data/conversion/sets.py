@@ -10,12 +10,16 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from tests.data.small_images import grey, put
 
 HEIGHT, WIDTH = 24, 16
 SQUARE = [4, 4, 12, 4, 12, 12, 4, 12]
 """Corners of the defect of ``small_images.SPOT``, x and y in turn."""
+
+SMALL = [5, 5, 8, 5, 8, 8, 5, 8]
+"""A square inside SQUARE."""
 
 
 def write(path: Path, text: str) -> Path:
@@ -109,3 +113,10 @@ def cvat(folder: Path, *shapes: str, image: str = "", head: str = "") -> Path:
         "<task><labels><label><name>scratch</name></label></labels></task></meta>"
         f"<image {attributes}>{''.join(shapes or [polygon])}</image></annotations>",
     )
+
+
+def mask_of(path: Path) -> np.ndarray:
+    """The values of an 8-bit grey mask."""
+    with Image.open(path) as image:
+        assert image.mode == "L"
+        return np.asarray(image)

@@ -8,32 +8,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from tests.data.conversion.sets import (
-    HEIGHT,
+    SMALL,
     SQUARE,
     WIDTH,
     coco,
     coco_annotation,
     cvat,
     labelme,
+    mask_of,
     yolo,
 )
 from tests.data.small_images import SPOT, grey, put
 from tinyunet_deploy.data.conversion.writer import convert
 from tinyunet_deploy.data.layouts import read_dataset
-from tinyunet_deploy.data.masks import read_mask
 from tinyunet_deploy.errors import DataError
-
-SMALL = [5, 5, 8, 5, 8, 8, 5, 8]
-"""A square inside SQUARE."""
-
-
-def mask_of(path: Path) -> np.ndarray:
-    with Image.open(path) as image:
-        assert image.mode == "L"
-        return np.asarray(image)
 
 
 def tree(folder: Path) -> dict[str, str]:
@@ -87,27 +77,6 @@ def test_splits_and_good_parts_of_yolo_are_kept(tmp_path):
     ]
 
 
-def test_several_types_have_their_number_in_the_mask(tmp_path):
-    both = coco_annotation([SQUARE]), coco_annotation([SMALL], id=2, category_id=2)
-    for order in (both, both[::-1]):
-        coco(tmp_path / "source", *order)
-        conversion = convert(tmp_path / "source", tmp_path / "out")
-        assert conversion.types == {1: "scratch", 2: "dent"}
-        assert conversion.annotations == {"scratch": 1, "dent": 1}
-        assert read_dataset(tmp_path / "out").defect_types == {1: "scratch", 2: "dent"}
-        assert read_mask(read_dataset(tmp_path / "out").items[0], SPOT.shape).sum() == SPOT.sum()
-        expected = (SPOT != 0).astype(np.uint8)
-        expected[5:8, 5:8] = 2  # the smaller one lies above
-        np.testing.assert_array_equal(mask_of(tmp_path / "out/masks/a.png"), expected)
-        shutil.rmtree(tmp_path / "out")
-
-
-def test_an_annotation_that_another_type_covers_is_refused(tmp_path):
-    coco(tmp_path / "s", coco_annotation([SQUARE]), coco_annotation([SQUARE], id=2, category_id=2))
-    with pytest.raises(DataError, match="annotation 1 is covered"):
-        convert(tmp_path / "s", tmp_path / "out")
-
-
 def test_labels_that_are_no_defects_are_left_out_and_counted(tmp_path):
     coco(tmp_path / "s", coco_annotation([SQUARE]), coco_annotation([SMALL], id=2, category_id=2))
     conversion = convert(tmp_path / "s", tmp_path / "out", defects=["dent"])
@@ -146,6 +115,15 @@ def test_the_same_source_gives_the_same_bytes_from_an_archive_too(tmp_path):
     assert tree(tmp_path / "one") == tree(tmp_path / "two") == tree(tmp_path / "three")
 
 
+def test_an_error_in_an_archive_names_the_archive(tmp_path):
+    coco(tmp_path / "s", coco_annotation([], bbox=[1, 2, 3, 4]))
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as file:
+        file.write(tmp_path / "s/annotations/instances_default.json", "a/b.json")
+    with pytest.raises(DataError) as error:
+        convert(tmp_path / "set.zip", tmp_path / "out")
+    assert error.value.where == str(tmp_path / "set.zip/a/b.json")
+
+
 def test_nothing_is_left_of_a_conversion_that_fails(tmp_path):
     (tmp_path / "out").mkdir()
     outside = [[1, 1, WIDTH + 1.5, 1, 4, 4]]
@@ -164,33 +142,6 @@ def test_an_output_in_use_is_never_touched(tmp_path):
         with pytest.raises(DataError, match="not an empty folder"):
             convert(tmp_path / "s", output)
     assert os.listdir(tmp_path / "out") == ["a.png"]  # noqa: PTH208
-
-
-def test_the_stated_size_must_be_that_of_the_file(tmp_path):
-    cvat(tmp_path / "s", image=f'name="a.png" width="{HEIGHT}" height="{WIDTH}"')
-    with pytest.raises(DataError, match=r"is 16x24 pixels, but .*annotations.xml says 24x16"):
-        convert(tmp_path / "s", tmp_path / "out")
-
-
-def test_an_image_that_tools_show_turned_is_refused(tmp_path):
-    labelme(tmp_path / "s", imagePath="a.jpg")
-    (tmp_path / "s/a.png").unlink()
-    picture = Image.fromarray(grey(50))
-    exif = Image.Exif()
-    exif[0x112] = 3
-    picture.save(tmp_path / "s/a.jpg", exif=exif)
-    with pytest.raises(DataError, match="EXIF orientation 3"):
-        convert(tmp_path / "s", tmp_path / "out")
-    exif[0x112] = 1
-    picture.save(tmp_path / "s/a.jpg", exif=exif)
-    convert(tmp_path / "s", tmp_path / "out")
-
-
-def test_an_unusable_image_is_refused(tmp_path):
-    coco(tmp_path / "s")
-    (tmp_path / "s/images/a.png").write_bytes(b"GIF89a")
-    with pytest.raises(DataError, match=r"a\.png"):
-        convert(tmp_path / "s", tmp_path / "out")
 
 
 @pytest.mark.parametrize("other", ["a.bmp", "A.png"])

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
-import numpy as np
-from PIL import ExifTags, UnidentifiedImageError
-from PIL import Image as PillowImage
-
-from tinyunet_deploy.contract import Mask
 from tinyunet_deploy.data.conversion.archive import unpack
-from tinyunet_deploy.data.conversion.drawing import Unfit, draw
+from tinyunet_deploy.data.conversion.image_writer import write_image
 from tinyunet_deploy.data.conversion.model import AnnotatedImage, AnnotatedSet, Format, SplitName
 from tinyunet_deploy.data.conversion.reading import read_annotations
-from tinyunet_deploy.data.decoding import image_size, read_bytes
 from tinyunet_deploy.data.description import DESCRIPTION
-from tinyunet_deploy.data.encoding import encode_png
-from tinyunet_deploy.errors import DataError, ImageError
+from tinyunet_deploy.errors import DataError
 from tinyunet_deploy.files import keep, remove_at_end, writing
 
 __all__ = ["Conversion", "SplitCounts", "convert"]
@@ -98,16 +92,14 @@ def convert(
         work = Path(tempfile.mkdtemp(prefix=".tinyunet-", dir=output.parent))
     remove_at_end(str(work))
     try:
-        if source.is_file() and source.suffix.lower() == ".zip":
-            unpack(source, work / "unpacked")
-            source = work / "unpacked"
-        annotated = read_annotations(source, chosen)
-        images = _labelled_images(annotated, unlabelled)
-        _require_plain_names(source, images)
-        types = _types(source, annotated, defects)
-        if total is not None:
-            total(len(images))
-        conversion = _write(annotated, images, types, work / "converted", progress)
+        with _unpacked(source, work / "unpacked") as folder:
+            annotated = read_annotations(folder, chosen)
+            images = _labelled_images(annotated, unlabelled)
+            _require_plain_names(images)
+            types = _types(folder, annotated, defects)
+            if total is not None:
+                total(len(images))
+            conversion = _write(annotated, images, types, work / "converted", progress)
         description = work / "converted" / DESCRIPTION
         with writing(description):
             description.write_text(_description(types), "utf-8")
@@ -119,6 +111,20 @@ def convert(
         shutil.rmtree(work, ignore_errors=True)
         keep(str(work))
     return conversion
+
+
+@contextlib.contextmanager
+def _unpacked(source: Path, folder: Path) -> Iterator[Path]:
+    """Unpack an archive, in whose name errors then speak; yield the folder to read."""
+    if not source.is_file() or source.suffix.lower() != ".zip":
+        yield source
+        return
+    unpack(source, folder)
+    try:
+        yield folder
+    except DataError as error:
+        where, what = (text.replace(str(folder), str(source)) for text in (error.where, error.what))
+        raise DataError(where, what, error.hint) from error
 
 
 def _labelled_images(
@@ -143,7 +149,7 @@ def _labelled_images(
     return images
 
 
-def _require_plain_names(source: Path, images: Sequence[AnnotatedImage]) -> None:
+def _require_plain_names(images: Sequence[AnnotatedImage]) -> None:
     """Refuse names that would meet in the converted data set."""
     names: dict[tuple[SplitName | None, str], AnnotatedImage] = {}
     for image in images:
@@ -191,12 +197,6 @@ def _description(types: Mapping[str, int]) -> str:
     return f"[masks]\nnon_zero = true\n\n[defects]\n{names}"
 
 
-class _Written(NamedTuple):
-    drawn: Counter[str]
-    left_out: Counter[str]
-    error: DataError | None
-
-
 def _write(
     annotated: AnnotatedSet,
     images: Sequence[AnnotatedImage],
@@ -209,7 +209,7 @@ def _write(
     drawn, left_out = Counter[str](), Counter[str]()
     errors: list[DataError] = []
     with ThreadPoolExecutor() as pool:
-        results = pool.map(lambda image: _write_image(image, types, folder), images)
+        results = pool.map(lambda image: write_image(image, types, folder), images)
         for image, written in zip(images, results, strict=True):
             counts = splits.setdefault(image.split, SplitCounts())
             counts.images += 1
@@ -231,84 +231,3 @@ def _write(
         left_out=dict(sorted(left_out.items())),
         unlabelled=sum(not image.labelled for image in annotated.images),
     )
-
-
-def _write_image(image: AnnotatedImage, types: Mapping[str, int], folder: Path) -> _Written:
-    """Copy an image and write its mask."""
-    labels = Counter(annotation.label for annotation in image.annotations)
-    drawn = Counter({label: count for label, count in labels.items() if label in types})
-    try:
-        data = read_bytes(image.image)
-        shape = image_size(data, image.image)
-        _require_size(image, shape)
-        _require_upright(image.image)
-        mask = _mask(image, shape, types)
-    except ImageError as error:
-        fault = DataError(image.image, error.what, error.hint)
-        return _Written(drawn, labels - drawn, fault)
-    except DataError as error:
-        return _Written(drawn, labels - drawn, error)
-    base = folder / image.split if image.split else folder
-    for path, content in (
-        (base / "images" / image.name, data),
-        ((base / "masks" / image.name).with_suffix(".png"), encode_png(mask)),
-    ):
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
-    return _Written(drawn, labels - drawn, None)
-
-
-def _require_size(image: AnnotatedImage, shape: tuple[int, int]) -> None:
-    if image.size is not None and image.size != shape:
-        raise DataError(
-            image.image,
-            f"is {shape[1]}x{shape[0]} pixels, but {image.source} says "
-            f"{image.size[1]}x{image.size[0]}",
-            "annotate the file as it is",
-        )
-
-
-def _require_upright(path: Path) -> None:
-    """Refuse an image that tools show turned, as their outlines are then turned, too."""
-    try:
-        with PillowImage.open(path) as image:
-            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError):
-        return  # a format that only our own decoder reads
-    if orientation != 1:
-        raise DataError(
-            path,
-            f"has the EXIF orientation {orientation}, by which annotation tools turn it, but not "
-            "this toolkit",
-            "store it upright and annotate that",
-        )
-
-
-def _mask(image: AnnotatedImage, shape: tuple[int, int], types: Mapping[str, int]) -> Mask:
-    """Draw the annotations of an image, the largest first.
-
-    Raises:
-        DataError: one leaves the image, or is covered by others.
-    """
-    mask = np.zeros(shape, np.uint8)
-    areas = []
-    for annotation in image.annotations:
-        if annotation.label in types:
-            try:
-                areas.append((annotation, draw(annotation, shape)))
-            except Unfit as error:
-                raise DataError(image.source, f"{annotation.where} {error}") from error
-    areas.sort(key=lambda area: -int(area[1].pixels.sum()))
-    for annotation, (pixels, left, top) in areas:
-        part = mask[top:, left:][: pixels.shape[0], : pixels.shape[1]]
-        part[pixels] = types[annotation.label]
-    for annotation, (pixels, left, top) in areas:
-        part = mask[top:, left:][: pixels.shape[0], : pixels.shape[1]]
-        if not (part[pixels] == types[annotation.label]).any():
-            raise DataError(
-                image.source,
-                f"{annotation.where} is covered by annotations of other types",
-                "remove one of them",
-            )
-    return mask
