@@ -136,6 +136,7 @@ def test_tiles_that_approximate_are_said_once(
 ) -> None:
     (note,) = run(data, tmp_path / "out", backend(network=UNKNOWN))
     assert note.startswith(f"4 images were inspected {TILES}")
+    assert note.endswith("so seams cannot be excluded")
     assert said(caplog) == [note]
     lines, _ = read_report(tmp_path / "out" / "report.jsonl")
     assert [line["path"] for line in lines if line.get("approximate")] == [
