@@ -440,3 +440,19 @@ def test_the_command_ends_with_one_line_for_an_odd_server(
         assert run(tinyunet, [*infer, str(tmp_path / f"out{number}")]) == code
         error = capsys.readouterr().err.splitlines()[-1]
         assert error.startswith(f"error: {played.url}: ")
+
+
+def test_a_model_of_one_image_per_call_has_no_axis_of_the_batch() -> None:
+    sidecar = replace(SIDECAR, contract=Contract(32, 64, max_batch=1))
+    tensor = {"data_type": "TYPE_UINT8", "dims": [1, 1, 32, 64]}
+    config = {
+        **CONFIG,
+        "max_batch_size": 0,
+        "input": [{"name": "image", **tensor}],
+        "output": [{"name": "score", **tensor}],
+        "parameters": {"sidecar": {"string_value": sidecar.as_json()}},
+    }
+    protocol = kserve.Protocol("http://server", "tiny")
+    assert protocol.served(config).max_batch == 1
+    with pytest.raises(RefusedError, match="max_batch_size 0"):
+        protocol.served({**config, "parameters": CONFIG["parameters"]})
