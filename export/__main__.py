@@ -9,24 +9,8 @@ import click
 
 from tinyunet_deploy.artifacts.precision import PRECISIONS, Precision, precision_facts
 from tinyunet_deploy.cli import run
-from tinyunet_deploy.cli.options import ImageSize, bits_option, debug_option
+from tinyunet_deploy.cli.options import ImageSize, PrecisionList, bits_option, debug_option
 from tinyunet_deploy.cli.progress import Progress
-
-
-class PrecisionList(click.ParamType):  # type: ignore[type-arg]  # not subscriptable before click 8.4
-    """List of precisions, such as ``fp32,int8``."""
-
-    name = "list"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> list[Precision]:
-        """Parse a comma-separated list; the result is in the order in which files are made."""
-        given = str(value).split(",")
-        for name in given:
-            if name not in PRECISIONS:
-                self.fail(f"{name!r} is not one of {', '.join(PRECISIONS)}", param, ctx)
-        return [name for name in PRECISIONS if name in given]
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

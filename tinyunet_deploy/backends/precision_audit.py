@@ -79,14 +79,15 @@ def mixture(convolutions: dict[str, str]) -> dict[str, int]:
 def kept_nodes(graph: onnx.ModelProto, sidecar: Sidecar) -> frozenset[str]:
     """Return the names of the nodes that an int8 file did not quantise, by its sidecar.
 
-    The sidecar names convolutions as the network does, such as ``encoder.0.2``; a node is known by
-    the weights it reads.
+    The sidecar names convolutions of our own networks as these do, such as ``encoder.0.2``; a node
+    is known by the weights it reads. Those of an adopted network it names as the file does.
     """
     weights = {f"network.{name}.weight" for name in sidecar.kept_in_float32}
     return frozenset(
         node.name
         for node in graph.graph.node
-        if node.op_type == "Conv" and node.input[1] in weights
+        if node.op_type in ("Conv", "ConvTranspose")
+        and (node.input[1] in weights or node.name in sidecar.kept_in_float32)
     )
 
 

@@ -11,6 +11,7 @@ import click
 from tinyunet_deploy.cli.options import (
     ImageSize,
     NumberList,
+    PrecisionList,
     bits_option,
     debug_option,
     format_option,
@@ -21,6 +22,7 @@ from tinyunet_deploy.cli.progress import Progress
 if TYPE_CHECKING:
     from tinyunet_deploy.artifacts.adoption.form import Normalization
     from tinyunet_deploy.artifacts.facts import Activation, Layout
+    from tinyunet_deploy.artifacts.precision import Precision
 
 
 class Numbers(click.ParamType):  # type: ignore[type-arg]  # not subscriptable before click 8.4
@@ -115,7 +117,20 @@ class Reach(click.ParamType):  # type: ignore[type-arg]  # not subscriptable bef
 @click.option(
     "--images",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Also compare on up to ten of these images, a data set or a folder.",
+    help="Also compare on up to ten of these images, a data set or a folder; fp16 and int8 on all.",
+)
+@click.option(
+    "--precision",
+    "precisions",
+    type=PrecisionList(),
+    default="fp32",
+    show_default=True,
+    help="Also write NAME.fp16.onnx and NAME.int8.onnx, if they keep the limits of parity.",
+)
+@click.option(
+    "--calibrate",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="int8: data set, whose training images calibrate, or folder of images.",
 )
 @operating_options
 @bits_option
@@ -135,6 +150,8 @@ def adopt(
     size: tuple[int, int] | None,
     reach: int | Literal["whole"] | None,
     images: Path | None,
+    precisions: list[Precision],
+    calibrate: Path | None,
     threshold: float | None,
     min_area: int | None,
     bits: int | None,
@@ -146,15 +163,22 @@ def adopt(
     choice of the defect classes inside. It is compared with MODEL, whose normalisation and
     activation are computed a second time in numpy: exit code 6, and nothing is written, if a score
     differs by more than 1 of 255.
+
+    fp16 and int8 files are made from the new file and compared with it, as parity does. One that
+    breaks a limit is not written, and the exit code is 6; the float32 file is kept.
     """
     import json
 
+    if ("int8" in precisions) != (calibrate is not None):
+        raise click.UsageError("--precision int8 and --calibrate go together")
     from tinyunet_deploy.backends.install_hint import install_hint
     from tinyunet_deploy.errors import RuntimeUnavailable
+    from tinyunet_deploy.files import json_value
 
     try:
         from tinyunet_deploy.quality.adoption import AdoptionOptions
         from tinyunet_deploy.quality.adoption import adopt as adopt_network
+        from tinyunet_deploy.quality.adoption_precisions import convert_precisions
     except ModuleNotFoundError as error:
         name = error.name or "onnx"
         extra = "cpu" if name == "onnxruntime" else "adopt"
@@ -179,11 +203,31 @@ def adopt(
             bits=bits,
             report=progress.describe,
         )
+        converted, refused = convert_precisions(
+            output,
+            precisions,
+            calibrate=calibrate,
+            images=images,
+            bits=bits,
+            report=progress.describe,
+        )
     if style == "json":
         rows = [row._asdict() for row in adoption.rows]
         fields = json.loads(adoption.sidecar.as_json())["adoption"]
-        document = {"schema_version": 1, "path": str(output), "rows": rows, "adoption": fields}
+        files = [
+            {"path": str(file.path), "precision": file.precision, "figures": file.figures}
+            for file in converted
+        ]
+        document = {
+            "schema_version": 1,
+            "path": str(output),
+            "rows": rows,
+            "adoption": fields,
+            "converted": json_value(files),
+        }
         click.echo(json.dumps(document, indent=2))
+        if refused:
+            raise refused[0]
         return
     from rich import box
     from rich.console import Console
@@ -197,6 +241,13 @@ def adopt(
         table.add_row(*map(escape, row))
     Console().print(table)
     click.echo(output)
+    for file in converted:
+        click.echo(file.path)
+        click.echo(f"{file.path.name}: {file}", err=True)
+    for other in refused[1:]:
+        click.echo(f"error: {other}", err=True)
+    if refused:
+        raise refused[0]
     click.echo(f"next: tinyunet-infer IMAGES -m {click.format_filename(output)} -o OUT", err=True)
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.shell_completion import CompletionItem
+
+if TYPE_CHECKING:
+    from tinyunet_deploy.artifacts.precision import Precision
 
 
 class ImageSize(click.ParamType):  # type: ignore[type-arg]  # not subscriptable before click 8.4
@@ -86,6 +89,24 @@ class NumberList(click.ParamType):  # type: ignore[type-arg]  # not subscriptabl
                 self.fail(f"{value!r} is not a list of {self.name} such as 1,3-5", param, ctx)
             numbers.update(range(first, last + 1))
         return tuple(sorted(numbers))
+
+
+class PrecisionList(click.ParamType):  # type: ignore[type-arg]  # not subscriptable before click 8.4
+    """List of precisions, such as ``fp32,int8``."""
+
+    name = "list"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> list[Precision]:
+        """Parse a comma-separated list; the result is in the order in which files are made."""
+        from tinyunet_deploy.artifacts.precision import PRECISIONS
+
+        given = str(value).split(",")
+        for name in given:
+            if name not in PRECISIONS:
+                self.fail(f"{name!r} is not one of {', '.join(PRECISIONS)}", param, ctx)
+        return [name for name in PRECISIONS if name in given]
 
 
 def ClassList() -> NumberList:  # noqa: N802  stands for a type

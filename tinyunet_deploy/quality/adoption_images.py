@@ -1,7 +1,8 @@
-"""Images on which an adopted file is compared with its original."""
+"""Images that an adoption needs: to compare with the original, to calibrate and to compare int8."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -11,11 +12,23 @@ from tinyunet_deploy.artifacts.golden import golden_images
 from tinyunet_deploy.contract import Contract, Image
 from tinyunet_deploy.data.bit_depth import BitDepth
 from tinyunet_deploy.data.decoding import read_image
-from tinyunet_deploy.data.tiles import mirrored_window
+from tinyunet_deploy.data.encoding import write_png
+from tinyunet_deploy.data.layouts import UnknownLayout, read_dataset
+from tinyunet_deploy.data.tiles import Mosaic, Tiling, mirrored_window
+from tinyunet_deploy.errors import DataError
+from tinyunet_deploy.inspection.walk import walk_images
 from tinyunet_deploy.quality.parity_inputs import find_images
 
-__all__ = ["adoption_images"]
+__all__ = [
+    "adoption_images",
+    "calibration_paths",
+    "calibration_tiles",
+    "require_apart",
+    "write_synthetic",
+]
 
+_CALIBRATION_IMAGES: Final = 32
+"""Largest number of images, or of their tiles, that calibrate."""
 _MOST: Final = 10
 """Largest number of images that are read from a folder."""
 
@@ -46,3 +59,48 @@ def adoption_images(contract: Contract, folder: Path | None, bits: int | None) -
             image = read_image(place.path, bits=depth.bits, on_shallow=depth.on_shallow)
             images.append(np.ascontiguousarray(mirrored_window(image, 0, 0, *size)))
     return images
+
+
+def calibration_paths(folder: Path) -> list[Path]:
+    """Return up to 32 evenly spaced training images of a data set, or images of a folder."""
+    try:
+        items = read_dataset(folder).items
+    except UnknownLayout:
+        paths = list(walk_images([folder]))
+    else:
+        paths = [item.image for item in items if item.split == "train"]
+        paths = paths or [item.image for item in items]
+    if not paths:
+        raise DataError(folder, "contains no images")
+    return paths[:: -(-len(paths) // _CALIBRATION_IMAGES)]
+
+
+def require_apart(calibration: Sequence[Path], folder: Path) -> None:
+    """Refuse to test on images that calibrated.
+
+    Raises:
+        DataError: an image would do both.
+    """
+    tested = {image.path.resolve() for image in find_images(folder)}
+    if any(path.resolve() in tested for path in calibration):
+        raise DataError(
+            folder, "would calibrate int8 and test it with the same images", "--images FOLDER"
+        )
+
+
+def calibration_tiles(tiling: Tiling, paths: Sequence[Path], depth: BitDepth) -> list[Image]:
+    """Read calibration images, those of another size in tiles: uint8 of the contract's size."""
+    tiles: list[Image] = []
+    for path in paths:
+        image = read_image(path, bits=depth.bits, on_shallow=depth.on_shallow)
+        tiles += Mosaic(image, tiling).tiles()
+    return tiles[:: -(-len(tiles) // _CALIBRATION_IMAGES)]
+
+
+def write_synthetic(folder: Path, contract: Contract) -> Path:
+    """Write the synthetic images of an adoption that are not of one grey value."""
+    folder.mkdir()
+    pictures = adoption_images(contract, None, None)
+    for number, image in enumerate(picture for picture in pictures if np.ptp(picture)):
+        write_png(folder / f"{number}.png", image)
+    return folder

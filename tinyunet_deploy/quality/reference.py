@@ -24,11 +24,11 @@ from tinyunet_deploy.quality.self_test import self_test
 
 __all__ = ["Reference", "ReferenceRole", "choose_reference", "open_reference"]
 
-ReferenceRole = Literal["given", "checkpoint", "fp32-onnx", "golden-images", "same-file"]
+ReferenceRole = Literal["given", "checkpoint", "adopted", "fp32-onnx", "golden-images", "same-file"]
 """Reason why an artifact is the reference: the user named it; it is the checkpoint; it is the
-float32 ONNX file of the same checkpoint; or it is the compared artifact itself, checked on its
-golden images; or it is the compared artifact itself, which has no sidecar, so that only backends
-are compared."""
+adopted file of a network of another origin; it is the float32 ONNX file of the same checkpoint; or
+it is the compared artifact itself, checked on its golden images; or it is the compared artifact
+itself, which has no sidecar, so that only backends are compared."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,9 @@ def choose_reference(
         reason = (
             "an adopted network has no checkpoint" if adopted else "the checkpoint was not found"
         )
+        if adopted and last.path is not None and last.sha256 != links[0].sha256:
+            if _why_no_backend(last.path) is None:
+                return Reference(last.path, "adopted")
     relatives = nearby_artifacts(model, folders)
     for link in links:
         if link.path is not None and link.sha256 not in relatives:

@@ -25,12 +25,12 @@ from tinyunet_deploy.artifacts.tensorrt_preflight import MAX_IR, MAX_OPSET
 from tinyunet_deploy.contract import INPUT_NAME, OUTPUT_NAME, Contract
 from tinyunet_deploy.errors import ArtifactError
 
-__all__ = ["MIN_OPSET", "wrapped"]
+__all__ = ["ADDED", "MIN_OPSET", "wrapped"]
 
 MIN_OPSET: Final = 18
 """Oldest operator set of the written file, that of our exporter."""
 _MIN_IR: Final = 8
-_OURS: Final = "adopt/"
+ADDED: Final = "adopt/"
 """Beginning of the names of the nodes and values that the wrapping adds."""
 _ORIGINAL: Final = "original/"
 """Beginning of the names of the original's nodes and values, which so cannot be ours."""
@@ -85,14 +85,14 @@ class _Nodes:
 
     def add(self, operator: str, inputs: list[str], name: str, **attributes: Any) -> str:
         """Add a node with one output, whose name is returned."""
-        output = name if name == OUTPUT_NAME else _OURS + name
-        self._nodes.append(helper.make_node(operator, inputs, [output], _OURS + name, **attributes))
+        output = name if name == OUTPUT_NAME else ADDED + name
+        self._nodes.append(helper.make_node(operator, inputs, [output], ADDED + name, **attributes))
         return output
 
     def constant(self, name: str, values: NDArray[Any]) -> str:
         """Add a constant, whose name is returned."""
-        self.constants.append(numpy_helper.from_array(values, _OURS + name))
-        return _OURS + name
+        self.constants.append(numpy_helper.from_array(values, ADDED + name))
+        return ADDED + name
 
     def drain(self) -> list[NodeProto]:
         """Return the nodes that were added since the last call."""

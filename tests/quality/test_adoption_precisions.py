@@ -1,0 +1,177 @@
+"""fp16 and int8 of adopted networks: written if they keep the limits, else refused with figures."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tinyunet_deploy as td
+from tests.foreign_networks import NETWORKS
+from tests.quality.conftest import write_images
+from tinyunet_deploy.artifacts.onnx_reader import read_graph
+from tinyunet_deploy.artifacts.sidecar import read_artifact
+from tinyunet_deploy.cli import run, tinyunet
+from tinyunet_deploy.data.decoding import read_image
+from tinyunet_deploy.data.encoding import write_png
+from tinyunet_deploy.errors import ArtifactError, DataError, GateFailed
+from tinyunet_deploy.quality import adoption_precisions
+from tinyunet_deploy.quality.adoption_precisions import convert_adopted
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    write_images(folder)
+    return folder
+
+
+def adopt(folder: Path, name: str, *more: object) -> tuple[int, Path]:
+    make, options = NETWORKS[name]
+    original = folder / "original.onnx"
+    original.write_bytes(make())
+    words = ["adopt", original, "-o", folder / "net.onnx", *options, *more]
+    return run(tinyunet, list(map(str, words))), folder / "net.onnx"
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
+    """The adopted file of a network, its fp16 and its int8 file beside it."""
+    folder = tmp_path_factory.mktemp("engines")
+    more = ("--precision", "fp32,fp16,int8", "--calibrate", data)
+    code, path = adopt(folder, "free-size", *more)
+    assert code == 0
+    return path
+
+
+def test_files_that_keep_the_limits_are_written_as_children_of_float32(converted: Path) -> None:
+    parent = read_artifact(converted).sidecar
+    for precision in ("fp16", "int8"):
+        artifact = read_artifact(converted.with_suffix(f".{precision}.onnx"))
+        sidecar = artifact.sidecar
+        assert (sidecar.precision, sidecar.parent) == (precision, parent.sha256)
+        assert (sidecar.adoption, sidecar.network) == (parent.adoption, parent.network)
+        assert sidecar.contract == parent.contract and sidecar.golden
+        assert set(sidecar.origin["figures"]) == {"openvino", "onnxruntime"}
+    assert sidecar.origin["calibration"]["images"] == 12
+    assert [name.partition("-")[0] for name in sidecar.kept_in_float32] == ["ConvTranspose"]
+    fp16 = read_artifact(converted.with_suffix(".fp16.onnx"))
+    assert read_graph(fp16.data).precision() == "fp16"
+
+
+def test_every_verb_takes_them_and_parity_takes_the_adopted_file_as_reference(
+    converted: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    int8 = converted.with_suffix(".int8.onnx")
+    assert run(tinyunet, ["verify", str(int8), "--strict"]) == 0
+    result = td.parity(data, [int8, converted], backends=["onnxruntime"])
+    assert [artifact.outcome for artifact in result.artifacts] == ["green", "green"]
+    assert (result.reference.role, result.reference.path) == ("adopted", converted)
+    own = td.parity(data, converted, backends=["onnxruntime"]).reference
+    assert own.role == "golden-images"
+    assert own.reason == "an adopted network has no checkpoint"
+    assert td.evaluate(data, int8).all.images == 6
+    assert run(tinyunet, ["triton", str(int8), "-o", str(tmp_path)]) == 0
+    capsys.readouterr()
+
+
+def test_a_plan_of_int8_may_compute_what_was_kept_in_float32(
+    converted: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    int8 = converted.with_suffix(".int8.onnx")
+    words = ["build", int8, "-o", tmp_path, "--flavour", "tensorrt_rtx"]
+    assert run(tinyunet, list(map(str, [*words, "--compute-capability", "8.6"]))) == 0
+
+
+@pytest.mark.nightly
+def test_int8_that_breaks_a_limit_is_refused_with_the_figures(data: Path, tmp_path: Path) -> None:
+    code, path = adopt(tmp_path, "grey-softmax")
+    assert code == 0
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(GateFailed, match=r"agreement on .* but must be >= 0\.95"):
+        convert_adopted(path, "int8", calibrate=data)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_the_verb_keeps_float32_and_exits_with_6(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ("--precision", "fp16", "--images", data, "--format", "json")
+    code, path = adopt(tmp_path, "grey-softmax", *more)
+    assert code == 6 and path.exists() and not path.with_suffix(".fp16.onnx").exists()
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["converted"] == []
+    assert "net.fp16.onnx: is not written, as it would differ too much" in captured.err
+    assert "agreement on" in captured.err and "but must be >= 0.999" in captured.err
+
+
+@pytest.mark.nightly
+def test_fewer_convolutions_are_quantized_until_the_limits_hold(data: Path, tmp_path: Path) -> None:
+    code, path = adopt(tmp_path, "rgb-logits")
+    assert code == 0
+    file = convert_adopted(path, "int8", calibrate=data)
+    kept = [name.partition("-")[0] for name in file.kept_in_float32]
+    assert kept.count("Conv") == 2, "the first and the last"
+    assert all(figures["agreement"] >= 0.95 for figures in file.figures.values())
+    assert read_artifact(file.path).sidecar.kept_in_float32 == file.kept_in_float32
+
+
+def test_images_never_calibrate_and_test(converted: Path, data: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    shutil.copytree(data / "Class1" / "Test", photos, ignore=shutil.ignore_patterns("Label"))
+    with pytest.raises(DataError, match="with the same images"):
+        convert_adopted(converted, "int8", calibrate=photos)
+
+
+def test_without_truth_no_verdict_may_flip(
+    converted: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits: list[Any] = []
+
+    def run_parity(*_: object, **options: Any) -> None:
+        limits.append([str(limit.figure) for limit in options["limits"].of("int8")])
+        raise GateFailed("x", "stop")
+
+    monkeypatch.setattr(adoption_precisions, "run_parity", run_parity)
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for path in (data / "Class1" / "Test").glob("*.PNG"):
+        write_png(photos / path.name, read_image(path))
+    for images in (photos, data):
+        with pytest.raises(GateFailed, match="stop"):
+            convert_adopted(converted, "int8", calibrate=data, images=images)
+    assert ["flips" in names for names in limits] == [True, False]
+
+
+def test_only_float32_is_converted(converted: Path, data: Path) -> None:
+    with pytest.raises(ArtifactError, match="is fp16, but must be fp32"):
+        convert_adopted(converted.with_suffix(".fp16.onnx"), "int8", calibrate=data)
+    with pytest.raises(DataError, match="needs images to calibrate int8"):
+        convert_adopted(converted, "int8")
+
+
+@pytest.mark.parametrize("more", [("--precision", "int8"), ("--calibrate", ".")])
+def test_int8_and_its_images_go_together(
+    tmp_path: Path, more: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, path = adopt(tmp_path, "free-size", *more)
+    assert code == 2 and not path.exists()
+    assert "--precision int8 and --calibrate go together" in capsys.readouterr().err
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", NETWORKS)
+def test_no_network_gets_a_file_that_is_worse_than_promised(
+    name: str, data: Path, tmp_path: Path
+) -> None:
+    code, path = adopt(tmp_path, name, "--precision", "fp16,int8", "--calibrate", data)
+    written = list(tmp_path.glob("net.*.onnx"))
+    assert code == (0 if len(written) == 2 else 6)
+    for file in written:
+        result = td.parity(data, file)
+        assert {artifact.outcome for artifact in result.artifacts} == {"green"}
+    assert read_artifact(path).sidecar.precision == "fp32"
