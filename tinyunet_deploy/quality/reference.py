@@ -102,9 +102,9 @@ def choose_reference(
         reason = (
             "an adopted network has no checkpoint" if adopted else "the checkpoint was not found"
         )
-        if adopted and last.path is not None and last.sha256 != links[0].sha256:
-            if _why_no_backend(last.path) is None:
-                return Reference(last.path, "adopted")
+        child = adopted and last.sha256 != links[0].sha256
+        if child and last.path is not None and _why_no_backend(last.path) is None:
+            return Reference(last.path, "adopted")
     relatives = nearby_artifacts(model, folders)
     for link in links:
         if link.path is not None and link.sha256 not in relatives:
