@@ -9,12 +9,14 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from export.graph import onnx_graph
 from tinyunet_deploy.artifacts.architectures import NETWORKS, Architecture
 from tinyunet_deploy.artifacts.checkpoint import save_checkpoint
 from tinyunet_deploy.artifacts.facts import NetworkFacts
-from tinyunet_deploy.artifacts.network import TinyUNet
+from tinyunet_deploy.artifacts.network import DeployableGraph, TinyUNet
 from tinyunet_deploy.artifacts.sidecar import Sidecar, digest, read_artifact, write_artifact
 from tinyunet_deploy.backends.base import Backend
 from tinyunet_deploy.backends.registry import load
@@ -29,6 +31,9 @@ SMALL = Architecture((4, 8), 8, 4)
 ON_CPU = [row for row in BACKENDS.values() if "cpu" in row.devices]
 STEPS = 1
 """Largest difference that the guide to large images allows, of 255."""
+
+
+LARGE = synthetic.sample(6, 1, defective=True, size=304).image
 
 
 class Models(NamedTuple):
@@ -69,6 +74,13 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Contract, 
             write_artifact(checkpoint.with_suffix(".onnx"), data, sidecar)
             files[contract] = Models(checkpoint, checkpoint.with_suffix(".onnx"))
         yield files
+
+
+@pytest.fixture(scope="module")
+def graph() -> DeployableGraph:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(NETWORKS, "small", SMALL)
+        return DeployableGraph(spread_network()).eval()
 
 
 def opened(row: BackendRow, models: Models) -> Backend:
@@ -118,6 +130,27 @@ def test_a_padded_image_has_the_scores_of_the_mirrored_one(
             scores.append(score_in_tiles(image, lambda tile: score_with(backend, tile), tiling))  # noqa: B023
     assert scores[0].shape == image.shape and scores[0].std() > 20
     assert difference(*scores) <= STEPS
+
+
+@settings(max_examples=15)
+@given(height=st.integers(16, 300), width=st.integers(16, 300))
+def test_an_image_of_any_size_has_the_scores_of_the_whole(
+    graph: DeployableGraph, height: int, width: int
+) -> None:
+    """Smaller, larger, or both along one side each, in PyTorch, which takes every size."""
+    tiling = Tiling(TILE, SMALL.size_multiple, SMALL.reach)
+    image = LARGE[:height, :width]
+    whole = max(TILE.height, -(-height // 4) * 4), max(TILE.width, -(-width // 4) * 4)
+
+    def score(pixels: Image) -> Score:
+        with torch.inference_mode():
+            scores: Score = graph(
+                torch.from_numpy(np.ascontiguousarray(pixels))[None, None]
+            ).numpy()
+        return scores[0, 0]
+
+    expected = score(mirrored_window(image, 0, 0, *whole))[:height, :width]
+    assert difference(score_in_tiles(image, score, tiling), expected) <= STEPS
 
 
 def test_without_a_known_reach_or_with_a_wrong_one_tiles_are_not_exact(
