@@ -230,6 +230,7 @@ def test_images_of_any_size_are_measured_and_the_tiles_are_said(
     assert run(tinyunet, command) == 0
     text = capsys.readouterr().out
     assert "the model takes 64x64, so an image is " in text and "tiles/s" in text
+    assert ", not all 64x64; " in text
     assert "1 padded by mirroring, 1 inspected in tiles" in text
     result = read_benchmark(output)
     (row,) = result.measurements

@@ -211,7 +211,8 @@ def _print(result: Benchmark) -> None:
     rows, columns = images.image_px
     origin = f"of {images.folder}" if images.source == "files" else "that were generated"
     reference = result.reference
-    say(f"{images.images} images {origin}, {columns}x{rows}; {result.machine['processor']}")
+    size = f"{'not all ' if images.padded or images.tiled else ''}{columns}x{rows}"
+    say(f"{images.images} images {origin}, {size}; {result.machine['processor']}")
     if images.tiled:
         say(
             f"the model takes {columns}x{rows}, so an image is {images.inputs_per_image:.4g} tiles "
