@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import logging
+import sys
 from pathlib import Path
 
 import click
@@ -18,9 +18,11 @@ from training.commands import (
     device_option,
     end_process,
     log_to_stderr,
+    say_result,
     steps_option,
     tune_malloc,
 )
+from training.finish import finish
 
 log = logging.getLogger("training")
 
@@ -112,14 +114,17 @@ def training(
 ) -> None:
     """Train a network with RECIPE, a TOML file or the name of one in training/recipes.
 
-    Writes OUTPUT/checkpoint.safetensors with its sidecar. The same command resumes an interrupted
-    run. On several GPUs or nodes: torchrun --nproc-per-node N -m training RECIPE ...
+    Writes OUTPUT/checkpoint.safetensors with its sidecar, what it reached (result.json), its curves
+    and its worst validation images. The same command resumes an interrupted run;
+    python -m training finish OUTPUT ends it with the steps that it has done. On several GPUs or
+    nodes: torchrun --nproc-per-node N -m training RECIPE ...
     """
+    from training.data_folders import DataFolders
     from training.distributed import join_ranks
     from training.loop import train
     from training.machine import Machine
     from training.recipe import read_recipe
-    from training.sources import read_source
+    from training.run_pictures import draw_run
 
     if init is not None and from_scratch:
         raise click.UsageError("--init and --from-scratch exclude each other")
@@ -132,26 +137,28 @@ def training(
         start="random" if from_scratch else None,
         data={"crop": crop, "defect_free": defect_free, "validation": validation},
     )
-    read = functools.cache(
-        functools.partial(read_source, classes=classes, recipe=chosen, bits=bits)
-    )
+    data = DataFolders(folders, classes, bits)
     with join_ranks() as ranks:
         log_to_stderr(logging.INFO if ranks.first else logging.WARNING)
         log.info("reading the images of %s", ", ".join(map(str, folders)))
+        sources = data.read(chosen)
         checkpoint = train(
             chosen,
-            [read(folder) for folder in folders],
+            sources,
             output,
             machine=Machine(device, amp, compiled, save_every),
             ranks=ranks,
             init=init,
             size=size,
+            data=data,
         )
     if ranks.first:
-        click.echo(f"{checkpoint}")
-        click.echo(f"next: python -m export {checkpoint} --output engines/NAME.onnx", err=True)
+        draw_run(output, sources)
+        say_result(output, checkpoint)
 
 
 if __name__ == "__main__":
     tune_malloc()
+    if sys.argv[1:2] == ["finish"]:
+        end_process(run(finish, sys.argv[2:]))
     end_process(run(training))

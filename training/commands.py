@@ -21,7 +21,7 @@ from tinyunet_deploy.files import write_atomic
 
 __all__ = [
     "HELP", "amp_option", "classes_option", "device_option", "end_process", "log_to_stderr",
-    "result_option", "runs_option", "steps_option", "tune_malloc", "write_result",
+    "result_option", "runs_option", "say_result", "steps_option", "tune_malloc", "write_result",
 ]  # fmt: skip
 
 HELP: Final[dict[str, Any]] = {"help_option_names": ["-h", "--help"]}
@@ -82,9 +82,22 @@ def write_result(path: Path, fields: Mapping[str, Any]) -> None:
     write_atomic(path, text.encode(), durable=True)
 
 
+def say_result(output: Path, checkpoint: Path) -> None:
+    """Print what a finished run reached, its checkpoint as the last line, and what comes next."""
+    from training.run_result import describe_result, read_result
+
+    result = read_result(output)
+    for line in describe_result(result) if result is not None else ():
+        click.echo(line)
+    click.echo(f"{checkpoint}")
+    click.echo(f"next: python -m export {checkpoint} --output engines/NAME.onnx", err=True)
+
+
 def log_to_stderr(level: int = logging.INFO) -> None:
     """Print the log of a run to stderr, as lines without a prefix."""
     logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
+    for package in ("matplotlib", "tensorboard"):
+        logging.getLogger(package).setLevel(logging.WARNING)
 
 
 def tune_malloc() -> None:

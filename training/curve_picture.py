@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import click
 import numpy as np
@@ -15,9 +15,9 @@ from tinyunet_deploy.cli import run
 from tinyunet_deploy.cli.options import debug_option
 from tinyunet_deploy.errors import DataError
 from tinyunet_deploy.files import write_atomic
-from tinyunet_deploy.inspection.drawing import draw_svg
+from tinyunet_deploy.inspection.drawing import draw_png, draw_svg
 from training.commands import HELP
-from training.curves import EVENTS
+from training.curves import EVENTS, VALIDATION
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,37 +32,75 @@ _SMOOTH: Final = 20
 def read_curve(run_folder: Path, name: str) -> tuple[list[int], list[float]]:
     """Return steps and values of a curve that training wrote: ``loss``, ``dice`` and others.
 
+    Of a step that a resumed run did again, the last value counts.
+
     Raises:
         DataError: the folder contains no such curve.
     """
+    return _curve(_events(run_folder), run_folder, name)
+
+
+def _curve(events: EventAccumulator, run_folder: Path, name: str) -> tuple[list[int], list[float]]:
+    if name not in events.Tags()["scalars"]:
+        raise DataError(run_folder, f"contains no curve {name}", "give the folder of a run")
+    values = {point.step: point.value for point in events.Scalars(name)}
+    return list(values), list(values.values())
+
+
+def _events(run_folder: Path) -> EventAccumulator:
     folder = run_folder / EVENTS
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
     if folder.is_dir():
         events.Reload()
-    if name not in events.Tags()["scalars"]:
-        raise DataError(run_folder, f"contains no curve {name}", "give the folder of a run")
-    points = events.Scalars(name)
-    return [point.step for point in points], [point.value for point in points]
+    return events
 
 
-def draw_curves(run_folder: Path) -> bytes:
+def draw_curves(run_folder: Path, style: Literal["svg", "png"] = "svg") -> bytes:
     """Draw loss and Dice of every step of a run, thin, and their means, thick.
 
+    If the run validated, its figures on the validation images are drawn below.
+
     Returns:
-        An SVG file.
+        An SVG or PNG file.
 
     Raises:
         DataError: the folder contains no curves.
     """
-    curves = {name: read_curve(run_folder, name) for name in ("loss", "dice")}
+    events = _events(run_folder)
+    curves = {name: _curve(events, run_folder, name) for name in ("loss", "dice")}
+    validated = set(VALIDATION) <= set(events.Tags()["scalars"])
+    names = VALIDATION if validated else ()
+    reached = {name: _curve(events, run_folder, name) for name in names}
 
     def draw(figure: Figure) -> None:
-        for axes, name in zip(figure.subplots(1, 2), curves, strict=True):
+        grid = figure.subplots(1 + validated, 2, squeeze=False)
+        for axes, name in zip(grid[0], curves, strict=True):
             _draw_curve(axes, name, *curves[name])
+        if validated:
+            _draw_validation(grid[1][0], grid[1][1], reached)
 
-    drawing = draw_svg(9.0, 3.2, draw)
-    assert drawing is not None, "matplotlib comes with the extra train"
-    return drawing
+    drawing = draw_png if style == "png" else draw_svg
+    return drawing(9.0, 3.2 * (1 + validated), draw)
+
+
+def _draw_validation(
+    quality: Axes, mistakes: Axes, reached: dict[str, tuple[list[int], list[float]]]
+) -> None:
+    iou, *counts = VALIDATION
+    quality.plot(*reached[iou], color="#1f5c99", marker="o", markersize=3)
+    quality.set_title("iou_defective, validation images", loc="left")
+    quality.set_ylim(0, 1)
+    for name, color in zip(counts, ("#b3261e", "#c77700"), strict=True):
+        label = name.removeprefix("validation/")
+        mistakes.plot(*reached[name], color=color, marker="o", markersize=3, label=label)
+    mistakes.set_title("Mistakes, validation images", loc="left")
+    mistakes.set_ylim(0, None)
+    mistakes.legend(frameon=False)
+    for axes in (quality, mistakes):
+        axes.set_xlabel("step")
+        axes.set_xlim(0, reached[iou][0][-1])
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
 
 
 def _draw_curve(axes: Axes, name: str, steps: Sequence[int], values: Sequence[float]) -> None:
@@ -93,7 +131,7 @@ def _draw_curve(axes: Axes, name: str, steps: Sequence[int], values: Sequence[fl
 )
 @debug_option
 def curve_picture(run_folder: Path, output: Path) -> None:
-    """Draw loss and Dice over the steps of RUN, the folder of a training run."""
+    """Draw loss, Dice and validation over the steps of RUN, the folder of a training run."""
     write_atomic(output, draw_curves(run_folder))
     click.echo(output)
 

@@ -11,10 +11,12 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from tinyunet_deploy.files import writing
 
-__all__ = ["EVENTS", "Curves"]
+__all__ = ["EVENTS", "VALIDATION", "Curves"]
 
 EVENTS = "tensorboard"
 """Folder of the curves in the folder of a run."""
+VALIDATION = ("validation/iou_defective", "validation/escapes", "validation/overkills")
+"""Names of the curves of the validation images."""
 
 _NAME = "events.out.tfevents"
 

@@ -71,6 +71,7 @@ def write_checkpoint(
                 "defect_free": sum(len(source.defect_free) for source in own),
                 "validation": sum(len(source.validation) for source in own),
             },
+            "steps_done": state.step,
             "operating_point": best.point.as_dict(),
             "versions": _versions(),
         },

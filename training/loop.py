@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,6 +24,7 @@ from tinyunet_deploy.contract import Contract
 from tinyunet_deploy.errors import RefusedError
 from tinyunet_deploy.inspection.folder_lock import lock_folder
 from training.batches import BatchQueue, Load, batch_loader
+from training.data_folders import DataFolders
 from training.distributed import ALONE, Ranks
 from training.final_checkpoint import complete_run, write_checkpoint
 from training.int8_steps import int8_activations, is_int8_step
@@ -37,12 +40,13 @@ from training.run_folder import (
     require_same_folder,
     run_record,
 )
-from training.sources import Example, Source, different_sources, model_size
+from training.run_result import write_result
+from training.sources import Example, Source, model_size, validation_images
 from training.state import State, restore_state, save_state, state_files
 from training.untrained import initial_network
 from training.validation import choose_operating_point
 
-__all__ = ["train"]
+__all__ = ["end_run", "first_state", "train"]
 
 log = logging.getLogger("training")
 
@@ -57,6 +61,7 @@ def train(
     init: Path | None = None,
     size: tuple[int, int] | None = None,
     load: Load | None = None,
+    data: DataFolders | None = None,
 ) -> Path:
     """Train, or resume the run that an earlier call began in the same output folder.
 
@@ -69,6 +74,7 @@ def train(
             (:func:`~training.sources.model_size`).
         load: function that draws the batches, called by several threads; None draws them from the
             sources.
+        data: where the sources were read, for ``python -m training finish``.
 
     Returns:
         The checkpoint's path, ``output/checkpoint.safetensors``.
@@ -89,10 +95,10 @@ def train(
         )
     load = load or batch_loader(sources, recipe, run.device, ranks)
     if not ranks.first:
-        return _train(run, sources, init, load)
+        return _train(run, sources, init, load, data)
     lock = lock_folder(output)
     try:
-        checkpoint = _train(run, sources, init, load)
+        checkpoint = _train(run, sources, init, load, data)
         lock.check()
         return checkpoint
     finally:
@@ -126,24 +132,31 @@ def _contract(facts: NetworkFacts, size: tuple[int, int]) -> Contract:
     return Contract(height, width)
 
 
-def _train(run: _Run, sources: Sequence[Source], init: Path | None, load: Load) -> Path:
+def _train(
+    run: _Run,
+    sources: Sequence[Source],
+    init: Path | None,
+    load: Load,
+    data: DataFolders | None,
+) -> Path:
     output, ranks = run.output, run.ranks
     record = run_record(run.recipe, sources, init, run.machine, run.contract)
     if ranks.first:
-        claim_folder(output, record)
+        claim_folder(output, record, data, init)
     ranks.wait()
     checkpoint = output / CHECKPOINT
     finished = is_finished(checkpoint)
     names = [path.name for path in state_files(output)]
     require_same_folder(ranks, output, (record, finished, names))
     if finished:
-        load_checkpoint(checkpoint)
+        _, sidecar = load_checkpoint(checkpoint)
         if ranks.first:
             complete_run(checkpoint)
-        log.info("%s is already finished", output)
+        done = sidecar.origin.get("steps_done", run.recipe.steps)
+        log.info("%s is already finished, after %s of %d steps", output, done, run.recipe.steps)
         return checkpoint
 
-    state = _first_state(run, init)
+    state = first_state(run.recipe, output, run.device, init, amp=run.machine.amp)
     restore_state(output, state)
     if state.step:
         log.info("resuming at step %d of %d", state.step, run.recipe.steps)
@@ -155,7 +168,7 @@ def _train(run: _Run, sources: Sequence[Source], init: Path | None, load: Load) 
             progress.stop()
             log.info("stopped after step %d; the same command resumes the run", state.step)
 
-    validation = [image for source in different_sources(sources) for image in source.validation]
+    validation = validation_images(sources)
     with (
         reacting(save_and_stop, waits=False),
         progress,
@@ -163,18 +176,54 @@ def _train(run: _Run, sources: Sequence[Source], init: Path | None, load: Load) 
     ):
         _run_steps(run, state, batches, validation, progress)
         if ranks.first:
-            write_checkpoint(checkpoint, state, run.contract, sources, record, init)
-            complete_run(checkpoint)
+            end_run(state, run.contract, sources, record, output, init)
     ranks.wait()
     return checkpoint
 
 
-def _first_state(run: _Run, init: Path | None) -> State:
-    recipe, device = run.recipe, run.device
+def end_run(
+    state: State,
+    contract: Contract,
+    sources: Sequence[Source],
+    record: dict[str, Any],
+    output: Path,
+    init: Path | None,
+) -> Path:
+    """Write the result of a run and the checkpoint of its best weights; remove its states.
+
+    Args:
+        contract: size of the model.
+        record: the run's own record, which becomes part of the checkpoint's origin.
+        init: checkpoint that the run started from.
+
+    Raises:
+        RefusedError: a weight is not finite.
+        RuntimeUnavailable: the disk is full, read-only or failing.
+    """
+    checkpoint = output / CHECKPOINT
+    write_result(output, state, record["recipe"]["steps"], validation_images(sources))
+    write_checkpoint(checkpoint, state, contract, sources, record, init)
+    complete_run(checkpoint)
+    return checkpoint
+
+
+def first_state(
+    recipe: Recipe, output: Path, device: torch.device, init: Path | None = None, *, amp: bool
+) -> State:
+    """Return the state of a run before its first step.
+
+    Args:
+        output: the run's folder, which the error names.
+        init: checkpoint to start from; None starts from random weights.
+        amp: mixed precision, in which the loss is scaled on CUDA.
+
+    Raises:
+        RefusedError: the checkpoint has another network than the recipe.
+    """
     network = load_checkpoint(init)[0] if init else initial_network(recipe)
     if network.name != recipe.variant:
         raise RefusedError(
-            init or run.output,
+            init or output,
             f"is a {network.name} network, but the recipe is for {recipe.variant}",
             f"give --variant {network.name} or --from-scratch",
         )
@@ -184,7 +233,7 @@ def _first_state(run: _Run, init: Path | None) -> State:
     ).train()
     torch.backends.cudnn.benchmark = True  # the size of a batch never changes
     optimizer = make_optimizer(network.parameters(), recipe.optimizer)
-    scaled = run.machine.amp and half_precision(device) is torch.float16
+    scaled = amp and half_precision(device) is torch.float16
     return State(network, optimizer, torch.amp.GradScaler(device.type, enabled=scaled))
 
 
@@ -195,7 +244,18 @@ def _run_steps(
     validation: Sequence[Example],
     progress: TrainingProgress,
 ) -> None:
-    """Run the remaining steps, and leave the best weights in ``state.best``."""
+    """Run the remaining steps, and leave the best weights in ``state.best``.
+
+    The state after the last step is saved before it is validated, so that nothing that fails
+    afterwards costs the training.
+    """
+
+    def validate() -> None:
+        started = time.monotonic()
+        point = choose_operating_point(network, run.contract, validation, ranks)
+        state.consider(point)
+        progress.validated(state.step, point, time.monotonic() - started)
+
     recipe, device, ranks = run.recipe, run.device, run.ranks
     network, optimizer, scaler = state.network, state.optimizer, state.scaler
     forward: Callable[[Tensor], Tensor] = ranks.wrap(network)
@@ -203,7 +263,12 @@ def _run_steps(
         forward = torch.compile(forward)
     for step in range(state.step, recipe.steps):
         if recipe.validate_every and step and step % recipe.validate_every == 0:
-            state.consider(choose_operating_point(network, run.contract, validation, ranks))
+            validate()
+            if _is_patience_over(recipe, state):
+                log.info("ended after step %d of %d: no better validation", step, recipe.steps)
+                if ranks.first:
+                    save_state(run.output, state)
+                return
         images, masks = batches.take()
         images_NCHW = images.to(device, non_blocking=True)
         truth_NCHW = masks.to(device, non_blocking=True).float()
@@ -228,9 +293,25 @@ def _run_steps(
             state.step = done = step + 1
 
         if not math.isfinite(loss.item()):
-            raise RefusedError(run.output, f"the loss is {loss.item()} at step {step}")
+            raise RefusedError(
+                run.output,
+                f"the loss is {loss.item()} at step {step}",
+                "lower the recipe's rate; python -m training finish takes the last saved state",
+            )
         progress.report(done, loss=loss.item(), dice=1.0 - dice_loss.item(), learning_rate=rate)
         if ranks.first and done % run.machine.save_every == 0 and done < recipe.steps:
             save_state(run.output, state)
 
-    state.consider(choose_operating_point(network, run.contract, validation, ranks))
+    if ranks.first:
+        save_state(run.output, state)
+    validate()
+
+
+def _is_patience_over(recipe: Recipe, state: State) -> bool:
+    """Return whether the recipe's number of validations brought nothing better.
+
+    Steps alone decide, so that a resumed run ends where an undisturbed one ends.
+    """
+    if not recipe.patience or state.best is None:
+        return False
+    return state.step - state.best.step >= recipe.patience * recipe.validate_every

@@ -12,12 +12,20 @@ from tinyunet_deploy.artifacts.strict_json import read_json
 from tinyunet_deploy.contract import Contract
 from tinyunet_deploy.errors import DataError
 from tinyunet_deploy.files import read_regular, write_atomic
+from training.data_folders import DataFolders
 from training.distributed import Ranks
 from training.machine import Machine
 from training.recipe import Recipe
 from training.sources import Source, sources_digest
 
-__all__ = ["CHECKPOINT", "claim_folder", "is_finished", "require_same_folder", "run_record"]
+__all__ = [
+    "CHECKPOINT",
+    "claim_folder",
+    "is_finished",
+    "read_record",
+    "require_same_folder",
+    "run_record",
+]
 
 CHECKPOINT = "checkpoint.safetensors"
 _LARGEST = 1 << 20
@@ -43,22 +51,28 @@ def run_record(
     }
 
 
-def claim_folder(output: Path, record: dict[str, Any]) -> None:
+def claim_folder(output: Path, record: dict[str, Any], data: DataFolders | None = None, init: Path | None = None) -> None:
     """Write ``run.json`` into a new folder, or check that the folder contains this run.
+
+    Args:
+        record: facts that identify the run, from :func:`run_record`.
+        data: where the images are, which ``python -m training finish`` reads again; None if they
+            did not come from folders.
+        init: checkpoint that the run starts from.
 
     Raises:
         DataError: the folder contains another run, or its run.json is damaged.
     """
     path = output / "run.json"
     if not path.exists():
-        write_atomic(path, json.dumps(record, indent=2).encode(), durable=True)
+        fields = {
+            **record,
+            "data": None if data is None else data.as_dict(),
+            "init": None if init is None else str(init.resolve()),
+        }
+        write_atomic(path, json.dumps(fields, indent=2).encode(), durable=True)
         return
-    try:
-        earlier = read_json(read_regular(path, limit=_LARGEST))
-        if not isinstance(earlier, dict):
-            raise ValueError("it is not a table")
-    except (OSError, ValueError) as error:
-        raise DataError(path, f"is not readable: {error}", "give another --output") from error
+    earlier = read_record(output)
     for key, name in (
         ("recipe_sha256", "recipe"),
         ("data_sha256", "data"),
@@ -69,6 +83,24 @@ def claim_folder(output: Path, record: dict[str, Any]) -> None:
     ):
         if earlier.get(key) != record[key]:
             raise DataError(output, f"contains a run with another {name}", "give another --output")
+
+
+def read_record(output: Path) -> dict[str, Any]:
+    """Return the fields of ``run.json``, unchecked.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    path = output / "run.json"
+    try:
+        record = read_json(read_regular(path, limit=_LARGEST))
+        if not isinstance(record, dict):
+            raise ValueError("it is not a table")
+    except FileNotFoundError as error:
+        raise DataError(output, "is not the folder of a run: it has no run.json") from error
+    except (OSError, ValueError) as error:
+        raise DataError(path, f"is not readable: {error}", "give another --output") from error
+    return record
 
 
 def is_finished(checkpoint: Path) -> bool:

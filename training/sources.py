@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from tinyunet_deploy.data.dataset import Item
 from tinyunet_deploy.data.decoding import read_image
 from tinyunet_deploy.data.layouts import read_training_parts
 from tinyunet_deploy.data.masks import read_mask
-from tinyunet_deploy.errors import DataError
+from tinyunet_deploy.errors import DataError, ImageError, TinyUNetError
 from tinyunet_deploy.host import processor_count
 from training.recipe import Recipe
 
@@ -33,11 +34,16 @@ __all__ = [
     "model_size",
     "read_source",
     "sources_digest",
+    "validation_images",
 ]
+
+log = logging.getLogger("training")
 
 LARGEST_SIDE: Final = 512
 """Largest height and width of a model that is not given its size, pixels: that of DAGM2007, more
 than twice the reach of ``tiny``, so that tiles are exact and little is computed twice."""
+_LISTED: Final = 20
+"""Largest number of unusable files that are listed one by one."""
 _DEFECT_PIXELS = 256
 """Approximate number of pixels of each defect that are kept, evenly spaced, to place crops on."""
 
@@ -85,7 +91,8 @@ def read_source(
     items = dataset.items
     bits = dataset.bits if bits is None else bits
     with ThreadPoolExecutor(processor_count()) as pool:
-        examples = list(pool.map(functools.partial(_read_example, depth=BitDepth(bits)), items))
+        read = functools.partial(_read_example, depth=BitDepth(bits))
+        examples = _all_usable(root, list(pool.map(read, items)))
     kept_out = {item for item in items if item.split == "val"}
     kept_out = kept_out or set(_kept_out(items, recipe.data.validation))
     training = [example for example in examples if example.item not in kept_out]
@@ -99,9 +106,36 @@ def read_source(
     return Source(root.resolve().name, defective, defect_free, validation, bits)
 
 
-def _read_example(item: Item, depth: BitDepth) -> Example:
-    image = read_image(item.image, bits=depth.bits, on_shallow=depth.on_shallow)
-    mask = read_mask(item, image.shape)
+def _all_usable(root: Path, examples: Sequence[Example | TinyUNetError]) -> list[Example]:
+    """Return the examples if all of them could be read, else log every file that could not.
+
+    Raises:
+        DataError: a file is unusable; it names the file if there is only one.
+    """
+    errors = [error for error in examples if isinstance(error, TinyUNetError)]
+    if len(errors) == 1:
+        (error,) = errors
+        raise DataError(error.where, error.what, error.hint) from error
+    if errors:
+        for error in errors[:_LISTED]:
+            log.error("%s", error)
+        if len(errors) > _LISTED:
+            log.error("... and %d more", len(errors) - _LISTED)
+        raise DataError(
+            root,
+            f"contains {len(errors)} unusable files",
+            f"mend or remove them; tinyunet data check {root} lists them, too",
+        )
+    return [example for example in examples if isinstance(example, Example)]
+
+
+def _read_example(item: Item, depth: BitDepth) -> Example | TinyUNetError:
+    """Decode one image and its mask; return the error if one of them is unusable."""
+    try:
+        image = read_image(item.image, bits=depth.bits, on_shallow=depth.on_shallow)
+        mask = read_mask(item, image.shape)
+    except (ImageError, DataError) as error:
+        return error
     pixels = None
     if item.defective and mask.any():
         yx = np.argwhere(mask).astype(np.int32)
@@ -145,6 +179,11 @@ def model_size(sources: Sequence[Source], multiple: int) -> tuple[int, int]:
 def different_sources(sources: Sequence[Source]) -> list[Source]:
     """Return each source once, even if it takes several turns."""
     return list({id(source): source for source in sources}.values())
+
+
+def validation_images(sources: Sequence[Source]) -> list[Example]:
+    """Return the images that are kept out of training, each once."""
+    return [example for source in different_sources(sources) for example in source.validation]
 
 
 def sources_digest(sources: Sequence[Source]) -> str:

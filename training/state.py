@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +134,8 @@ def _restore(state: State, fields: dict[str, Any], tensors: dict[str, Tensor]) -
         state.scaler.load_state_dict(fields["scaler"])
     state.step = int(fields["step"])
     if best := fields.get("best"):
-        state.best = Best(best["step"], OperatingPoint(**best["point"]), parts["best"])
+        point = OperatingPoint(**best["point"])
+        state.best = Best(best["step"], replace(point, worst=tuple(point.worst)), parts["best"])
 
 
 def state_files(folder: Path) -> list[Path]:

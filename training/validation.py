@@ -18,11 +18,13 @@ from tinyunet_deploy.quality.threshold_sweep import largest_defects, sweep
 from training.distributed import ALONE, Ranks
 from training.sources import Example
 
-__all__ = ["MIN_AREAS", "THRESHOLDS", "OperatingPoint", "choose_operating_point"]
+__all__ = ["MIN_AREAS", "THRESHOLDS", "WORST", "OperatingPoint", "choose_operating_point"]
 
 THRESHOLDS: Final = tuple(round(0.05 * step, 2) for step in range(1, 20))
 MIN_AREAS: Final = (1, 8, 16, 32, 64, 128, 256)
 """Values of min_area that are tried, pixels."""
+WORST: Final = 6
+"""Largest number of validation images that are named as the worst."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +34,14 @@ class OperatingPoint:
     threshold: float = 0.5
     min_area: int = 1
     validation_images: int = 0
+    validation_defective: int = 0
+    """Number of defective images among ``validation_images``."""
     iou_defective: float | None = None
     escapes: int | None = None
     overkills: int | None = None
+    worst: tuple[int, ...] = ()
+    """Indices of the validation images with the largest mistakes, at most :data:`WORST`: escapes,
+    then overkills, then the defective images with the lowest IoU."""
 
     @property
     def merit(self) -> tuple[int, float]:
@@ -86,14 +93,38 @@ def choose_operating_point(
     threshold = THRESHOLDS[int(np.argmax(ious))]
     largest_px = ranks.gather([largest_defects(score, [threshold]) for score in scores])
     choice = sweep(largest_px, defective, [threshold], MIN_AREAS).cheapest()
+    image_ious = [_iou(*image, threshold) for image in counts]
+    rejected = [largest >= choice.min_area for (largest,) in largest_px]
     return OperatingPoint(
         threshold,
         choice.min_area,
         len(examples),
+        sum(defective),
         float(max(ious)),
         choice.escapes,
         choice.overkills,
+        _worst(image_ious, rejected, defective),
     )
+
+
+def _worst(
+    ious: Sequence[float], rejected: Sequence[bool], defective: Sequence[bool]
+) -> tuple[int, ...]:
+    """Return the indices of the images to look at first; good images that pass are not among them.
+
+    Args:
+        ious: [images], IoU of each.
+        rejected: [images], whether the verdict is NG.
+        defective: [images], whether the part is defective.
+    """
+
+    def place(index: int) -> tuple[int, float]:
+        if defective[index] == rejected[index]:
+            return 2, ious[index]
+        return (0 if defective[index] else 1), ious[index]
+
+    shown = [index for index in range(len(ious)) if defective[index] or rejected[index]]
+    return tuple(sorted(shown, key=place)[:WORST])
 
 
 def _iou(truth_px: int, pixels: Mapping[float, Pixels], threshold: float) -> float:

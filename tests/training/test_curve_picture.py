@@ -7,7 +7,8 @@ import pytest
 
 from tests.training.small_runs import losses
 from tinyunet_deploy.cli import run
-from training.curve_picture import curve_picture, read_curve
+from training.curve_picture import curve_picture, draw_curves, read_curve
+from training.curves import Curves
 
 
 def test_the_curves_of_a_run_are_drawn(finished: Path, tmp_path: Path) -> None:
@@ -21,6 +22,24 @@ def test_the_curves_of_a_run_are_drawn(finished: Path, tmp_path: Path) -> None:
         "Dice of the batch, 1 is perfect",
     ]
     assert "mean of 1 batches" in text
+    assert re.findall(r">(iou_defective|Mistakes), validation images<", text) == [
+        "iou_defective",
+        "Mistakes",
+    ]
+
+
+def test_a_step_that_was_done_again_counts_once(tmp_path: Path) -> None:
+    for first, values in ((1, (0.5, 0.4)), (2, (0.3,))):
+        curves = Curves(tmp_path / "tensorboard", first)
+        for step, value in enumerate(values, start=first):
+            curves.add(step, loss=value, dice=value)
+            curves.add(1, again=float(first))
+    assert read_curve(tmp_path, "loss")[0] == [1, 2]
+    assert read_curve(tmp_path, "loss")[1] == pytest.approx([0.5, 0.3])
+    assert read_curve(tmp_path, "again") == ([1], [2.0])
+    svg = draw_curves(tmp_path).decode()
+    assert "validation" not in svg
+    assert draw_curves(tmp_path, "png").startswith(b"\x89PNG")
 
 
 def test_a_folder_without_curves_is_refused(

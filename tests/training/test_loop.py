@@ -14,7 +14,13 @@ import pytest
 import torch
 
 from tests.conftest import REPOSITORY
-from tests.training.small_runs import SMALL, final_bytes, write_recipe
+from tests.training.small_runs import (
+    SMALL,
+    ScriptedValidation,
+    final_bytes,
+    load_until,
+    write_recipe,
+)
 from tinyunet_deploy.artifacts.checkpoint import load_checkpoint
 from tinyunet_deploy.backends.registry import open_backend
 from tinyunet_deploy.data.encoding import write_png
@@ -25,7 +31,6 @@ from training.loop import train
 from training.machine import Machine, has_bfloat16
 from training.recipe import Data, Recipe, Staircase, read_recipe
 from training.sources import read_source
-from training.validation import OperatingPoint
 
 
 def test_two_runs_with_one_seed_are_byte_identical(finished: Path, tiny_data: Path, tmp_path: Path):
@@ -100,19 +105,68 @@ def test_the_best_step_is_kept(
     recipe = Recipe(steps=4, batch=2, data=data)
     train(recipe, [read_source(tiny_data, None, recipe)], tmp_path / "short", machine=Machine())
 
-    outcomes = iter([(1, 0.9), (0, 0.5), (0, 0.4), (2, 0.8)])
-
-    def scripted(*_: object) -> OperatingPoint:
-        escapes, iou = next(outcomes)
-        return OperatingPoint(0.35, 8, 4, iou, escapes, 0)
-
-    monkeypatch.setattr("training.loop.choose_operating_point", scripted)
+    ScriptedValidation((1, 0.9), (0, 0.5), (0, 0.4), (2, 0.8)).install(monkeypatch)
     recipe = Recipe(steps=7, batch=2, validate_every=2, data=data)
     train(recipe, [read_source(tiny_data, None, recipe)], tmp_path / "long", machine=Machine())
     _, sidecar = load_checkpoint(tmp_path / "long" / "checkpoint.safetensors")
     assert sidecar.step == 4
     assert (sidecar.threshold, sidecar.min_area) == (0.35, 8)
     assert final_bytes(tmp_path / "long") == final_bytes(tmp_path / "short")
+
+
+PATIENT = Recipe(
+    steps=30, batch=2, validate_every=2, patience=2, data=Data(crop=32, validation=0.25)
+)
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "kept", "done"),
+    [
+        ([(1, 0.1), (1, 0.3), (1, 0.2), (1, 0.1)], 4, 8),  # two in a row are worse
+        ([(1, 0.3), (1, 0.2), (1, 0.3), (2, 0.9), (1, 0.2)], 6, 10),  # an equal one counts as new
+        ([(0, 0.3), (1, 0.9), (1, 0.9)], 2, 6),
+    ],
+)
+def test_a_run_ends_early_where_patience_is_over_also_after_a_failure(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    outcomes: list[tuple[int, float]], kept: int, done: int,
+) -> None:  # fmt: skip
+    source = read_source(tiny_data, None, PATIENT)
+    script = ScriptedValidation(*outcomes)
+    script.install(monkeypatch)
+    train(PATIENT, [source], tmp_path / "whole", machine=Machine())
+    _, sidecar = load_checkpoint(tmp_path / "whole" / "checkpoint.safetensors")
+    assert (sidecar.step, sidecar.origin["steps_done"]) == (kept, done)
+    result = json.loads((tmp_path / "whole" / "result.json").read_text())
+    assert (result["step"], result["steps_done"], result["steps"]) == (kept, done, 30)
+
+    for last in (done - 3, done - 2, done):
+        with pytest.raises(OSError, match="the camera is gone"):
+            train(
+                PATIENT, [source], tmp_path / "run", machine=Machine(save_every=1),
+                load=load_until(source, PATIENT, last),
+            )  # fmt: skip
+        if last == done - 3:
+            assert not (tmp_path / "run" / "checkpoint.safetensors").exists()
+            continue
+    train(PATIENT, [source], tmp_path / "run", machine=Machine(save_every=1))
+    assert final_bytes(tmp_path / "run") == final_bytes(tmp_path / "whole")
+
+
+def test_what_fails_after_the_last_step_costs_no_training(
+    finished: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = read_source(tiny_data, None, SMALL)
+    for part in ("choose_operating_point", "write_result", "write_checkpoint", "complete_run"):
+        run = tmp_path / part
+        with monkeypatch.context() as patch:
+            patch.setattr(f"training.loop.{part}", None)
+            with pytest.raises(TypeError):
+                train(SMALL, [source], run, machine=Machine())
+        nothing = load_until(source, SMALL, 0)
+        train(SMALL, [source], run, machine=Machine(), load=nothing)
+        assert final_bytes(run) == final_bytes(finished), part
+        assert not list(run.glob("state-*"))
 
 
 @pytest.mark.skipif(not has_bfloat16(), reason="the CPU has no bf16")

@@ -100,3 +100,35 @@ def test_a_recipe_starts_from_the_model_of_the_package_unless_told_otherwise(
     assert run(training, [*command, "--init", str(given), "--from-scratch"]) == 2
     assert run(training, [*command, "--variant", "original"]) == 4
     assert "give --variant tiny or --from-scratch" in capsys.readouterr().err
+
+
+def test_all_unusable_files_are_listed_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    data = tmp_path / "data"
+    synthetic.write_dataset(data, classes=[1], train=30, test=0, defective=0.5, size=64)
+    images = sorted((data / "Class1" / "Train").glob("*.PNG"))
+    masks = sorted((data / "Class1" / "Train" / "Label").glob("*.PNG"))
+    recipe = write_recipe(tmp_path / "small.toml", "steps = 1")
+    command = [str(recipe), "--data", str(data), "--output", str(tmp_path / "run")]
+
+    images[3].write_bytes(b"")
+    assert run(training, command) == 4
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"error: {images[3]}: ")
+
+    odd = cv2.imencode(".png", np.arange(64 * 64, dtype=np.uint8).reshape(64, 64))[1].tobytes()
+    broken = [*images[:20], *masks[12:15]]
+    for path in broken:
+        path.write_bytes(odd if path in masks else b"no image")
+    named = {path.name.removesuffix("_label.PNG").removesuffix(".PNG") for path in broken}
+    caplog.clear()
+    assert run(training, command) == 4
+    (error,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
+    assert error == (
+        f"error: {data}: contains {len(named)} unusable files "
+        f"(mend or remove them; tinyunet data check {data} lists them, too)"
+    )
+    listed = [r.getMessage() for r in caplog.records if r.levelname == "ERROR"]
+    assert len(listed) == 21 and listed[-1] == f"... and {len(named) - 20} more"
+    assert all(line.startswith(str(data)) for line in listed[:20])
+    assert not (tmp_path / "run").exists()

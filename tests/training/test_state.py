@@ -26,10 +26,10 @@ def test_a_torn_state_falls_back_to_the_one_before(
         train(SMALL, [source], tmp_path, machine=Machine(save_every=2))
     monkeypatch.undo()
     newest = max(tmp_path.glob("state-*.safetensors"))
-    assert newest.name == "state-00000004.safetensors"
+    assert newest.name == "state-00000006.safetensors"
     newest.write_bytes(newest.read_bytes()[:-100])
     train(SMALL, [source], tmp_path, machine=Machine(save_every=2))
-    assert "state-00000004" in caplog.text
+    assert "state-00000006" in caplog.text
     assert final_bytes(tmp_path) == final_bytes(finished)
 
 
@@ -101,5 +101,5 @@ def test_a_whole_state_that_does_not_fit_is_refused(
     fields = json.loads(path.read_text())
     fields[name] = "damaged"
     path.write_text(json.dumps(fields))
-    with pytest.raises(DataError, match=r"state-0+5\.safetensors: is not a state of this run: "):
+    with pytest.raises(DataError, match=r"state-0+6\.safetensors: is not a state of this run: "):
         train(SMALL, [read_source(tiny_data, None, SMALL)], run, machine=Machine())

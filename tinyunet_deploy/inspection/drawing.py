@@ -1,4 +1,4 @@
-"""Draw figures as SVG files with matplotlib."""
+"""Draw figures as SVG or PNG files with matplotlib."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Literal
 
 from tinyunet_deploy.errors import RuntimeUnavailable, printable
 from tinyunet_deploy.files import remove_at_end
@@ -17,7 +17,11 @@ from tinyunet_deploy.files import remove_at_end
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["draw_svg", "plain_texts", "private_matplotlib", "require_matplotlib"]
+__all__ = ["draw_png", "draw_svg", "plain_texts", "private_matplotlib", "require_matplotlib"]
+
+
+_DPI: Final = 150
+"""Resolution of a PNG, pixels per inch; an SVG has none."""
 
 
 @functools.cache
@@ -83,6 +87,25 @@ def draw_svg(width: float, height: float, draw: Callable[[Figure], None]) -> byt
     Raises:
         RuntimeUnavailable: matplotlib is not installed.
     """
+    return _drawn(width, height, draw, "svg")
+
+
+def draw_png(width: float, height: float, draw: Callable[[Figure], None]) -> bytes:
+    """Return a figure as a PNG file on white, 150 pixels per inch.
+
+    Args:
+        width, height: size of the figure, inches.
+        draw: draws into the empty figure that it is called with.
+
+    Raises:
+        RuntimeUnavailable: matplotlib is not installed.
+    """
+    return _drawn(width, height, draw, "png")
+
+
+def _drawn(
+    width: float, height: float, draw: Callable[[Figure], None], style: Literal["svg", "png"]
+) -> bytes:
     require_matplotlib()
     private_matplotlib()
     import matplotlib
@@ -93,5 +116,6 @@ def draw_svg(width: float, height: float, draw: Callable[[Figure], None]) -> byt
         draw(figure)
         plain_texts(figure)
         file = io.BytesIO()
-        figure.savefig(file, format="svg", metadata={"Date": None})
+        metadata = {"Date": None} if style == "svg" else {"Software": None}
+        figure.savefig(file, format=style, dpi=_DPI, metadata=metadata)
     return file.getvalue()

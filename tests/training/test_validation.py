@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tinyunet_deploy.artifacts.network import TinyUNet
+from tinyunet_deploy.contract import Contract
+from tinyunet_deploy.data.dataset import Item
+from training.sources import Example
+from training.validation import WORST, OperatingPoint, choose_operating_point
+
+
+class Echo(TinyUNet):
+    """A network whose score is the image itself, as closely as a sigmoid allows."""
+
+    def __init__(self) -> None:
+        super().__init__("tiny")
+        self.shapes: list[tuple[int, ...]] = []
+
+    def forward(self, normalized_NCHW: Tensor) -> Tensor:
+        self.shapes.append(tuple(normalized_NCHW.shape[2:]))
+        low, high = normalized_NCHW.min(), normalized_NCHW.max()
+        share = (normalized_NCHW - low) / (high - low).clamp(min=1e-6)
+        return torch.logit(share.clamp(0.001, 0.999))
+
+
+def example(image: np.ndarray, mask: np.ndarray) -> Example:
+    return Example(Item(Path("a.png"), bool(mask.any()), None, None, None, None), image, mask, None)
+
+
+def part(seen: Sequence[int], truth: Sequence[int], side: int = 64, row: int = 8) -> Example:
+    """A part on which a network sees, and in truth has, a bar from one column to another."""
+    image, mask = (np.zeros((side, side), np.uint8) for _ in range(2))
+    image[0, 0] = 255  # a corner of full score, so that the range of every image is the same
+    for array, columns in ((image, seen), (mask, truth)):
+        if len(columns):
+            array[row : row + 8, columns[0] : columns[1]] = 255
+    return example(image, mask)
+
+
+def choose(*examples: Example, side: int = 64) -> tuple[OperatingPoint, Echo]:
+    network = Echo()
+    return choose_operating_point(network, Contract(side, side), examples), network
+
+
+def test_counts_and_worst_images_are_those_of_the_chosen_point() -> None:
+    good, right = part((), ()), part((8, 40), (8, 40))
+    half, escape = part((8, 24), (8, 40)), part((), (8, 40))
+    false_alarm = part((8, 40), ())
+    point, _ = choose(good, right, half, false_alarm, escape)
+    assert (point.validation_images, point.validation_defective) == (5, 3)
+    assert (point.escapes, point.overkills) == (1, 1)
+    assert point.iou_defective == pytest.approx((1 + 0.5 + 0) / 3, abs=0.02)
+    assert point.worst == (4, 3, 2, 1), "escape, overkill, the lowest IoU; never the good part"
+    assert point.min_area > 1, "the corner of each image is no defect"
+
+
+def test_the_list_of_the_worst_is_bounded() -> None:
+    point, _ = choose(*[part((), (8, 40))] * (WORST + 3), part((), ()))
+    assert point.worst == tuple(range(WORST))
+
+
+def test_a_larger_image_is_validated_in_tiles_and_a_smaller_one_padded() -> None:
+    """The defect lies in the last tile; the smaller image's defect at its own edge."""
+    large = part((560, 600), (560, 600), side=640, row=600)
+    small = part((8, 40), (8, 40), side=40)
+    point, network = choose(large, small, part((), (), side=640), side=320)
+    assert set(network.shapes) == {(320, 320)}
+    assert len(network.shapes) > 3
+    assert (point.escapes, point.overkills) == (0, 0)
+    assert point.iou_defective is not None and point.iou_defective > 0.95
+
+
+def test_without_images_nothing_is_claimed() -> None:
+    point, _ = choose()
+    assert (point.threshold, point.min_area, point.escapes, point.worst) == (0.5, 1, None, ())
+    assert replace(point, escapes=0).merit == (0, 0.0)
