@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # mkdocs runs w
 COMMANDS: Final = {
     "tinyunet": "tinyunet_deploy.cli:tinyunet",
     "python -m training": "training.__main__:training",
+    "python -m training finish": "training.finish:finish",
     "python -m training.recipe_comparison": "training.recipe_comparison:compare_recipes",
     "python -m training.speed": "training.speed:speed",
     "python -m export": "export.__main__:export",

@@ -122,7 +122,6 @@ PATIENT = Recipe(
 @pytest.mark.parametrize(
     ("outcomes", "kept", "done"),
     [
-        ([(1, 0.1), (1, 0.3), (1, 0.2), (1, 0.1)], 4, 8),  # two in a row are worse
         ([(1, 0.3), (1, 0.2), (1, 0.3), (2, 0.9), (1, 0.2)], 6, 10),  # an equal one counts as new
         ([(0, 0.3), (1, 0.9), (1, 0.9)], 2, 6),
     ],
@@ -140,15 +139,11 @@ def test_a_run_ends_early_where_patience_is_over_also_after_a_failure(
     result = json.loads((tmp_path / "whole" / "result.json").read_text())
     assert (result["step"], result["steps_done"], result["steps"]) == (kept, done, 30)
 
-    for last in (done - 3, done - 2, done):
-        with pytest.raises(OSError, match="the camera is gone"):
-            train(
-                PATIENT, [source], tmp_path / "run", machine=Machine(save_every=1),
-                load=load_until(source, PATIENT, last),
-            )  # fmt: skip
-        if last == done - 3:
-            assert not (tmp_path / "run" / "checkpoint.safetensors").exists()
-            continue
+    with pytest.raises(OSError, match="the camera is gone"):
+        train(
+            PATIENT, [source], tmp_path / "run", machine=Machine(save_every=1),
+            load=load_until(source, PATIENT, done - 1),
+        )  # fmt: skip
     train(PATIENT, [source], tmp_path / "run", machine=Machine(save_every=1))
     assert final_bytes(tmp_path / "run") == final_bytes(tmp_path / "whole")
 
@@ -157,7 +152,7 @@ def test_what_fails_after_the_last_step_costs_no_training(
     finished: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = read_source(tiny_data, None, SMALL)
-    for part in ("choose_operating_point", "write_result", "write_checkpoint", "complete_run"):
+    for part in ("choose_operating_point", "write_checkpoint", "complete_run"):
         run = tmp_path / part
         with monkeypatch.context() as patch:
             patch.setattr(f"training.loop.{part}", None)
