@@ -51,7 +51,9 @@ def run_record(
     }
 
 
-def claim_folder(output: Path, record: dict[str, Any], data: DataFolders | None = None, init: Path | None = None) -> None:
+def claim_folder(
+    output: Path, record: dict[str, Any], data: DataFolders | None = None, init: Path | None = None
+) -> None:
     """Write ``run.json`` into a new folder, or check that the folder contains this run.
 
     Args:

@@ -9,6 +9,7 @@ import pytest
 
 from tests.training.small_runs import SMALL, ScriptedValidation, final_bytes, load_until
 from tinyunet_deploy.artifacts.checkpoint import load_checkpoint
+from tinyunet_deploy.artifacts.sidecar import DEFAULT_ONNX
 from tinyunet_deploy.cli import run
 from tinyunet_deploy.errors import DataError, RefusedError
 from tinyunet_deploy.inspection.folder_lock import lock_folder
@@ -20,7 +21,7 @@ from training.recipe import Data, Recipe
 from training.state import state_files
 
 RECIPE = Recipe(
-    steps=20, batch=2, validate_every=2,
+    steps=20, batch=2, validate_every=2, start="package",
     data=Data(defect_free=0.25, crop=32, validation=0.25),
 )  # fmt: skip
 
@@ -104,6 +105,12 @@ def test_a_run_that_cannot_be_finished_is_refused(tiny_data: Path, tmp_path: Pat
     with pytest.raises(RefusedError, match="does not contain a readable saved state"):
         finish_run(output)
     state.write_bytes(whole)
+    path = output / "run.json"
+    record = path.read_text()
+    path.write_text(json.dumps(json.loads(record) | {"init": str(DEFAULT_ONNX)}))
+    with pytest.raises(DataError, match="is not the checkpoint that .* started from"):
+        finish_run(output)
+    path.write_text(record)
     lock = lock_folder(output)
     try:
         with pytest.raises(RefusedError, match="is in use by process"):
