@@ -108,7 +108,7 @@ def test_a_run_that_cannot_be_finished_is_refused(tiny_data: Path, tmp_path: Pat
     path = output / "run.json"
     record = path.read_text()
     path.write_text(json.dumps(json.loads(record) | {"init": str(DEFAULT_ONNX)}))
-    with pytest.raises(DataError, match="is not the checkpoint that .* started from"):
+    with pytest.raises(DataError, match=r"is not the checkpoint that .* started from"):
         finish_run(output)
     path.write_text(record)
     lock = lock_folder(output)
