@@ -47,6 +47,8 @@ TABLES: Final[dict[str, Callable[[], Rows]]] = {
     "parity": accuracy.parity,
     "peers": speed.peers,
     "pipeline": speed.pipeline,
+    "public-sets": accuracy.public_sets,
+    "public-types": accuracy.public_types,
     "recipes": training.recipes,
     "robustness": scale.robustness,
     "roofline": speed.roofline,

@@ -9,7 +9,7 @@ import numpy as np
 from benchmarks.page_tables.stored import Rows, read_result
 from tinyunet_deploy.quality.confidence import clopper_pearson_upper
 
-__all__ = ["accuracy", "accuracy_classes", "parity", "tuned"]
+__all__ = ["accuracy", "accuracy_classes", "parity", "public_sets", "public_types", "tuned"]
 
 _RESAMPLES: Final = 10_000
 """Number of bootstrap samples of an interval."""
@@ -137,5 +137,55 @@ def parity() -> Rows:
             ]
             for pair in parity["comparisons"]
             if pair["outcome"] != "skipped"
+        ]
+    return rows
+
+
+_PUBLIC: Final = {"public-steel": "NEU_Seg, hot-rolled steel, 200x200"}
+"""Name of the stored result -> public set and sizes of its images."""
+
+
+def public_sets() -> Rows:
+    """Return what the tutorial's commands reach on public sets of other products."""
+    rows = [
+        ["images", "trained on", "steps", "processor time", "tested on", "iou_defective (95 %)",
+         "escapes", "overkills", "AUROC"],
+    ]  # fmt: skip
+    for name, label in _PUBLIC.items():
+        evaluation, run = read_result(f"{name}.json"), read_result("public.json")[name]
+        whole = evaluation["all"]
+        low, high = _bootstrap(evaluation)
+        good = whole["images"] - whole["defective"]
+        rows.append(
+            [
+                label,
+                f"{run['train_defective']} defective, {run['train_good']} good",
+                str(run["steps"]),
+                f"{run['processor_s'] / 60:.0f} min",
+                f"{whole['defective']} defective, {good} good",
+                f"{whole['iou_defective']:.3f} ({low:.3f} to {high:.3f})",
+                _counted(whole["escapes"], whole["defective"]),
+                _counted(whole["overkills"], good) if good else "-",
+                f"{whole['auroc']:.3f}" if good else "-",
+            ]
+        )
+    return rows
+
+
+def public_types() -> Rows:
+    """Return found and all defects of each type, where a public set has types."""
+    rows = [["images", "type", "defects", "hit", "recall, at least", "parts", "escapes"]]
+    for name, label in _PUBLIC.items():
+        rows += [
+            [
+                label,
+                row["type"],
+                str(row["defects"]),
+                str(row["hit"]),
+                f"{row['recall']:.3f}, {row['recall_lower_95']:.3f}",
+                str(row["parts"]),
+                _counted(row["escapes"], row["parts"]),
+            ]
+            for row in read_result(f"{name}.json")["defects"]["by_type"]
         ]
     return rows
