@@ -93,7 +93,7 @@ def goes_every_path(name: str, folder: Path, capsys: pytest.CaptureFixture[str])
     data, test = folder / "data", folder / "data/Class1/Test"
     write_images(data)
     recipe = write_recipe(folder / "short.toml", f'steps = 2\nvariant = "{name}"')
-    words = [str(recipe), "--data", str(data), "--output", str(folder / "run"), "--workers", "1"]
+    words = [str(recipe), "--data", str(data), "--output", str(folder / "run")]
     assert run(training, words) == 0
     checkpoint = folder / "run" / "checkpoint.safetensors"
     facts = NETWORKS[name].facts(name)

@@ -67,9 +67,14 @@ def test_every_verb_takes_them_and_parity_takes_the_adopted_file_as_reference(
 ) -> None:
     int8 = converted.with_suffix(".int8.onnx")
     assert run(tinyunet, ["verify", str(int8), "--strict"]) == 0
-    result = td.parity(data, [int8, converted], backends=["onnxruntime"])
+    result = td.parity(data, [int8, converted], backends=["onnxruntime"], explain=True)
     assert [artifact.outcome for artifact in result.artifacts] == ["green", "green"]
     assert (result.reference.role, result.reference.path) == ("adopted", converted)
+    explanation = result.artifacts[0].explanation
+    assert explanation is not None
+    stages = {stage.stage: stage.difference for stage in explanation.stages}
+    assert stages["graph input"] == 0, "the same normalised image, also before int8"
+    assert stages["logits"]
     own = td.parity(data, converted, backends=["onnxruntime"]).reference
     assert own.role == "golden-images"
     assert own.reason == "an adopted network has no checkpoint"

@@ -156,7 +156,7 @@ def _of_onnx(backend: Backend, image: Batch) -> dict[str, NDArray[np.float32]]:
         with type(backend)(artifact, backend.device) as cut:
             # Not run(): that would refuse an output that is not a score.
             values[stage] = cut._run(image).score.astype(np.float32)
-        if stage == "graph input":
+        if stage == "graph input" and _is_ours(artifact):
             values[stage] = _normalized(values[stage], artifact.sidecar.precision)
     return values
 
@@ -165,6 +165,11 @@ def _of_onnx(backend: Backend, image: Batch) -> dict[str, NDArray[np.float32]]:
 def _warn_without_onnx() -> None:
     """Say once that a graph cannot be cut."""
     log.warning("stages inside a graph are not compared: the package onnx is not installed")
+
+
+def _is_ours(artifact: Artifact) -> bool:
+    """Return whether our exporter made a file; others read normalised grey values also in int8."""
+    return artifact.has_sidecar and artifact.sidecar.adoption is None
 
 
 def _normalized(graph_input: NDArray[np.float32], precision: AnyPrecision) -> NDArray[np.float32]:
