@@ -88,9 +88,11 @@ def convolutions(*weights: str) -> bytes:
             nodes.append(helper.make_node("Neg", ["raw"], [weight]))
         else:
             tensor(f"{weight}.int8", "u1" if kind == "uint8" else "i1")
-            for source, name in ((f"{weight}.int8", weight), (f"{image}.int8", f"{image}.back")):
-                nodes.append(helper.make_node("DequantizeLinear", [source, "step"], [name]))
-            image = f"{image}.back"
+            nodes.append(helper.make_node("DequantizeLinear", [f"{weight}.int8", "step"], [weight]))
+            if kind != "int8 weights":
+                names = [f"{image}.int8", "step"], [f"{image}.back"]
+                nodes.append(helper.make_node("DequantizeLinear", *names))
+                image = f"{image}.back"
         nodes.append(helper.make_node("Conv", [image, weight], [f"x{index + 1}"]))
     value = helper.make_tensor_value_info("x0", TensorProto.FLOAT, [1, 1, 1, 1])
     graph = helper.make_graph(nodes, "net", [value], [], tensors)
@@ -106,6 +108,7 @@ def convolutions(*weights: str) -> bytes:
         (("int8", "int8"), "int8"),
         (("int8", "fp32"), "unknown"),
         (("uint8",), "unknown"),
+        (("int8 weights",), "unknown"),
         (("double",), "unknown"),
         (("made",), "unknown"),
         ((), "unknown"),
