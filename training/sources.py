@@ -99,7 +99,8 @@ def read_source(
     defective = tuple(example for example in training if example.item.defective)
     defect_free = tuple(example for example in training if not example.item.defective)
     if not defective:
-        raise DataError(root, "contains no defective image to train on")
+        hint = "tinyunet data init makes train images of defects that only test has"
+        raise DataError(root, "contains no defective image to train on", hint)
     if recipe.data.defect_free and not defect_free:
         raise DataError(root, "contains no defect-free image", "choose --defect-free 0")
     validation = tuple(example for example in examples if example.item in kept_out)

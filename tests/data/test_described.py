@@ -11,6 +11,7 @@ import pytest
 
 from tests.data.small_images import SHAPE, SPOT, grey, put
 from tests.data.test_mvtec import product
+from tinyunet_deploy.data.check import check_dataset
 from tinyunet_deploy.data.layouts import read_dataset, read_training_parts
 from tinyunet_deploy.data.masks import read_mask
 from tinyunet_deploy.errors import DataError
@@ -74,6 +75,14 @@ def test_masks_in_the_folder_of_the_images_by_their_suffix(tmp_path: Path) -> No
     assert rows(tmp_path) == [(None, None, "a.jpg", True), (None, None, "deep/b.jpg", False)]
     put(tmp_path / "c.png", SPOT)
     refuses(r"c\.png: has no image", tmp_path)
+
+
+def test_masks_in_the_folder_of_the_images_by_an_ending(tmp_path: Path) -> None:
+    describe(tmp_path, '[images]\nfolder = "."\n[masks]\nending = "_seg"\n')
+    put(tmp_path / "a.png", grey(1))
+    put(tmp_path / "a_seg.png", SPOT)
+    assert rows(tmp_path) == [(None, None, "a.png", True)]
+    assert check_dataset(read_dataset(tmp_path)).oddities == [], "dataset.toml is not stray"
 
 
 def test_a_missing_mask_is_what_the_description_says(

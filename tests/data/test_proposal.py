@@ -55,6 +55,14 @@ def test_own_folder_names_ids_and_depth(tmp_path: Path) -> None:
     assert description.shares == Shares(), "two defective images can spare none"
 
 
+def test_one_image_of_all_16_bits_speaks_against_a_smaller_depth(tmp_path: Path) -> None:
+    own(tmp_path, [SPOT] * 2)
+    for number, largest in enumerate((4000, 40000)):
+        values = np.linspace(0, largest, 384).astype(np.uint16).reshape(24, 16)
+        assert cv2.imwrite(str(tmp_path / "images" / f"{number}.png"), values)
+    assert propose(tmp_path).description.images.bit_depth is None
+
+
 def test_parts_without_a_mask_are_good_and_said_so(tmp_path: Path) -> None:
     own(tmp_path, [SPOT] * 3)
     for number in range(3, 5):

@@ -59,8 +59,6 @@ def _two_folders(files: Sequence[PurePosixPath]) -> Description | None:
     best: tuple[float, Description] | None = None
     for images in places["images"]:
         for masks in places["masks"]:
-            if masks.splits and masks.splits != images.splits:
-                continue
             ending, matched = _ending(images.keys.keys(), masks.keys.keys())
             share = matched / masks.keys.total()
             if share >= _LEAST and (best is None or matched > best[0]):
