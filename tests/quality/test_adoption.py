@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
+from tests.foreign_networks import Graph, rgb_logits
 from tinyunet_deploy.artifacts.adoption.form import NORMALIZATIONS
+from tinyunet_deploy.artifacts.sidecar import sidecar_path
 from tinyunet_deploy.errors import ArtifactError
+from tinyunet_deploy.quality import adoption
 from tinyunet_deploy.quality.adoption import AdoptionOptions, adopt
 
 SIDE = 16
@@ -72,17 +76,25 @@ def graphs(draw: st.DrawFn) -> bytes:
 
 def refused(data: bytes, folder: Path) -> str:
     """Return why a graph is refused, whatever the user says about it."""
-    path, output = folder / "net.onnx", folder / "adopted.onnx"
-    path.write_bytes(data)
+    path = folder / "net.onnx"
     options = AdoptionOptions(
         normalization=NORMALIZATIONS["unit"], activation="sigmoid", defect=(0,), reach="whole"
     )
+    return refused_as(data, folder, str(path), options)
+
+
+def refused_as(
+    data: bytes, folder: Path, where: str, options: AdoptionOptions | None = None
+) -> str:
+    """The same, of an error about a file of any name."""
+    path, output = folder / "net.onnx", folder / "adopted.onnx"
+    path.write_bytes(data)
     with pytest.raises(ArtifactError) as caught:
-        adopt(path, output, options)
+        adopt(path, output, options or AdoptionOptions())
     assert not output.exists()
     assert caught.value.exit_code == 4
     text = str(caught.value)
-    assert text.startswith(f"{path}: ") and "\n" not in text and len(text) < 1000
+    assert text.startswith(f"{where}: ") and "\n" not in text and len(text) < 1000
     return text
 
 
@@ -127,3 +139,51 @@ def test_weights_in_another_file_are_refused(tmp_path: Path) -> None:
     graph.initializer.append(weight)
     model = helper.make_model(graph)
     assert "external_data=False" in refused(model.SerializeToString(), tmp_path)
+
+
+def test_it_is_tried_in_a_process_of_its_own_before_it_runs_in_this_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object) -> None:
+        raise ArtifactError("net.onnx", "was tried and took more than 60 s")
+
+    monkeypatch.setattr(adoption, "try_graph", stopped)
+    monkeypatch.setattr(adoption, "ForeignGraph", lambda *_: pytest.fail("it was loaded"))
+    assert "was tried and took more than 60 s" in refused_as(rgb_logits(), tmp_path, "net.onnx")
+
+
+def test_a_model_with_a_sidecar_needs_no_adoption(tmp_path: Path) -> None:
+    sidecar_path(tmp_path / "net.onnx").write_text("{}")
+    assert "has a sidecar already" in refused(rgb_logits(), tmp_path)
+
+
+def test_scores_that_depend_on_the_place_have_no_reach(tmp_path: Path) -> None:
+    """The convolution reaches one pixel far, but tiles start at other places than the image."""
+    g = Graph(11)
+    places = g.constant(np.linspace(0.5, 2, 64 * 64).reshape(1, 1, 64, 64))
+    g.add("Mul", g.conv("x", 1, 1), places, name="y")
+    shape = ["N", 1, 64, 64]
+    path = tmp_path / "net.onnx"
+    path.write_bytes(g.model(("x", 1, shape), ("y", 1, shape)))
+    options = AdoptionOptions(normalization=NORMALIZATIONS["symmetric"])
+    sidecar = adopt(path, tmp_path / "adopted.onnx", options).sidecar
+    assert sidecar.adoption is not None and sidecar.network is not None
+    assert (sidecar.adoption.reach, sidecar.network.reach) == ("whole image", None)
+    options = dataclasses.replace(options, reach=3)
+    sidecar = adopt(path, tmp_path / "declared.onnx", options).sidecar
+    assert sidecar.adoption is not None and sidecar.network is not None
+    assert (sidecar.adoption.reach, sidecar.network.reach) == ("declared", (3, 3))
+
+
+def test_normalisations_are_what_their_names_say() -> None:
+    grey = np.array([0.0, 255.0])
+    ends = {
+        name: tuple((grey - np.array(n.mean)[:1]) / np.array(n.std)[:1])
+        for name, n in NORMALIZATIONS.items()
+    }
+    assert {name: pair for name, pair in ends.items() if name != "imagenet"} == {
+        "raw": (0.0, 255.0),
+        "unit": (0.0, 1.0),
+        "symmetric": (-1.0, 1.0),
+    }
+    assert ends["imagenet"] == pytest.approx((-0.485 / 0.229, (1 - 0.485) / 0.229))
