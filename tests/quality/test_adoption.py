@@ -175,6 +175,19 @@ def test_scores_that_depend_on_the_place_have_no_reach(tmp_path: Path) -> None:
     assert (sidecar.adoption.reach, sidecar.network.reach) == ("declared", (3, 3))
 
 
+def test_a_network_that_mixes_the_images_of_a_batch_takes_one_per_call(tmp_path: Path) -> None:
+    g = Graph(12)
+    x = g.conv("x", 1, 1)
+    g.add("Add", x, g.add("ReduceMax", x, axes=[0], keepdims=1), name="y")
+    path = tmp_path / "net.onnx"
+    shape = ["N", 1, 32, 32]
+    path.write_bytes(g.model(("x", 1, shape), ("y", 1, shape)))
+    options = AdoptionOptions(normalization=NORMALIZATIONS["symmetric"], reach="whole")
+    sidecar = adopt(path, tmp_path / "adopted.onnx", options).sidecar
+    assert sidecar.contract.max_batch == 1
+    assert sidecar.adoption is not None and sidecar.adoption.batch == "fixed"
+
+
 def test_normalisations_are_what_their_names_say() -> None:
     grey = np.array([0.0, 255.0])
     ends = {

@@ -59,6 +59,15 @@ def test_a_score_that_depends_on_the_whole_image_has_no_reach() -> None:
     assert measured_reach(lambda image: image[None, None] - image.mean(), 64, 64) is None
 
 
+@pytest.mark.parametrize("turn", [1, -1])
+def test_a_reach_without_end_on_one_side_is_seen(turn: int) -> None:
+    def values(image: Image) -> NDArray[Any]:
+        turned = image[::turn, ::turn].astype(np.float64)
+        return turned.cumsum(0).cumsum(1)[None, None, ::turn, ::turn]
+
+    assert measured_reach(values, 64, 64) is None
+
+
 @pytest.mark.parametrize("cell", [1, 2, 4, 8, 16])
 def test_the_grid_of_a_pool_is_seen_even_where_any_size_runs(cell: int) -> None:
     loose = pooled(cell, strict=False)
@@ -85,3 +94,12 @@ def test_a_network_of_one_size_has_no_multiple() -> None:
 def test_scores_that_depend_on_the_place_have_no_grid() -> None:
     places = np.arange(64.0)[None, None, None]
     assert measured_grid(lambda image: image[None, None] * places, 64, 64, (0, 0)) is None
+
+
+def test_the_grid_is_seen_however_little_the_pool_weighs() -> None:
+    pool = pooled(16, strict=False)
+
+    def values(image: Image) -> NDArray[Any]:
+        return image[None, None].astype(np.float64) + 1e-3 * pool(image)
+
+    assert measured_grid(values, 128, 128, (15, 15)) == 16
