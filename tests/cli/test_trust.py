@@ -104,6 +104,21 @@ def test_without_the_option_a_verb_refuses_and_runs_nothing(
     assert "theirs.onnx: has no sidecar" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("verb", LOADING)
+def test_a_verb_refuses_what_fails_its_trial(
+    place: Path, tmp_path: Path, verb: str, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    def try_model(artifact: Any, runtime: str) -> None:
+        raise ArtifactError(artifact.path, f"was tried on {runtime} and refused")
+
+    monkeypatch.setattr(registry, "_tried", set())
+    monkeypatch.setattr(sandbox, "try_model", try_model)
+    assert run(tinyunet, [*words(place, tmp_path / "out", verb), "--trust-engine"]) == 4
+    captured = capsys.readouterr()
+    assert "theirs.onnx: was tried on" in captured.err
+
+
 def test_every_verb_takes_it_after_a_trial_on_each_runtime(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture,
