@@ -160,7 +160,8 @@ def adopt(
     """Wrap the network MODEL so that every verb takes it.
 
     MODEL is the ONNX file of a segmentation network of any origin. The new file takes grey images
-    choice of the defect classes inside. It is compared with MODEL, whose normalisation and
+    of 0..255 and gives scores of 0..255, with normalisation, activation and the choice of the
+    defect classes inside. It is compared with MODEL, whose normalisation and
     activation are computed a second time in numpy: exit code 6, and nothing is written, if a score
     differs by more than 1 of 255.
 
