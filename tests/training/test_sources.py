@@ -108,3 +108,12 @@ def test_the_model_gets_the_size_of_the_images_up_to_512(
     shapes: list[tuple[int, int]], size: tuple[int, int]
 ) -> None:
     assert model_size([sized(*shapes)], 16) == size
+
+
+def test_a_source_counts_once_for_the_size_however_many_turns_it_takes() -> None:
+    small, large = sized((64, 64), (64, 64)), sized((128, 128))
+    assert model_size([small, large, large, large], 16) == (64, 64)
+
+
+def test_the_largest_size_is_a_multiple_too() -> None:
+    assert model_size([sized((1000, 1000))], 48) == (480, 480)

@@ -80,3 +80,12 @@ def test_without_images_nothing_is_claimed() -> None:
     point, _ = choose()
     assert (point.threshold, point.min_area, point.escapes, point.worst) == (0.5, 1, None, ())
     assert replace(point, escapes=0).merit == (0, 0.0)
+
+
+def test_the_threshold_is_the_one_with_the_best_iou() -> None:
+    """Around the defect, scores are a little below one half."""
+    halo = part((8, 40), (8, 40))
+    halo.image[4:20, 4:60] = np.maximum(halo.image[4:20, 4:60], 120)
+    point, _ = choose(halo, part((), ()))
+    assert 0.5 <= point.threshold < 0.95
+    assert point.iou_defective is not None and point.iou_defective > 0.95
