@@ -8,7 +8,9 @@ import pytest
 
 from tinyunet_deploy.errors import DataError
 from tinyunet_deploy.quality.confidence import clopper_pearson_upper
-from training.run_result import describe_result, read_result
+from training.run_result import describe_result, read_result, write_result
+from training.state import Best, State
+from training.validation import OperatingPoint
 
 
 def test_a_finished_run_says_what_it_reached(finished: Path) -> None:
@@ -65,3 +67,15 @@ def test_a_damaged_result_is_refused(tmp_path: Path, damage: str) -> None:
     (tmp_path / "result.json").write_text(damage)
     with pytest.raises(DataError, match=r"result\.json: is not readable: "):
         read_result(tmp_path)
+
+
+def test_the_bounds_are_those_of_defective_and_of_good_images(tmp_path: Path) -> None:
+    point = OperatingPoint(0.35, 8, 40, 14, 0.7125, 1, 2)
+    state = State(None, None, None, 7, Best(5, point, {}))  # type: ignore[arg-type]
+    write_result(tmp_path, state, 9, ())
+    result = read_result(tmp_path)
+    assert result is not None and (result["step"], result["steps_done"]) == (5, 7)
+    reached = result["validation"]
+    assert (reached["defective"], reached["good"]) == (14, 26)
+    assert reached["escape_rate_at_most"] == clopper_pearson_upper(1, 14)
+    assert reached["overkill_rate_at_most"] == clopper_pearson_upper(2, 26)
