@@ -57,7 +57,7 @@ log = logging.getLogger("training")
 @click.option(
     "--size",
     type=ImageSize(),
-    help="Height and width of the model. Default: the median of the images, at most 512.",
+    help="Height and width of the model. Default: that of the largest image, at most 512.",
 )
 @steps_option
 @click.option("--batch", type=click.IntRange(min=1), help="Images per step. Default: the recipe's.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import statistics
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -162,15 +161,16 @@ def _kept_out(items: Sequence[Item], share: float) -> list[Item]:
 def model_size(sources: Sequence[Source], multiple: int) -> tuple[int, int]:
     """Choose the height and width of the model for images of these sizes, pixels.
 
-    Each is the median of the training images', rounded up to the network's size multiple, but at
-    most :data:`LARGEST_SIDE`: larger images are inspected in tiles, smaller ones are padded.
+    Each is that of the largest training image, rounded up to the network's size multiple, but at
+    most :data:`LARGEST_SIDE`: larger images are inspected in tiles, smaller ones are padded. A
+    smaller model would inspect more images in tiles, too small for exact scores.
     """
     shapes = [
         example.image.shape
-        for source in different_sources(sources)
+        for source in sources
         for example in (*source.defective, *source.defect_free)
     ]
-    height, width = (statistics.median_low(sides) for sides in zip(*shapes, strict=True))
+    height, width = (max(sides) for sides in zip(*shapes, strict=True))
     largest = LARGEST_SIDE // multiple * multiple
     return min(-(-height // multiple) * multiple, largest), min(
         -(-width // multiple) * multiple, largest

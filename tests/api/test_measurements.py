@@ -44,7 +44,7 @@ def test_an_evaluation_takes_the_values_of_the_model_and_the_options_of_the_comm
     assert given.all.escapes == 1
     assert list(Path("misses").rglob("*.png")), "a picture of the defect that was missed"
     assert len(list(Path("seen").rglob("*.jpg"))) == 2
-    with pytest.raises(DataError, match="has images/ and masks/, not classes"):
+    with pytest.raises(DataError, match="which has no classes"):
         td.evaluate("data", model, classes=[1])
 
 

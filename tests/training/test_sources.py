@@ -99,8 +99,8 @@ def sized(*shapes: tuple[int, int]) -> Source:
         ([(1080, 1920)], (512, 512)),
         ([(320, 160)], (320, 160)),
         ([(400, 1000)], (400, 512)),
-        ([(100, 700), (200, 300), (300, 90)], (208, 304)),
-        ([(100, 130), (200, 300)], (112, 144)),
+        ([(100, 700), (200, 300), (300, 90)], (304, 512)),
+        ([(100, 130), (200, 300), (90, 100)], (208, 304)),
         ([(17, 16)], (32, 16)),
     ],
 )
@@ -110,9 +110,8 @@ def test_the_model_gets_the_size_of_the_images_up_to_512(
     assert model_size([sized(*shapes)], 16) == size
 
 
-def test_a_source_counts_once_for_the_size_however_many_turns_it_takes() -> None:
-    small, large = sized((64, 64), (64, 64)), sized((128, 128))
-    assert model_size([small, large, large, large], 16) == (64, 64)
+def test_the_largest_image_of_all_sources_counts() -> None:
+    assert model_size([sized((64, 64)), sized((128, 96), (48, 100))], 16) == (128, 112)
 
 
 def test_the_largest_size_is_a_multiple_too() -> None:
