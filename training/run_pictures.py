@@ -10,7 +10,7 @@ from tinyunet_deploy.backends.torch import TorchBackend
 from tinyunet_deploy.contract import defect_mask
 from tinyunet_deploy.data.encoding import encode_png
 from tinyunet_deploy.data.tiles import Tiling, score_in_tiles
-from tinyunet_deploy.files import write_atomic, writing
+from tinyunet_deploy.files import sweep_tree, write_atomic, writing
 from tinyunet_deploy.inspection.defects import compare_with_truth
 from tinyunet_deploy.inspection.overlays import overlay_with_truth
 from training.curve_picture import draw_curves
@@ -35,6 +35,7 @@ def draw_run(output: Path, sources: Sequence[Source]) -> None:
     last = output / f"{CURVE}.png"
     if last.exists():
         return
+    sweep_tree(output)  # a process that was killed while it drew left a file
     result = read_result(output)
     if result is not None and result["validation"] is not None:
         validation = validation_images(sources)

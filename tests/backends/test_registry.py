@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from tests.conftest import REPOSITORY
+from tinyunet_deploy.artifacts import foreign
 from tinyunet_deploy.artifacts.sidecar import Artifact, read_artifact
-from tinyunet_deploy.backends import registry
 from tinyunet_deploy.backends.registry import open_backend
 from tinyunet_deploy.errors import RuntimeUnavailable
 
@@ -52,7 +52,7 @@ def test_a_model_swapped_after_its_hash_was_checked_is_not_what_runs(
         model.write_bytes(b"junk")
         return artifact
 
-    monkeypatch.setattr(registry, "read_artifact", read_and_swap)
+    monkeypatch.setattr(foreign, "read_artifact", read_and_swap)
     image = np.random.default_rng(0).integers(0, 255, (1, 1, 64, 64), np.uint8)
     with open_backend(path, backend) as swapped:
         path.unlink()
