@@ -64,11 +64,10 @@ def test_a_duration_in_words(seconds: float, words: str) -> None:
 
 
 def test_without_a_terminal_lines_come_while_nothing_is_counted(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(progress, "LINE_EVERY_S", 0.01)
     said = ""
-    with Progress("loading", 3, "models") as bar:
+    with Progress("loading", 3, "models", every_s=0.01) as bar:
         while said.count("loading: 0 of 3 models (0 %), ") < 3:
             time.sleep(0.01)
             said += capsys.readouterr().err
