@@ -223,7 +223,7 @@ def cvat(root: Path) -> Path:
 
 
 SETS: dict[str, Callable[[Path], Path]] = {
-    "1920x1080": folders(1080, 1920, train=3, test=2),
+    "1920x1080": folders(1080, 1920, train=12, test=2),
     "200x200": folders(200, 200),
     "160x320": folders(320, 160),
     "40 sizes": mixed,

@@ -43,7 +43,7 @@ def test_a_set_is_described_and_checked(name: str, tmp_path: Path) -> None:
     folder = described(name, tmp_path)
     command("data check", folder)
     items = read_dataset(folder).items
-    made = {"40 sizes": 40, "1920x1080": 5}.get(name, TRAIN + TEST)
+    made = {"40 sizes": 40, "1920x1080": 14}.get(name, TRAIN + TEST)
     assert len(items) == made
     for item in items:
         number = int(item.image.stem)
