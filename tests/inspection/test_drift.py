@@ -172,7 +172,7 @@ def test_false_alarms_are_as_rare_as_promised(monkeypatch: pytest.MonkeyPatch) -
             ]
         )
         monkeypatch.setattr(
-            "tinyunet_deploy.inspection.drift._statistics", lambda _, sets=sets: next(sets)
+            "tinyunet_deploy.inspection.drift.read_statistics", lambda _, sets=sets: next(sets)
         )
         monkeypatch.setattr("tinyunet_deploy.inspection.drift._different_run", lambda *_: None)
         alarms += bool(compare_reports(Path("a"), Path("b"), alpha=0.05).drifted)

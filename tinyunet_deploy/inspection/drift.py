@@ -7,7 +7,7 @@ need no labels.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -31,9 +31,11 @@ __all__ = [
     "Drift",
     "Shift",
     "compare_reports",
+    "compare_statistics",
     "draw_distributions",
     "image_statistics",
     "ks_distance",
+    "read_statistics",
 ]
 
 NEAR_STEPS: Final = 25
@@ -153,18 +155,44 @@ def compare_reports(report: Path, before: Path, alpha: float = 0.01) -> Drift:
     Raises:
         DataError: a report cannot be read, has no statistics, or too few images.
     """
-    new, old = _statistics(report), _statistics(before)
-    names: tuple[str, ...] = tuple(STATISTICS)
-    note = None
     different = _different_run(report, before)
-    if different:
-        names = OF_THE_IMAGE
-        note = f"made with another {different}: statistics of the score are not compared"
+    return compare_statistics(
+        read_statistics(report),
+        read_statistics(before),
+        alpha,
+        OF_THE_IMAGE if different else tuple(STATISTICS),
+        where=(report, before),
+        note=different
+        and f"made with another {different}: statistics of the score are not compared",
+    )
+
+
+def compare_statistics(
+    new: Sequence[Mapping[str, float]],
+    old: Sequence[Mapping[str, float]],
+    alpha: float,
+    names: Sequence[str],
+    *,
+    where: tuple[Path, Path],
+    note: str | None,
+) -> Drift:
+    """Test whether the statistics of images are like those of earlier ones.
+
+    Args:
+        new, old: :data:`STATISTICS` of each image, at least two images each.
+        alpha: largest probability of a false alarm over all statistics together.
+        names: statistics to compare.
+        where: places of the new and the old images, for errors.
+        note: statistics that are not compared, and the reason; None if all are.
+
+    Raises:
+        DataError: there are too few images.
+    """
     n, m = len(new), len(old)
     scale = math.sqrt(-math.log(alpha / 2 / len(names)) / 2)
     if scale * math.sqrt((n + m) / (n * m)) >= 1:
         raise DataError(
-            report if n <= m else before,
+            where[0] if n <= m else where[1],
             f"has too few images: {n} against {m} show nothing at alpha {alpha:g}",
             f"each report needs at least {math.floor(2 * scale**2) + 1}",
         )
@@ -208,7 +236,10 @@ def draw_distributions(report: Path, before: Path, comparison: Drift) -> bytes:
     Raises:
         RuntimeUnavailable: matplotlib is not installed.
     """
-    runs = (("before", "0.45", _statistics(before)), ("now", "tab:blue", _statistics(report)))
+    runs = (
+        ("before", "0.45", read_statistics(before)),
+        ("now", "tab:blue", read_statistics(report)),
+    )
 
     def draw(figure: Figure) -> None:
         for axes, shift in zip(figure.subplots(rows, 2).flat, comparison.shifts, strict=True):
@@ -234,7 +265,15 @@ def _report_path(path: Path) -> Path:
     return path / REPORT if path.is_dir() else path
 
 
-def _statistics(path: Path) -> list[dict[str, float]]:
+def read_statistics(path: Path) -> list[dict[str, float]]:
+    """Return the :data:`STATISTICS` of the images of a report.
+
+    Args:
+        path: a ``report.jsonl``, or the folder that contains it.
+
+    Raises:
+        DataError: it cannot be read, or has the statistics of fewer than two images.
+    """
     where = _report_path(path)
     try:
         lines, _ = read_report(where)

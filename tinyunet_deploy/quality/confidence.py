@@ -1,10 +1,10 @@
-"""Confidence bound of a rate that was counted on a sample."""
+"""Confidence bound of a rate that was counted on a sample, and the sample that a bound needs."""
 
 from __future__ import annotations
 
 import math
 
-__all__ = ["clopper_pearson_upper"]
+__all__ = ["clopper_pearson_upper", "trials_to_show"]
 
 
 def clopper_pearson_upper(events: int, trials: int, confidence: float = 0.95) -> float:
@@ -41,6 +41,33 @@ def clopper_pearson_upper(events: int, trials: int, confidence: float = 0.95) ->
     low, high = 0.0, 1.0
     while low < (middle := (low + high) / 2) < high:
         if at_most_events(middle) > 1 - confidence:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def trials_to_show(rate: float, events: int = 0, confidence: float = 0.95) -> float:
+    """Return the smallest number of trials with so many events that proves a rate.
+
+    Args:
+        rate: the rate to prove: :func:`clopper_pearson_upper` must be at most this.
+        events: number of events among the trials, 0 or more.
+        confidence: in (0, 1).
+
+    Returns:
+        A whole number; infinite for a rate of 0, which no sample proves.
+    """
+    if rate <= 0:
+        return math.inf
+    if rate >= 1:
+        return max(1, events)
+    low, high = events, events + 1  # so many trials do not prove it; perhaps so many do
+    while clopper_pearson_upper(events, high, confidence) > rate:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        if clopper_pearson_upper(events, middle, confidence) > rate:
             low = middle
         else:
             high = middle

@@ -24,6 +24,7 @@ from tinyunet_deploy.inspection.defects import (
     compare_with_truth,
     verdict,
 )
+from tinyunet_deploy.inspection.drift import image_statistics
 from tinyunet_deploy.inspection.output_names import overlay_name
 from tinyunet_deploy.inspection.overlays import draw_miss, overlay_with_truth
 from tinyunet_deploy.quality.dataset_scoring import image_digest, missing_kinds, score_dataset
@@ -77,6 +78,9 @@ class Evaluation:
     """Number of images on which the weights were trained, which flatters the figures."""
     notes: tuple[str, ...] = ()
     """Doubts about the scores as a whole, one sentence each."""
+    statistics: tuple[dict[str, float], ...] = ()
+    """:data:`~tinyunet_deploy.inspection.drift.STATISTICS` of each of ``images``; empty unless
+    :func:`evaluate` was asked for them."""
 
     @property
     def true_defects(self) -> list[TrueDefect]:
@@ -126,6 +130,7 @@ def evaluate(
     max_pixels: int | None = None,
     misses: Path | None = None,
     overlays: Path | None = None,
+    with_statistics: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Evaluation:
     """Score every image of a data set and count the defects; unusable images are skipped.
@@ -140,6 +145,7 @@ def evaluate(
         misses: folder for a picture of each missed defect; made if it does not exist.
         overlays: folder for a picture of each image with its defects and its truth; made if it
             does not exist.
+        with_statistics: also compute the statistics by which drift is noticed.
         progress: takes the number of images that are newly finished.
 
     Raises:
@@ -174,7 +180,10 @@ def evaluate(
         )
         typed = typed_defects(item, dataset.defect_types, score, truth, threshold, min_area)
         digest = image_digest(item.image) if tuned_on or trained_on else ""
-        return _Counted(counts, findings, typed, digest in tuned_on, digest in trained_on)
+        statistics = image_statistics(image, score, threshold) if with_statistics else {}
+        return _Counted(
+            counts, findings, typed, digest in tuned_on, digest in trained_on, statistics
+        )
 
     counted, skipped, notes = score_dataset(
         dataset,
@@ -204,6 +213,7 @@ def evaluate(
         tuned_on=sum(image.tuned_on for image in counted),
         trained_on=sum(image.trained_on for image in counted),
         notes=(*notes, *missing_kinds([image.counts.defective for image in counted])),
+        statistics=tuple(image.statistics for image in counted) if with_statistics else (),
     )
 
 
@@ -218,3 +228,4 @@ class _Counted(NamedTuple):
     typed: TypedDefects
     tuned_on: bool
     trained_on: bool
+    statistics: dict[str, float]

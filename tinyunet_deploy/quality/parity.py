@@ -41,6 +41,7 @@ from tinyunet_deploy.quality.parity_inputs import (
     ComparedImage,
     backends_and_devices,
     find_images,
+    spread_images,
 )
 from tinyunet_deploy.quality.parity_limits import LimitCheck, Limits, outcome_of
 from tinyunet_deploy.quality.parity_stages import Explanation, explain
@@ -157,6 +158,7 @@ def run_parity(
     workers: int = 2,
     with_explanation: bool = False,
     trust_engine: bool = False,
+    most_images: int | None = None,
     progress: Progress | None = None,
     on_total: Callable[[int], None] | None = None,
 ) -> Parity:
@@ -186,6 +188,8 @@ def run_parity(
             reference.
         trust_engine: also take models without a sidecar. The first is then its own reference unless
             another is given, so that only backends are compared.
+        most_images: compare on so many images at most, as
+            :func:`~tinyunet_deploy.quality.parity_inputs.spread_images` chooses them.
         progress: called for each scored image.
         on_total: called once with the number of images that will be scored, the reference and all
             rows together; those that a skipped row leaves out are reported as scored.
@@ -203,7 +207,7 @@ def run_parity(
         raise RefusedError(first, "and the other models take images of different sizes")
     choice = choose_reference(first, reference, folders, trust_engine=trust_engine)
     report = progress or (lambda _task, _count: None)
-    images = find_images(folder, classes)
+    images = spread_images(find_images(folder, classes), most_images)
     pairs = {model: list(backends_and_devices(model, backends, devices)) for model in sidecars}
     if on_total is not None:
         on_total(len(images) * (1 + sum(map(len, pairs.values()))))

@@ -30,6 +30,7 @@ __all__ = [
     "check_recordable",
     "find_images",
     "find_models",
+    "spread_images",
 ]
 
 
@@ -80,6 +81,27 @@ def find_images(folder: Path, classes: Sequence[int] | None = None) -> list[Comp
     if not images:
         raise DataError(folder, "contains no images")
     return images
+
+
+def spread_images(images: Sequence[ComparedImage], most: int | None) -> list[ComparedImage]:
+    """Choose at most so many images, evenly spaced, in their order; None chooses all.
+
+    Defective images are half of them, or all where they are fewer: most of what a comparison can
+    find is on them.
+    """
+    if most is None or len(images) <= most:
+        return list(images)
+    defective = [number for number, image in enumerate(images) if image.defective]
+    others = [number for number, image in enumerate(images) if not image.defective]
+    count = max(min(len(defective), most // 2), most - len(others))
+    return [
+        images[number]
+        for number in sorted((*_evenly(defective, count), *_evenly(others, most - count)))
+    ]
+
+
+def _evenly(numbers: Sequence[int], count: int) -> list[int]:
+    return [numbers[place * len(numbers) // count] for place in range(count)]
 
 
 def find_models(sources: Sequence[Path]) -> list[Path]:
