@@ -1,0 +1,166 @@
+"""Decide the requirements on the station: speed, images, repeated photographs, room for change."""
+
+from __future__ import annotations
+
+from tinyunet_deploy.quality.acceptance.evidence import Evidence
+from tinyunet_deploy.quality.acceptance.finding import Finding
+from tinyunet_deploy.quality.acceptance.requirements import Requirements
+from tinyunet_deploy.quality.acceptance.wording import percent
+from tinyunet_deploy.quality.confidence import clopper_pearson_upper, trials_to_show
+
+__all__ = ["check_drift", "check_line", "check_plateau", "check_repeatability"]
+
+
+def check_line(requirements: Requirements, evidence: Evidence) -> Finding:
+    """The share of parts without a verdict must be proven, for this model on this machine."""
+    limit, line, model = requirements.line, evidence.line, evidence.model
+    if line is None:
+        return Finding(
+            "not shown",
+            "No measurement of the line was given.",
+            "tinyunet line-sim IMAGES -m MODEL -o line.json, then --line line.json",
+        )
+    missing = "measure this model on this machine with tinyunet line-sim"
+    for measured, wanted, what in (
+        (line.model_sha256, model.sha256, "another model file"),
+        (line.backend, model.backend, f"the backend {line.backend}"),
+        (line.device, model.device, f"the device {line.device}"),
+        (line.processor, evidence.processor, f"another machine ({line.processor})"),
+    ):
+        if measured is None:
+            return Finding(
+                "not shown",
+                f"{line.name} does not say what model and machine it measured.",
+                missing,
+            )
+        if measured != wanted:
+            return Finding("not shown", f"{line.name} was measured with {what}.", missing)
+    speed = f"{line.parts_per_minute:,.4g} parts/min"
+    if limit.parts_per_minute is not None and line.parts_per_minute < limit.parts_per_minute:
+        return Finding(
+            "not shown",
+            f"The belt was measured at {speed}, not at {limit.parts_per_minute:,.4g}.",
+            f"tinyunet line-sim with --parts-per-minute {limit.parts_per_minute:g}",
+        )
+    if limit.deadline_ms is not None and line.deadline_ms > limit.deadline_ms:
+        return Finding(
+            "not shown",
+            f"The deadline was {line.deadline_ms:,.4g} ms, longer than the one required.",
+            f"tinyunet line-sim with --deadline-ms {limit.deadline_ms:g}",
+        )
+    allowed = percent(limit.max_miss_rate)
+    counted = (
+        f"At {speed} and {line.deadline_ms:,.4g} ms, {line.missed:,} of {line.parts:,} parts have "
+        f"no verdict at the gate"
+    )
+    if line.miss_rate > limit.max_miss_rate:
+        return Finding(
+            "not met",
+            f"{counted}: {percent(line.miss_rate)}, more than the {allowed} allowed.",
+            "slow the belt, or run a faster precision, backend or more processes",
+        )
+    shown = (
+        f"{counted}: with 95 % confidence at most {percent(line.miss_rate_bound, 'up')} have none"
+    )
+    if line.miss_rate_bound > limit.max_miss_rate:
+        return Finding(
+            "not shown",
+            f"{shown}, which does not show {allowed}.",
+            f"{trials_to_show(limit.max_miss_rate):,} parts without a miss: more --seconds",
+        )
+    return Finding("met", f"{shown}.")
+
+
+def check_drift(_: Requirements, evidence: Evidence) -> Finding:
+    """The good parts must look like the images of the line."""
+    drift = evidence.drift
+    if drift is None:
+        return Finding(
+            "not shown",
+            "No report of the line was given to compare the images with.",
+            "tinyunet-infer IMAGES-OF-THE-LINE -o out-line, then --baseline out-line",
+        )
+    if drift.comparison is None:
+        return Finding("not shown", f"{drift.hint}.", "a baseline of more images of the line")
+    if drift.drifted:
+        return Finding(
+            "not met",
+            f"The good parts differ from those of {drift.name} in {', '.join(drift.drifted)}.",
+            drift.hint,
+        )
+    images, before = drift.comparison["images"], drift.comparison["images_before"]
+    return Finding(
+        "met",
+        f"Light and contrast of {images:,} good parts are like those of {before:,} images of "
+        f"{drift.name}.",
+    )
+
+
+def check_repeatability(requirements: Requirements, evidence: Evidence) -> Finding:
+    """The share of parts that are judged alike on all photographs must be proven."""
+    limit, study = requirements.repeatability, evidence.repeatability
+    photograph = "photograph the same parts several times: --repeats DIR"
+    if study is None:
+        return Finding("not shown", "No repeated photographs were given.", photograph)
+    if study.mismatch is not None:
+        return Finding("not shown", f"{study.name} was made with {study.mismatch}.", photograph)
+    if not study.parts:
+        return Finding("not shown", "No part was photographed more than once.", photograph)
+    wanted, sure = percent(limit.min_agreement), percent(limit.confidence)
+    flips = study.parts - study.agreeing
+    of = "simulated photographs" if study.simulated else "photographs"
+    counted = (
+        f"{study.agreeing:,} of {study.parts:,} parts are judged alike on all their {of} "
+        f"({study.photographs:,})"
+    )
+    if study.agreeing / study.parts < limit.min_agreement:
+        first = f"; the first that flips: {study.flips[0]}" if study.flips else ""
+        return Finding(
+            "not met",
+            f"{counted}, fewer than the {wanted} required{first}.",
+            "mend what changes between photographs: light, focus, the place of the part",
+        )
+    if study.simulated:
+        return Finding("not shown", f"{counted}; a simulation proves no camera.", photograph)
+    bound = 1 - clopper_pearson_upper(flips, study.parts, limit.confidence)
+    shown = f"{counted}: with {sure} confidence at least {percent(bound, 'down')} are"
+    if bound < limit.min_agreement:
+        needed = trials_to_show(1 - limit.min_agreement, flips, limit.confidence)
+        return Finding(
+            "not shown",
+            f"{shown}, which does not show {wanted}.",
+            f"repeated photographs of {needed - study.parts:,} more parts ({needed:,} in all)",
+        )
+    return Finding("met", f"{shown}.")
+
+
+def check_plateau(requirements: Requirements, evidence: Evidence) -> Finding:
+    """The threshold must stand away from the edges of a plateau that is wide enough."""
+    limit, study = requirements.plateau, evidence.plateau
+    measure = "measure it: tinyunet tune writes it, then --plateau FILE"
+    if study is None:
+        return Finding("not shown", "The plateau under the threshold was not given.", measure)
+    if study.mismatch is not None:
+        return Finding("not shown", f"{study.name} was made with {study.mismatch}.", measure)
+    margin = min(study.threshold - study.lowest, study.highest - study.threshold)
+    span = f"No verdict changes for thresholds from {study.lowest:.3g} to {study.highest:.3g}"
+    if margin < limit.min_margin:
+        return Finding(
+            "not met",
+            f"{span}; the chosen {study.threshold:.3g} stands {max(margin, 0):.2g} from the edge.",
+            "choose a threshold in the middle: tinyunet tune",
+        )
+    share = study.share_of_reference
+    if share is None and evidence.model.precision != "fp32":
+        return Finding(
+            "not shown", f"{span}, but the plateau of the fp32 file was not measured.", measure
+        )
+    if share is not None and share < limit.min_share:
+        return Finding(
+            "not met",
+            f"{span}; that is {percent(share)} of the plateau of the fp32 file.",
+            "calibrate the quantised file on more images, or run fp32",
+        )
+    return Finding(
+        "met", f"{span}; the chosen {study.threshold:.3g} stands {margin:.2g} from the edge."
+    )
