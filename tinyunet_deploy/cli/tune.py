@@ -83,7 +83,7 @@ class CostRatio(click.ParamType):  # type: ignore[type-arg]  # not subscriptable
     "-o",
     "--output",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder for the tuned copy of the model, tune.json and tune.svg.",
+    help="Folder for the tuned copy of the model, tune.json, tune.svg and plateau.svg.",
 )
 @click.option("--in-place", is_flag=True, help="Write the choice into the model's own sidecar.")
 @format_option
@@ -124,7 +124,14 @@ def tune(
     from tinyunet_deploy.inspection.drawing import require_matplotlib
     from tinyunet_deploy.quality import tuning
     from tinyunet_deploy.quality.dataset_scoring import tuning_images
-    from tinyunet_deploy.quality.tuning_report import CURVE, RESULT, draw_curve, tuning_json
+    from tinyunet_deploy.quality.plateau_picture import draw_plateaus
+    from tinyunet_deploy.quality.tuning_report import (
+        CURVE,
+        PLATEAU,
+        RESULT,
+        draw_curve,
+        tuning_json,
+    )
 
     if output is not None:
         require_matplotlib()
@@ -158,6 +165,7 @@ def tune(
         tuning.write_tuned(result, output / path.name)
         write_atomic(output / RESULT, text.encode())
         write_atomic(output / CURVE, draw_curve(result))
+        write_atomic(output / PLATEAU, draw_plateaus([result.plateau]))
     if style == "json":
         click.echo(text, nl=False)
     else:
@@ -172,8 +180,8 @@ def tune(
     for place in written:
         click.echo(f"tuned: {click.format_filename(place)}", err=True)
     if output is not None:
-        places = [click.format_filename(output / name) for name in (RESULT, CURVE)]
-        click.echo("result: {}  picture: {}".format(*places), err=True)
+        places = [click.format_filename(output / name) for name in (RESULT, CURVE, PLATEAU)]
+        click.echo("result: {}  pictures: {}, {}".format(*places), err=True)
     if not written:
         click.echo("nothing written: give -o FOLDER or --in-place", err=True)
     lines = FoldedLines("--format json lists them all")
@@ -188,6 +196,8 @@ def _print_tables(result: Tuning) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
+
+    from tinyunet_deploy.quality.plateau_report import plateau_lines
 
     sweep = result.sweep
     table = Table(
@@ -216,7 +226,10 @@ def _print_tables(result: Tuning) -> None:
             _share(bounds["overkill_rate_upper"]),
             end_section=name == "chosen",
         )
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    for line in plateau_lines(result.plateau):
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 def _share(value: float) -> str:

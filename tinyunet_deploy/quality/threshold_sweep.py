@@ -14,13 +14,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyunet_deploy.contract import Score, defect_mask, score_threshold
+from tinyunet_deploy.contract import Score, score_threshold
 from tinyunet_deploy.quality.confidence import clopper_pearson_upper
+from tinyunet_deploy.quality.part_score import largest_region
 
 __all__ = [
     "ESCAPE_COST",
     "MIN_AREAS",
     "THRESHOLDS",
+    "Counts",
     "Sweep",
     "SweepPoint",
     "largest_defects",
@@ -35,6 +37,7 @@ ESCAPE_COST: Final = 20.0
 """Number of overkills that cost as much as one escape, as in the DAGM 2007 contest."""
 
 Counts = NDArray[np.int64]
+"""int64 [images, thresholds] or [thresholds, min_areas]."""
 
 
 def largest_defects(score: Score, thresholds: Sequence[float]) -> list[int]:
@@ -47,16 +50,7 @@ def largest_defects(score: Score, thresholds: Sequence[float]) -> list[int]:
     Returns:
         Area in pixels at each threshold; 0 where there is no defect.
     """
-    highest = int(score.max())
-    sizes = []
-    for threshold in thresholds:
-        if highest <= score_threshold(threshold):
-            sizes.append(0)
-            continue
-        mask = defect_mask(score, threshold)
-        _, _, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
-        sizes.append(int(stats[1:, cv2.CC_STAT_AREA].max()))
-    return sizes
+    return [largest_region(score, score_threshold(threshold)) for threshold in thresholds]
 
 
 @dataclass(frozen=True)
@@ -152,7 +146,7 @@ class Sweep:
 
 
 def sweep(
-    largest_px: Sequence[Sequence[int]],
+    largest_px: Sequence[Sequence[int]] | Counts,
     defective: Sequence[bool],
     thresholds: Sequence[float] = THRESHOLDS,
     min_areas: Sequence[int] = MIN_AREAS,
@@ -160,7 +154,7 @@ def sweep(
     """Count the mistakes of every pair of threshold and min_area.
 
     Args:
-        largest_px: [images, thresholds], from :func:`largest_defects`.
+        largest_px: [images, thresholds], area of the largest defect, pixels.
         defective: [images], whether the part is defective.
     """
     sizes = np.asarray(largest_px).reshape(len(defective), len(thresholds))

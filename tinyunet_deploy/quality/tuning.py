@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 from tinyunet_deploy.artifacts.foreign import read_model
 from tinyunet_deploy.artifacts.golden import inherit_golden
@@ -19,17 +21,20 @@ from tinyunet_deploy.artifacts.sidecar import (
     write_sidecar,
 )
 from tinyunet_deploy.backends.base import Backend
-from tinyunet_deploy.contract import Image, Score
+from tinyunet_deploy.contract import Image, Score, score_threshold
 from tinyunet_deploy.data.dataset import Dataset, Item
 from tinyunet_deploy.errors import DataError, GateFailed, ImageError, RefusedError
 from tinyunet_deploy.quality.confidence import clopper_pearson_upper
 from tinyunet_deploy.quality.dataset_scoring import image_digest, missing_kinds, score_dataset
+from tinyunet_deploy.quality.part_score import AreaProfile, area_profile, part_at
+from tinyunet_deploy.quality.plateau import Plateau, plateau_of
+from tinyunet_deploy.quality.scored_by import ScoredBy
 from tinyunet_deploy.quality.threshold_sweep import (
     ESCAPE_COST,
     THRESHOLDS,
+    Counts,
     Sweep,
     SweepPoint,
-    largest_defects,
     sweep,
 )
 
@@ -76,6 +81,8 @@ class Tuning:
     chosen: SweepPoint
     before: SweepPoint
     """The pair in the artifact's sidecar before the choice."""
+    plateau: Plateau
+    """How far the chosen pair may move without another verdict on these images."""
     images: tuple[str, ...]
     """Digests of the images that were used, sorted."""
     skipped: dict[Path, ImageError]
@@ -100,9 +107,9 @@ class Tuning:
 
 class _Measured(NamedTuple):
     digest: str
+    name: str
     defective: bool
-    largest_px: list[int]
-    """Largest defect at each threshold; the last one is at the artifact's own threshold."""
+    profile: AreaProfile
 
 
 def tune(
@@ -135,11 +142,10 @@ def tune(
     own = artifact.sidecar
     trained_on = set(own.trained_on)
     tried = THRESHOLDS if rule.threshold is None else (rule.threshold,)
-    thresholds = (*tried, own.threshold)
 
     def measure(item: Item, _: Image, score: Score) -> _Measured:
-        sizes = largest_defects(score, thresholds)
-        return _Measured(image_digest(item.image), item.defective, sizes)
+        name = item.image.relative_to(dataset.root).as_posix()
+        return _Measured(image_digest(item.image), name, item.defective, area_profile(score))
 
     measured, skipped, notes = score_dataset(
         dataset,
@@ -160,23 +166,40 @@ def tune(
                 f"has no {kind} image, so no threshold can be chosen",
                 "with --threshold, min_area alone is chosen",
             )
-    swept = sweep([image.largest_px[:-1] for image in measured], defective, tried)
-    at_own = sweep(
-        [image.largest_px[-1:] for image in measured], defective, [own.threshold], [own.min_area]
-    )
+    swept = sweep(_largest_px(measured, tried), defective, tried)
+    before = [own.threshold]
+    at_own = sweep(_largest_px(measured, before), defective, before, [own.min_area])
+    chosen = _choose(swept, rule, dataset.root)
+    parts = [
+        part_at(
+            image.profile,
+            chosen.threshold,
+            chosen.min_area,
+            name=image.name,
+            defective=image.defective,
+        )
+        for image in measured
+    ]
     return Tuning(
         dataset=dataset,
         artifact=artifact,
         backend=backend.name,
         rule=rule,
         sweep=swept,
-        chosen=_choose(swept, rule, dataset.root),
+        chosen=chosen,
         before=at_own.at(0, 0),
+        plateau=plateau_of(parts, ScoredBy.of(backend), chosen.threshold, chosen.min_area),
         images=tuple(sorted(image.digest for image in measured)),
         skipped=skipped,
         trained_on=sum(image.digest in trained_on for image in measured),
         notes=(*notes, *missing_kinds(defective)),
     )
+
+
+def _largest_px(measured: Sequence[_Measured], thresholds: Sequence[float]) -> Counts:
+    """Return the largest defect of each image at each threshold, [images, thresholds]."""
+    steps = [score_threshold(threshold) for threshold in thresholds]
+    return np.asarray([image.profile[steps] for image in measured], np.int64)
 
 
 def _choose(swept: Sweep, rule: Rule, where: Path) -> SweepPoint:

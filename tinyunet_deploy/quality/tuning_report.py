@@ -15,14 +15,16 @@ from tinyunet_deploy.quality.tuning import Tuning
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["CURVE", "RESULT", "draw_curve", "tuning_json"]
+__all__ = ["CURVE", "PLATEAU", "RESULT", "draw_curve", "tuning_json"]
 
 SCHEMA_VERSION: Final = 1
 """Version of the fields of ``tune.json``."""
 RESULT: Final = "tune.json"
 """File name of the result."""
 CURVE: Final = "tune.svg"
-"""File name of the picture."""
+"""File name of the picture of all pairs."""
+PLATEAU: Final = "plateau.svg"
+"""File name of the picture of the plateau."""
 
 
 def tuning_json(tuning: Tuning) -> str:
@@ -53,6 +55,7 @@ def tuning_json(tuning: Tuning) -> str:
         "rule": {"text": str(tuning.rule), **dataclasses.asdict(tuning.rule)},
         "chosen": described(tuning.chosen),
         "before": described(tuning.before),
+        "plateau": tuning.plateau.as_fields(),
         "curve": [described(point) for point in tuning.sweep.best_for_each_escape_count()],
         "table": {
             "thresholds": tuning.sweep.thresholds,
