@@ -66,7 +66,7 @@ def test_a_point_within_the_margin_of_an_edge_is_a_fault(worst_good: int, fault:
     assert bool(near.faults()) == fault
     if fault:
         (sentence,) = near.faults()
-        assert sentence.startswith("the threshold stands 12 steps from an edge")
+        assert sentence.startswith("threshold is 12 steps from its plateau's edge")
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_int8_has_to_keep_80_percent_of_the_reference(best_good: int, fault: boo
     faults = plateau((False, best_good, 4), (True, 246, 900)).faults(reference)
     assert bool(faults) == fault
     if fault:
-        assert faults == ["the plateau is 80% as wide as the reference's, but must be 80%"]
+        assert faults == ["plateau is 79.7% as wide as the reference's, but must be 80%"]
 
 
 def test_a_flipped_verdict_leaves_no_plateau() -> None:

@@ -149,6 +149,9 @@ def evaluate(
 def _print_tables(result: Evaluation) -> None:
     from rich.console import Console
 
+    from tinyunet_deploy.quality.plateau_report import plateau_lines
+    from tinyunet_deploy.quality.score_quality import GRADED
+
     console = Console()
     console.print(
         f"{result.model} ({result.precision}), {result.backend} on {result.device}, "
@@ -163,6 +166,15 @@ def _print_tables(result: Evaluation) -> None:
         console.print(_defects(result))
     if result.by_type:
         console.print(_types(result))
+    quality = result.score_quality
+    error = quality.parts.expected_calibration_error
+    lines = plateau_lines(result.plateau)
+    lines.append(
+        f"scores: {quality.graded_parts} of {quality.images} parts between {GRADED[0]} and "
+        f"{GRADED[1]}, calibration error {error:.3f}"
+    )
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)
     total = result.all
     for event, count, trials, bound in (
         ("defective parts let through", total.escapes, total.defective, total.escape_rate_upper_95),

@@ -36,12 +36,16 @@ from tinyunet_deploy.quality.metrics import (
     mean_of,
     summarize,
 )
+from tinyunet_deploy.quality.part_score import PartScore, score_part
+from tinyunet_deploy.quality.plateau import Plateau, plateau_of
 from tinyunet_deploy.quality.recall_by_type import (
     TypedDefects,
     TypeRecall,
     recall_by_type,
     typed_defects,
 )
+from tinyunet_deploy.quality.score_quality import ScoreCounts, ScoreQuality, score_counts
+from tinyunet_deploy.quality.scored_by import ScoredBy
 
 __all__ = ["Evaluation", "evaluate"]
 
@@ -69,6 +73,11 @@ class Evaluation:
     """Image file -> the error because of which it was skipped."""
     findings: tuple[Findings, ...]
     """Detected and true defects of each of ``images``."""
+    parts: tuple[PartScore, ...]
+    """What decides the verdict on each of ``images``."""
+    score_quality: ScoreQuality
+    """Calibration of the scores."""
+    scored_by: ScoredBy
     typed: tuple[TypedDefects, ...]
     """Defects of each of ``images`` by their types; empty where the truth has none."""
     tuned_on: int
@@ -81,6 +90,11 @@ class Evaluation:
     statistics: tuple[dict[str, float], ...] = ()
     """:data:`~tinyunet_deploy.inspection.drift.STATISTICS` of each of ``images``; empty unless
     :func:`evaluate` was asked for them."""
+
+    @cached_property
+    def plateau(self) -> Plateau:
+        """How far threshold and min_area may move without another verdict on these images."""
+        return plateau_of(self.parts, self.scored_by, self.threshold, self.min_area)
 
     @property
     def true_defects(self) -> list[TrueDefect]:
@@ -181,9 +195,10 @@ def evaluate(
         typed = typed_defects(item, dataset.defect_types, score, truth, threshold, min_area)
         digest = image_digest(item.image) if tuned_on or trained_on else ""
         statistics = image_statistics(image, score, threshold) if with_statistics else {}
-        return _Counted(
-            counts, findings, typed, digest in tuned_on, digest in trained_on, statistics
-        )
+        part = score_part(score, threshold, min_area, name=name, defective=item.defective)
+        pixels = score_counts(score, truth)
+        known = digest in tuned_on, digest in trained_on
+        return _Counted(counts, findings, typed, part, pixels, *known, statistics)
 
     counted, skipped, notes = score_dataset(
         dataset,
@@ -196,6 +211,8 @@ def evaluate(
         max_pixels=max_pixels,
         progress=progress,
     )
+    parts = tuple(image.part for image in counted)
+    pixels = np.sum([image.pixels for image in counted], axis=0)
     return Evaluation(
         dataset=dataset,
         model=backend.artifact.path.name,
@@ -209,6 +226,9 @@ def evaluate(
         images=tuple(image.counts for image in counted),
         skipped=skipped,
         findings=tuple(image.findings for image in counted),
+        parts=parts,
+        score_quality=ScoreQuality.of(parts, pixels),
+        scored_by=ScoredBy.of(backend),
         typed=tuple(image.typed for image in counted),
         tuned_on=sum(image.tuned_on for image in counted),
         trained_on=sum(image.trained_on for image in counted),
@@ -226,6 +246,8 @@ class _Counted(NamedTuple):
     counts: ImageCounts
     findings: Findings
     typed: TypedDefects
+    part: PartScore
+    pixels: ScoreCounts
     tuned_on: bool
     trained_on: bool
     statistics: dict[str, float]

@@ -11,6 +11,7 @@ from tinyunet_deploy.files import json_value
 from tinyunet_deploy.inspection.defects import MATCHING, Findings, recall_by_size
 from tinyunet_deploy.quality.evaluation import Evaluation
 from tinyunet_deploy.quality.metrics import BOUNDS, FORMULAS, NOTATION, ImageCounts
+from tinyunet_deploy.quality.part_score import PartScore
 
 __all__ = ["evaluation_json"]
 
@@ -59,6 +60,8 @@ def evaluation_json(evaluation: Evaluation) -> str:
         "classes": {k: summary.as_fields() for k, summary in evaluation.classes.items()},
         "mean": dataclasses.asdict(evaluation.mean),
         "all": evaluation.all.as_fields(),
+        "plateau": evaluation.plateau.as_fields(),
+        "score_quality": evaluation.score_quality.as_fields(),
         "defects": {
             "matching": MATCHING,
             "truth": len(true_defects),
@@ -71,19 +74,23 @@ def evaluation_json(evaluation: Evaluation) -> str:
     }
     head = json.dumps(json_value(fields), indent=2, allow_nan=False).removesuffix("\n}")
     lines = ",\n".join(
-        f"    {json.dumps(_image_fields(image, findings))}"
-        for image, findings in zip(evaluation.images, evaluation.findings, strict=True)
+        f"    {json.dumps(_image_fields(image, findings, part))}"
+        for image, findings, part in zip(
+            evaluation.images, evaluation.findings, evaluation.parts, strict=True
+        )
     )
     return f'{head},\n  "per_image": [\n{lines}\n  ]\n}}\n'
 
 
-def _image_fields(image: ImageCounts, findings: Findings) -> dict[str, Any]:
+def _image_fields(image: ImageCounts, findings: Findings, part: PartScore) -> dict[str, Any]:
     return {
         "name": image.name,
         "class": image.class_id,
         "defective": image.defective,
         "truth_px": image.truth_px,
         "max_score": image.max_score,
+        "deciding_score": part.deciding_score,
+        "largest_px": part.largest_px,
         "verdict": image.verdict,
         "predicted_px": {str(t): pixels.predicted for t, pixels in image.pixels.items()},
         "intersection_px": {str(t): pixels.intersection for t, pixels in image.pixels.items()},

@@ -135,17 +135,17 @@ class Plateau:
             faults.append("a verdict differs from the reference's at the chosen point")
         elif self.margin_steps < MARGIN_STEPS:
             faults.append(
-                f"the threshold stands {self.margin_steps:.0f} steps from an edge of its plateau, "
-                f"but must keep {MARGIN_STEPS}"
+                f"threshold is {self.margin_steps:.0f} steps from its plateau's edge, "
+                f"but must be {MARGIN_STEPS}"
             )
         if self.areas_px is not None and self.margin_area < MARGIN_AREA:
             faults.append(
-                f"min_area is {self.margin_area:.2f} times from an edge of its plateau, "
-                f"but must keep {MARGIN_AREA:g}"
+                f"min_area is {self.margin_area:.2f} times from its plateau's edge, "
+                f"but must be {MARGIN_AREA:g}"
             )
         if reference is not None and self.kept(reference) < LEAST_KEPT:
             faults.append(
-                f"the plateau is {self.kept(reference):.0%} as wide as the reference's, "
+                f"plateau is {self.kept(reference):.1%} as wide as the reference's, "
                 f"but must be {LEAST_KEPT:.0%}"
             )
         return faults

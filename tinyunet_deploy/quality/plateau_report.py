@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from tinyunet_deploy.quality.plateau import Interval, Plateau
 
 __all__ = ["plateau_lines", "plateau_range"]
@@ -17,17 +15,15 @@ def plateau_range(plateau: Plateau) -> str:
 
 
 def plateau_lines(plateau: Plateau) -> list[str]:
-    """Return sentences on how far the chosen point may move, and the limits that it breaks."""
+    """Return a line on how far the chosen point may move, and one for each broken limit."""
     lines = []
     if plateau.steps is not None and plateau.areas_px is not None:
         low, high = plateau.areas_px
-        areas = f"from {low} px on" if high is None else f"from {low} to {high} px"
+        areas = f"{low} px or more" if high is None else f"{low} to {high} px"
         lines.append(
-            f"plateau: no verdict changes at thresholds from {_probabilities(plateau.steps)}, "
-            f"nor at min_area {areas}"
+            f"plateau: threshold {_probabilities(plateau.steps)}, min_area {areas} "
+            "change no verdict"
         )
-        if math.isfinite(plateau.margin_steps):
-            lines.append(f"margin: {plateau.margin_steps / 255:.2f} to the nearest edge")
     lines += [f"warning: {fault}" for fault in plateau.faults()]
     return lines
 
