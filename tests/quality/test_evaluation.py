@@ -212,6 +212,8 @@ def test_the_result_file_says_what_was_measured_on_what(station: Path) -> None:
         "defective": True,
         "truth_px": 100,
         "max_score": 150,
+        "deciding_score": 150,
+        "largest_px": 100,
         "verdict": "NG",
         "predicted_px": dict.fromkeys(["0.4", "0.05", "0.125", "0.25", "0.5"], 100)
         | dict.fromkeys(["0.75", "0.85", "0.95", "0.99"], 0),
