@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.foreign_networks import Graph, rgb_logits
-from tinyunet_deploy.artifacts.adoption.form import NORMALIZATIONS
+from tinyunet_deploy.artifacts.adoption.form import NORMALIZATIONS, Normalization
 from tinyunet_deploy.artifacts.sidecar import sidecar_path
 from tinyunet_deploy.errors import ArtifactError
 from tinyunet_deploy.quality import adoption
@@ -186,6 +186,34 @@ def test_a_network_that_mixes_the_images_of_a_batch_takes_one_per_call(tmp_path:
     sidecar = adopt(path, tmp_path / "adopted.onnx", options).sidecar
     assert sidecar.contract.max_batch == 1
     assert sidecar.adoption is not None and sidecar.adoption.batch == "fixed"
+
+
+@pytest.mark.parametrize("opset", [9, 10])
+def test_an_old_network_keeps_the_pixels_that_it_resized_by(opset: int, tmp_path: Path) -> None:
+    """Before opset 11, Resize took pixel x / scale, not the pixel's centre."""
+    g = Graph(13)
+    low = g.add("AveragePool", g.conv("x", 1, 2), kernel_shape=[4, 4], strides=[4, 4])
+    operator = "Upsample" if opset == 9 else "Resize"
+    high = [
+        g.add(operator, low, g.constant([1, 1, 4, 4]), mode=mode) for mode in ("linear", "nearest")
+    ]
+    g.add("Identity", g.conv(g.add("Concat", *high, axis=1), 4, 1), name="y")
+    path, shape = tmp_path / "net.onnx", ["N", 1, 32, 32]
+    path.write_bytes(g.model(("x", 1, shape), ("y", 1, shape), opset))
+    options = AdoptionOptions(normalization=NORMALIZATIONS["symmetric"], reach="whole")
+    assert adopt(path, tmp_path / "adopted.onnx", options).sidecar.adoption is not None
+
+
+def test_a_mean_that_no_grey_value_reaches_is_refused(tmp_path: Path) -> None:
+    """Means of grey values, passed without --scale 1."""
+    options = AdoptionOptions(normalization=Normalization.scaled(1 / 255, (103.0,), (63.0,)))
+    text = refused_as(rgb_logits(), tmp_path, str(tmp_path / "net.onnx"), options)
+    assert "subtracts 26265" in text and "--scale 1" in text
+    fitting = Normalization.scaled(1.0, (103.0,), (63.0,))
+    options = dataclasses.replace(options, normalization=fitting, reach="whole")
+    rows = adopt(tmp_path / "net.onnx", tmp_path / "adopted.onnx", options).rows
+    (done,) = [row.done for row in rows if row.what == "normalisation"]
+    assert done == "(grey - 103) / 63: -1.63 to 2.41"
 
 
 def test_normalisations_are_what_their_names_say() -> None:

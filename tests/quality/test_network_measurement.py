@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.virtual_clock import VirtualClock
 from tinyunet_deploy.contract import Image
 from tinyunet_deploy.errors import ArtifactError
 from tinyunet_deploy.quality.network_measurement import (
+    MeasurementTooLong,
     measured_grid,
     measured_reach,
     measured_size_multiple,
@@ -53,6 +55,54 @@ def pooled(cell: int, *, strict: bool) -> Values:
 @pytest.mark.parametrize(("before", "after"), [(0, 0), (3, 1), (1, 20), (17, 5)])
 def test_the_reach_is_measured_on_both_sides(before: int, after: int) -> None:
     assert measured_reach(shifted_sum(before, after), 96, 64) == (before, after)
+
+
+@pytest.mark.parametrize(("before", "after"), [(0, 0), (40, 3), (9, 70)])
+def test_both_sides_are_measured_at_once_where_the_image_is_large_enough(
+    before: int, after: int
+) -> None:
+    network = shifted_sum(before, after)
+    runs = []
+
+    def values(image: Image) -> NDArray[Any]:
+        runs.append(image)
+        return network(image)
+
+    assert measured_reach(values, 384, 416) == (before, after)
+    assert len(runs) == 24
+    runs.clear()
+    assert measured_reach(values, 256, 192) == (before, after)
+    assert before + after == 0 or 24 < len(runs) <= 42
+
+
+def test_what_mirrors_the_image_has_no_reach() -> None:
+    """Its scores at one end depend on the pixels at the other, and on none between."""
+    assert measured_reach(lambda image: image[None, None, ::-1], 512, 512) is None
+
+
+def test_a_reach_that_differs_with_the_place_is_not_cut_off_at_the_first_one() -> None:
+    """A change of the last row of a region of 63 rows is seen 200 rows on, and of no other."""
+
+    def values(image: Image) -> NDArray[Any]:
+        grey = image.astype(np.int64)
+        grey[262] += grey[62]
+        return grey[None, None]
+
+    reach = measured_reach(values, 512, 512)
+    assert reach is not None and reach[0] == 200
+
+
+def test_a_measurement_that_would_take_too_long_is_given_up_early() -> None:
+    clock = VirtualClock()
+    reports: list[str] = []
+
+    def slow(image: Image) -> NDArray[Any]:
+        clock.sleep(26.0)
+        return image[None, None]
+
+    with pytest.raises(MeasurementTooLong, match=r"about 10 minutes.*--reach PIXELS declares it"):
+        measured_reach(slow, 512, 512, reports.append, clock)
+    assert reports[-1] == "measuring the reach, run 3 of about 24"
 
 
 def test_a_score_that_depends_on_the_whole_image_has_no_reach() -> None:

@@ -77,6 +77,8 @@ _NORMALIZE: Final = (
     "how grey values 0..255 are normalised (or --scale, --mean and --std)",
 )
 _UNIT: Final = NORMALIZATIONS["unit"]
+_WHITE: Final = 255
+"""Largest grey value."""
 _FLOAT16: Final = 10
 """Number of the type in onnx.proto3."""
 
@@ -201,7 +203,7 @@ def adopt(
         adoption=facts,
         origin=json_value({"mean_steps": proof.mean_steps, "versions": _versions()}),
     )
-    rows = adoption_table(ends, channels, facts, sidecar, decided.reason, proof)
+    rows = adoption_table(ends, channels, facts, sidecar, decided.reason, proof, network.note)
     report("writing")
     write_artifact(output, artifact.data, sidecar)
     write_golden(output, lambda batch: original_scores(original, result, batch[:, 0], model.name))
@@ -281,6 +283,11 @@ def _normalization(source: InputForm, given: Normalization | None) -> Normalizat
         raise ValueError(
             f"takes {source.channels} channel{'s' * (source.channels > 1)}, but the normalisation "
             f"has {max(len(given.mean), len(given.std))} numbers"
+        )
+    if max(given.mean) > _WHITE:
+        raise ValueError(
+            f"would never get a value above 0: the normalisation subtracts {max(given.mean):g} "
+            "from grey values 0..255; pass --scale 1 if --mean and --std are of grey values"
         )
     return given
 

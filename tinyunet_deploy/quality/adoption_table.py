@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from tinyunet_deploy.artifacts.facts import AdoptionFacts
@@ -28,6 +29,7 @@ def adoption_table(
     sidecar: Sidecar,
     reason: str,
     proof: Proof,
+    note: str | None = None,
 ) -> tuple[Row, ...]:
     """Return the rows of an adoption.
 
@@ -35,6 +37,7 @@ def adoption_table(
         ends: inputs and outputs of the original.
         channels: number of its output channels.
         reason: where the activation is known from.
+        note: why the reach was not measured.
     """
     contract, network = sidecar.contract, sidecar.network
     size = f"{contract.height}x{contract.width}"
@@ -42,10 +45,13 @@ def adoption_table(
     normalized = "none, it takes the bytes"
     if facts.mean is not None and facts.std is not None:
         numbers = (" ".join(f"{value:g}" for value in values) for values in (facts.mean, facts.std))
-        normalized = "(grey - {}) / {}".format(*numbers)
+        low, high = _normalized_range(facts.mean, facts.std)
+        normalized = "(grey - {}) / {}".format(*numbers) + f": {low:.3g} to {high:.3g}"
     reach = "a score may depend on the whole image: tiles only approximate, seams are possible"
     if network is not None and network.reach is not None:
         reach = f"{network.reach[0]} px before, {network.reach[1]} px after"
+    if note is not None:
+        reach = f"{note}; until then, {reach}"
     multiple = "unknown" if network is None else network.size_multiple or "unknown"
     repeated = "grey repeated to 3" if facts.input_channels == 3 else "-"
     stated = "in the graph" if facts.mean is None else "not in the file"
@@ -66,3 +72,16 @@ def adoption_table(
             f"{proof.mean_steps:.2g}", f"at most {MOST_STEPS} of 255",
             f"scores {proof.lowest_score} to {proof.highest_score}"),
     )  # fmt: skip
+
+
+def _normalized_range(mean: Sequence[float], std: Sequence[float]) -> tuple[float, float]:
+    """Return the values that grey values 0 and 255 become, the lowest and highest of the channels.
+
+    Shown because a wrong normalisation gives plausible scores: most networks expect about -2..3.
+    """
+    number = max(len(mean), len(std))
+    pairs = [
+        (mean[min(channel, len(mean) - 1)], std[min(channel, len(std) - 1)])
+        for channel in range(number)
+    ]
+    return min(-m / s for m, s in pairs), max((255 - m) / s for m, s in pairs)

@@ -30,6 +30,8 @@ __all__ = ["ADDED", "MIN_OPSET", "wrapped"]
 MIN_OPSET: Final = 18
 """Oldest operator set of the written file, that of our exporter."""
 _MIN_IR: Final = 8
+_RESIZE_CHANGED: Final = 11
+"""Operator set in which Resize, Upsample until 9, got half-pixel coordinates as its default."""
 ADDED: Final = "adopt/"
 """Beginning of the names of the nodes and values that the wrapping adds."""
 _ORIGINAL: Final = "original/"
@@ -106,13 +108,29 @@ def _current(model: ModelProto) -> ModelProto:
         model = onnx.inliner.inline_local_functions(model)
     version = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
     if version < MIN_OPSET:
-        return onnx.version_converter.convert_version(model, MIN_OPSET)
+        converted = onnx.version_converter.convert_version(model, MIN_OPSET)
+        if version < _RESIZE_CHANGED:
+            _resize_as_before(converted.graph)
+        return converted
     if version > MAX_OPSET:
         try:
             return onnx.version_converter.convert_version(model, MAX_OPSET)
         except RuntimeError:  # an operator that the older set lacks; ONNX Runtime may have it
             return model
     return model
+
+
+def _resize_as_before(graph: GraphProto) -> None:
+    """Let every Resize read its pixels as before opset 11; the converter leaves the new default."""
+    modes = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    for node in graph.node:
+        for inner in _subgraphs(node):
+            _resize_as_before(inner)
+        if node.op_type == "Resize":
+            kept = [attribute for attribute in node.attribute if attribute.name not in modes]
+            del node.attribute[:]
+            node.attribute.extend(kept)
+            node.attribute.extend(helper.make_attribute(*mode) for mode in modes.items())
 
 
 def _renamed(model: ModelProto) -> ModelProto:
