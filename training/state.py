@@ -144,6 +144,10 @@ def state_files(folder: Path) -> list[Path]:
 
 
 def remove_states(folder: Path) -> None:
-    """Remove all states, which a finished run no longer needs."""
-    for path in folder.glob("state-*"):
+    """Remove all states, which a finished run no longer needs.
+
+    A state goes before its description, as it is written behind it: whenever the process is killed,
+    every state that is left has one.
+    """
+    for path in sorted(folder.glob("state-*"), key=lambda path: path.suffix == ".json"):
         path.unlink()

@@ -328,8 +328,9 @@ Act = Callable[["ScriptedClock"], object]
 class ScriptedClock:
     """Time that passes only in waits; at given instants something happens, in the same thread."""
 
-    def __init__(self, *script: tuple[float, Act]) -> None:
+    def __init__(self, *script: tuple[float, Act], late_s: float = 0.0) -> None:
         self.now = 0.0
+        self._late_s = late_s
         self._script = sorted(script, key=lambda entry: entry[0])
 
     def now_s(self) -> float:
@@ -339,19 +340,23 @@ class ScriptedClock:
         raise NotImplementedError
 
     def wait(self, event: threading.Event, timeout_s: float) -> bool:
-        self.now += timeout_s
+        self.now += timeout_s + self._late_s
         while self._script and self._script[0][0] <= self.now:
             self._script.pop(0)[1](self)
         return event.is_set()
 
 
 def scripted(
-    folder: Path, *script: tuple[float, Act], end_s: float, **options: Any
+    folder: Path, *script: tuple[float, Act], end_s: float, late_s: float = 0.0, **options: Any
 ) -> tuple[list[tuple[float, str, str]], Watched]:
-    """Watch ``in`` until ``end_s``; the seconds, name and reason, or verdict, of each line."""
+    """Watch ``in`` until ``end_s``; the seconds, name and reason, or verdict, of each line.
+
+    Args:
+        late_s: how much longer than requested every wait takes.
+    """
     (folder / "in").mkdir(exist_ok=True)
     stop = threading.Event()
-    clock = ScriptedClock(*script, (end_s, lambda _: stop.set()))
+    clock = ScriptedClock(*script, (end_s, lambda _: stop.set()), late_s=late_s)
     lines: list[tuple[float, str, str]] = []
 
     def keep(line: ReportLine) -> None:
@@ -416,6 +421,19 @@ def test_the_time_in_which_the_process_was_stopped_is_not_patience(
     ((_, name, verdict),) = lines
     assert (name, verdict) == ("slow.png", "NG")
     assert watched.summary.skipped == 0
+
+
+def test_on_a_machine_where_every_wait_is_late_files_settle_all_the_same(tmp_path: Path) -> None:
+    data = encode_png(part(1))
+
+    def arrive(_: object = None) -> None:
+        for name, length in (("cut.png", -20), ("whole.png", None)):
+            (tmp_path / "in" / name).write_bytes(data[:length])
+
+    lines, _ = scripted(tmp_path, (1.0, arrive), end_s=200.0, late_s=2.0)
+    times = {name: at_s for at_s, name, _ in lines}
+    assert times["whole.png"] < 12.0
+    assert times["cut.png"] < 32.0, "five seconds of patience"
 
 
 def test_a_folder_is_away_by_the_clock_of_the_watch(tmp_path: Path) -> None:

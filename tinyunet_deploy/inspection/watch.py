@@ -135,6 +135,7 @@ def watch(
     timed = late = 0
     polled: float | None = None
     away_since: float | None = None
+    late_s = 0.0
     passed_over = Counter[str]()
     with Report(output, inspection.options(backend, "watch"), verdicts.keep) as report:
         while not stop.is_set():
@@ -220,10 +221,12 @@ def watch(
                         break
             if not ready:
                 before = clock.now_s()
-                wait_s = max(settle_ms / 2e3, min(before - began, _STOPPED_S))
+                wait_s = max(settle_ms / 2e3, min(max(before - began, late_s), _STOPPED_S))
                 clock.wait(stop, wait_s)
                 now = clock.now_s()
-                _pass_over(files, now - before - wait_s, now)
+                # on a machine where every wait is late, longer ones let the files age all the same
+                late_s = now - before - wait_s
+                _pass_over(files, late_s, now)
         report.finish(passed_over, sort=True)
         log_notes(report.summary.notes)
         return Watched(report.summary, timed, late)
