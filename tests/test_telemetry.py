@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import pytest
 
+from benchmarks.local_triton import PACKAGES, serve
 from tests.backends.test_server import Played
 from tests.conftest import REPOSITORY, part
 from tinyunet_deploy import telemetry
@@ -236,6 +237,30 @@ def test_a_server_is_the_only_thing_that_is_connected(watch_library: Path, tmp_p
         port = server.url.rpartition(":")[2].partition("/")[0]
     assert watched.code == 0, watched.errors
     assert set(watched.connections) == {f"2 127.0.0.1 {port}"}
+    assert watched.elsewhere == []
+    assert (out / "report.jsonl").exists()
+
+
+@pytest.mark.nightly
+def test_a_grpc_server_is_the_only_thing_that_is_connected(
+    watch_library: Path, tmp_path: Path, tiny_onnx: Path
+) -> None:
+    """NVIDIA's client with a Triton of this machine."""
+    if not all((PACKAGES / name).is_dir() for name in ("pytriton", "tritonclient")):
+        pytest.skip("no nvidia-pytriton and tritonclient in .cache/triton")
+    (tmp_path / "images").mkdir()
+    for seed in range(2):
+        write_png(tmp_path / "images" / f"{seed}.png", part(seed))
+    out = tmp_path / "out" / "infer"
+    with serve(tiny_onnx, tmp_path / "triton") as served:
+        command = ["infer", tmp_path / "images", "--server", served.grpc, "-o", out]
+        words = json.dumps([[str(word) for word in command]])
+        script = f"import sys; sys.path.insert(0, {str(PACKAGES)!r})\n{COMMANDS}"
+        watched = watch(watch_library, tmp_path, "-c", script, words)
+        port = served.grpc.rpartition(":")[2].partition("/")[0]
+    assert watched.code == 0, watched.errors
+    assert {connection.split()[-1] for connection in watched.connections} == {port}
+    assert all("127.0.0.1" in connection for connection in watched.connections)
     assert watched.elsewhere == []
     assert (out / "report.jsonl").exists()
 
