@@ -1,0 +1,1 @@
+"""Repeatability: whether a part gets the same verdict each time it is photographed."""

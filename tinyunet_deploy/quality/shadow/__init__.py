@@ -1,0 +1,1 @@
+"""Shadow run: a challenger sees every part beside the leader and decides nothing."""
