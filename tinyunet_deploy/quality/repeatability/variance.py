@@ -117,12 +117,11 @@ def chi_square_quantile(probability: float, freedom: int) -> float:
     """Return the value below which a chi-square variable falls with a probability, by bisection.
 
     Args:
-        probability: in (0, 1).
+        probability: above 0 and up to 1 - 1e-12.
         freedom: degrees of freedom, 1 or more.
     """
-    low, high = 0.0, float(freedom) + 10.0
-    while _chi_square_below(high, freedom) < probability:
-        low, high = high, 2 * high
+    # Twelve standard deviations above the mean, and 60 more for the long tail of few degrees.
+    low, high = 0.0, freedom + 12 * math.sqrt(2 * freedom) + 60
     while low < (middle := (low + high) / 2) < high:
         if _chi_square_below(middle, freedom) < probability:
             low = middle
