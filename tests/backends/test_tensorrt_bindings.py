@@ -30,6 +30,7 @@ SOURCES = (
     "backends/plan_check.py",
     "backends/precision_audit.py",
     "backends/tensorrt.py",
+    "backends/layer_profiler.py",
 )
 CLASSES = {
     "builder": "Builder",

@@ -201,6 +201,15 @@ class PlanFacts:
     """Size of the plan, bytes."""
     build_s: float | None = None
     """Time that TensorRT took to build the plan, seconds."""
+    level: int | None = None
+    """Effort to find fast tactics, 0..5; None in a plan of an earlier release."""
+    workspace_mb: int | None = None
+    """Largest scratch memory of a tactic, MiB; None allows all that the GPU has."""
+    flags: tuple[str, ...] = ()
+    """Names of TensorRT's builder flags that were set, such as ``TF32``."""
+    timing_cache: str | None = None
+    """Use of tactic timings of an earlier build: ``off``, ``empty``, ``hit`` if the build added
+    none, or ``extended``; None in a plan of an earlier release."""
 
     def __post_init__(self) -> None:
         for field in ("flavour", "version", "compute_capability", "rebuild"):
@@ -211,5 +220,12 @@ class PlanFacts:
             raise ValueError(f"plan.gpu_name {self.gpu_name!r} is not a string")
         if type(self.size_bytes) not in (int, type(None)):
             raise ValueError(f"plan.size_bytes {self.size_bytes!r} is not a number")
+        for field in ("level", "workspace_mb"):
+            if type(getattr(self, field)) not in (int, type(None)):
+                raise ValueError(f"plan.{field} {getattr(self, field)!r} is not a number")
+        if not isinstance(self.timing_cache, str | None):
+            raise ValueError(f"plan.timing_cache {self.timing_cache!r} is not a string")
+        if not all(isinstance(flag, str) for flag in self.flags):
+            raise ValueError("plan.flags is not a list of names")
         if type(self.build_s) not in (int, float, type(None)):
             raise ValueError(f"plan.build_s {self.build_s!r} is not a number")

@@ -26,6 +26,7 @@ class OnnxNode:
     operator: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -142,11 +143,11 @@ def read_graph(data: bytes) -> OnnxGraph:
 
 
 def _node(value: Value, reader: Reader) -> OnnxNode:
-    texts: dict[int, list[str]] = {1: [], 2: [], 4: [""]}
+    texts: dict[int, list[str]] = {1: [], 2: [], 3: [""], 4: [""]}
     for number, part in reader.fields(value):
         if number in texts and not isinstance(part, int):
             texts[number].append(bytes(part).decode("utf-8", "replace"))
-    return OnnxNode(texts[4][-1], tuple(texts[1]), tuple(texts[2]))
+    return OnnxNode(texts[4][-1], tuple(texts[1]), tuple(texts[2]), texts[3][-1])
 
 
 def _tensor(value: Value, reader: Reader) -> tuple[str, int, tuple[int, ...]]:

@@ -216,6 +216,7 @@ def _plan(fields: dict[str, Any]) -> PlanFacts:
         **fields,
         "profile": _made(Profile, "plan.profile", fields["profile"]),
         "audit": None if audit is None else _made(PrecisionAudit, "plan.audit", audit),
+        "flags": _texts("plan.flags", fields.get("flags", [])),
     }
     return _made(PlanFacts, "plan", values)
 

@@ -36,6 +36,8 @@ class Run(NamedTuple):
     """Time to copy the images to the runtime, milliseconds; 0 if it reads them in place."""
     copy_out_ms: float = 0.0
     """Time to copy the scores from the runtime, milliseconds; 0 if it returns the array."""
+    enqueue_ms: float | None = None
+    """Time of the CPU to hand the batch to a GPU, milliseconds; None if it is not measured."""
 
 
 class Backend(abc.ABC):

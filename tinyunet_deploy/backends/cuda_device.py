@@ -93,6 +93,10 @@ class Device(abc.ABC):
         """Allocate ``size`` bytes on the GPU, aligned to 256 bytes."""
 
     @abc.abstractmethod
+    def free_bytes(self) -> int:
+        """Return how much of the GPU's memory is free, with other processes' use counted."""
+
+    @abc.abstractmethod
     def pinned(self, shape: tuple[int, ...]) -> Batch:
         """Return a uint8 array in page-locked memory, for copies while the GPU computes."""
 
@@ -165,6 +169,10 @@ class PyCUDADevice(Device):
     def allocate(self, size: int) -> Memory:
         memory: Memory = self._cuda.mem_alloc(size)
         return memory
+
+    def free_bytes(self) -> int:
+        free, _ = self._cuda.mem_get_info()
+        return int(free)
 
     def pinned(self, shape: tuple[int, ...]) -> Batch:
         array: Batch = self._cuda.pagelocked_empty(shape, np.uint8)

@@ -52,6 +52,8 @@ class GPUClocks(NamedTuple):
     power_w: float
     throttle_reasons: tuple[str, ...]
     """NVML's names without their prefix, such as ``SwPowerCap``; empty if not throttled."""
+    energy_j: float | None = None
+    """Energy since the driver was loaded, joules; None if the GPU does not count it."""
 
 
 def driver() -> ctypes.CDLL:
@@ -132,6 +134,7 @@ def clocks(index: int) -> GPUClocks | None:
                 pynvml.nvmlDeviceGetTemperature(gpu, pynvml.NVML_TEMPERATURE_GPU),
                 pynvml.nvmlDeviceGetPowerUsage(gpu) / 1e3,
                 _reasons(pynvml, mask),
+                _energy_j(pynvml, gpu),
             )
         finally:
             pynvml.nvmlShutdown()
@@ -145,6 +148,13 @@ def _bus_address(index: int) -> bytes:
     library.cuDeviceGet(ctypes.byref(device), index)
     library.cuDeviceGetPCIBusId(address, len(address), device)
     return address.value
+
+
+def _energy_j(pynvml: Any, gpu: Any) -> float | None:
+    try:
+        return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(gpu)) / 1e3
+    except pynvml.NVMLError:  # GPUs before Volta do not count it
+        return None
 
 
 def _reasons(pynvml: Any, mask: int) -> tuple[str, ...]:

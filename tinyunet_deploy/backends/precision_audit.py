@@ -24,10 +24,13 @@ __all__ = [
     "kept_nodes",
     "mixture",
     "parsed_convolutions",
+    "type_name",
 ]
 
 _FLOATS: Final = frozenset({"Float", "Half"})
 """Types in which a convolution may compute that an int8 file did not quantise."""
+_COMPUTED: Final = frozenset({"Int8", "BFloat16", "Half", "FP8", "Float"})
+"""Types in which TensorRT computes convolutions."""
 
 
 def check_precision(
@@ -115,7 +118,7 @@ def parsed_convolutions(network: Any, trt: Any) -> dict[str, str]:
             for tensor in tensors
         )
         types[str(layer.name)] = (
-            "Int8" if int8 else _spelling(tensors[0].dtype.name) or tensors[0].dtype.name
+            "Int8" if int8 else type_name(tensors[0].dtype.name) or tensors[0].dtype.name
         )
     return types
 
@@ -164,25 +167,30 @@ def engine_convolutions(report: str, names: Iterable[str]) -> dict[str, str]:
         spelled = [weights.get("Type")] if isinstance(weights, dict) else []
         if isinstance(inputs[0], dict):
             spelled += [inputs[0].get(key) for key in ("DataType", "Datatype", "Format/Datatype")]
-        type_ = next((known for text in spelled if text and (known := _spelling(text))), None)
+        known = (type_name(text) for text in spelled if text)
+        type_ = next((name for name in known if name in _COMPUTED), None)
         for name in parts & wanted:
             if type_ is not None:
                 types.setdefault(name, type_)
     return types
 
 
-def _spelling(type_: str) -> str | None:
+def type_name(text: str) -> str | None:
     """Return our name of a type: ``Half`` for ``HALF``, ``FP16``, ``Channel major FP16 format``.
 
-    None if no convolution computes in this type.
+    None if the text names no type.
     """
     for ours, theirs in (
-        ("Int8", r"(?<!u)int8"),
+        ("UInt8", r"uint8"),
+        ("Int8", r"int8"),
         ("BFloat16", r"bf16|bfloat16"),
         ("Half", r"half|fp16"),
         ("FP8", r"fp8"),
         ("Float", r"float|fp32"),
+        ("Int64", r"int64"),
+        ("Int32", r"int32"),
+        ("Bool", r"bool"),
     ):
-        if re.search(theirs, type_, re.IGNORECASE):
+        if re.search(theirs, text, re.IGNORECASE):
             return ours
     return None

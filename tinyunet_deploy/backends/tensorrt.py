@@ -14,6 +14,7 @@ from tinyunet_deploy.artifacts.sidecar import Artifact
 from tinyunet_deploy.backends import nvidia_probe
 from tinyunet_deploy.backends.base import Backend, Run
 from tinyunet_deploy.backends.cuda_device import Device, Event, Graph, Memory, PyCUDADevice
+from tinyunet_deploy.backends.layer_profiler import LayerTimes, layer_profiler
 from tinyunet_deploy.backends.nvidia_probe import TensorRT
 from tinyunet_deploy.backends.plan_check import (
     check_gpu,
@@ -26,6 +27,23 @@ from tinyunet_deploy.errors import ArtifactError, RuntimeUnavailable, unavailabl
 
 SLOTS: Final = 2
 """Batches in flight: one is copied while the other is computed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class EngineMemory:
+    """GPU memory of a loaded plan, bytes."""
+
+    plan: int
+    """Size of the file."""
+    weights: int | None
+    """All weights of the engine; None if TensorRT does not report them."""
+    activations: int
+    """Activations and workspace of the largest batch; one batch computes at a time."""
+    buffers: int
+    """Images and scores of the batches in flight."""
+    taken: int
+    """Free memory before loading minus free memory now: the peak, as all of it is allocated at
+    loading and at the first call of a batch size. Other processes disturb it."""
 
 
 class TensorRTBackend(Backend):
@@ -95,6 +113,29 @@ class TensorRTBackend(Backend):
     def _run(self, image: Batch) -> Run:
         return next(self._loaded.run_many(iter([image])))
 
+    def layer_information(self, batch_size: int) -> str:
+        """Return what TensorRT's inspector says about every layer, as JSON, for a batch size."""
+        return self._loaded.layer_information(batch_size)
+
+    def profile_layers(self, images: Batch, calls: int) -> list[LayerTimes]:
+        """Time every layer over a number of calls, in a context of its own, without a CUDA graph.
+
+        The profiler slows the engine down, so the sum of the layers is not the time of a batch.
+
+        Args:
+            images: uint8 [N, 1, H, W].
+            calls: number of calls, after one that is not counted.
+
+        Returns:
+            One element for each layer, in the order in which they run.
+        """
+        return self._loaded.profile_layers(self._checked(images), calls)
+
+    @property
+    def memory(self) -> EngineMemory:
+        """GPU memory of the plan."""
+        return self._loaded.memory()
+
     def close(self) -> None:
         """Free the GPU's memory."""
         self._close()
@@ -128,6 +169,8 @@ class _Slot:
         """Images in flight; None if the slot is free."""
         self.staging_ms = 0.0
         """Time to copy the images into page-locked memory, milliseconds."""
+        self.enqueue_ms = 0.0
+        """Time in which the engine's work was handed to the GPU, milliseconds."""
 
     def open(self, device: Device, contract: Contract) -> None:
         """Allocate the stream, buffers and events on the GPU."""
@@ -160,6 +203,8 @@ class _Loaded:
         self._runtime: Any = None
         self._engine: Any = None
         self._activations: Memory | None = None
+        self._size = len(artifact.data)
+        self._free_before = 0
         self._computed: Event | None = None
         """End of the last batch's computing; the next waits for it, as slots share activations."""
         try:
@@ -170,6 +215,7 @@ class _Loaded:
             raise
 
     def _load(self, artifact: Artifact) -> None:
+        self._free_before = self._device.free_bytes()
         self._runtime = self._trt.Runtime(self._log)
         self._engine = self._runtime.deserialize_cuda_engine(artifact.data)
         if self._engine is None:
@@ -213,11 +259,13 @@ class _Loaded:
             if self._computed is not None:
                 slot.stream.wait_for_event(self._computed)
             slot.begin.record(slot.stream)
+            started = time.perf_counter()
             if program.graph is not None:
                 program.graph.launch()
             elif not program.context.execute_async_v3(slot.stream.handle):
                 slot.stream.synchronize()
                 raise self._failed()
+            slot.enqueue_ms = (time.perf_counter() - started) * 1e3
             slot.end.record(slot.stream)
             self._computed = slot.end
             self._device.download(slot.device_score, slot.score[:rows], slot.stream)
@@ -236,9 +284,60 @@ class _Loaded:
                 slot.end.time_since(slot.begin),
                 copy_in_ms=slot.staging_ms + slot.uploaded.time_since(slot.uploading),
                 copy_out_ms=slot.downloaded.time_since(slot.end) + copied_ms,
+                enqueue_ms=slot.enqueue_ms,
             )
 
-    def _program(self, slot: _Slot, rows: int) -> _Program:
+    def _idle_slot(self) -> _Slot:
+        slot = self._free_slot()
+        if slot is None:
+            raise ValueError("expected no batch in flight, got two")
+        return slot
+
+    def layer_information(self, batch_size: int) -> str:
+        with self._device.current():
+            context = self._context(self._idle_slot(), max(batch_size, self._least))
+            inspector = self._engine.create_engine_inspector()
+            inspector.execution_context = context
+            text: str = inspector.get_engine_information(self._trt.LayerInformationFormat.JSON)
+            return text
+
+    def profile_layers(self, images: Batch, calls: int) -> list[LayerTimes]:
+        with self._device.current():
+            slot = self._idle_slot()
+            context = self._context(slot, max(len(images), self._least))
+            slot.image[: len(images)] = images
+            self._device.upload(slot.image, slot.device_image, slot.stream)
+            profiler = layer_profiler(self._trt)
+            context.profiler = profiler
+            context.enqueue_emits_profile = False  # the times are asked for after the call
+            for call in range(calls + 1):
+                profiler.begin(counted=call > 0)
+                done = context.execute_async_v3(slot.stream.handle)
+                slot.stream.synchronize()
+                if not (done and context.report_to_profiler()):
+                    raise self._failed()
+            layers: list[LayerTimes] = profiler.layers()
+            return layers
+
+    def memory(self) -> EngineMemory:
+        has_stat = hasattr(self._trt, "EngineStat")  # since TensorRT 10.4
+        weights = (
+            self._engine.get_engine_stat(self._trt.EngineStat.TOTAL_WEIGHTS_SIZE)
+            if has_stat
+            else None
+        )
+        with self._device.current():
+            taken = self._free_before - self._device.free_bytes()
+        return EngineMemory(
+            self._size,
+            weights if weights is not None and weights >= 0 else None,
+            self._engine.device_memory_size_v2,
+            sum(slot.image.nbytes + slot.score.nbytes for slot in self._slots),
+            max(taken, 0),
+        )
+
+    def _context(self, slot: _Slot, rows: int) -> Any:
+        """Return an execution context that has run one batch of ``rows`` images in a slot."""
         assert self._activations is not None
         for other in self._slots:
             other.stream.synchronize()
@@ -261,6 +360,11 @@ class _Loaded:
         slot.stream.synchronize()
         if not ready:
             raise self._failed()
+        return context
+
+    def _program(self, slot: _Slot, rows: int) -> _Program:
+        context = self._context(slot, rows)
+        handle = slot.stream.handle
         graph = None
         if self._graphs:
             graph = self._device.capture(

@@ -10,7 +10,7 @@ import shlex
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import onnx
 from google.protobuf.message import DecodeError
@@ -98,7 +98,8 @@ def build(
     gpu = _gpu(tensorrt, options)
     started = time.perf_counter()
     kept = kept_nodes(graph, source.sidecar)
-    plan, convolutions = _plan(source, tensorrt, options, gpu, kept)
+    built = _plan(source, tensorrt, options, gpu, kept)
+    plan, convolutions = built.plan, built.convolutions
     build_s = time.perf_counter() - started
     if gpu is None:
         audit = PrecisionAudit(convolutions, None, "built without a GPU: never run on hardware")
@@ -119,6 +120,10 @@ def build(
         audit=audit,
         size_bytes=len(plan),
         build_s=round(build_s, 3),
+        level=options.level,
+        workspace_mb=options.workspace_mb,
+        flags=built.flags,
+        timing_cache=built.timing_cache,
     )
     sidecar = replace(
         _sidecar(source, plan, facts, options), parent_place=parent_place(model, output)
@@ -155,14 +160,23 @@ def _graph(source: Artifact) -> onnx.ModelProto:
         raise ArtifactError(source.path, f"is not an ONNX file: {error}") from error
 
 
+class _Built(NamedTuple):
+    """A serialised plan and how it was built."""
+
+    plan: bytes
+    convolutions: dict[str, str]
+    """Type of each convolution of the parsed network."""
+    flags: tuple[str, ...]
+    timing_cache: str
+
+
 def _plan(
     source: Artifact,
     tensorrt: TensorRT,
     options: Options,
     gpu: GPU | None,
     kept: frozenset[str],
-) -> tuple[bytes, dict[str, str]]:
-    """Return the plan's bytes, and the type of each convolution of the parsed network."""
+) -> _Built:
     trt, log = tensorrt.module, nvidia_probe.logger(tensorrt.module)
     builder = trt.Builder(log)
     network = builder.create_network(
@@ -195,14 +209,20 @@ def _plan(
         raise RefusedError("--batch", f"TensorRT refuses the profile: {log.reason()}")
     if tensorrt.flavour == "tensorrt_rtx":
         _set_target(config, trt, options, gpu)
-    cache = _timing_cache(config, tensorrt, options.timing_cache)
+    cache, known = _timing_cache(config, tensorrt, options.timing_cache)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise ArtifactError(source.path, f"TensorRT does not build it: {log.reason()}")
+    use = "off"
     if cache is not None and options.timing_cache is not None:
+        timings = bytes(cache.serialize())
+        use = "empty" if not known else "hit" if timings == known else "extended"
         options.timing_cache.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(options.timing_cache, bytes(cache.serialize()))
-    return bytes(plan), convolutions
+        write_atomic(options.timing_cache, timings)
+    flags = tuple(
+        name for name, flag in trt.BuilderFlag.__members__.items() if config.get_flag(flag)
+    )
+    return _Built(bytes(plan), convolutions, flags, use)
 
 
 def _set_target(config: Any, trt: Any, options: Options, gpu: GPU | None) -> None:
@@ -222,10 +242,13 @@ def _set_target(config: Any, trt: Any, options: Options, gpu: GPU | None) -> Non
     config.set_compute_capability(targets[capability], 0)
 
 
-def _timing_cache(config: Any, tensorrt: TensorRT, file: Path | None) -> Any:
-    """Return the cache in use, which must stay alive until the plan is built; None without one."""
+def _timing_cache(config: Any, tensorrt: TensorRT, file: Path | None) -> tuple[Any, bytes]:
+    """Return the cache in use, which must stay alive until the plan is built, and its content.
+
+    Without a cache it is None; the content is empty if TensorRT does not take the file.
+    """
     if file is None:
-        return None
+        return None, b""
     if tensorrt.flavour == "tensorrt_rtx":
         raise RefusedError("--timing-cache", "TensorRT-RTX has no timing cache")
     try:
@@ -234,10 +257,10 @@ def _timing_cache(config: Any, tensorrt: TensorRT, file: Path | None) -> Any:
         known = b""
     cache = config.create_timing_cache(known)
     if cache is not None and config.set_timing_cache(cache, ignore_mismatch=False):
-        return cache
+        return cache, known
     cache = config.create_timing_cache(b"")  # of another GPU or version, or damaged: start empty
     config.set_timing_cache(cache, ignore_mismatch=False)
-    return cache
+    return cache, b""
 
 
 def _sidecar(source: Artifact, plan: bytes, facts: PlanFacts, options: Options) -> Sidecar:

@@ -38,6 +38,7 @@ VERBS: Final = {
     "data": "tinyunet_deploy.cli.data:data",
     "doctor": "tinyunet_deploy.cli.doctor:doctor",
     "drift": "tinyunet_deploy.cli.drift:drift",
+    "engine": "tinyunet_deploy.cli.engine:engine",
     "evaluate": "tinyunet_deploy.cli.evaluate:evaluate",
     "infer": "tinyunet_deploy.cli.infer:infer",
     "info": "tinyunet_deploy.cli.info:info",

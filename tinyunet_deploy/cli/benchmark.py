@@ -73,6 +73,12 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, dir_okay=False),
     help="JSON file for every stage of every image, for chrome://tracing or ui.perfetto.dev.",
 )
+@click.option(
+    "--engine-report",
+    "report_folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for a report on every layer of each TensorRT plan: what limits it.",
+)
 @format_option
 @debug_option
 def benchmark(
@@ -94,6 +100,7 @@ def benchmark(
     workers: int | None,
     output: Path | None,
     trace_file: Path | None,
+    report_folder: Path | None,
     style: str,
 ) -> int:
     """Measure the speed of models on IMAGES (files and folders).
@@ -166,6 +173,14 @@ def benchmark(
             on_total=progress.expect,
         )
     text = benchmark_json(result)
+    pages: list[Path] = []
+    if report_folder is not None:
+        from tinyunet_deploy.speed.engine.measurement import report_engines
+
+        with Progress("profiling engines", unit="engines") as progress:
+            pages = report_engines(
+                result, chosen, report_folder, trust_engine=trust_engine, progress=progress.describe
+            )
     if output is not None:
         write_atomic(output, text.encode())
     if trace_file is not None:
@@ -181,6 +196,10 @@ def benchmark(
     for name, path in (("result", output), ("trace", trace_file)):
         if path is not None:
             click.echo(f"{name}: {click.format_filename(path)}", err=True)
+    for path in pages:
+        click.echo(f"engine report: {click.format_filename(path)}", err=True)
+    if report_folder is not None and not pages:
+        click.echo("engine report: no TensorRT plan was measured", err=True)
     if not result.measurements:
         raise RuntimeUnavailable(
             chosen[0], "runs on no backend of this machine", "the reasons are listed above"

@@ -9,12 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tinyunet_deploy.artifacts.lineage import lineage
-from tinyunet_deploy.artifacts.sidecar import Artifact, kind_of, read_artifact
+from tinyunet_deploy.artifacts.sidecar import Artifact
 from tinyunet_deploy.backends.base import Backend
 from tinyunet_deploy.backends.registry import read_tried
 from tinyunet_deploy.backends.table import BackendChoice, BackendRow
-from tinyunet_deploy.errors import ArtifactError, RefusedError, TinyUNetError
+from tinyunet_deploy.errors import RefusedError, TinyUNetError
 from tinyunet_deploy.host import describe_machine
 from tinyunet_deploy.inspection.trace import Trace
 from tinyunet_deploy.quality.parity_inputs import backends_and_devices
@@ -30,6 +29,7 @@ from tinyunet_deploy.speed.benchmark_result import (
     StageTable,
 )
 from tinyunet_deploy.speed.peaks import measure_ceilings
+from tinyunet_deploy.speed.plan_source import onnx_source
 from tinyunet_deploy.speed.roofline import Work, count_work
 from tinyunet_deploy.speed.row import BOUNDARY, Effort, Row
 from tinyunet_deploy.speed.time_samples import PERCENTILE_FORMULA
@@ -192,13 +192,9 @@ class _Rows:
     def count_work(self, artifact: Artifact) -> Work | None:
         """Count the operations of a network; for a plan, those of its ONNX file."""
         try:
-            if artifact.sidecar.kind == "plan":
-                paths = [link.path for link in lineage(artifact.path) if link.path is not None]
-                graph = next((path for path in paths if kind_of(path) == "onnx"), None)
-                if graph is None:
-                    raise ArtifactError(artifact.path, "has no ONNX file beside it")
-                artifact = read_artifact(graph)
-            return count_work(artifact)
+            return count_work(
+                onnx_source(artifact) if artifact.sidecar.kind == "plan" else artifact
+            )
         except TinyUNetError as error:
             self.notes.append(f"no roofline of {artifact.path.name}: {error}")
             return None

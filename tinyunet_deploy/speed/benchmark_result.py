@@ -87,6 +87,8 @@ class ClockRates:
     gpu_power_w: float | None = None
     gpu_throttle_reasons: tuple[str, ...] | None = None
     """Reasons, named as in NVML; empty if not throttled. None without a GPU or nvidia-ml-py."""
+    gpu_energy_j: float | None = None
+    """Energy since the driver was loaded, joules; None if the GPU does not count it."""
 
 
 @dataclass(frozen=True)

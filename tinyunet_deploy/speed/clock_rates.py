@@ -24,4 +24,5 @@ def read_clock_rates(device: str) -> ClockRates:
         gpu_temperature_c=gpu and gpu.temperature_c,
         gpu_power_w=gpu and gpu.power_w,
         gpu_throttle_reasons=gpu and gpu.throttle_reasons,
+        gpu_energy_j=gpu and gpu.energy_j,
     )

@@ -207,6 +207,10 @@ class FakeDevice(Device):
     def _freed(self, size: int) -> None:
         self._free += size
 
+    def free_bytes(self) -> int:
+        self.check_current()
+        return self._free
+
     def pinned(self, shape: tuple[int, ...]) -> Batch:
         self.check_current()
         return np.full(shape, POISON, np.uint8)

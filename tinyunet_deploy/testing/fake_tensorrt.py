@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 from types import SimpleNamespace
 from typing import Any
@@ -40,6 +40,18 @@ class _AllocationStrategy(Enum):
     USER_MANAGED = 2
 
 
+class _Stat(Enum):
+    TOTAL_WEIGHTS_SIZE = 0
+
+
+class _Format(Enum):
+    JSON = 1
+
+
+class _IProfiler:
+    def __init__(self) -> None: ...
+
+
 class _ILogger:
     Severity = _Severity
 
@@ -58,6 +70,8 @@ class FakeTensorRT:
         dtype: type of a plan's tensors, by its name in TensorRT.
         refuses: error text with which every plan is refused; None accepts all.
         enqueues: number of executions that succeed before they fail; None for all.
+        layers: name and milliseconds of each layer that a profiler gets after a call.
+        information: JSON that the inspector returns.
     """
 
     def __init__(
@@ -72,6 +86,8 @@ class FakeTensorRT:
         dtype: str = "UINT8",
         refuses: str | None = None,
         enqueues: int | None = None,
+        layers: Sequence[tuple[str, float]] = (("conv", 0.5), ("reformat", 0.25)),
+        information: str = '{"Layers": [], "Bindings": []}',
     ) -> None:
         assert contract.max_batch is not None
         self.device = device
@@ -81,6 +97,8 @@ class FakeTensorRT:
         self.dtype = _DataType[dtype]
         self.refuses = refuses
         self.enqueues = enqueues
+        self.layers = layers
+        self.information = information
         self.deserialised = 0
         """Number of plans that were deserialised or refused."""
         self.shapes: list[tuple[int, ...]] = []
@@ -94,6 +112,9 @@ class FakeTensorRT:
                 TensorIOMode=_IOMode,
                 DataType=_DataType,
                 ExecutionContextAllocationStrategy=_AllocationStrategy,
+                EngineStat=_Stat,
+                LayerInformationFormat=_Format,
+                IProfiler=_IProfiler,
             ),
         )
         """Stands for the result of :func:`tinyunet_deploy.backends.nvidia_probe.tensorrt`."""
@@ -138,6 +159,21 @@ class _Engine:
     def create_execution_context(self, strategy: _AllocationStrategy) -> _Context:
         return _Context(self._trt, self._log)
 
+    def create_engine_inspector(self) -> _Inspector:
+        return _Inspector(self._trt)
+
+    def get_engine_stat(self, stat: _Stat) -> int:
+        return 1024
+
+
+class _Inspector:
+    def __init__(self, trt: FakeTensorRT) -> None:
+        self._trt = trt
+        self.execution_context: _Context | None = None
+
+    def get_engine_information(self, format: _Format) -> str:
+        return self._trt.information
+
 
 class _Context:
     def __init__(self, trt: FakeTensorRT, log: Any) -> None:
@@ -146,6 +182,9 @@ class _Context:
         self._shape: tuple[int, ...] = ()
         self._addresses: dict[str, int] = {}
         self._activations = 0
+        self._stream: int | None = None
+        self.profiler: Any = None
+        self.enqueue_emits_profile = True
 
     def set_device_memory(self, memory: int, size: int) -> None:
         assert len(self._trt.device.bytes_at(memory)) >= size
@@ -175,6 +214,7 @@ class _Context:
                 self._log.log(_Severity.ERROR, "IExecutionContext::enqueueV3: no executions left")
                 return False
             trt.enqueues -= 1
+        self._stream = handle
         shape, size = self._shape, int(np.prod(self._shape))
         image, score = self._addresses[INPUT_NAME], self._addresses[OUTPUT_NAME]
         device, activations = trt.device, self._activations
@@ -195,4 +235,15 @@ class _Context:
         stream = device.stream_of(handle)
         stream.put(Work("compute", begin))
         stream.put(Work("computed", end))
+        return True
+
+    def report_to_profiler(self) -> bool:
+        """Report the times of the last call, which must be done."""
+        if self.profiler is None or self._stream is None or self.enqueue_emits_profile:
+            return False
+        if self._trt.device.stream_of(self._stream).queue:
+            self._log.log(_Severity.ERROR, "the call to report is not done")
+            return False
+        for name, ms in self._trt.layers:
+            self.profiler.report_layer_time(name, ms)
         return True

@@ -1,0 +1,107 @@
+"""Two engines of one network side by side, lined up by the layers of the network."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import dataclass
+
+from tinyunet_deploy.speed.engine.finding import Finding, ms_text, percent_text
+from tinyunet_deploy.speed.engine.report import EngineReport, NetworkLayer
+
+__all__ = ["ComparedLayer", "Comparison", "compare"]
+
+
+@dataclass(frozen=True)
+class ComparedLayer:
+    """One layer of the network in both engines; None where an engine has no such layer."""
+
+    name: str
+    first: NetworkLayer | None
+    second: NetworkLayer | None
+
+    @property
+    def change_ms(self) -> float:
+        """Time of the second minus the time of the first; a missing layer takes none."""
+        first = self.first.median_ms if self.first else 0.0
+        return (self.second.median_ms if self.second else 0.0) - first
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two reports and their layers, lined up."""
+
+    first: EngineReport
+    second: EngineReport
+    layers: tuple[ComparedLayer, ...]
+
+    def findings(self) -> list[Finding]:
+        """Return the sentences that hold."""
+        return [finding for finding in (self._total(), self._copies(), self._losers()) if finding]
+
+    def _total(self) -> Finding | None:
+        times = [_batch_ms(report) for report in (self.first, self.second)]
+        if not all(times):
+            return None
+        ratio = times[0] / times[1]
+        words = (
+            f"{ratio:.2f} times as fast as" if ratio >= 1 else f"{1 / ratio:.2f} times slower than"
+        )
+        return Finding(
+            "total",
+            "fact",
+            f"{_name(self.second)} computes a batch in {ms_text(times[1])}, {_name(self.first)} in "
+            f"{ms_text(times[0])}: it is {words} {_name(self.first)}.",
+        )
+
+    def _copies(self) -> Finding | None:
+        first, second = (
+            math.fsum(layer.copy_ms for layer in report.network_layers())
+            for report in (self.first, self.second)
+        )
+        saved = (self.first.profiled_ms - first) - (self.second.profiled_ms - second)
+        added = second - first
+        if added <= 0:
+            return None
+        if saved <= 0:
+            text = f"{_name(self.second)} adds {ms_text(added)} of copies and computes no faster."
+            return Finding("copies", "limit", text)
+        return Finding(
+            "copies",
+            "limit" if added >= 0.5 * saved else "fact",
+            f"Computing layers of {_name(self.second)} save {ms_text(saved)}, but its copies "
+            f"and changes of format or type cost {ms_text(added)} more: "
+            f"{percent_text(added / saved)} of it.",
+        )
+
+    def _losers(self) -> Finding | None:
+        slower = [layer for layer in self.layers if layer.change_ms > 0]
+        if not slower:
+            return None
+        slower.sort(key=lambda layer: -layer.change_ms)
+        names = ", ".join(f"{layer.name} (+{ms_text(layer.change_ms)})" for layer in slower[:3])
+        return Finding(
+            "slower",
+            "fact",
+            f"Slower in {_name(self.second)}: {names}{', ...' if len(slower) > 3 else ''}.",
+        )
+
+
+def compare(first: EngineReport, second: EngineReport) -> Comparison:
+    """Line up two engines by the layers of the network, in the order of the first."""
+    left = {layer.name: layer for layer in first.network_layers()}
+    right = {layer.name: layer for layer in second.network_layers()}
+    order = [*left, *(name for name in right if name not in left)]
+    layers = tuple(ComparedLayer(name, left.get(name), right.get(name)) for name in order)
+    return Comparison(first, second, layers)
+
+
+def _name(report: EngineReport) -> str:
+    version = f", TensorRT {report.build.version}" if report.build else ""
+    return f"{report.model} ({report.precision or 'precision unknown'}{version})"
+
+
+def _batch_ms(report: EngineReport) -> float:
+    """Return the median computing time of a batch, else the sum of the profiled layers."""
+    calls = report.call_times(True) or (report.calls[0] if report.calls else None)
+    return statistics.median(calls.compute.samples_ms) if calls else report.profiled_ms
