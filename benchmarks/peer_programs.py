@@ -6,6 +6,7 @@ They include copies to and from their buffers in the time, and return no scores.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -18,8 +19,15 @@ import numpy as np
 
 from tinyunet_deploy.contract import INPUT_NAME, Batch
 from tinyunet_deploy.errors import RuntimeUnavailable
+from tinyunet_deploy.speed.engine.trtexec_times import parse_trtexec_times
 
-__all__ = ["PROGRAMS", "read_benchmark_app", "read_trtexec", "why_no_program"]
+__all__ = [
+    "PROGRAMS",
+    "read_benchmark_app",
+    "read_trtexec",
+    "trtexec_options",
+    "why_no_program",
+]
 
 
 def why_no_program(runner: str) -> str | None:
@@ -72,26 +80,72 @@ def read_benchmark_app(report: str) -> dict[str, Any]:
 
 
 def _trtexec(artifact: Path, batches: list[Batch], repetitions: int) -> dict[str, Any]:
+    equal = trtexec_options(_start("trtexec", "--help"))
     with tempfile.TemporaryDirectory() as scratch:
         images, times = Path(scratch) / "images.bin", Path(scratch) / "times.json"
         images.write_bytes(batches[0].tobytes())
         shape = "x".join(map(str, batches[0].shape))
-        _start(
+        output = _start(
             "trtexec", f"--loadEngine={artifact}", f"--shapes={INPUT_NAME}:{shape}",
             f"--loadInputs={INPUT_NAME}:{images}", f"--iterations={repetitions}", "--duration=0",
-            f"--exportTimes={times}",
+            *equal, f"--exportTimes={times}",
         )  # fmt: skip
-        return read_trtexec(times.read_text())
+        return read_trtexec(times.read_text(), output)
 
 
-def read_trtexec(times: str) -> dict[str, Any]:
-    """Read the output of ``trtexec --exportTimes`` into the fields of a measured cell."""
+def trtexec_options(help_text: str) -> tuple[str, ...]:
+    """Return the options that make trtexec copy, use a CUDA graph and spin, as our backend does.
+
+    Since TensorRT 11 it does not copy unless it is told to; graph and spin are its defaults.
+
+    Args:
+        help_text: output of ``trtexec --help``.
+    """
+    if "--includeDataTransfers" in help_text:
+        return ("--includeDataTransfers",)
+    return ("--useCudaGraph", "--useSpinWait")
+
+
+def read_trtexec(times: str, output: str) -> dict[str, Any]:
+    """Read the output of ``trtexec --exportTimes`` into the fields of a measured cell.
+
+    Args:
+        times: JSON of the times.
+        output: what trtexec printed, which says its release and whether it used a graph.
+
+    Raises:
+        RuntimeUnavailable: it copied nothing, so its times are of computing alone, or the JSON is
+            not such a file.
+    """
+    try:
+        measured = parse_trtexec_times(times)
+    except ValueError as error:
+        raise RuntimeUnavailable("trtexec", f"exported no times: {error}") from error
+    if not measured.transfers:
+        raise RuntimeUnavailable(
+            "trtexec",
+            "copied neither images nor scores, so its times are of computing alone",
+            "it copies with --includeDataTransfers since TensorRT 11",
+        )
+    graph = "no CUDA graph (it could not be captured)"
+    if "CUDA graph capture failed" not in output:
+        graph = "CUDA graph"
     return {
         "load_ms": None,
         "first_ms": None,
-        "samples_ms": [entry["latencyMs"] for entry in json.loads(times)],
-        "boundary": "its latency: copy in, compute, copy out",
+        "samples_ms": list(measured.latency.samples_ms),
+        "boundary": f"latency of trtexec{_release(output)}: copy in, compute, copy out, from its "
+        f"page-locked buffers; {graph}, spin wait, the next batch queued meanwhile",
     }
+
+
+def _release(output: str) -> str:
+    """Return the release out of ``[TensorRT v110100]``, `` of TensorRT 11.1.0``."""
+    match = re.search(r"\[TensorRT v(\d{5,6})\]", output)
+    if match is None:
+        return ""
+    number = int(match[1])
+    return f" of TensorRT {number // 10000}.{number // 100 % 100}.{number % 100}"
 
 
 PROGRAMS: Final[dict[str, Callable[[Path, list[Batch], int], dict[str, Any]]]] = {
@@ -107,11 +161,13 @@ def _path_of(program: str) -> str | None:
     return str(beside) if beside.is_file() else shutil.which(program)
 
 
-def _start(program: str, *arguments: str) -> None:
+def _start(program: str, *arguments: str) -> str:
+    """Run a program and return what it printed."""
     command = [_path_of(program) or program, *arguments]
     process = subprocess.run(command, capture_output=True, text=True)
+    text = process.stdout + process.stderr
     if process.returncode:
-        output = (process.stdout + process.stderr).splitlines()
-        lines = [line for line in output if line.strip()]
+        lines = [line for line in text.splitlines() if line.strip()]
         errors = [line for line in lines if "error" in line.lower()] or lines or ["no output"]
         raise RuntimeUnavailable(program, f"exit {process.returncode}: {errors[0].strip()}")
+    return text
