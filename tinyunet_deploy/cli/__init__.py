@@ -32,6 +32,7 @@ from tinyunet_deploy.cli.streams import open_streams
 from tinyunet_deploy.errors import RuntimeUnavailable, TinyUNetError, lacks_memory
 
 VERBS: Final = {
+    "accept": "tinyunet_deploy.cli.accept:accept",
     "adopt": "tinyunet_deploy.cli.adopt:adopt",
     "benchmark": "tinyunet_deploy.cli.benchmark:benchmark",
     "build": "tinyunet_deploy.cli.build:build",

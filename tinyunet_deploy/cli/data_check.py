@@ -43,7 +43,7 @@ def check(
     from tinyunet_deploy.data.check import check_dataset
     from tinyunet_deploy.data.layouts import read_dataset
     from tinyunet_deploy.errors import DataError
-    from tinyunet_deploy.inspection.contact_sheet import require_jinja2
+    from tinyunet_deploy.inspection.html_page import require_jinja2
 
     if sheet is not None:
         require_jinja2()

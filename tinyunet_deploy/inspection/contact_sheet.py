@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import base64
-import importlib.util
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 import cv2
 import numpy as np
@@ -21,13 +20,11 @@ from tinyunet_deploy.data.dataset import Dataset, Item, Split
 from tinyunet_deploy.data.decoding import read_image
 from tinyunet_deploy.data.encoding import encode_jpeg, encode_png
 from tinyunet_deploy.data.masks import read_mask
-from tinyunet_deploy.errors import DataError, ImageError, RuntimeUnavailable, printable
+from tinyunet_deploy.errors import DataError, ImageError
+from tinyunet_deploy.inspection.html_page import render_page
 from tinyunet_deploy.inspection.overlays import TRUTH, outline
 
-if TYPE_CHECKING:
-    import jinja2
-
-__all__ = ["MOST", "PAGE", "PICTURE", "draw_picture", "page_of", "require_jinja2", "shown_parts"]
+__all__ = ["MOST", "PAGE", "PICTURE", "draw_picture", "page_of", "shown_parts"]
 
 PAGE: Final = "contact-sheet.html"
 """File name of the page."""
@@ -171,18 +168,6 @@ def _cell(number: int, part: ShownPart) -> _Picture:
     return cell
 
 
-def require_jinja2() -> None:
-    """Check that a page can be written; call it before the work whose result it shows.
-
-    Raises:
-        RuntimeUnavailable: jinja2 is not installed.
-    """
-    if importlib.util.find_spec("jinja2") is None:
-        raise RuntimeUnavailable(
-            "jinja2", "is not installed", "pip install 'tinyunet-deploy[pictures]'"
-        )
-
-
 def page_of(dataset: Dataset, parts: Sequence[ShownPart], facts: Sequence[str]) -> bytes:
     """Return the page: one file, without scripts; names in it are text, never markup.
 
@@ -192,29 +177,11 @@ def page_of(dataset: Dataset, parts: Sequence[ShownPart], facts: Sequence[str]) 
     Raises:
         RuntimeUnavailable: jinja2 is not installed.
     """
-    require_jinja2()
-    template = _environment().get_template("contact_sheet.html.j2")
-    page = template.render(
+    return render_page(
+        Path(__file__).with_name("contact_sheet.html.j2"),
         title=dataset.root.resolve().name,
         layout=dataset.layout,
         images=len(dataset.items),
         facts=facts,
         parts=parts,
-    )
-    return page.encode("utf-8")
-
-
-def _environment() -> jinja2.Environment:
-    import jinja2
-
-    shown: Callable[[Any], Any] = lambda value: (  # noqa: E731
-        printable(value) if isinstance(value, str) else value
-    )
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=shown,
     )

@@ -18,6 +18,7 @@ __all__ = [
     "InputFile",
     "LineFigures",
     "ModelFacts",
+    "PartKind",
     "PartPicture",
     "PlateauFigures",
     "RepeatFigures",
@@ -25,6 +26,11 @@ __all__ = [
     "SelfTestFigures",
     "SkippedPart",
 ]
+
+
+PartKind = Literal["escape", "reject", "near escape", "near reject"]
+"""Why a part is shown: it passed though it is defective, it was rejected though it is good, or it
+is one that came nearest to either."""
 
 
 @dataclass(frozen=True)
@@ -224,7 +230,7 @@ class PlateauFigures:
 class PartPicture:
     """A picture of one judged part."""
 
-    kind: Literal["escape", "reject", "near escape", "near reject"]
+    kind: PartKind
     name: str
     verdict: Verdict
     max_score: int

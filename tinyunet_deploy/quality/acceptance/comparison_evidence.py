@@ -1,0 +1,102 @@
+"""Compare an artifact with its reference, on the backend and device on which it will run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tinyunet_deploy.errors import RefusedError
+from tinyunet_deploy.quality.acceptance.evidence import (
+    BatchFigures,
+    Comparison,
+    FigureCheck,
+    ModelFacts,
+)
+from tinyunet_deploy.quality.parity import ArtifactParity, Parity, Progress, run_parity
+from tinyunet_deploy.quality.parity_limits import LimitCheck, read_limits
+from tinyunet_deploy.quality.stored_scores import StoredScores
+
+__all__ = ["compare_artifact"]
+
+_BATCHES = "batch_steps"
+"""Figure of the batch check; it is a requirement of its own."""
+
+
+def compare_artifact(
+    model: Path,
+    data: Path,
+    facts: ModelFacts,
+    *,
+    reference: Path | None,
+    search: Sequence[Path],
+    trust_engine: bool,
+    classes: Sequence[int] | None,
+    tile: bool,
+    bits: int | None,
+    max_pixels: int | None,
+    batch_size: int,
+    workers: int,
+    most_images: int,
+    progress: Progress,
+    on_total: Callable[[int], None],
+) -> tuple[Comparison, BatchFigures | None]:
+    """Compare on the held-out images of a data set, as ``tinyunet parity`` does.
+
+    Args:
+        facts: names the backend and the device.
+        the others: as for :func:`~tinyunet_deploy.quality.parity.run_parity`.
+
+    Returns:
+        The comparison, with the reason if nothing could be compared, and the batch check.
+    """
+    with StoredScores() as scores:
+        try:
+            parity = run_parity(
+                [model],
+                data,
+                scores,
+                limits=read_limits(),
+                reference=reference,
+                folders=search,
+                classes=classes,
+                backends=[facts.backend],
+                devices=[facts.device],
+                tile=tile,
+                bits=bits,
+                max_pixels=max_pixels,
+                batch_size=batch_size,
+                workers=workers,
+                trust_engine=trust_engine,
+                most_images=most_images,
+                progress=progress,
+                on_total=on_total,
+            )
+        except RefusedError as error:
+            return Comparison("", None, 0, (), f"{Path(error.where).name} {error.what}"), None
+        artifact = parity.artifacts[0]
+    return _comparison(parity, artifact), _batches(artifact)
+
+
+def _comparison(parity: Parity, artifact: ArtifactParity) -> Comparison:
+    role, reason = parity.reference.role, parity.reference.reason
+    return Comparison(
+        reference=parity.reference.describe(parity.reference_backend),
+        vacuous=reason if role in ("golden-images", "same-file") else None,
+        images=artifact.comparison.images,
+        checks=tuple(_check(c) for c in artifact.checks if c.limit.figure != _BATCHES),
+        skipped=artifact.skipped,
+    )
+
+
+def _batches(artifact: ArtifactParity) -> BatchFigures | None:
+    if artifact.batch is None:
+        return None
+    checks = [_check(check) for check in artifact.checks if check.limit.figure == _BATCHES]
+    return BatchFigures(
+        artifact.batch.sizes, dict(artifact.batch.steps), checks[0] if checks else None
+    )
+
+
+def _check(check: LimitCheck) -> FigureCheck:
+    limit = check.limit
+    return FigureCheck(limit.figure, check.value, str(limit), check.holds, limit.reason)

@@ -1,0 +1,336 @@
+"""Gather the evidence of an acceptance test: run the model, and take in what other verbs wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from tinyunet_deploy.artifacts.golden import golden_path
+from tinyunet_deploy.artifacts.sidecar import sidecar_path
+from tinyunet_deploy.backends.base import Backend
+from tinyunet_deploy.backends.registry import open_backend
+from tinyunet_deploy.data.dataset import Dataset
+from tinyunet_deploy.errors import ArtifactError, DataError
+from tinyunet_deploy.host import describe_machine
+from tinyunet_deploy.inspection.defects import recall_by_size
+from tinyunet_deploy.inspection.drift import OF_THE_IMAGE, compare_statistics, read_statistics
+from tinyunet_deploy.inspection.run_report import REPORT
+from tinyunet_deploy.inspection.walk import walk_images
+from tinyunet_deploy.quality.acceptance.comparison_evidence import compare_artifact
+from tinyunet_deploy.quality.acceptance.evidence import (
+    DetectionFigures,
+    DriftFigures,
+    Evidence,
+    InputFile,
+    ModelFacts,
+    PartPicture,
+    SeenImages,
+    SelfTestFigures,
+    SkippedPart,
+)
+from tinyunet_deploy.quality.acceptance.inputs import (
+    HashedFolder,
+    hash_dataset,
+    hash_file,
+    hash_files,
+)
+from tinyunet_deploy.quality.acceptance.line_result import read_line
+from tinyunet_deploy.quality.acceptance.model_lineage import Origin, read_origin
+from tinyunet_deploy.quality.acceptance.pictures import draw_parts
+from tinyunet_deploy.quality.acceptance.requirements import DEFAULTS, Requirements
+from tinyunet_deploy.quality.dataset_scoring import read_evaluated
+from tinyunet_deploy.quality.evaluation import Evaluation, evaluate
+from tinyunet_deploy.quality.self_test import self_test
+
+__all__ = ["Gathered", "RunOptions", "Sources", "gather"]
+
+Split = Literal["train", "val", "test", "all"]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Files and folders that a test rests on."""
+
+    data: Path
+    """Labelled data set."""
+    model: Path
+    requirements: Path | None = None
+    """File of requirements; None for the package's."""
+    reference: Path | None = None
+    """Model whose scores are taken as correct; None chooses as ``tinyunet parity`` does."""
+    search: tuple[Path, ...] = ()
+    """Folders to search for the model's ancestors."""
+    trained_on: tuple[Path, ...] = ()
+    """Folders of the images that trained the model, if its sidecar does not name them."""
+    line: Path | None = None
+    """Result of ``tinyunet line-sim``."""
+    baseline: Path | None = None
+    """Report of images of the line, or its folder."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How the model is run; see :func:`~tinyunet_deploy.quality.evaluation.evaluate`."""
+
+    backend: str | None = None
+    device: str | None = None
+    trust_engine: bool = False
+    classes: Sequence[int] | None = None
+    split: Split | None = None
+    tile: bool = True
+    bits: int | None = None
+    max_pixels: int | None = None
+    batch_size: int = 4
+    workers: int = 2
+    parity_images: int = 200
+    """Largest number of images on which the artifact is compared with its reference."""
+
+
+class Gathered(NamedTuple):
+    """Evidence, and what the page and the result file show beside it."""
+
+    evidence: Evidence
+    pictures: tuple[PartPicture, ...]
+    inputs: tuple[InputFile, ...]
+    listing: str
+    """sha256 and name of every file of the data set, as ``sha256sum`` writes them."""
+    evaluation: Evaluation | None
+    """None if the model was not run."""
+
+
+Progress = Callable[[str, int], None]
+"""Function that takes a description of the current task and the number of newly finished images."""
+
+
+def gather(
+    sources: Sources,
+    options: RunOptions,
+    requirements: Requirements,
+    *,
+    progress: Progress,
+    on_total: Callable[[int], None],
+) -> Gathered:
+    """Run the model on the data set and on its golden images, and compare it with its reference.
+
+    A model whose bytes are not those that its sidecar describes is not run: its lineage is then the
+    only evidence.
+
+    Args:
+        progress: called for each scored image.
+        on_total: called with the number of images that will be scored, when it becomes known.
+
+    Raises:
+        ArtifactError: the model is missing, has no sidecar and is not trusted, or cannot be loaded.
+        DataError: the data set or a file of evidence is unusable.
+        RuntimeUnavailable: the backend cannot run here.
+    """
+    line = None if sources.line is None else read_line(sources.line)
+    baseline = None if sources.baseline is None else read_statistics(sources.baseline)
+    dataset = read_evaluated(sources.data, classes=options.classes, split=options.split)
+    origin = read_origin(sources.model, sources.search, trust_engine=options.trust_engine)
+    on_total(len(dataset.items))
+    progress("hashing the images", 0)
+    hashed = hash_dataset(dataset, options.workers)
+    inputs = tuple(_inputs(sources, dataset, hashed, origin))
+    data = f"{dataset.root.resolve().name}, {dataset.layout} layout"
+    processor = str(describe_machine()["processor"])
+    if origin.blocked is not None:
+        evidence = Evidence(origin.facts, data, origin.links, origin.blocked, processor=processor)
+        return Gathered(evidence, (), inputs, hashed.listing, None)
+    seen = _seen(dataset, hashed, origin, sources.trained_on)
+    progress("loading the model", 0)
+    with open_backend(
+        sources.model, options.backend, options.device, trust_engine=options.trust_engine
+    ) as backend:
+        evaluation = _evaluate(dataset, backend, options, lambda n: progress("judging parts", n))
+        tested = _self_test(backend)
+        pictures = tuple(
+            draw_parts(
+                evaluation,
+                backend,
+                tile=options.tile,
+                bits=options.bits,
+                max_pixels=options.max_pixels,
+            )
+        )
+        model = _facts(origin.facts, backend)
+    parity, batches = compare_artifact(
+        sources.model,
+        sources.data,
+        model,
+        reference=sources.reference,
+        search=sources.search,
+        trust_engine=options.trust_engine,
+        classes=options.classes,
+        tile=options.tile,
+        bits=options.bits,
+        max_pixels=options.max_pixels,
+        batch_size=options.batch_size,
+        workers=options.workers,
+        most_images=options.parity_images,
+        progress=progress,
+        on_total=lambda number: on_total(len(dataset.items) + number),
+    )
+    drift = None
+    if sources.baseline is not None and baseline is not None:
+        drift = _drift(evaluation, sources.baseline, baseline, requirements.drift.alpha)
+    evidence = Evidence(
+        model=model,
+        data=data,
+        lineage=origin.links,
+        seen=seen,
+        detection=_detection(evaluation),
+        parity=parity,
+        batches=batches,
+        self_test=tested,
+        line=line,
+        drift=drift,
+        processor=processor,
+    )
+    return Gathered(evidence, pictures, inputs, hashed.listing, evaluation)
+
+
+def _inputs(
+    sources: Sources, dataset: Dataset, hashed: HashedFolder, origin: Origin
+) -> list[InputFile]:
+    files = [
+        ("model", sources.model),
+        ("sidecar", sidecar_path(sources.model)),
+        ("golden images", golden_path(sources.model)),
+        *(("ancestor", path) for path in origin.ancestors),
+        ("reference", sources.reference),
+        ("requirements", sources.requirements or DEFAULTS),
+        ("line", sources.line),
+    ]
+    inputs = [hash_file(role, path) for role, path in files if path is not None and path.exists()]
+    inputs.append(hashed.as_input("images and masks", dataset.root.resolve().name))
+    if sources.baseline is not None:
+        report = sources.baseline / REPORT if sources.baseline.is_dir() else sources.baseline
+        inputs.append(hash_file("baseline", report))
+    return inputs
+
+
+def _facts(facts: ModelFacts, backend: Backend) -> ModelFacts:
+    """Add the backend, and what only loading tells about a file without a sidecar."""
+    sidecar = backend.artifact.sidecar
+    return ModelFacts(
+        name=facts.name,
+        sha256=sidecar.sha256,
+        kind=sidecar.kind,
+        precision=sidecar.precision,
+        backend=backend.name,
+        device=backend.device,
+        threshold=sidecar.threshold,
+        min_area_px=sidecar.min_area,
+        versions=dict(backend.versions),
+    )
+
+
+def _seen(
+    dataset: Dataset, hashed: HashedFolder, origin: Origin, folders: Sequence[Path]
+) -> SeenImages:
+    """Count the judged images whose bytes trained or tuned the model."""
+    trained_on = set(origin.trained_on)
+    for folder in folders:
+        images = list(walk_images([folder]))
+        if not images:
+            raise DataError(folder, "contains no images")
+        trained_on.update(d[:16] for d in hash_files(folder, images, 1).digests.values())
+    digests = [hashed.digests[item.image][:16] for item in dataset.items]
+    return SeenImages(
+        images=len(digests),
+        trained_on=sum(digest in trained_on for digest in digests),
+        tuned_on=sum(digest in origin.tuned_on for digest in digests),
+        known=bool(trained_on),
+        folders=tuple(folder.resolve().name for folder in folders),
+    )
+
+
+def _evaluate(
+    dataset: Dataset, backend: Backend, options: RunOptions, progress: Callable[[int], None]
+) -> Evaluation:
+    decision = backend.artifact.sidecar.decision()
+    return evaluate(
+        dataset,
+        backend,
+        threshold=decision.threshold,
+        min_area=decision.min_area,
+        batch_size=options.batch_size,
+        workers=options.workers,
+        tile=options.tile,
+        bits=options.bits,
+        max_pixels=options.max_pixels,
+        with_statistics=True,
+        progress=progress,
+    )
+
+
+def _detection(evaluation: Evaluation) -> DetectionFigures:
+    figures, root = evaluation.all, evaluation.dataset.root
+    defects = evaluation.true_defects
+    return DetectionFigures(
+        defective=figures.defective,
+        escapes=figures.escapes,
+        good=figures.images - figures.defective,
+        overkills=figures.overkills,
+        skipped=tuple(
+            SkippedPart(path.relative_to(root).as_posix(), error.what)
+            for path, error in evaluation.skipped.items()
+        ),
+        areas_hit_px=tuple(sorted(d.area_px for d in defects if d.hit)),
+        areas_missed_px=tuple(sorted(d.area_px for d in defects if not d.hit)),
+        by_size=tuple(row for row in recall_by_size(defects) if row.truth),
+        by_type=tuple(row.as_fields() for row in evaluation.by_type),
+        iou_defective=figures.iou_defective,
+        auroc=figures.auroc,
+        notes=evaluation.notes,
+    )
+
+
+def _self_test(backend: Backend) -> SelfTestFigures:
+    if backend.artifact.sidecar.golden is None:
+        return SelfTestFigures("missing", "the artifact has no golden images")
+    try:
+        result = self_test(backend)
+    except ArtifactError as error:
+        return SelfTestFigures("failed", f"{Path(error.where).name} {error.what}")
+    return SelfTestFigures(
+        "ok",
+        f"On {backend.name} the golden scores are met within {result.largest_steps} of 255, "
+        f"{result.mean_steps:.2g} on average",
+    )
+
+
+def _drift(
+    evaluation: Evaluation,
+    baseline: Path,
+    earlier: Sequence[dict[str, float]],
+    alpha: float,
+) -> DriftFigures:
+    """Compare the grey values of the good parts with those of the line's images.
+
+    Statistics of the score depend on the share of defective parts, and an acceptance test has more
+    of them than a line.
+    """
+    name = (baseline if baseline.is_dir() else baseline.parent).resolve().name
+    good = [
+        statistics
+        for image, statistics in zip(evaluation.images, evaluation.statistics, strict=True)
+        if not image.defective
+    ]
+    if len(good) < 2:
+        return DriftFigures(name, None, (), "There are fewer than two good parts to compare")
+    try:
+        drift = compare_statistics(
+            good,
+            earlier,
+            alpha,
+            OF_THE_IMAGE,
+            where=(evaluation.dataset.root, baseline),
+            note="grey values of good parts only: a line has fewer defective parts",
+        )
+    except DataError as error:
+        return DriftFigures(name, None, (), f"{Path(error.where).name} {error.what}")
+    return DriftFigures(name, drift.as_fields(), tuple(drift.drifted), drift.hint)
