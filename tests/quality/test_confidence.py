@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinyunet_deploy.quality.confidence import clopper_pearson_upper
+from tinyunet_deploy.quality.confidence import clopper_pearson_upper, trials_to_show
 
 
 def binomial_cdf(events: int, trials: int, rate: Fraction) -> Fraction:
@@ -47,3 +47,51 @@ def test_at_the_bound_so_few_events_are_as_unlikely_as_they_may_be(
 def test_the_bound_of_a_large_set_is_that_of_poisson() -> None:
     half_chi_square = 15.507313 / 2  # its 0.95 quantile with 8 degrees of freedom
     assert clopper_pearson_upper(3, 20000) == pytest.approx(half_chi_square / 20000, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("rate", "events", "confidence", "trials"),
+    [
+        (0.05, 0, 0.95, 59),  # ln 0.05 / ln 0.95 = 58.4
+        (0.01, 0, 0.95, 299),
+        (0.001, 0, 0.95, 2995),
+        (0.01, 1, 0.95, 473),  # the usual table of acceptance sampling: 299, 473, 628
+        (0.01, 2, 0.95, 628),
+        (0.03, 0, 0.95, 99),
+        (0.01, 0, 0.99, 459),
+        (1.0, 3, 0.95, 3),
+    ],
+)
+def test_sample_sizes_of_the_tables(
+    rate: float, events: int, confidence: float, trials: int
+) -> None:
+    assert trials_to_show(rate, events, confidence) == trials
+
+
+def test_no_sample_proves_a_rate_of_zero() -> None:
+    assert trials_to_show(0.0) == math.inf
+
+
+@given(st.floats(0.004, 0.9), st.integers(0, 5), st.sampled_from([0.5, 0.9, 0.95, 0.999]))
+def test_the_sample_proves_the_rate_and_one_part_less_does_not(
+    rate: float, events: int, confidence: float
+) -> None:
+    trials = int(trials_to_show(rate, events, confidence))
+    assert clopper_pearson_upper(events, trials, confidence) <= rate
+    if trials > events + 1:
+        assert clopper_pearson_upper(events, trials - 1, confidence) > rate
+
+
+@pytest.mark.parametrize(("events", "trials"), [(0, 100), (3, 100), (11, 1900), (40, 41)])
+@pytest.mark.parametrize("confidence", [0.9, 0.95, 0.99])
+def test_bounds_are_those_of_scipy_and_statsmodels(
+    events: int, trials: int, confidence: float
+) -> None:
+    stats = pytest.importorskip("scipy.stats")
+    bound = clopper_pearson_upper(events, trials, confidence)
+    assert bound == pytest.approx(stats.beta.ppf(confidence, events + 1, trials - events))
+    proportion = pytest.importorskip("statsmodels.stats.proportion")
+    _, upper = proportion.proportion_confint(
+        events, trials, alpha=2 * (1 - confidence), method="beta"
+    )
+    assert bound == pytest.approx(upper)

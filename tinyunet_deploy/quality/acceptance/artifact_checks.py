@@ -30,13 +30,17 @@ def check_parity(_: Requirements, evidence: Evidence) -> Finding:
         return Finding(
             "not met",
             f"{first.figure} is {first.value:.4g}, but must be {first.limit}, {against}."
-            + (f" {len(broken) - 1} more limits are broken." if len(broken) > 1 else ""),
+            + (f" {_more_broken(len(broken) - 1)}" if len(broken) > 1 else ""),
             "tinyunet parity --explain names the stage at which the two first differ",
         )
     if not comparison.checks:
         return Finding("not shown", "No limit of parity applies to this precision.")
     kept = count(len(comparison.checks), "limit")
     return Finding("met", f"{kept} of parity kept {against}.")
+
+
+def _more_broken(number: int) -> str:
+    return f"{count(number, 'more limit')} {'is' if number == 1 else 'are'} broken."
 
 
 def check_batches(_: Requirements, evidence: Evidence) -> Finding:

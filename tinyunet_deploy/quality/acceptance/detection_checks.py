@@ -87,7 +87,8 @@ def _rate(limit: RateLimit, events: int, parts: int, kind: str, event: str) -> F
         return Finding(
             "not shown",
             f"{shown}, which does not show {rate}.",
-            f"{needed - parts:,} more {kind} parts ({needed:,} in all) of which none {event}",
+            f"{count(int(needed) - parts, f'more {kind} part')} ({needed:,} in all) of which none "
+            f"{event}",
         )
     return Finding("met", f"{shown}.")
 
