@@ -40,16 +40,20 @@ def render_page(
     require_jinja2()
     import jinja2
 
-    shown: Callable[[Any], Any] = lambda value: (  # noqa: E731
-        printable(value) if isinstance(value, str) else value
-    )
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(template.parent),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
-        finalize=shown,
+        finalize=_shown,
     )
     environment.filters.update(filters or {})
     return environment.get_template(template.name).render(**values).encode("utf-8")
+
+
+def _shown(value: Any) -> Any:
+    """Return text as one printable line; what a macro of the template made is markup already."""
+    if isinstance(value, str) and not hasattr(value, "__html__"):
+        return printable(value)
+    return value

@@ -1,0 +1,161 @@
+"""The page comes from the result file alone, is the same each time, and takes hostile names."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.quality.acceptance.evidence import accepted, detection, plateau, repeats
+from tinyunet_deploy.data.encoding import encode_jpeg
+from tinyunet_deploy.errors import DataError
+from tinyunet_deploy.quality.acceptance.evidence import (
+    Evidence,
+    InputFile,
+    PartPicture,
+    SkippedPart,
+)
+from tinyunet_deploy.quality.acceptance.gathering import Gathered
+from tinyunet_deploy.quality.acceptance.output import PAGE, accept_again
+from tinyunet_deploy.quality.acceptance.page import page_of
+from tinyunet_deploy.quality.acceptance.requirements import read_requirements
+from tinyunet_deploy.quality.acceptance.result_file import read_result, result_json
+from tinyunet_deploy.quality.acceptance.verdicts import decide, judge
+
+HOSTILE = "<script>alert(1)</script>{{ 7 * 7 }}\u202e\x1b[31m"
+NOW = datetime(2026, 11, 28, 12, 30, tzinfo=UTC)
+SVG = '<svg xmlns="http://www.w3.org/2000/svg"><script>alert(2)</script></svg>'
+
+
+def picture(kind: Any, name: str = "Test/1.png") -> PartPicture:
+    jpeg = base64.b64encode(encode_jpeg(np.zeros((40, 40, 3), np.uint8))).decode()
+    return PartPicture(kind, name, "OK", 12, jpeg, 40, 40)
+
+
+def gathered(evidence: Evidence, *pictures: PartPicture) -> Gathered:
+    inputs = (
+        InputFile("model", "net.onnx", "a" * 64),
+        InputFile("images", "parts", "c" * 64, 4000),
+    )
+    return Gathered(evidence, pictures, inputs, "", None)
+
+
+def write(folder: Path, evidence: Evidence, *pictures: PartPicture) -> Path:
+    verdicts = judge(read_requirements(), evidence)
+    path = folder / "acceptance.json"
+    path.write_text(result_json(gathered(evidence, *pictures), decide(verdicts), verdicts, NOW))
+    return path
+
+
+def page(folder: Path, evidence: Evidence, *pictures: PartPicture) -> str:
+    return page_of(read_result(write(folder, evidence, *pictures))).decode()
+
+
+def text_of(html: str) -> str:
+    body = html[html.index("<body>") :]
+    return " ".join(re.sub("<[^>]+>", " ", body).split())
+
+
+def test_the_page_says_first_whether_the_model_may_run(tmp_path: Path) -> None:
+    text = text_of(page(tmp_path, accepted()))
+    assert "MAY RUN All 13 requirements are met." in text
+    assert "What is missing" not in text
+    assert text.index("MAY RUN") < text.index("Requirements") < text.index("Signatures")
+    assert "2026-11-28 12:30 UTC" in text
+
+
+def test_the_page_lists_what_is_missing_the_failed_first(tmp_path: Path) -> None:
+    evidence = dataclasses.replace(accepted(), line=None, detection=detection(overkills=40))
+    text = text_of(page(tmp_path, evidence))
+    missing = text[text.index("What is missing") : text.index("Requirements")]
+    assert "MAY NOT RUN 1 of 13 requirements are not met: overkill." in text
+    assert missing.index("Overkill, not met: tune the threshold") < missing.index(
+        "Line speed, not shown: tinyunet line-sim IMAGES -m MODEL -o line.json"
+    )
+    assert "Escapes, " not in missing
+
+
+def test_the_same_result_gives_the_same_page_byte_for_byte(tmp_path: Path) -> None:
+    path = write(tmp_path, accepted(), picture("near escape"))
+    first, second = tmp_path / "a", tmp_path / "b"
+    assert accept_again(path, first).word == "MAY RUN"
+    accept_again(path, second)
+    assert (first / PAGE).read_bytes() == (second / PAGE).read_bytes()
+    assert (first / PAGE).read_bytes() == page(
+        tmp_path, accepted(), picture("near escape")
+    ).encode()
+
+
+def test_names_and_pictures_are_never_markup(tmp_path: Path) -> None:
+    evidence = accepted()
+    evidence = dataclasses.replace(
+        evidence,
+        model=dataclasses.replace(evidence.model, name=HOSTILE),
+        detection=detection(skipped=(SkippedPart(HOSTILE, HOSTILE),)),
+        repeatability=repeats(flips=(HOSTILE,), svg=SVG),
+        plateau=plateau(svg=SVG),
+    )
+    html = page(tmp_path, evidence, picture("escape", HOSTILE))
+    assert "<script" not in html
+    assert "49" not in html.replace("7 * 7", "")[: html.index("<style>")]
+    assert "\x1b" not in html
+    assert html.count("data:image/svg+xml;base64,") == 2
+    assert not re.search(r'(src|href)="(?!data:)', html)
+
+
+def test_the_pictures_of_escapes_say_how_many_there_are(tmp_path: Path) -> None:
+    evidence = dataclasses.replace(accepted(), detection=detection(escapes=20))
+    text = text_of(page(tmp_path, evidence, *[picture("escape")] * 12))
+    assert "Escapes: defective parts that pass (12 of 20 shown)" in text
+    assert "No defective part passes" not in text
+    near = text_of(page(tmp_path, accepted(), picture("near escape")))
+    assert "Escapes: defective parts that pass No defective part passes." in near
+
+
+def test_every_part_of_the_evidence_may_be_absent(tmp_path: Path) -> None:
+    names = ("seen", "detection", "parity", "batches", "self_test", "line", "drift")
+    absent: dict[str, None] = dict.fromkeys((*names, "repeatability", "plateau"))
+    evidence = dataclasses.replace(accepted(), **absent, blocked="net.onnx was changed")  # type: ignore[arg-type]
+    text = text_of(page(tmp_path, evidence))
+    assert "The model was not run: net.onnx was changed." in text
+    assert "Signatures" in text
+
+
+def test_an_edited_result_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, dataclasses.replace(accepted(), line=None))
+    path.write_text(path.read_text().replace("NOT SHOWN YET", "MAY RUN"))
+    with pytest.raises(DataError, match="was edited after it was written"):
+        read_result(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is not JSON"),
+        ("[]", "is not a result of tinyunet accept"),
+        ('{"kind": "line-sim"}', "is not a result of tinyunet accept"),
+        ('{"kind": "acceptance", "schema_version": 99}', "schema_version 99, but must have 1"),
+    ],
+)
+def test_another_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_result(path)
+    with pytest.raises(DataError, match="cannot be read"):
+        read_result(tmp_path / "nothing.json")
+
+
+def test_the_result_is_plain_json_with_the_verdict_of_every_requirement(tmp_path: Path) -> None:
+    fields = json.loads(write(tmp_path, accepted()).read_text())
+    assert fields["schema_version"] == 1
+    assert fields["decision"]["accepted"] is True
+    assert [row["name"] for row in fields["requirements"]] == list(read_requirements().by_name())
+    assert str(tmp_path) not in json.dumps(fields)
