@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import REPOSITORY
 from tinyunet_deploy.errors import DataError
 from tinyunet_deploy.quality.acceptance.requirements import (
     DEFAULTS,
@@ -89,3 +90,10 @@ def test_a_wrong_file_is_refused_in_one_line(tmp_path: Path, text: str, message:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nothing\.toml: cannot be read: No such file"):
         read_requirements(tmp_path / "nothing.toml")
+
+
+def test_the_guide_shows_the_defaults_of_the_package() -> None:
+    tables = DEFAULTS.read_text()
+    tables = tables[tables.index("[unseen_images]") :]
+    guide = (REPOSITORY / "docs" / "how-to" / "accept.md").read_text()
+    assert f"```text\n{tables}```" in guide
