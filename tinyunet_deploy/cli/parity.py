@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     "-o",
     "--output",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder for parity.json, parity.xml (JUnit) and pictures of the worst images.",
+    help="Folder for parity.json, parity.xml (JUnit), plateau.svg and the worst images.",
 )
 @format_option
 @debug_option
@@ -197,12 +197,13 @@ def _table(result: Parity) -> Table:
         padding=(0, 0, 0, 1),
         caption="steps of 1/255: largest / p99.9; pixels flipped: near / far from the threshold;\n"
         "parts: verdicts flipped on defective / false alarms gained; "
-        "batch: largest run, its steps",
+        "batch: largest run, its steps; plateau: thresholds that change no verdict, width kept",
         caption_justify="left",
     )
     table.add_column("model", overflow="fold", min_width=12)
     table.add_column("backend", no_wrap=True)
-    for name in ("steps", "agreement", "pixels\nflipped", "parts", "iou\nchange", "batch"):
+    names = ("steps", "agreement", "pixels\nflipped", "parts", "iou\nchange", "batch")
+    for name in (*names, "plateau\nkept"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     for artifact in result.artifacts:
@@ -213,7 +214,7 @@ def _table(result: Parity) -> Table:
 
 def _cells(artifact: ArtifactParity) -> list[str]:
     if artifact.skipped is not None:
-        return ["-"] * 6
+        return ["-"] * 7
     figures, comparison, batch = artifact.figures, artifact.comparison, artifact.batch
     change = 0.0 - figures["iou_drop"]
     return [
@@ -223,7 +224,16 @@ def _cells(artifact: ArtifactParity) -> list[str]:
         f"{figures['flips_defective']} / {figures['new_alarms']:+d}",
         "-" if math.isnan(change) else f"{change:+.4f}",
         f"{batch.largest}: {figures['batch_steps']:g}" if batch else "-",
+        _plateau(artifact),
     ]
+
+
+def _plateau(artifact: ArtifactParity) -> str:
+    from tinyunet_deploy.quality.plateau_report import plateau_range
+
+    if artifact.plateau is None:
+        return "-"
+    return f"{plateau_range(artifact.plateau.plateau)}\n{artifact.figures['plateau_kept']:.0%}"
 
 
 def _outcome(artifact: ArtifactParity) -> str:

@@ -124,14 +124,8 @@ def tune(
     from tinyunet_deploy.inspection.drawing import require_matplotlib
     from tinyunet_deploy.quality import tuning
     from tinyunet_deploy.quality.dataset_scoring import tuning_images
-    from tinyunet_deploy.quality.plateau_picture import draw_plateaus
-    from tinyunet_deploy.quality.tuning_report import (
-        CURVE,
-        PLATEAU,
-        RESULT,
-        draw_curve,
-        tuning_json,
-    )
+    from tinyunet_deploy.quality.plateau_picture import PLATEAU, draw_plateaus
+    from tinyunet_deploy.quality.tuning_report import CURVE, RESULT, draw_curve, tuning_json
 
     if output is not None:
         require_matplotlib()

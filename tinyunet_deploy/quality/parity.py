@@ -16,7 +16,7 @@ from tinyunet_deploy.artifacts.sidecar import (
     write_sidecar,
 )
 from tinyunet_deploy.backends.base import Backend
-from tinyunet_deploy.backends.registry import open_backend, read_tried
+from tinyunet_deploy.backends.registry import open_backend
 from tinyunet_deploy.backends.table import (
     BackendChoice,
 )
@@ -41,9 +41,11 @@ from tinyunet_deploy.quality.parity_inputs import (
     ComparedImage,
     backends_and_devices,
     find_images,
+    read_sidecars,
     spread_images,
 )
 from tinyunet_deploy.quality.parity_limits import LimitCheck, Limits, outcome_of
+from tinyunet_deploy.quality.parity_plateau import ArtifactPlateau, ReferencePlateau
 from tinyunet_deploy.quality.parity_stages import Explanation, explain
 from tinyunet_deploy.quality.reference import Reference, choose_reference, open_reference
 from tinyunet_deploy.quality.stored_scores import StoredScores
@@ -79,13 +81,16 @@ class ArtifactParity:
     """Package -> version of the packages that compute."""
     batch: BatchCheck | None = None
     explanation: Explanation | None = None
+    plateau: ArtifactPlateau | None = None
+    """None if it did not run."""
     checks: list[LimitCheck] = field(default_factory=list)
 
     @property
     def figures(self) -> dict[str, float]:
         """Figures by their names in ``parity_limits.toml``; NaN where one is undefined."""
         batch_steps = math.nan if self.batch is None else self.batch.worst_steps
-        return {**self.comparison.figures, "batch_steps": batch_steps}
+        plateau = {} if self.plateau is None else self.plateau.figures
+        return {**self.comparison.figures, **plateau, "batch_steps": batch_steps}
 
     @property
     def outcome(self) -> str:
@@ -115,6 +120,7 @@ class Parity:
     skipped_images: list[ImageError]
     scores: StoredScores
     """The reference's scores, in the order of ``images``."""
+    plateau: ReferencePlateau
     tally: ScoreTally = field(default_factory=ScoreTally)
     """Number of images that were compared whole, padded and in tiles."""
     refused: list[ArtifactError] = field(default_factory=list)
@@ -200,7 +206,7 @@ def run_parity(
         RefusedError: no reference is found, or the models take images of several sizes.
         RuntimeUnavailable: the reference cannot run on this machine.
     """
-    sidecars, refused = _read_sidecars(models, trust_engine)
+    sidecars, refused = read_sidecars(models, trust_engine)
     sizes = {(s.contract.height, s.contract.width) for s in sidecars.values()}
     first = next(iter(sidecars))
     if len(sizes) > 1:
@@ -228,6 +234,7 @@ def run_parity(
             images=[],
             skipped_images=[],
             scores=scores,
+            plateau=ReferencePlateau(opened, *decision),
             refused=refused,
         )
         paths = [image.path for image in images]
@@ -249,6 +256,7 @@ def run_parity(
                 require_content(scored.image, scored.path)
                 parity.images.append(images[scored.index])
                 scores.append(scored.score)
+                parity.plateau.add(images[scored.index], scored.score)
             report(f"reference on {opened.name}", 1)
         if not parity.images:
             raise DataError(folder, "has no usable image", str(parity.skipped_images[0]))
@@ -316,21 +324,6 @@ def record_batches(parity: Parity) -> dict[Path, int]:
     return written
 
 
-def _read_sidecars(
-    models: Sequence[Path], trust_engine: bool
-) -> tuple[dict[Path, Sidecar], list[ArtifactError]]:
-    """Return the sidecars of whole models, and the errors of damaged ones, of which not all are."""
-    sidecars, errors = {}, []
-    for model in models:
-        try:
-            sidecars[model] = read_tried(model, trust_engine=trust_engine).sidecar
-        except ArtifactError as error:
-            errors.append(error)
-    if not sidecars:
-        raise errors[0]
-    return sidecars, errors
-
-
 def _compare(
     parity: Parity,
     artifact: ArtifactParity,
@@ -340,6 +333,7 @@ def _compare(
     report: Progress,
 ) -> None:
     """Score every image and add it to the comparison."""
+    plateau = ArtifactPlateau(parity.plateau, backend)
     paths = [image.path for image in parity.images]
     for scored in score_images(
         paths,
@@ -353,6 +347,7 @@ def _compare(
         if scored.error is not None or scored.score is None:
             raise DataError(scored.path, "was changed during the comparison")
         image = parity.images[scored.index]
+        plateau.add(scored.index, scored.score)
         artifact.comparison.add(
             scored.score,
             parity.scores[scored.index],
@@ -361,6 +356,7 @@ def _compare(
             defective=image.defective,
         )
         report(f"{artifact.model.name} on {artifact.backend}", 1)
+    artifact.plateau = plateau
 
 
 def _explain(

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tinyunet_deploy.artifacts.foreign import is_foreign
-from tinyunet_deploy.artifacts.sidecar import KINDS, kind_of
+from tinyunet_deploy.artifacts.sidecar import KINDS, Sidecar, kind_of
 from tinyunet_deploy.backends.device_name import device_type, full_name
+from tinyunet_deploy.backends.registry import read_tried
 from tinyunet_deploy.backends.table import (
     BackendChoice,
     BackendRow,
@@ -20,7 +21,7 @@ from tinyunet_deploy.contract import Mask
 from tinyunet_deploy.data.dataset import Item
 from tinyunet_deploy.data.layouts import UnknownLayout, read_dataset
 from tinyunet_deploy.data.masks import read_mask
-from tinyunet_deploy.errors import DataError, RefusedError
+from tinyunet_deploy.errors import ArtifactError, DataError, RefusedError
 from tinyunet_deploy.inspection.walk import common_root, walk_images
 from tinyunet_deploy.quality.dataset_scoring import compared_images
 
@@ -30,6 +31,7 @@ __all__ = [
     "check_recordable",
     "find_images",
     "find_models",
+    "read_sidecars",
     "spread_images",
 ]
 
@@ -157,3 +159,22 @@ def backends_and_devices(
         if kind in row.kinds:
             for device in names or [default_device(kind, row)]:
                 yield row, device
+
+
+def read_sidecars(
+    models: Sequence[Path], trust_engine: bool
+) -> tuple[dict[Path, Sidecar], list[ArtifactError]]:
+    """Return the sidecars of whole models, and the errors of damaged ones.
+
+    Raises:
+        ArtifactError: every model is damaged.
+    """
+    sidecars, errors = {}, []
+    for model in models:
+        try:
+            sidecars[model] = read_tried(model, trust_engine=trust_engine).sidecar
+        except ArtifactError as error:
+            errors.append(error)
+    if not sidecars:
+        raise errors[0]
+    return sidecars, errors

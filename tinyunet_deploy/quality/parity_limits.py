@@ -25,6 +25,8 @@ FIGURES: Final[dict[str, Literal["most", "least"]]] = {
     "flips_defective": "most",
     "new_alarms": "most",
     "flips": "most",
+    "plateau_kept": "least",
+    "margin_steps": "least",
     "iou_drop": "most",
     "agreement": "least",
     "p999_steps": "most",

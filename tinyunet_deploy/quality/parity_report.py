@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
@@ -16,14 +17,17 @@ from numpy.typing import NDArray
 from tinyunet_deploy import __version__
 from tinyunet_deploy.contract import Image, Score, defect_mask
 from tinyunet_deploy.data.encoding import encode_png
-from tinyunet_deploy.errors import printable
+from tinyunet_deploy.errors import RuntimeUnavailable, printable
 from tinyunet_deploy.files import json_value, write_atomic
 from tinyunet_deploy.host import describe_machine
 from tinyunet_deploy.quality.comparison import NEAR_STEPS
 from tinyunet_deploy.quality.parity import ArtifactParity, Parity
 from tinyunet_deploy.quality.parity_stages import STAGES
+from tinyunet_deploy.quality.plateau_picture import PLATEAU, draw_plateaus
 
 __all__ = ["draw_difference", "parity_json", "parity_junit", "write_parity_report"]
+
+log = logging.getLogger(__name__)
 
 SCHEMA_VERSION: Final = 1
 """Version of the fields of ``parity.json``."""
@@ -63,6 +67,7 @@ def parity_json(parity: Parity) -> str:
         "min_area_px": parity.min_area,
         "near_steps": NEAR_STEPS,
         "stage_tolerances": STAGES,
+        "plateau": parity.plateau.plateau.as_fields(),
         "comparisons": [_artifact_fields(parity, artifact) for artifact in parity.artifacts],
     }
     return json.dumps(json_value(fields), indent=2, allow_nan=False) + "\n"
@@ -107,7 +112,9 @@ def parity_junit(parity: Parity) -> bytes:
 
 
 def write_parity_report(parity: Parity, output: Path) -> None:
-    """Write ``parity.json``, ``parity.xml`` and ``worst/*.png`` under ``output``.
+    """Write ``parity.json``, ``parity.xml``, ``plateau.svg`` and ``worst/*.png`` under ``output``.
+
+    The picture of the plateaus is left out, with a warning, if matplotlib is not installed.
 
     Raises:
         RuntimeUnavailable: the disk is full or read-only.
@@ -123,6 +130,14 @@ def write_parity_report(parity: Parity, output: Path) -> None:
             expected = parity.scores[worst.image_index]
             picture = draw_difference(image, expected, worst.score, parity.threshold)
             write_atomic(path, encode_png(picture))
+    plateaus = [parity.plateau.plateau]
+    plateaus += [a.plateau.plateau for a in parity.artifacts if a.plateau is not None]
+    try:
+        write_atomic(output / PLATEAU, draw_plateaus(plateaus))
+    except RuntimeUnavailable as error:
+        if error.where != "matplotlib":
+            raise
+        log.warning("%s is left out: %s", PLATEAU, error)
     write_atomic(output / "parity.xml", parity_junit(parity), durable=True)
     write_atomic(output / "parity.json", parity_json(parity).encode(), durable=True)
 
@@ -179,6 +194,7 @@ def _artifact_fields(parity: Parity, artifact: ArtifactParity) -> dict[str, Any]
         "histogram_of_steps_px": np.trim_zeros(comparison.histogram, "b").tolist(),
         "iou_defective": _mean(comparison.ious),
         "iou_defective_of_reference": _mean(comparison.reference_ious),
+        "plateau": artifact.plateau and artifact.plateau.plateau.as_fields(),
         "flipped_parts": [flip._asdict() for flip in comparison.flips],
         "batches": batch and {"sizes": batch.sizes, "steps": batch.steps},
         "worst": [

@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["draw_plateaus", "inline_plateaus"]
+__all__ = ["PLATEAU", "draw_plateaus", "inline_plateaus"]
+
+PLATEAU: Final = "plateau.svg"
+"""File name of the picture."""
 
 _ESCAPES, _OVERKILLS, _PLATEAU = "#d55e00", "#0072b2", "#009e73"
 """Colours that differ for colour-blind eyes, too (Okabe & Ito 2008)."""

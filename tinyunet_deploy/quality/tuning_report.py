@@ -15,7 +15,7 @@ from tinyunet_deploy.quality.tuning import Tuning
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["CURVE", "PLATEAU", "RESULT", "draw_curve", "tuning_json"]
+__all__ = ["CURVE", "RESULT", "draw_curve", "tuning_json"]
 
 SCHEMA_VERSION: Final = 1
 """Version of the fields of ``tune.json``."""
@@ -23,8 +23,6 @@ RESULT: Final = "tune.json"
 """File name of the result."""
 CURVE: Final = "tune.svg"
 """File name of the picture of all pairs."""
-PLATEAU: Final = "plateau.svg"
-"""File name of the picture of the plateau."""
 
 
 def tuning_json(tuning: Tuning) -> str:
