@@ -45,6 +45,7 @@ VERBS: Final = {
     "info": "tinyunet_deploy.cli.info:info",
     "line-sim": "tinyunet_deploy.cli.line_sim:line_sim",
     "parity": "tinyunet_deploy.cli.parity:parity",
+    "repeatability": "tinyunet_deploy.cli.repeatability:repeatability",
     "triton": "tinyunet_deploy.cli.triton:triton",
     "tune": "tinyunet_deploy.cli.tune:tune",
     "verify": "tinyunet_deploy.cli.verify:verify",

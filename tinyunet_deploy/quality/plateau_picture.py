@@ -19,6 +19,8 @@ PLATEAU: Final = "plateau.svg"
 
 _ESCAPES, _OVERKILLS, _PLATEAU = "#d55e00", "#0072b2", "#009e73"
 """Colours that differ for colour-blind eyes, too (Okabe & Ito 2008)."""
+_BROKEN: Final = "#cc3311"
+"""Colour of a plateau that breaks a limit."""
 _ROW_INCHES: Final = 2.0
 
 
@@ -26,7 +28,8 @@ def draw_plateaus(plateaus: Sequence[Plateau]) -> bytes:
     """Draw an SVG with a row for each plateau.
 
     Args:
-        plateaus: one at least; the first is the reference of the others' widths.
+        plateaus: one at least; the first is the reference of the others' widths. One that breaks a
+            limit is shaded in red instead of green.
 
     Raises:
         RuntimeUnavailable: matplotlib is not installed.
@@ -52,7 +55,9 @@ def _draw(figure: Figure, plateaus: Sequence[Plateau]) -> None:
     for row, plateau in enumerate(plateaus):
         steps, areas = grid[row]
         _draw_curve(steps, plateau.steps_curve, 255)
-        _shade(steps, plateau.steps, 0, 255)
+        reference = None if plateau is plateaus[0] else plateaus[0]
+        color = _BROKEN if plateau.faults(reference) else _PLATEAU
+        _shade(steps, plateau.steps, 0, 255, color)
         steps.axvline(plateau.threshold_steps, color="black", lw=1.5)
         steps.set_title(_title(plateau, plateaus[0]), loc="left", fontsize="medium")
         steps.set_xlim(0, 255)
@@ -60,7 +65,7 @@ def _draw(figure: Figure, plateaus: Sequence[Plateau]) -> None:
         ticks = (0, 0.2, 0.4, 0.6, 0.8, 1.0)
         steps.set_xticks([255 * tick for tick in ticks], [f"{tick:g}" for tick in ticks])
         _draw_curve(areas, plateau.areas_curve, largest)
-        _shade(areas, plateau.areas_px, 1, largest)
+        _shade(areas, plateau.areas_px, 1, largest, color)
         areas.axvline(plateau.min_area_px, color="black", lw=1.5)
         areas.set_xscale("log")
         areas.set_xlim(1, largest)
@@ -85,10 +90,10 @@ def _draw_curve(axes: Axes, curve: Sequence[CurvePoint], end: int) -> None:
     axes.grid(alpha=0.3)
 
 
-def _shade(axes: Axes, interval: Interval | None, start: int, end: int) -> None:
+def _shade(axes: Axes, interval: Interval | None, start: int, end: int, color: str) -> None:
     if interval is not None:
         high = end if interval.high is None else interval.high
-        axes.axvspan(max(interval.low, start), high, color=_PLATEAU, alpha=0.18, lw=0)
+        axes.axvspan(max(interval.low, start), high, color=color, alpha=0.18, lw=0)
 
 
 def _title(plateau: Plateau, reference: Plateau) -> str:
