@@ -151,6 +151,14 @@ $(SPEED)/line-sim.json:
 	$(TINYUNET) line-sim $(SPEED)/data --model $(INT8) --parts-per-minute 1200 --deadline-ms 150 \
 	    --processes 2 --jitter 0.02 --seconds 160 --verify-live 120 --output $@
 
+# Measure everything on this machine's GPU, in at most nine minutes: tests, plans, every backend with
+# CUDA graphs and without, files to masks, training, peaks and parity, into benchmarks/results/GPU.
+# The same command goes on with what is not finished. Nothing is installed: .venv, or the Python in
+# PATH, needs the extras train, gpu and dev.
+.PHONY: gpu
+gpu:
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m benchmarks.gpu_suite
+
 clean:
 	rm -rf .venv $(DEMO)
 

@@ -1,17 +1,20 @@
 """``python -m benchmarks.gpu``: compare a GPU with published figures, with and without CUDA graphs.
 
-Every model is loaded twice, with and without graphs, and the two take turns. Batches are in memory.
+Every model is loaded twice, with and without graphs, and the two take turns; a backend without CUDA
+graphs is loaded once. Batches are in memory.
 The answers of the two are compared, so that a graph that computes something else cannot win.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
 import shlex
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,6 +26,7 @@ from benchmarks.synthetic_images import draw_images
 from tinyunet_deploy.artifacts.sidecar import read_artifact
 from tinyunet_deploy.backends import nvidia_probe
 from tinyunet_deploy.backends.base import Backend
+from tinyunet_deploy.backends.table import BACKENDS
 from tinyunet_deploy.cli import run
 from tinyunet_deploy.cli.options import NumberList
 from tinyunet_deploy.contract import Batch
@@ -46,7 +50,7 @@ _WARM_UP: Final = 10
     multiple=True,
     required=True,
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="An ONNX file or a plan; can be repeated.",
+    help="An ONNX file, a plan or a checkpoint; can be repeated.",
 )
 @click.option("--device", default="cuda:0", show_default=True)
 @click.option("-b", "--batch-size", "sizes", type=NumberList("batch sizes"), default="1,8,16")
@@ -98,17 +102,17 @@ def gpu(
 def _measure_model(
     model: Path, device: str, sizes: Sequence[int], calls: int, rounds: int
 ) -> list[dict[str, Any]]:
-    """Return and print two rows for each batch size: with and without graphs."""
+    """Return and print a row for each batch size and choice of graphs."""
     rows = []
     with contextlib.ExitStack() as stack:
         backends = {
-            graphs: stack.enter_context(_load(model, device, graphs)) for graphs in (True, False)
+            graphs: stack.enter_context(load()) for graphs, load in _choices(model, device).items()
         }
-        contract = backends[True].contract
+        contract = next(iter(backends.values())).contract
         for size in sizes:
             batch = draw_images(size, contract.height, contract.width, defective_every=2)
             _compare_answers(model, backends, batch)
-            measured: dict[bool, list[dict[str, float]]] = {True: [], False: []}
+            measured: dict[bool | None, list[dict[str, float]]] = {key: [] for key in backends}
             for _ in range(rounds):
                 for graphs, backend in backends.items():
                     measured[graphs].append(_measure(backend, batch, calls))
@@ -116,27 +120,32 @@ def _measure_model(
                 row = _row(model, backend, size, graphs, measured[graphs])
                 rows.append(row)
                 click.echo(
-                    f"{model.name:24} batch {size:2} graphs {'on ' if graphs else 'off'} "
+                    f"{model.name:24} batch {size:2} graphs {_GRAPHS[graphs]} "
                     f"{row['images_per_s']:8.1f} images/s   device {row['device_ms']:7.3f} ms   "
                     f"call {row['call_ms']:7.3f} ms   p99 {row['call_p99_ms']:7.3f} ms"
                 )
     return rows
 
 
-def _load(model: Path, device: str, graphs: bool) -> Backend:
+_GRAPHS: Final = {True: "on ", False: "off", None: "-  "}
+
+
+def _choices(model: Path, device: str) -> dict[bool | None, Callable[[], Backend]]:
+    """Return how to load a model with graphs and without; one way if its backend has none."""
     artifact = read_artifact(model)
-    if artifact.sidecar.kind == "plan":
-        from tinyunet_deploy.backends.tensorrt import TensorRTBackend
+    name = {"plan": "tensorrt", "onnx": "onnxruntime", "checkpoint": "torch"}[artifact.sidecar.kind]
+    implementation: Any = BACKENDS[name].load_class()
+    if "graphs" not in inspect.signature(implementation).parameters:
+        return {None: functools.partial(implementation, artifact, device)}
+    return {
+        graphs: functools.partial(implementation, artifact, device, graphs=graphs)
+        for graphs in (True, False)
+    }
 
-        return TensorRTBackend(artifact, device, graphs=graphs)
-    from tinyunet_deploy.backends.onnxruntime import ONNXRuntimeBackend
 
-    return ONNXRuntimeBackend(artifact, device, graphs=graphs)
-
-
-def _compare_answers(model: Path, backends: dict[bool, Backend], batch: Batch) -> None:
-    with_graphs, without = (backend.run(batch).score.astype(int) for backend in backends.values())
-    apart = int(np.abs(with_graphs - without).max())
+def _compare_answers(model: Path, backends: dict[bool | None, Backend], batch: Batch) -> None:
+    first, *others = (backend.run(batch).score.astype(int) for backend in backends.values())
+    apart = max((int(np.abs(first - other).max()) for other in others), default=0)
     if apart > 1:
         raise GateFailed(model, f"answers {apart} apart of 255 with and without graphs")
 
@@ -162,7 +171,7 @@ def _measure(backend: Backend, batch: Batch, calls: int) -> dict[str, float]:
 
 
 def _row(
-    model: Path, backend: Backend, size: int, graphs: bool, rounds: list[dict[str, float]]
+    model: Path, backend: Backend, size: int, graphs: bool | None, rounds: list[dict[str, float]]
 ) -> dict[str, Any]:
     return {
         "model": model.name,

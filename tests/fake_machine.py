@@ -41,6 +41,7 @@ def fake_machine(
     monkeypatch.setattr(nvidia_probe, "tensorrt", lambda flavour=None: library)
     monkeypatch.setattr(nvidia_probe, "gpu", lambda index: FakeDevice().gpu)
     monkeypatch.setattr("tinyunet_deploy.backends.tensorrt.PyCUDADevice", new_device)
+    monkeypatch.setattr("tinyunet_deploy.speed.benchmark.measure_ceilings", lambda device: iter(()))
     plan = make_plan(folder / "tinyunet.fp32.plan", 64)
     write_artifact(plan.path, plan.data, plan.sidecar)
     return plan.path

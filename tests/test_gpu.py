@@ -25,7 +25,10 @@ def has_gpu() -> bool:
         return False
 
 
-pytestmark = pytest.mark.skipif(not has_gpu(), reason="there is no GPU")
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not has_gpu(), reason="there is no GPU"),
+]
 
 
 def images(count: int) -> np.ndarray:

@@ -27,7 +27,8 @@ def published_gpu(results: Results) -> list[Section]:
     rows += [
         _row(gpu["results"], graphs, sizes)
         for gpu in results.gpus.values()
-        for graphs in (True, False)
+        for graphs in (True, False, None)
+        if any(row["cuda_graphs"] is graphs for row in gpu["results"])
     ]
     section.tables = [Table(("", "", *(f"batch {size}" for size in sizes)), rows)]
     section.notes = [first["formula"]]
@@ -35,10 +36,11 @@ def published_gpu(results: Results) -> list[Section]:
     return [section]
 
 
-def _row(measured: list[dict[str, Any]], graphs: bool, sizes: list[int]) -> tuple[str, ...]:
+def _row(measured: list[dict[str, Any]], graphs: bool | None, sizes: list[int]) -> tuple[str, ...]:
     by_size = {row["batch_size"]: row for row in measured if row["cuda_graphs"] is graphs}
     any_row = next(iter(by_size.values()))
     label = model_label(any_row["model"], any_row["precision"])
     label += f" · {backend_label(any_row['backend'])}"
     rates = (by_size[size]["images_per_s"] if size in by_size else None for size in sizes)
-    return label, "graphs" if graphs else "no graphs", *map(number, rates)
+    words = {True: "graphs", False: "no graphs", None: "has no graphs"}[graphs]
+    return label, words, *map(number, rates)
