@@ -70,4 +70,12 @@ def test_it_needs_neither_torch_nor_a_runtime(wheel: zipfile.ZipFile) -> None:
     needed = re.findall(r"^Requires-Dist: ([\w-]+)(.*)$", wheel.read(name).decode(), re.MULTILINE)
     unless = "sys_platform != 'linux'"
     always = {package for package, rest in needed if "extra ==" not in rest and unless not in rest}
-    assert always == {"click", "filelock", "numpy", "opencv-python-headless", "pillow", "rich"}
+    assert always == {
+        "click",
+        "deflate",
+        "filelock",
+        "numpy",
+        "opencv-python-headless",
+        "pillow",
+        "rich",
+    }

@@ -1,16 +1,17 @@
-"""PNG files, by OpenCV; palettes of masks by Pillow."""
+"""PNG files, by OpenCV; plain grey ones by :mod:`.png_rows`, palettes of masks by Pillow."""
 
 from __future__ import annotations
 
 import io
 import struct
 import zlib
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from tinyunet_deploy.data.formats.header import FormatError, Header, Samples, several_images
 from tinyunet_deploy.data.formats.opencv import decode_grey, decode_unchanged, require_shape
+from tinyunet_deploy.data.formats.png_rows import Chunk, decode_rows
 
 __all__ = ["SIGNATURE", "decode", "decode_labels", "read_header"]
 
@@ -25,6 +26,11 @@ _CHANNELS_OF_SBIT: Final = {0: 1, 2: 3, 4: 1, 6: 3}
 """Colour type that may have 16 bits -> entries of sBIT that are not about transparency."""
 
 
+class _Details(NamedTuple):
+    colour_type: int
+    chunks: list[Chunk]
+
+
 def read_header(data: bytes) -> Header:
     """Read the header and walk over all chunks to the end of the image.
 
@@ -36,8 +42,10 @@ def read_header(data: bytes) -> Header:
     channels = _CHANNELS_OF_SBIT.get(colour_type, 0)
     depth, frames, at = None, 1, len(SIGNATURE)
     animated, controls, stills = False, 0, 0
+    chunks = []
     for _ in range(_MAX_CHUNKS):
         length, name = struct.unpack_from(">I4s", data, at)
+        chunks.append(Chunk(name, at + 8, length))
         if name == b"acTL":
             (frames,) = struct.unpack_from(">I", data, at + 8)
             animated = True
@@ -47,7 +55,7 @@ def read_header(data: bytes) -> Header:
             stills = 1  # the image is no frame of the animation
         elif name == b"sBIT" and bits == 16 and length >= channels:
             depth = max(data[at + 8 : at + 8 + channels], default=None)
-        if name != b"IDAT":  # libpng does that for the pixels, and lets others pass
+        if name != b"IDAT":  # decoding does that for the pixels; libpng lets others pass
             _require_checksum(data, at, length)
         at += 12 + length
         if name == b"IEND":
@@ -72,7 +80,7 @@ def read_header(data: bytes) -> Header:
         left_justified=True,
         colour=colour_type in _COLOUR,
         indirect=colour_type == _PALETTE,
-        details=colour_type,
+        details=_Details(colour_type, chunks),
     )
 
 
@@ -84,13 +92,16 @@ def _require_checksum(data: bytes, at: int, length: int) -> None:
 
 def decode(data: bytes, header: Header) -> Samples:
     """Decode to luminance, [H, W]; PNG is lossless, so grey values are exact."""
+    values = decode_rows(data, header.details.chunks)
+    if values is not None:
+        return values
     return require_shape(decode_grey(data, deep=header.bits == 16), header)
 
 
 def decode_labels(data: bytes, header: Header) -> Samples:
     """Decode to the stored values: palette indices [H, W], else the channels [H, W(, C)]."""
     samples = require_shape(decode_unchanged(data), header)
-    if header.details != _PALETTE:
+    if header.details.colour_type != _PALETTE:
         return samples
     from PIL.PngImagePlugin import PngImageFile
 
