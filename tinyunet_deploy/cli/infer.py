@@ -104,6 +104,7 @@ def infer(
     import functools
     from collections.abc import Callable
 
+    from tinyunet_deploy import systems
     from tinyunet_deploy.backends.registry import open_backend
     from tinyunet_deploy.errors import RefusedError, TinyUNetError
     from tinyunet_deploy.host import processor_count
@@ -120,6 +121,7 @@ def infer(
     if ray and (server or shard):
         raise click.UsageError("--ray cannot be combined with --server or --shard")
 
+    systems.keep_freed_memory()
     outputs = Outputs(overlays, scores, contours, mm_per_px)
     skipped = FoldedLines("the report has each reason")
     ng = 0
