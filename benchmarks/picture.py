@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.example_engine import example_report
 from benchmarks.options import HELP, REPOSITORY, RESULTS
 from benchmarks.report.drawing import NARROW
 from benchmarks.report.page import TEMPLATES, write_report
@@ -42,6 +43,7 @@ from tinyunet_deploy.inspection.overlays import TRUTH, outline
 from tinyunet_deploy.quality.evaluation import evaluate
 from tinyunet_deploy.quality.tuning import tune
 from tinyunet_deploy.quality.tuning_report import draw_curve
+from tinyunet_deploy.speed.engine.page import write_page
 
 BROWSERS: Final = (
     "chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome",
@@ -220,23 +222,45 @@ def draw_line(_: Backend, path: Path) -> None:
 
 def draw_report(backend: Backend, path: Path) -> None:
     """Draw the top of ``python -m benchmarks report benchmarks/results`` as a browser shows it."""
-    browser = next((program for name in BROWSERS if (program := shutil.which(name))), None)
-    if browser is None:
-        raise SourceMissing("no Chromium is on the PATH (Debian: apt-get install chromium)")
     with tempfile.TemporaryDirectory() as folder:
-        page, shot = Path(folder, "report.html"), Path(folder, "report.png")
+        page = Path(folder, "report.html")
         command = "python -m benchmarks report benchmarks/results -o report.html"
         parts = _inspected_parts(backend, Path(folder))
         write_report(read_results([RESULTS]), page, parts=parts, command=command)
-        options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
-        options += [f"--user-data-dir={folder}/profile", f"--screenshot={shot}"]
-        subprocess.run(
-            [browser, *options, "--window-size=1200,1060", page.as_uri()],
-            check=True,
-            capture_output=True,
-            timeout=120,
-        )
-        write_atomic(path, shot.read_bytes())
+        _photograph(page, path, 1200, 1060)
+
+
+def draw_engine(_: Backend, path: Path) -> None:
+    """Draw the top of the example of an engine report."""
+    with tempfile.TemporaryDirectory() as folder:
+        page = Path(folder, "engine.html")
+        write_page([example_report("fp16").report], page)
+        _photograph(page, path, 1100, 1240)
+
+
+def draw_engines(_: Backend, path: Path) -> None:
+    """Draw the top of the example of two engines side by side."""
+    with tempfile.TemporaryDirectory() as folder:
+        page = Path(folder, "engines.html")
+        write_page([example_report(name).report for name in ("fp16", "int8")], page)
+        _photograph(page, path, 1100, 1120)
+
+
+def _photograph(page: Path, path: Path, width: int, height: int) -> None:
+    """Write the top of a page as a browser shows it, PNG."""
+    browser = next((program for name in BROWSERS if (program := shutil.which(name))), None)
+    if browser is None:
+        raise SourceMissing("no Chromium is on the PATH (Debian: apt-get install chromium)")
+    shot = page.with_suffix(".png")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
+    options += [f"--user-data-dir={page.parent}/profile", f"--screenshot={shot}"]
+    subprocess.run(
+        [browser, *options, f"--window-size={width},{height}", page.as_uri()],
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
+    write_atomic(path, shot.read_bytes())
 
 
 def _inspected_parts(backend: Backend, folder: Path) -> Path:
@@ -269,6 +293,8 @@ PICTURES: Final[dict[str, Callable[[Backend, Path], None]]] = {
     "drift.svg": draw_drift,
     "line.svg": draw_line,
     "report.png": draw_report,
+    "engine.png": draw_engine,
+    "engines.png": draw_engines,
 }
 """File name -> a function that draws it with a backend to a path."""
 

@@ -33,11 +33,14 @@ def test_layers_line_up_by_the_names_of_the_network() -> None:
 def test_it_says_how_much_faster_and_what_copies_eat() -> None:
     fp16, int8 = example_report("fp16").report, example_report("int8").report
     halved = scaled(fp16, 0.5)
-    assert "it is 1.98 times as fast as" in texts(scaled(fp16, 1.0), halved)["total"]  # copies stay
-    assert "times slower than" in texts(halved, scaled(fp16, 1.0))["total"]
+    assert "it is 1.98 times as fast." in texts(scaled(fp16, 1.0), halved)["total"]  # copies stay
+    assert "times slower." in texts(halved, scaled(fp16, 1.0))["total"]
     assert "copies" not in texts(scaled(fp16, 1.0), halved)
     more_copies = texts(scaled(int8, 1.0), scaled(int8, 0.9, copies=1.5))["copies"]
-    assert "Computing layers" in more_copies and "cost" in more_copies
+    assert "more than that" in more_copies
+    some = texts(scaled(int8, 1.0), scaled(int8, 0.5, copies=1.2))["copies"]
+    assert some.startswith("The computing layers of tinyunet.int8.plan of TensorRT ? save")
+    assert "% of that" in some
     worse = texts(scaled(int8, 1.0), scaled(int8, 1.0, copies=3.0))["copies"]
     assert worse.endswith("of copies and computes no faster.")
 
@@ -52,3 +55,10 @@ def test_it_names_the_layers_that_lost_most() -> None:
     found = texts(report, dataclasses.replace(report, layers=rows))
     assert found["slower"].endswith(f"{slow.network_layer} (+1 ms).")
     assert "slower" not in texts(report, report)
+
+
+def test_two_releases_of_one_engine_are_told_apart() -> None:
+    older, newer = example_report("fp16", "10").report, example_report("fp16", "11").report
+    first, second = compare(older, newer).names
+    assert first == "tinyunet.fp16.plan of TensorRT 10.16.1.11"
+    assert second == "tinyunet.fp16.plan of TensorRT 11.4.0.106"

@@ -122,8 +122,11 @@ def test_copy_layers_are_counted_with_their_share() -> None:
     )
     assert said(rows({"share": 0.04}, {"share": 0.96}), "copies", "fact")
     assert said(changed(layers=(conv,)), "copies", "fact").startswith("No layer only copies")
-    same_type = dataclasses.replace(copy, inputs=conv.outputs, outputs=conv.inputs)
-    assert "where channel" in said(changed(layers=(same_type, conv)), "copies", "fact")
+    same = dataclasses.replace(copy, inputs=conv.outputs, outputs=conv.inputs)
+    assert "format stay the same" in said(changed(layers=(same, conv)), "copies", "fact")
+    linear = (dataclasses.replace(conv.inputs[0], format="linear"),)
+    other = dataclasses.replace(same, outputs=linear)
+    assert "(kVECTORIZED) to linear)" in said(changed(layers=(other, conv)), "copies", "fact")
     untimed = dataclasses.replace(copy, share=math.nan, inputs=(), outputs=())
     assert said(changed(layers=(untimed, conv)), "copies", "fact").endswith(
         "0 % of the profiled time."

@@ -36,23 +36,28 @@ class Comparison:
     layers: tuple[ComparedLayer, ...]
 
     def findings(self) -> list[Finding]:
-        """Return the sentences that hold."""
-        return [finding for finding in (self._total(), self._copies(), self._losers()) if finding]
+        """Return the sentences that hold, a limit first."""
+        sentences = [part for part in (self._total(), self._copies(), self._losers()) if part]
+        return sorted(sentences, key=lambda finding: finding.kind != "limit")
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """Names of the two engines, with TensorRT's version where that is the difference."""
+        if self.first.model != self.second.model:
+            return self.first.model, self.second.model
+        versions = (part.build.version if part.build else "?" for part in (self.first, self.second))
+        first, second = (f"{self.first.model} of TensorRT {version}" for version in versions)
+        return first, second
 
     def _total(self) -> Finding | None:
         times = [_batch_ms(report) for report in (self.first, self.second)]
         if not all(times):
             return None
+        first, second = self.names
         ratio = times[0] / times[1]
-        words = (
-            f"{ratio:.2f} times as fast as" if ratio >= 1 else f"{1 / ratio:.2f} times slower than"
-        )
-        return Finding(
-            "total",
-            "fact",
-            f"{_name(self.second)} computes a batch in {ms_text(times[1])}, {_name(self.first)} in "
-            f"{ms_text(times[0])}: it is {words} {_name(self.first)}.",
-        )
+        words = f"{ratio:.2f} times as fast" if ratio >= 1 else f"{1 / ratio:.2f} times slower"
+        text = f"{second} computes a batch in {ms_text(times[1])}, {first} in {ms_text(times[0])}"
+        return Finding("total", "fact", f"{text}: it is {words}.")
 
     def _copies(self) -> Finding | None:
         first, second = (
@@ -63,15 +68,17 @@ class Comparison:
         added = second - first
         if added <= 0:
             return None
+        name = self.names[1]
         if saved <= 0:
-            text = f"{_name(self.second)} adds {ms_text(added)} of copies and computes no faster."
+            text = f"{name} adds {ms_text(added)} of copies and computes no faster."
             return Finding("copies", "limit", text)
+        share = percent_text(added / saved)
+        words = f"{share} of that" if added < saved else "more than that"
         return Finding(
             "copies",
             "limit" if added >= 0.5 * saved else "fact",
-            f"Computing layers of {_name(self.second)} save {ms_text(saved)}, but its copies "
-            f"and changes of format or type cost {ms_text(added)} more: "
-            f"{percent_text(added / saved)} of it.",
+            f"The computing layers of {name} save {ms_text(saved)}, but its copies and changes of "
+            f"format or type cost {ms_text(added)} more, {words}.",
         )
 
     def _losers(self) -> Finding | None:
@@ -80,11 +87,8 @@ class Comparison:
             return None
         slower.sort(key=lambda layer: -layer.change_ms)
         names = ", ".join(f"{layer.name} (+{ms_text(layer.change_ms)})" for layer in slower[:3])
-        return Finding(
-            "slower",
-            "fact",
-            f"Slower in {_name(self.second)}: {names}{', ...' if len(slower) > 3 else ''}.",
-        )
+        more = f" and {len(slower) - 3} others" if len(slower) > 3 else ""
+        return Finding("slower", "fact", f"Slower in {self.names[1]}: {names}{more}.")
 
 
 def compare(first: EngineReport, second: EngineReport) -> Comparison:
@@ -94,11 +98,6 @@ def compare(first: EngineReport, second: EngineReport) -> Comparison:
     order = [*left, *(name for name in right if name not in left)]
     layers = tuple(ComparedLayer(name, left.get(name), right.get(name)) for name in order)
     return Comparison(first, second, layers)
-
-
-def _name(report: EngineReport) -> str:
-    version = f", TensorRT {report.build.version}" if report.build else ""
-    return f"{report.model} ({report.precision or 'precision unknown'}{version})"
 
 
 def _batch_ms(report: EngineReport) -> float:

@@ -49,6 +49,8 @@ def _change(row: LayerRow) -> str:
     before, after = row.inputs[0], row.outputs[0]
     if before.type != after.type:
         return f"{before.type or '?'} to {after.type or '?'}"
+    if before.format == after.format:
+        return "type and format stay the same"
     return f"{before.format or '?'} to {after.format or '?'}"
 
 
