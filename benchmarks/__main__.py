@@ -44,8 +44,8 @@ def matrix(toml: Path, output: Path) -> None:
     from benchmarks.matrix_definition import read_matrix
     from benchmarks.matrix_result import read_run
     from benchmarks.matrix_run import run_matrix
-    from benchmarks.ratio import Ratio
     from tinyunet_deploy.errors import GateFailed
+    from tinyunet_deploy.speed.ratio import Ratio
 
     words = ["python", "-m", "benchmarks", "matrix"]
     words += [] if toml == _MATRIX else [str(toml)]
@@ -94,9 +94,9 @@ def compare(run1: Path, run2: Path) -> None:
     Each cell is measured against the reference of its own run. Nothing inside the noise floor of
     the A/A pairs is called a difference. Exit 6 when a cell is slower.
     """
-    from benchmarks.ratio import STATISTICS
     from benchmarks.run_comparison import compare_runs
     from tinyunet_deploy.errors import GateFailed
+    from tinyunet_deploy.speed.ratio import STATISTICS
 
     comparison = compare_runs(run1, run2)
     floor = comparison.floor

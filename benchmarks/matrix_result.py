@@ -12,12 +12,12 @@ import numpy as np
 
 from benchmarks.matrix_definition import AGAIN, Cell, Matrix
 from benchmarks.peers import RUNNERS
-from benchmarks.ratio import STATISTICS, ratio_in_run
 from tinyunet_deploy.artifacts.sidecar import Sidecar
 from tinyunet_deploy.contract import Batch, defect_mask
 from tinyunet_deploy.errors import DataError, RuntimeUnavailable
 from tinyunet_deploy.files import read_regular
 from tinyunet_deploy.quality.parity_limits import read_limits
+from tinyunet_deploy.speed.ratio import STATISTICS, ratio_in_run
 
 __all__ = [
     "KIND", "SCHEMA_VERSION", "cell_file", "matrix_result", "ms_per_image", "read_run",

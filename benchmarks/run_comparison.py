@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from benchmarks.matrix_definition import AGAIN
 from benchmarks.matrix_result import ms_per_image, read_run
-from benchmarks.ratio import LEAST_ROUNDS, Ratio, ratio_of_runs
 from tinyunet_deploy.errors import DataError
+from tinyunet_deploy.speed.ratio import LEAST_ROUNDS, Ratio, ratio_of_runs
 
 __all__ = ["Difference", "RunComparison", "compare_runs"]
 

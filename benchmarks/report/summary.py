@@ -7,7 +7,6 @@ import statistics
 from typing import Any
 
 from benchmarks.matrix_result import ms_per_image
-from benchmarks.ratio import ratio_in_run
 from benchmarks.report.content import Table
 from benchmarks.report.drawing import MARKERS
 from benchmarks.report.joins import (
@@ -30,6 +29,7 @@ from benchmarks.report.wording import (
     share,
 )
 from tinyunet_deploy.speed.benchmark_result import Measurement
+from tinyunet_deploy.speed.ratio import ratio_in_run
 
 __all__ = ["facts", "key_figures", "summary", "title"]
 

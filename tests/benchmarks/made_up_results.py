@@ -11,7 +11,6 @@ import numpy as np
 
 from benchmarks.__main__ import benchmarks
 from benchmarks.matrix_result import KIND, SCHEMA_VERSION
-from benchmarks.ratio import STATISTICS, ratio_in_run
 from tests.conftest import REPOSITORY
 from tinyunet_deploy.artifacts.facts import PlanFacts, PrecisionAudit, Profile
 from tinyunet_deploy.artifacts.sidecar import (
@@ -21,6 +20,7 @@ from tinyunet_deploy.artifacts.sidecar import (
 )
 from tinyunet_deploy.cli import run
 from tinyunet_deploy.contract import Contract
+from tinyunet_deploy.speed.ratio import STATISTICS, ratio_in_run
 
 EXAMPLE = REPOSITORY / "tests" / "fixtures" / "benchmark-example.json"
 """A result in the layout of `tinyunet benchmark`; what its figures are does not matter."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from benchmarks.matrix_definition import AGAIN
-from benchmarks.ratio import Ratio
 from benchmarks.report.content import Section, Table
 from benchmarks.report.drawing import (
     COLORS,
@@ -20,6 +19,7 @@ from benchmarks.report.drawing import (
 )
 from benchmarks.report.results import Results
 from benchmarks.report.wording import backend_label, cell_label, model_label
+from tinyunet_deploy.speed.ratio import Ratio
 
 
 def peer_ratios(results: Results) -> Section:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.ratio import Ratio, ratio_in_run
+from tinyunet_deploy.speed.ratio import Ratio, ratio_in_run
 
 
 @settings(max_examples=25)
