@@ -210,7 +210,7 @@ def _up_steps(model: onnx.ModelProto) -> list[tuple[onnx.NodeProto, NDArray[np.f
 
 
 def _tensor(model: onnx.ModelProto, name: str) -> onnx.TensorProto:
-    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    tensors: dict[str, onnx.TensorProto] = {x.name: x for x in model.graph.initializer}
     return tensors[name]
 
 
