@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from tinyunet_deploy.artifacts.precision import PRECISIONS, Precision, precision_facts
+from tinyunet_deploy.artifacts.speed_facts import MIN_SPEEDUP
 from tinyunet_deploy.cli import run
 from tinyunet_deploy.cli.options import ImageSize, PrecisionList, bits_option, debug_option
 from tinyunet_deploy.cli.progress import Progress
@@ -21,7 +22,7 @@ from tinyunet_deploy.cli.progress import Progress
     required=True,
     type=click.Path(path_type=Path, dir_okay=False),
     help="File to write, NAME.onnx. With several precisions, fp32 gets this name, the others "
-    "NAME.fp16.onnx and NAME.int8.onnx.",
+    "NAME.fp16.onnx, NAME.int8.onnx and NAME.int8-cpu.onnx.",
 )
 @click.option(
     "--precision",
@@ -52,6 +53,14 @@ from tinyunet_deploy.cli.progress import Progress
     "the checkpoint's.",
 )
 @click.option(
+    "--min-speedup",
+    type=click.FloatRange(min=0.0),
+    default=MIN_SPEEDUP,
+    show_default=True,
+    help="How many times as fast as fp32 a file must be on a runtime to count as faster there. "
+    "0 skips the timing.",
+)
+@click.option(
     "--images",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="Folder of images for the comparison. Default: synthetic images.",
@@ -65,13 +74,15 @@ def export(
     folders: tuple[Path, ...],
     iou_budget: float | None,
     size: tuple[int, int] | None,
+    min_speedup: float,
     images: Path | None,
     bits: int | None,
 ) -> None:
     """Turn CHECKPOINT into ONNX files: uint8 image in, uint8 score out.
 
     Each file is checked for faults that NVIDIA's parser refuses, and compared with the checkpoint
-    in PyTorch. Either all files are written, each with its sidecar, or none.
+    in PyTorch. Either all files are written, each with its sidecar, or none. fp16 and int8 are
+    timed against fp32 on every runtime here; the sidecar says where they are faster.
     """
     if output.suffix != ".onnx":
         raise click.UsageError(f"--output {output} must end in .onnx")
@@ -90,6 +101,7 @@ def export(
             images=images,
             iou_budget=iou_budget,
             bits=bits,
+            min_speedup=min_speedup,
             log=lambda line: click.echo(line, err=True),
         ):
             click.echo(path)

@@ -15,7 +15,8 @@ import onnx
 from export.calibrate import histograms, largest
 from export.checkpoint_comparison import compare_with_checkpoint, comparison_images
 from export.graph import OPSET, onnx_graph
-from export.int8 import make_int8, sensitivity_reports
+from export.int8 import Int8File, make_int8, sensitivity_reports
+from export.speedup import measure_speedup
 from tinyunet_deploy import __version__
 from tinyunet_deploy.artifacts.checkpoint import network_of
 from tinyunet_deploy.artifacts.golden import write_golden
@@ -28,6 +29,7 @@ from tinyunet_deploy.artifacts.sidecar import (
     read_artifact,
     write_artifact,
 )
+from tinyunet_deploy.artifacts.speed_facts import MIN_SPEEDUP
 from tinyunet_deploy.artifacts.tensorrt_preflight import check_onnx
 from tinyunet_deploy.backends.base import Backend
 from tinyunet_deploy.backends.onnxruntime import ONNXRuntimeBackend
@@ -36,7 +38,7 @@ from tinyunet_deploy.contract import Batch, Contract, Image
 from tinyunet_deploy.errors import GateFailed
 from tinyunet_deploy.files import json_value, write_atomic
 
-__all__ = ["export_checkpoint", "largest_activation", "output_paths"]
+__all__ = ["export_checkpoint", "largest_activation", "output_paths", "unsigned_path"]
 
 MAX_ACTIVATION: Final = 65504.0 / 2
 """Largest accepted activation of an fp16 file: half of half precision's largest number, to leave
@@ -57,6 +59,13 @@ class _Made:
     """Convolutions that int8 did not quantise."""
     reports: Mapping[Path, bytes] = field(default_factory=dict)
     """Path -> content of the files that explain the choice."""
+    unsigned: bool = False
+    """True for the int8 file for CPUs."""
+
+
+def unsigned_path(path: Path) -> Path:
+    """Return the path of the int8 file for CPUs beside the int8 file ``NAME.int8.onnx``."""
+    return path.with_name(f"{path.stem}-cpu{path.suffix}")
 
 
 def output_paths(output: Path, precisions: Sequence[Precision]) -> dict[Precision, Path]:
@@ -78,9 +87,12 @@ def export_checkpoint(
     images: Path | None = None,
     iou_budget: float | None = None,
     bits: int | None = None,
+    min_speedup: float = MIN_SPEEDUP,
     log: Log,
 ) -> Iterator[Path]:
-    """Make the files of a checkpoint, compare all of them with it, then write them.
+    """Make the files of a checkpoint, compare all of them with it, time them, then write them.
+
+    Beside an int8 file, one with unsigned activations is written for CPUs.
 
     Args:
         checkpoint: a ``.safetensors`` file with its sidecar.
@@ -90,6 +102,8 @@ def export_checkpoint(
         images: folder of images for the comparison; synthetic images if None.
         iou_budget: iou_defective that int8 may lose; None reports the loss without a limit.
         bits: depth of 16-bit files, 8..16, which the files keep; the checkpoint's own if None.
+        min_speedup: how many times as fast as fp32 a file must be to count as faster; 0 skips the
+            timing.
 
     Yields:
         Path of each file as soon as it is written with its sidecar; all files are made and compared
@@ -107,39 +121,55 @@ def export_checkpoint(
     with load(source, "torch", "cpu", size=size) as reference:
         contract = reference.contract
         source = dataclasses.replace(source, sidecar=dataclasses.replace(source.sidecar, bits=bits))
-        float32 = _artifact(source, contract, checkpoint, "fp32", onnx_graph(network, contract), {})
+        float32 = _artifact(
+            source, contract, checkpoint, "fp32", _Made(onnx_graph(network, contract))
+        )
         pictures = comparison_images(contract, images, bits)
         expected = reference.score_alone(np.stack(pictures)[:, None])
         compared = []
         for precision, path in paths.items():
+            files: dict[Path, _Made]
             match precision:
                 case "fp32":
-                    made = _Made(float32.data)
+                    files = {path: _Made(float32.data)}
                 case "fp16":
                     reach = largest_activation(float32.data, pictures, path)
                     data = onnx_graph(network, contract, "fp16")
-                    made = _Made(data, {"largest_activation": reach})
+                    files = {path: _Made(data, {"largest_activation": reach})}
                 case "int8":
                     int8 = make_int8(
                         dataclasses.replace(float32, path=path), folders, iou_budget, log, bits
                     )
-                    reports = sensitivity_reports(path, int8)
-                    kept = () if int8.mixed is None else int8.mixed.kept
-                    made = _Made(int8.data, {"quantization": int8.origin}, kept, reports)
+                    files = _int8_files(path, int8)
                 case _:
                     assert_never(precision)
-            artifact = _artifact(
-                source, contract, path, precision, made.data, made.origin, made.kept_in_float32
-            )
-            _compare(artifact, expected, pictures, log)
-            compared.append((artifact, made.reports))
+            for place, made in files.items():
+                artifact = _artifact(source, contract, place, precision, made)
+                _compare(artifact, expected, pictures, log)
+                if min_speedup and precision != "fp32":
+                    speed = measure_speedup(artifact, float32, pictures[0], min_speedup, log)
+                    sidecar = dataclasses.replace(artifact.sidecar, speed=speed)
+                    artifact = dataclasses.replace(artifact, sidecar=sidecar)
+                compared.append((artifact, made.reports))
         for artifact, _ in compared:
             _write(artifact, reference)
             yield artifact.path
-    for _, files in compared:
-        for path, content in files.items():
+    for _, reports in compared:
+        for path, content in reports.items():
             write_atomic(path, content, durable=True)
             yield path
+
+
+def _int8_files(path: Path, int8: Int8File) -> dict[Path, _Made]:
+    """Return path -> graph of an int8 file and of its twin for CPUs."""
+    kept = () if int8.mixed is None else int8.mixed.kept
+    reports = sensitivity_reports(path, int8)
+    files = {path: _Made(int8.data, {"quantization": int8.origin}, kept, reports)}
+    twin = int8.unsigned
+    if twin is not None:
+        origin = {"quantization": twin.origin}
+        files[unsigned_path(path)] = _Made(twin.data, origin, kept, unsigned=True)
+    return files
 
 
 def largest_activation(float32: bytes, images: Sequence[Image], path: Path) -> float:
@@ -165,7 +195,8 @@ def largest_activation(float32: bytes, images: Sequence[Image], path: Path) -> f
 
 def _compare(artifact: Artifact, expected: Batch, pictures: Sequence[Image], log: Log) -> None:
     """Check the graph and its scores, and record the figures in the sidecar."""
-    check_onnx(onnx.load_from_string(artifact.data), artifact.path)
+    if not artifact.sidecar.unsigned_activations:
+        check_onnx(onnx.load_from_string(artifact.data), artifact.path)
     figures = compare_with_checkpoint(expected, artifact, pictures)
     artifact.sidecar.origin["parity_with_checkpoint"] = figures
     log(
@@ -195,9 +226,7 @@ def _artifact(
     contract: Contract,
     path: Path,
     precision: Precision,
-    data: bytes,
-    origin: Mapping[str, Any],
-    kept_in_float32: Sequence[str] = (),
+    made: _Made,
 ) -> Artifact:
     """Describe a file that was made from a checkpoint."""
     packages = ["torch", "onnx", "onnxscript"]
@@ -206,7 +235,7 @@ def _artifact(
     sidecar = Sidecar(
         kind="onnx",
         precision=precision,
-        sha256=digest(data),
+        sha256=digest(made.data),
         parent=source.sidecar.sha256,
         parent_place=parent_place(source.path, path),
         contract=contract,
@@ -215,13 +244,14 @@ def _artifact(
         network=source.sidecar.network,
         tuned_on=source.sidecar.tuned_on,
         trained_on=source.sidecar.trained_on,
-        kept_in_float32=tuple(kept_in_float32),
+        kept_in_float32=made.kept_in_float32,
+        unsigned_activations=made.unsigned,
         bits=source.sidecar.bits,
         origin=json_value(
             {
                 "checkpoint": source.path.name,
                 "opset": OPSET,
-                **origin,
+                **made.origin,
                 "versions": {
                     "tinyunet_deploy": __version__,
                     **{name: importlib.metadata.version(name) for name in packages},
@@ -229,4 +259,4 @@ def _artifact(
             }
         ),
     )
-    return Artifact(path, data, sidecar)
+    return Artifact(path, made.data, sidecar)

@@ -15,7 +15,7 @@ from export.calibrate import METHODS, Histogram, histograms, ranges
 from export.calibration_images import Labelled, read_image_sets
 from export.equalize import ALPHAS, channel_peaks, equalize, in_steps
 from export.likeness import Likeness, runtimes, score_with_float32
-from export.quantize import RECIPE, quantize, weight_counts
+from export.quantize import RECIPE, UNSIGNED, quantize, weight_counts
 from tinyunet_deploy.artifacts.sidecar import Artifact, Sidecar, digest
 from tinyunet_deploy.errors import GateFailed
 from tinyunet_deploy.files import json_value
@@ -50,6 +50,8 @@ class Int8File:
     """Details of the quantisation, for the sidecar."""
     mixed: MixedPrecision | None
     """Choice of the convolutions in float32; None without an IoU budget."""
+    unsigned: Int8File | None = None
+    """The same numbers with unsigned activations, for CPUs; None if that file breaks a limit."""
 
 
 def make_int8(
@@ -82,10 +84,12 @@ def make_int8(
     selection = score_with_float32(float32, sets.selection)
     installed = runtimes()
 
-    def file(calibration: Calibration, kept: Sequence[str] = ()) -> bytes:
+    def file(
+        calibration: Calibration, kept: Sequence[str] = (), *, unsigned: bool = False
+    ) -> bytes:
         network = equalized[calibration.alpha]
         reaches = ranges(network.histograms, calibration.method)
-        return quantize(in_steps(network.model, reaches), kept)
+        return quantize(in_steps(network.model, reaches), kept, unsigned=unsigned)
 
     def measure(calibration: Calibration, kept: Sequence[str] = ()) -> Likeness:
         return selection.measure(_candidate(float32, file(calibration, kept)), installed)
@@ -100,16 +104,16 @@ def make_int8(
         f"int8: {chosen}, of {len(calibrations)} calibrations, on "
         f"{len(sets.selection)} {sets.source}: {plain}"
     )
-    if iou_budget is None:
-        mixed, gate = None, None
-        data = file(chosen)
-    else:
+    mixed, gate = None, None
+    judged = selection
+    data = file(chosen)
+    if iou_budget is not None:
         weights = weight_counts(model)
         mixed = choose(weights, lambda kept: measure(chosen, kept), plain, iou_budget)
         log(f"int8: {_summary(mixed)}")
         data = file(chosen, mixed.kept)
-        gate_images = score_with_float32(float32, sets.gate)
-        gate = gate_images.measure(_candidate(float32, data), installed)
+        judged = score_with_float32(float32, sets.gate)
+        gate = judged.measure(_candidate(float32, data), installed)
         if not meets(gate, iou_budget):
             raise GateFailed(
                 float32.path,
@@ -136,7 +140,14 @@ def make_int8(
         origin["iou_budget"] = mixed.iou_budget
         origin["chosen"] = mixed.chosen.as_dict()
         origin["gate"] = gate.as_dict()
-    return Int8File(data, origin, mixed)
+    kept = () if mixed is None else mixed.kept
+    other = file(chosen, kept, unsigned=True)
+    figures = judged.measure(_candidate(float32, other), installed)
+    if iou_budget is not None and not meets(figures, iou_budget):
+        log(f"int8 for CPUs is left out, it breaks the IoU budget of {iou_budget}: {figures}")
+        return Int8File(data, origin, mixed)
+    unsigned_origin = {**origin, "recipe": UNSIGNED, "gate": figures.as_dict()}
+    return Int8File(data, origin, mixed, Int8File(other, unsigned_origin, mixed))
 
 
 def sensitivity_reports(path: Path, int8: Int8File) -> Mapping[Path, bytes]:

@@ -5,6 +5,10 @@ biases and everything after the logit stay float32. One Q/DQ pair follows each R
 fuses with the convolution before it, so pooling, resizing and concatenation move bytes. Another
 pair stands right before each convolution, which makes TensorRT compute it in int8. All scales are
 1, so the second of two pairs changes nothing.
+
+The same numbers can also be stored as uint8, which no activation behind a ReLU needs a sign for.
+ONNX Runtime fuses a convolution with its ReLU only then, and computes it in integers; TensorRT
+refuses such a file.
 """
 
 from __future__ import annotations
@@ -20,8 +24,9 @@ from onnx import helper, numpy_helper
 
 from export.equalize import LEVELS, MOVES
 from export.graph import file_of
+from tinyunet_deploy.contract import INT8_GREY
 
-__all__ = ["RECIPE", "convolutions", "quantize", "rounded", "weight_counts"]
+__all__ = ["RECIPE", "UNSIGNED", "convolutions", "quantize", "rounded", "weight_counts"]
 
 RECIPE: Final = {
     "activations": "int8 per tensor, scale 1, zero point 0",
@@ -29,8 +34,14 @@ RECIPE: Final = {
     "biases": "float32",
 }
 """Description for the sidecar."""
+UNSIGNED: Final = {
+    **RECIPE,
+    "activations": f"uint8 per tensor, scale 1, zero point 0; the image's is {INT8_GREY}",
+}
+"""Description of a file with unsigned activations, for the sidecar."""
 _STEP: Final = "step"
 _ZERO: Final = "zero"
+_IMAGE_ZERO: Final = "zero.image"
 
 
 def convolutions(model: onnx.ModelProto) -> dict[str, str]:
@@ -46,25 +57,35 @@ def weight_counts(model: onnx.ModelProto) -> dict[str, int]:
     }
 
 
-def quantize(model: onnx.ModelProto, keep: Collection[str] = ()) -> bytes:
+def quantize(
+    model: onnx.ModelProto, keep: Collection[str] = (), *, unsigned: bool = False
+) -> bytes:
     """Return the bytes of the int8 ONNX file of a float32 graph.
 
     Args:
         model: a graph whose activations are counted in int8 steps, from
             :func:`export.equalize.in_steps`.
         keep: convolutions that stay in float32, by their names in :func:`convolutions`.
+        unsigned: store activations as uint8, for CPUs. They then reach to 255 instead of 127 of the
+            same steps; the image keeps its grey values by a zero point.
     """
     quantized = onnx.ModelProto()
     quantized.CopyFrom(model)
     graph = quantized.graph
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     graph.initializer.append(numpy_helper.from_array(np.array(1.0, np.float32), _STEP))
-    graph.initializer.append(numpy_helper.from_array(np.array(0, np.int8), _ZERO))
+    kind = np.uint8 if unsigned else np.int8
+    graph.initializer.append(numpy_helper.from_array(np.array(0, kind), _ZERO))
+    if unsigned:
+        grey = numpy_helper.from_array(np.array(INT8_GREY, np.uint8), _IMAGE_ZERO)
+        graph.initializer.append(grey)
     integer = {
         node.name for node in graph.node if node.op_type == "Conv" and _name(node) not in keep
     }
     """Nodes that read int8: convolutions, and the operators that move numbers to them."""
     wanted = {node.input[0] for node in graph.node if node.name in integer}
+    first = next(node.input[0] for node in graph.node if node.op_type == "Conv")
+    """The image, in grey levels above or below the middle."""
     for node in reversed(graph.node):
         if node.op_type in MOVES and node.output[0] in wanted:
             integer.add(node.name)
@@ -76,10 +97,11 @@ def quantize(model: onnx.ModelProto, keep: Collection[str] = ()) -> bytes:
     def pair(activation: str) -> str:
         """Append a Q/DQ pair and return the name of its output."""
         names = [activation, f"{activation}.int8", f"{activation}.dequantized"]
-        for kind, before, after in zip(
+        zero = _IMAGE_ZERO if unsigned and activation == first else _ZERO
+        for operator, before, after in zip(
             ("QuantizeLinear", "DequantizeLinear"), names, names[1:], strict=False
         ):
-            nodes.append(helper.make_node(kind, [before, _STEP, _ZERO], [after], after))
+            nodes.append(helper.make_node(operator, [before, _STEP, zero], [after], after))
         twins[activation] = names[-1]
         return names[-1]
 

@@ -24,7 +24,9 @@ __all__ = [
     "describe_machine",
     "memory_bytes",
     "processor_count",
+    "processor_flags",
     "processor_mhz",
+    "processor_name",
     "processor_throttle_count",
     "processors",
 ]
@@ -33,7 +35,7 @@ __all__ = [
 def describe_machine() -> dict[str, Any]:
     """Return the processor, memory, system and versions that every result records."""
     return {
-        "processor": _processor_name(),
+        "processor": processor_name(),
         "processors": processor_count(),
         "memory_gib": round(memory_bytes() / 2**30, 1),
         "system": platform.platform(),
@@ -131,7 +133,7 @@ def processor_throttle_count() -> int | None:
     return sum(counts) if counts else None
 
 
-def _processor_name() -> str:
+def processor_name() -> str:
     """Return the model name and the instruction sets that int8 and bfloat16 speed depend on."""
     text = _cpuinfo()
     if not text:
@@ -139,6 +141,13 @@ def _processor_name() -> str:
     name = re.search(r"model name\s*:\s*(.+)", text)
     instructions = [flag for flag in ("avx512_vnni", "avx512_bf16", "amx_int8") if flag in text]
     return " ".join([name[1] if name else platform.machine(), *instructions])
+
+
+def processor_flags() -> frozenset[str] | None:
+    """Return the instruction sets of the processor, named as in ``/proc/cpuinfo``, such as
+    ``avx512_bf16``; None if the system does not report them."""
+    flags = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", _cpuinfo(), re.M)
+    return None if flags is None else frozenset(flags[1].split())
 
 
 def _cpuinfo() -> str:

@@ -14,15 +14,23 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from export import exporter
-from export.exporter import export_checkpoint, largest_activation, output_paths
+from export.exporter import (
+    export_checkpoint,
+    largest_activation,
+    output_paths,
+    unsigned_path,
+)
 from export.int8 import Int8File
 from tests.conftest import REPOSITORY
 from tests.export.conftest import SIZE, TUNED_ON
 from tinyunet_deploy.artifacts.sidecar import Artifact, digest, read_artifact
+from tinyunet_deploy.artifacts.speed_facts import RuntimeSpeed, SpeedFacts
 from tinyunet_deploy.artifacts.tensorrt_preflight import check_onnx
 from tinyunet_deploy.backends.onnxruntime import ONNXRuntimeBackend
+from tinyunet_deploy.backends.tensorrt_builder import build
 from tinyunet_deploy.contract import INPUT_NAME, OUTPUT_NAME, Batch
-from tinyunet_deploy.errors import GateFailed
+from tinyunet_deploy.data import synthetic
+from tinyunet_deploy.errors import GateFailed, RefusedError
 
 Exported = dict[str, Artifact]
 """Precision -> artifact, read again from where it was written."""
@@ -35,10 +43,19 @@ def exported(
     output = tmp_path_factory.mktemp("exported") / "net.onnx"
     paths = output_paths(output, ["fp32", "fp16", "int8"])
     written = list(
-        export_checkpoint(checkpoint, paths, folders=[labelled_data], log=lambda line: None)
+        export_checkpoint(
+            checkpoint, paths, folders=[labelled_data], min_speedup=0, log=lambda line: None
+        )
     )
-    assert written == list(paths.values())
+    twin = unsigned_path(paths["int8"])
+    assert written == [*paths.values(), twin]
     return {precision: read_artifact(path) for precision, path in paths.items()}
+
+
+@pytest.fixture(scope="module")
+def twin(exported: Exported) -> Artifact:
+    """The int8 file for CPUs."""
+    return read_artifact(unsigned_path(exported["int8"].path))
 
 
 def test_one_precision_takes_the_output_name_and_several_share_it() -> None:
@@ -53,16 +70,21 @@ def test_one_precision_takes_the_output_name_and_several_share_it() -> None:
 
 
 def test_the_same_checkpoint_gives_the_same_bytes_from_any_directory(
-    checkpoint: Path, labelled_data: Path, exported: Exported, tmp_path: Path
+    checkpoint: Path,
+    labelled_data: Path,
+    exported: Exported,
+    twin: Artifact,
+    tmp_path: Path,
 ) -> None:
     command = [sys.executable, "-m", "export", str(checkpoint), "-o", "out/net.onnx"]
-    command += ["--precision", "int8,fp32,fp16", "--data", str(labelled_data)]
+    command += ["--precision", "int8,fp32,fp16", "--data", str(labelled_data), "--min-speedup", "0"]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     )
-    assert done.stdout.split() == ["out/net.onnx", "out/net.fp16.onnx", "out/net.int8.onnx"]
-    for artifact in exported.values():
+    names = ["net.onnx", "net.fp16.onnx", "net.int8.onnx", "net.int8-cpu.onnx"]
+    assert done.stdout.split() == [f"out/{name}" for name in names]
+    for artifact in (*exported.values(), twin):
         again = read_artifact(tmp_path / "out" / artifact.path.name)
         assert again.data == artifact.data
         assert replace(again.sidecar, parent_place=None) == replace(
@@ -112,6 +134,50 @@ def test_every_file_passes_the_preflight_and_takes_any_batch(exported: Exported)
             assert np.mean(difference > 1) <= 0.03
         else:
             assert difference.max() <= 1
+
+
+def test_the_int8_file_for_cpus_holds_the_same_numbers_without_a_sign(
+    exported: Exported, twin: Artifact
+) -> None:
+    signed = exported["int8"]
+    assert twin.path.name == "net.int8-cpu.onnx"
+    assert twin.sidecar.unsigned_activations and not signed.sidecar.unsigned_activations
+    assert twin.sidecar.parent == signed.sidecar.parent
+    assert twin.sidecar.golden is not None
+    assert "uint8" in twin.sidecar.origin["quantization"]["recipe"]["activations"]
+    assert twin.sidecar.origin["quantization"]["gate"]["images"] == 6
+    image = synthetic.sample(1, 3, defective=True, size=SIZE).image[None, None]
+    with ONNXRuntimeBackend(signed) as a, ONNXRuntimeBackend(twin) as b:
+        scores = [backend.run(image).score.astype(int) for backend in (a, b)]
+    assert np.ptp(scores[0]) > 100
+    # a level that int8 cuts off at 127 goes on to 255 here
+    assert np.mean(scores[0] != scores[1]) < 0.2
+    assert np.abs(scores[0] - scores[1]).mean() < 8
+
+
+def test_a_file_for_cpus_is_not_built_for_tensorrt(twin: Artifact, tmp_path: Path) -> None:
+    with pytest.raises(RefusedError, match="unsigned activations for CPUs"):
+        build(twin.path, tmp_path)
+
+
+def test_files_are_timed_against_fp32_after_they_were_compared(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = SpeedFacts("fp32", "Example", 2, 1.5, (RuntimeSpeed("openvino", 2.0, 1.9, 2.1, 1.0),))
+    timed = []
+
+    def measure(file: Artifact, wider: Artifact, *rest: object) -> SpeedFacts:
+        timed.append((file.path.name, wider.sidecar.precision, rest[1]))
+        assert "parity_with_checkpoint" in file.sidecar.origin
+        return facts
+
+    monkeypatch.setattr(exporter, "measure_speedup", measure)
+    paths = output_paths(tmp_path / "net.onnx", ["fp32", "fp16"])
+    for minimum in (1.5, 0):
+        list(export_checkpoint(checkpoint, paths, min_speedup=minimum, log=lambda _: None))
+        assert timed == [("net.fp16.onnx", "fp32", 1.5)]
+        assert read_artifact(paths["fp32"]).sidecar.speed is None
+        assert read_artifact(paths["fp16"]).sidecar.speed == (facts if minimum else None)
 
 
 def test_fp16_is_half_from_the_first_cast_to_the_logit(exported: Exported) -> None:
@@ -213,7 +279,7 @@ def test_files_come_first_then_their_reports_and_golden_scores_are_of_what_round
     monkeypatch.setattr(exporter, "sensitivity_reports", lambda path, made: {report: b"{}"})
     monkeypatch.setattr(exporter, "write_golden", golden)
     paths = output_paths(tmp_path / "net.onnx", ["int8", "fp32", "fp16"])
-    files = export_checkpoint(checkpoint, paths, log=lambda line: None)
+    files = export_checkpoint(checkpoint, paths, min_speedup=0, log=lambda line: None)
     assert next(files) == paths["int8"]
     assert not report.exists() and not paths["fp16"].exists()
     assert list(files) == [paths["fp32"], paths["fp16"], report]

@@ -25,6 +25,7 @@ from tinyunet_deploy.artifacts.facts import (
     Profile,
 )
 from tinyunet_deploy.artifacts.precision import PRECISIONS, AnyPrecision
+from tinyunet_deploy.artifacts.speed_facts import SpeedFacts, read_speed
 from tinyunet_deploy.artifacts.strict_json import read_json
 from tinyunet_deploy.contract import Contract
 from tinyunet_deploy.data.bit_depth import DEPTHS
@@ -100,6 +101,11 @@ class Sidecar:
     lies there is the parent if its sha256 is."""
     adoption: AdoptionFacts | None = None
     """How a network of another origin was wrapped by ``tinyunet adopt``; None for our own."""
+    speed: SpeedFacts | None = None
+    """Speed against the next wider precision, measured by the exporter; None if it was not timed.
+    It is a measurement, so two exports of one checkpoint may differ in it, never in ``sha256``."""
+    unsigned_activations: bool = False
+    """True for an int8 file for CPUs, whose activations are uint8; TensorRT refuses it."""
 
     @property
     def max_batch(self) -> int | None:
@@ -195,12 +201,14 @@ def _sidecar(fields: dict[str, Any]) -> Sidecar:
     plan = fields.pop("plan", None)
     network = fields.pop("network", None)
     adoption = fields.pop("adoption", None)
+    speed = fields.pop("speed", None)
     values = {
         **fields,
         "contract": _made(Contract, "contract", fields["contract"]),
         "network": None if network is None else _made(NetworkFacts, "network", network),
         "plan": None if plan is None else _plan(plan),
         "adoption": None if adoption is None else _adoption(adoption),
+        "speed": None if speed is None else _speed(speed),
         "tuned_on": _texts("tuned_on", fields.get("tuned_on", [])),
         "trained_on": _texts("trained_on", fields.get("trained_on", [])),
         "kept_in_float32": _texts("kept_in_float32", fields.get("kept_in_float32", [])),
@@ -227,6 +235,10 @@ def _adoption(fields: dict[str, Any]) -> AdoptionFacts:
         raise ValueError("adoption has a field that is not a list")
     values = {name: None if value is None else tuple(value) for name, value in lists.items()}
     return _made(AdoptionFacts, "adoption", {**fields, **values})
+
+
+def _speed(fields: Any) -> SpeedFacts:
+    return _made(SpeedFacts, "speed", read_speed(fields) if isinstance(fields, dict) else fields)
 
 
 def _made(kind: Callable[..., T], name: str, values: Any) -> T:
@@ -276,6 +288,8 @@ def _check_values(sidecar: Sidecar) -> None:
         raise ValueError(f"images of {width}x{height} pixels are more than {MAX_PIXELS}")
     if sidecar.network is not None:
         sidecar.network.check_size(sidecar.contract.height, sidecar.contract.width)
+    if type(sidecar.unsigned_activations) is not bool:
+        raise ValueError(f"unsigned_activations {sidecar.unsigned_activations!r} is not a bool")
     if sidecar.plan is not None and sidecar.kind != "plan":
         raise ValueError(f"a {sidecar.kind} file has facts of a plan")
 
@@ -297,6 +311,8 @@ def _upgraded(fields: dict[str, Any]) -> dict[str, Any]:
             "parent_place",
         ),
         "adoption",
+        "speed",
+        "unsigned_activations",
     }
     new = sorted(later.intersection(fields))
     if new:

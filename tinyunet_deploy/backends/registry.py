@@ -18,8 +18,10 @@ from tinyunet_deploy.artifacts.sidecar import (
     Kind,
     kind_of,
 )
+from tinyunet_deploy.artifacts.speed_facts import SpeedFacts
 from tinyunet_deploy.backends.base import Backend
 from tinyunet_deploy.backends.device_name import device_type, full_name
+from tinyunet_deploy.backends.speed_choice import by_measured_speed, faster_twin, say_if_slow
 from tinyunet_deploy.backends.table import (
     BACKENDS,
     BackendChoice,
@@ -51,7 +53,9 @@ def open_backend(
     Args:
         model: the artifact; None takes the model that comes with the package.
         backend: the name of a backend, or a row or class of the caller's own; None takes the first
-            that runs this kind of artifact on this device and is installed.
+            that runs this kind of artifact on this device and is installed. One on which the
+            exporter measured no gain over the wider precision comes last; if only such a one is
+            left, the file ``NAME-cpu.onnx`` of the same export is taken where it is faster.
         device: ``cpu``, ``cuda`` or ``cuda:N``; None takes the first GPU for a file that needs one,
             else the CPU.
         trust_engine: load a file that has no sidecar. A TensorRT plan is a program: only the user
@@ -73,7 +77,12 @@ def open_backend(
     if kind == "onnx":
         contract = check_onnx_file(artifact.data, model)
     device = default_device(kind, row) if device is None else full_name(device)
-    row = row or _choose(kind, device, model)
+    if row is None:
+        row = _choose(kind, device, model, artifact.sidecar.speed)
+        twin = faster_twin(artifact, row.name) if device == "cpu" else None
+        if twin is not None:
+            _say_instead(model, twin.path, row.name)
+            artifact = twin
     if kind not in row.kinds:
         fitting = ", ".join(other.name for other in rows_for(kind))
         raise RefusedError(model, f"is of kind {kind}, which {row.name} does not run", fitting)
@@ -86,6 +95,8 @@ def open_backend(
             _try_once(artifact, row.sandbox)
     if not artifact.has_sidecar:
         _say_what_is_unknown(model, artifact.sidecar.decision())
+    if device == "cpu":
+        say_if_slow(artifact, row.name)
     return load(artifact, row, device, size=size, any_batch=any_batch)
 
 
@@ -210,10 +221,22 @@ def _resized(artifact: Artifact, size: tuple[int, int]) -> Contract:
         )
 
 
-def _choose(kind: Kind, device: str, model: Path) -> BackendRow:
-    """Choose the preferred backend that can be imported. If none takes the device, choose the
+@functools.cache
+def _say_instead(model: Path, twin: Path, backend: str) -> None:
+    """Say once that another file of the same export is taken."""
+    log.warning(
+        "%s: %s is taken instead: the same int8 network, which is faster on %s",
+        model,
+        twin.name,
+        backend,
+    )
+
+
+def _choose(kind: Kind, device: str, model: Path, speed: SpeedFacts | None = None) -> BackendRow:
+    """Choose the preferred backend that can be imported, if possible one on which the model was
+    measured to be faster than the next wider precision. If none takes the device, choose the
     preferred one all the same: its error names the right device."""
-    rows = rows_for(kind, device, unasked_only=True)
+    rows = by_measured_speed(rows_for(kind, device, unasked_only=True), speed)
     if not rows:
         return rows_for(kind, unasked_only=True)[0]
     reasons = []

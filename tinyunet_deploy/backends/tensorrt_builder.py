@@ -91,6 +91,12 @@ def build(
     source = read_tried(model, trust_engine=trust_engine)
     if source.sidecar.kind != "onnx":
         raise RefusedError(model, f"is a {source.sidecar.kind} file", "build takes a .onnx file")
+    if source.sidecar.unsigned_activations:
+        raise RefusedError(
+            model,
+            "has unsigned activations for CPUs, which TensorRT does not take",
+            "build the other int8 file of the same export",
+        )
     check_onnx_file(source.data, model)
     graph = _graph(source)
     check_onnx(graph, model)
@@ -278,6 +284,7 @@ def _sidecar(source: Artifact, plan: bytes, facts: PlanFacts, options: Options) 
             **({} if source.has_sidecar else source.sidecar.origin),
         },
         plan=facts,
+        speed=None,
     )
 
 

@@ -49,7 +49,8 @@ def _facts(artifact: Artifact) -> dict[str, str]:
     path, sidecar = artifact.path, artifact.sidecar
     return {
         "file": f"{click.format_filename(path)}  {len(artifact.data) / 1e6:.1f} MB",
-        "kind": f"{sidecar.kind}, {sidecar.precision}",
+        "kind": f"{sidecar.kind}, {sidecar.precision}"
+        + (", unsigned activations: for CPUs, not TensorRT" * sidecar.unsigned_activations),
         "sha256": f"{sidecar.sha256}  (checked)",
         "made from": "\n".join(
             f"{click.format_filename(link.path.name) if link.path else 'not found:'}  {link.sha256}"
@@ -63,6 +64,7 @@ def _facts(artifact: Artifact) -> dict[str, str]:
         "min_area": f"{sidecar.min_area} px",
         **_network_facts(sidecar),
         **_adoption_facts(sidecar),
+        **_speed_facts(sidecar),
         **_plan_facts(sidecar),
     }
 
@@ -151,6 +153,20 @@ def _adoption_facts(sidecar: Sidecar) -> dict[str, str]:
         f"{adoption.proof_images} images",
     }
     return {name: printable(fact) for name, fact in facts.items()}
+
+
+def _speed_facts(sidecar: Sidecar) -> dict[str, str]:
+    """Return a line for each runtime that the exporter timed, and where it was measured."""
+    speed = sidecar.speed
+    if speed is None:
+        return {"speed": "not measured"} if sidecar.kind == "onnx" else {}
+    lines = [
+        f"{one} as {speed.wider} on {one.backend} ({one.low:.2f} to {one.high:.2f})"
+        + ("" if speed.pays(one.backend) else ": not faster")
+        for one in speed.runtimes
+    ]
+    lines.append(f"measured on {speed.processors} processors, {speed.processor}")
+    return {"speed": "\n".join(printable(line) for line in lines)}
 
 
 def _plan_facts(sidecar: Sidecar) -> dict[str, str]:
