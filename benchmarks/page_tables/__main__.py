@@ -20,7 +20,7 @@ from typing import Final
 import click
 
 from benchmarks.options import HELP, REPOSITORY
-from benchmarks.page_tables import accuracy, scale, speed, training
+from benchmarks.page_tables import accuracy, compute, scale, speed, training
 from benchmarks.page_tables.stored import Rows
 from tinyunet_deploy.cli import run
 from tinyunet_deploy.files import write_atomic
@@ -54,10 +54,13 @@ TABLES: Final[dict[str, Callable[[], Rows]]] = {
     "roofline": speed.roofline,
     "server": scale.server,
     "speed": speed.speed,
+    "speedups": compute.speedups,
+    "streams": compute.streams,
     "training-gpu": training.training_gpu,
     "training-quick": training.quick,
     "training-throughput": training.training_throughput,
     "tuned": accuracy.tuned,
+    "up-step": compute.up_step,
 }
 """Name of a table -> function that makes it."""
 

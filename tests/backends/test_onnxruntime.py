@@ -1,5 +1,6 @@
 """ONNX Runtime's GPU providers, as far as they can be held to account without a GPU."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,18 @@ from onnx import TensorProto, helper
 
 from tinyunet_deploy import backends
 from tinyunet_deploy.artifacts.precision import Precision
-from tinyunet_deploy.artifacts.sidecar import Artifact, Sidecar, digest, write_artifact
+from tinyunet_deploy.artifacts.sidecar import (
+    Artifact,
+    Sidecar,
+    digest,
+    read_artifact,
+    write_artifact,
+)
 from tinyunet_deploy.backends import nvidia_probe
+from tinyunet_deploy.backends import onnxruntime as module
 from tinyunet_deploy.backends.onnxruntime import (
     DeviceBinding,
+    ONNXRuntimeBackend,
     ONNXRuntimeTensorRTBackend,
     cache_folder,
     cuda_options,
@@ -109,3 +118,24 @@ def test_cached_engines_belong_to_one_file(monkeypatch: pytest.MonkeyPatch) -> N
     one, other = cache_folder(artifact(b"one")), cache_folder(artifact(b"other"))
     assert one != other
     assert one.parts[:3] == ("/", "cache", "tinyunet-deploy")
+
+
+@pytest.mark.parametrize(
+    ("flags", "unsigned", "warned"),
+    [
+        ({"avx2"}, True, True),
+        ({"avx2"}, False, False),
+        ({"avx2", "avx_vnni"}, True, False),
+        ({"avx2", "avx512_vnni"}, True, False),
+        ({"asimd"}, True, False),
+        (None, True, False),
+    ],
+)
+def test_a_processor_on_which_unsigned_activations_may_overflow_is_told(
+    flags: set[str] | None, unsigned: bool, warned: bool, tiny_onnx: Path,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(module, "processor_flags", lambda: flags)
+    tiny = read_artifact(tiny_onnx)
+    ONNXRuntimeBackend(replace(tiny, sidecar=replace(tiny.sidecar, unsigned_activations=unsigned)))
+    assert bool([line for line in caplog.messages if "VNNI" in line]) is warned

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyunet_deploy.backends.base import Backend
+from tinyunet_deploy.backends.compute_choice import computing
 from tinyunet_deploy.backends.registry import open_backend
-from tinyunet_deploy.backends.table import BackendChoice
+from tinyunet_deploy.backends.table import BackendChoice, Compute
 from tinyunet_deploy.contract import Image, Score, defect_mask
 from tinyunet_deploy.inspection.defects import Defect, find_defects
 from tinyunet_deploy.inspection.inspected_part import inspect_score
@@ -33,6 +34,7 @@ def load(
     *,
     backend: BackendChoice | None = None,
     device: str | None = None,
+    compute: Compute | None = None,
     batch_size: int = 4,
     trust_engine: bool = False,
 ) -> Model:
@@ -47,6 +49,8 @@ def load(
             ``onnxruntime-tensorrt``, or a :class:`~tinyunet_deploy.backends.base.Backend` class or
             row of your own; None takes the first installed one that can run the file.
         device: ``cpu`` or ``cuda:N``; None is the first GPU for a TensorRT plan, else the CPU.
+        compute: ``bf16`` or ``fp16`` computes a float32 file in that number type, with OpenVINO on
+            a CPU that has it; None computes in the file's own precision.
         batch_size: images per call of the backend; reduced to what the model accepts.
         trust_engine: load a model that has no sidecar. A TensorRT plan can run any code; an ONNX
             file is first tried in a separate process.
@@ -60,7 +64,8 @@ def load(
     if batch_size < 1:
         raise ValueError(f"batch_size {batch_size} is not a positive number")
     path = None if model is None else Path(model)
-    return Model(open_backend(path, backend, device, trust_engine=trust_engine), batch_size)
+    chosen = computing(backend, compute)
+    return Model(open_backend(path, chosen, device, trust_engine=trust_engine), batch_size)
 
 
 class Model:
@@ -78,6 +83,8 @@ class Model:
 
     Args:
         backend: a loaded backend, which runs the model.
+        compute: ``bf16`` or ``fp16`` computes a float32 file in that number type, with OpenVINO on
+            a CPU that has it; None computes in the file's own precision.
         batch_size: images per call of the backend; reduced to what the model accepts.
     """
 

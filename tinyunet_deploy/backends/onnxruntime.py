@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 import os
 import time
 from pathlib import Path
@@ -19,7 +20,9 @@ from tinyunet_deploy.backends.base import Backend, Run
 from tinyunet_deploy.backends.install_hint import install_hint
 from tinyunet_deploy.contract import INPUT_NAME, OUTPUT_NAME, Batch
 from tinyunet_deploy.errors import ArtifactError, RuntimeUnavailable, lacks_memory
-from tinyunet_deploy.host import processor_count
+from tinyunet_deploy.host import processor_count, processor_flags
+
+log = logging.getLogger(__name__)
 
 _USUAL_BATCH, _MAX_BATCH = 8, 16
 """Batch sizes of the TensorRT engines that ONNX Runtime builds: the size that they are tuned for,
@@ -49,6 +52,13 @@ class ONNXRuntimeBackend(Backend):
     def __init__(self, artifact: Artifact, device: str = "cpu", *, graphs: bool = True) -> None:
         super().__init__(artifact, device)
         self._graphs = graphs
+        if device == "cpu" and artifact.sidecar.unsigned_activations and _may_overflow():
+            log.warning(
+                "%s: was made for processors with VNNI, which this one lacks: sums of %s may "
+                "overflow; tinyunet verify shows whether its scores are right here",
+                artifact.path,
+                self.name,
+            )
         onnxruntime.disable_telemetry_events()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
@@ -180,6 +190,12 @@ class DeviceBinding(NamedTuple):
         score = np.array(self.score.numpy(), copy=True)
         times = (ended - started, started - began, time.perf_counter() - ended)
         return Run(score, *(1e3 * seconds for seconds in times))
+
+
+def _may_overflow() -> bool:
+    """Return whether this processor adds products of uint8 and int8 in 16 bits."""
+    flags = processor_flags()
+    return flags is not None and "avx2" in flags and not flags & {"avx512_vnni", "avx_vnni"}
 
 
 def cuda_options(artifact: Artifact, index: int, graphs: bool) -> dict[str, Any]:

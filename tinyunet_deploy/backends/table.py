@@ -11,7 +11,7 @@ import importlib.metadata
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeAlias, cast
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast, get_args
 
 from tinyunet_deploy import systems
 from tinyunet_deploy.backends.device_name import DeviceType, device_type
@@ -24,9 +24,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BACKENDS",
+    "COMPUTES",
     "GROUP",
     "BackendChoice",
     "BackendRow",
+    "Compute",
     "backend_names",
     "backend_rows",
     "default_device",
@@ -34,6 +36,16 @@ __all__ = [
     "rows_for",
     "why_not",
 ]
+
+Compute: TypeAlias = Literal["bf16", "fp16"]
+"""Number type for ``--compute``: bfloat16, or half precision."""
+COMPUTES: Final[tuple[Compute, ...]] = get_args(Compute)
+_INSTRUCTIONS: Final[dict[Compute, frozenset[str]]] = {
+    "bf16": frozenset({"avx512_bf16", "amx_bf16"}),
+    "fp16": frozenset({"avx512_fp16", "amx_fp16", "asimdhp"}),
+}
+"""Number type -> names in ``/proc/cpuinfo`` of the instruction sets that compute in it; one is
+enough."""
 
 GROUP: Final = "tinyunet_deploy.backends"
 """Entry-point group in which another package names its rows: ``NAME = "module:ROW"``."""
@@ -78,6 +90,11 @@ class BackendRow:
     """Marker in charts, in matplotlib's notation."""
     dashes: str = "-."
     """Line style in charts, in matplotlib's notation."""
+    compute: Compute | None = None
+    """Number type in which it computes a float32 file instead of float32; None for the file's own
+    precision."""
+    runtime: str = ""
+    """Name of the backend of which it is the choice of another number type; empty for none."""
     obstacle: Callable[[BackendRow], str | None] = missing_package
     """Function that returns why the backend cannot run on this machine and what to do, or None; it
     imports no runtime."""
@@ -112,6 +129,19 @@ _LEAST_ADDRESS_SPACE: Final = 1 << 30
 """Bytes of address space below which importing a runtime has ended in a segmentation fault."""
 BackendChoice: TypeAlias = "str | BackendRow | type[Backend]"
 """Backend that a caller asks for: a name, or the caller's own row or class."""
+
+
+def _no_instructions(row: BackendRow) -> str | None:
+    """Return why the processor does not compute in a row's number type.
+
+    Where the system does not say what the processor can do, the runtime is asked when it loads."""
+    from tinyunet_deploy.host import processor_flags
+
+    flags = processor_flags()
+    if row.compute is None or flags is None or flags & _INSTRUCTIONS[row.compute]:
+        return missing_package(row)
+    names = " or ".join(sorted(_INSTRUCTIONS[row.compute]))
+    return f"this processor does not compute in {row.compute}: it has no {names}"
 
 
 def _two_onnxruntimes(row: BackendRow) -> str | None:
@@ -204,6 +234,37 @@ _ROWS: Final = (
         title="TensorRT in ONNX Runtime",
         marker="P",
         obstacle=_no_onnxruntime_tensorrt,
+    ),
+    BackendRow(
+        name="openvino-bf16",
+        implementation="tinyunet_deploy.backends.openvino:OpenVINOBf16Backend",
+        modules=("openvino",),
+        distributions=("openvino",),
+        extra="cpu",
+        preference=60,
+        unasked=False,  # it rounds the network's numbers, which the user has to want
+        sandbox="openvino",
+        title="OpenVINO in bfloat16",
+        dashes="--",
+        compute="bf16",
+        runtime="openvino",
+        obstacle=_no_instructions,
+    ),
+    BackendRow(
+        name="openvino-fp16",
+        implementation="tinyunet_deploy.backends.openvino:OpenVINOFp16Backend",
+        modules=("openvino",),
+        distributions=("openvino",),
+        extra="cpu",
+        preference=70,
+        unasked=False,  # as bfloat16
+        sandbox="openvino",
+        title="OpenVINO in half precision",
+        marker="v",
+        dashes="--",
+        compute="fp16",
+        runtime="openvino",
+        obstacle=_no_instructions,
     ),
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from click.shell_completion import CompletionItem
+
+from tinyunet_deploy.backends.compute_choice import computing
+from tinyunet_deploy.backends.table import COMPUTES, Compute
 
 if TYPE_CHECKING:
     from tinyunet_deploy.artifacts.precision import Precision
@@ -183,6 +187,29 @@ debug_option = click.option(
     "--debug", is_flag=True, expose_value=False, help="Show the traceback of an error."
 )
 
+
+def _compute_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--compute``, which turns the backend that the command gets into one that computes in
+    this number type; the command itself has no parameter for it."""
+
+    @functools.wraps(command)
+    def with_backend(*args: Any, compute: Compute | None, **options: Any) -> Any:
+        if compute is not None:
+            if "backends" in options:
+                named = options["backends"] or (None,)
+                options["backends"] = tuple(computing(one, compute) for one in named)
+            else:
+                options["backend"] = computing(options["backend"], compute)
+        return command(*args, **options)
+
+    return click.option(
+        "--compute",
+        type=click.Choice(COMPUTES),
+        help="Compute a float32 file in bfloat16 or half precision, on a CPU that has it "
+        "(OpenVINO). Default: the file's own precision.",
+    )(with_backend)
+
+
 artifact_options = _together(
     click.option(
         "-m",
@@ -199,6 +226,7 @@ artifact_options = _together(
         "--device",
         help="cpu, cuda or cuda:1. Default: cuda:0 for a TensorRT plan, else cpu.",
     ),
+    _compute_option,
     trust_option,
 )
 """Options that choose the artifact, its backend and its device."""
@@ -256,7 +284,7 @@ comparison_options = _together(
         multiple=True,
         type=BackendName(),
         help="Compare only on this backend; can be repeated. Default: every backend that runs "
-        "the model, except onnxruntime-tensorrt.",
+        "the model and computes in its precision, except onnxruntime-tensorrt.",
     ),
     click.option(
         "--device",
@@ -264,6 +292,7 @@ comparison_options = _together(
         multiple=True,
         help="cpu, cuda or cuda:1; can be repeated. Default: cuda:0 for a TensorRT plan, else cpu.",
     ),
+    _compute_option,
     click.option(
         "--limits",
         "limits_file",

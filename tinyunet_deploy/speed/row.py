@@ -137,7 +137,7 @@ class Row:
             throughput = self._throughput(backend, answers, statistics.median(call_ms))
             after = read_clock_rates(self.device)
             bound = None
-            if work is not None:
+            if work is not None and self.backend.compute is None:  # else no ceiling is measured
                 bound = roofline(
                     work,
                     ceilings,

@@ -1,0 +1,63 @@
+"""Tables of what pays on a CPU: precisions, forms of the up-step, streams."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.page_tables.stored import Rows, read_result
+
+__all__ = ["speedups", "streams", "up_step"]
+
+
+def speedups() -> Rows:
+    """Return the speed of the exported files against fp32, by runtime."""
+    rows = [["file", "runtime", "times as fast as fp32", "noise"]]
+    for file in read_result("speedups.json")["files"]:
+        for one in file["runtimes"]:
+            figure = f"{one['speedup']:.2f} ({one['low']:.2f} to {one['high']:.2f})"
+            rows.append([f"`{file['model']}`", one["backend"], figure, f"{one['floor']:.2f}"])
+    return rows
+
+
+def up_step() -> Rows:
+    """Return the time of other forms of the up-steps, relative to the exported form."""
+    head = ["precision", "runtime", "form", "time against the exported form", "largest step"]
+    return [
+        head,
+        *(
+            [row["precision"], row["backend"], row["form"], "refused", row["refused"]]
+            if "refused" in row
+            else [
+                row["precision"],
+                row["backend"],
+                row["form"],
+                _interval(row["time_ratio"]),
+                str(row["largest_steps"]),
+            ]
+            for row in read_result("up-step.json")["rows"]
+            if row["form"] != "as exported"
+        ),
+    ]
+
+
+def streams() -> Rows:
+    """Return the time of other choices of streams, relative to the backends' own choice."""
+    head = ["file", "runtime", "use", "choice", "time against the backend's choice"]
+    return [
+        head,
+        *(
+            [
+                f"`{row['model']}`",
+                row["backend"],
+                row["use"],
+                row["choice"],
+                _interval(row["time_ratio"]),
+            ]
+            for row in read_result("streams.json")["rows"]
+            if row["choice"] != "as chosen"
+        ),
+    ]
+
+
+def _interval(ratio: dict[str, Any]) -> str:
+    return f"{ratio['value']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})"
