@@ -36,7 +36,7 @@ RECIPE: Final = {
 """Description for the sidecar."""
 UNSIGNED: Final = {
     **RECIPE,
-    "activations": f"uint8 per tensor, scale 1, zero point 0; the image's is {INT8_GREY}",
+    "activations": f"uint8 per tensor, scale 1, zero point 0; the image's is {INT8_GREY:g}",
 }
 """Description of a file with unsigned activations, for the sidecar."""
 _STEP: Final = "step"
