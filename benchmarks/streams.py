@@ -34,7 +34,7 @@ __all__ = ["streams"]
 
 _BATCH: Final = 4
 """Images in a batch of ``infer`` by default."""
-_BATCHES: Final = 3
+_BATCHES: Final = 2
 """Batches of one timed call of the throughput."""
 _CHOSEN: Final = "as chosen"
 _AGAIN: Final = "as chosen, again"
@@ -77,7 +77,7 @@ def _rows(artifact: Artifact, rounds: int) -> Iterator[dict[str, Any]]:
                 backend = stack.enter_context(load(artifact, backend_name, "cpu"))
                 chosen = _chosen(backend.run_many, batches)
                 calls = {_CHOSEN: chosen, _AGAIN: chosen, **others(artifact, batches, stack)}
-                times = time_in_turns(calls, rounds)
+                times = time_in_turns(calls, rounds, calls_each=1 if use == "throughput" else 3)
             for name, series in times.items():
                 ratio = ratio_in_run(series, times[_CHOSEN])
                 click.echo(
