@@ -11,6 +11,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from tinyunet_deploy.data.tiles import Tiling
 from training.distributed import ALONE, Ranks
 from training.recipe import Recipe
 from training.sampler import Sampler
@@ -25,13 +26,20 @@ DRAWN_AHEAD = 4
 
 
 def batch_loader(
-    sources: Sequence[Source], recipe: Recipe, device: torch.device, ranks: Ranks = ALONE
+    sources: Sequence[Source],
+    recipe: Recipe,
+    tiling: Tiling,
+    device: torch.device,
+    ranks: Ranks = ALONE,
 ) -> Load:
     """Return a function that draws this process's share of a step's images and masks.
 
     They are in page-locked memory if they go to a GPU.
+
+    Args:
+        tiling: how the model takes images of another size than its own.
     """
-    sampler = Sampler(sources, recipe)
+    sampler = Sampler(sources, recipe, tiling)
 
     def load(step: int) -> Sequence[Tensor]:
         batch = (torch.from_numpy(array) for array in sampler.batch(step, ranks.share))

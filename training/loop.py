@@ -21,6 +21,7 @@ from tinyunet_deploy.artifacts.network import normalize
 from tinyunet_deploy.artifacts.sidecar import DEFAULT_CHECKPOINT
 from tinyunet_deploy.cli.stopping import reacting
 from tinyunet_deploy.contract import Contract
+from tinyunet_deploy.data.tiles import Tiling
 from tinyunet_deploy.errors import RefusedError
 from tinyunet_deploy.inspection.folder_lock import lock_folder
 from training.batches import BatchQueue, Load, batch_loader
@@ -93,7 +94,9 @@ def train(
         raise RefusedError(
             f"batch = {recipe.batch}", f"cannot be shared equally by {ranks.size} processes"
         )
-    load = load or batch_loader(sources, recipe, run.device, ranks)
+    if load is None:
+        tiling = Tiling(contract, facts.size_multiple, facts.reach)
+        load = batch_loader(sources, recipe, tiling, run.device, ranks)
     if not ranks.first:
         return _train(run, sources, init, load, data)
     lock = lock_folder(output)

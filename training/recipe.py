@@ -40,7 +40,8 @@ class Data:
     """Choice of the images and crops of a training step."""
 
     defect_free: float = 0.0
-    """Share of defect-free images among those drawn; the reference draws none."""
+    """Share of defect-free images among those drawn; the reference draws none. A folder that has
+    none trains with its defective images alone."""
     crop: int = 512
     """Side of the square crop, pixels; a multiple of the network's size multiple. 512 takes
     DAGM2007 images whole."""
@@ -124,8 +125,9 @@ class Recipe:
     adaptive-as-published: Dice until it is below 0.3, then BCE.
     every-image: Dice, plus the mean Dice of the defective images, plus BCE."""
     validate_every: int = 0
-    """Steps between two validations. The step with the fewest escapes, then the highest
-    iou_defective, then the latest one becomes the checkpoint. 0 takes the last step."""
+    """Steps between two validations. The step with the highest iou_defective minus the cost of
+    wrong verdicts (:attr:`training.validation.OperatingPoint.merit`), of equal ones the latest,
+    becomes the checkpoint. 0 takes the last step."""
     patience: int = 0
     """Number of validations in a row without a better one after which the run ends early. 0 never
     ends it early. A one-cycle schedule does its best near its end, so give it many."""

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyunet_deploy.contract import Image, Mask
-from tinyunet_deploy.data.tiles import mirrored_window
+from tinyunet_deploy.data.tiles import Tiling, mirrored_window
 from training.recipe import Augment, Recipe
 from training.sources import Example, Source
 
@@ -23,7 +23,11 @@ _AUGMENTATION, _ORDER = 1, 2
 
 
 class Sampler:
-    """Draws augmented crops; an image smaller than the crop is extended by mirroring.
+    """Draws augmented crops.
+
+    An image that the model would see extended by mirroring is extended in the same way: its crops
+    reach beyond its edge by up to half their side. Without them, a network takes the edge of a part
+    and its reflection, which no other crop shows, for a defect.
 
     The images of a run are numbered 0, 1, 2, ... over all steps. Number ``p`` decides everything:
     sources take turns, defective and defect-free images alternate in the recipe's proportion,
@@ -31,9 +35,15 @@ class Sampler:
     from a generator seeded with (seed, p).
     """
 
-    def __init__(self, sources: Sequence[Source], recipe: Recipe) -> None:
+    def __init__(self, sources: Sequence[Source], recipe: Recipe, tiling: Tiling) -> None:
+        """Take the images.
+
+        Args:
+            tiling: how the model takes images of another size than its own.
+        """
         self._sources = sources
         self._recipe = recipe
+        self._tiling = tiling
 
     def batch(
         self, step: int, part: slice = slice(None)
@@ -67,7 +77,9 @@ class Sampler:
     def _corner(self, example: Example, rng: np.random.Generator) -> tuple[int, int]:
         """Draw the upper left corner of a crop, row and column."""
         side = self._recipe.data.crop
-        largest = np.maximum(np.array(example.image.shape) - side, 0)
+        extended = np.array(self._tiling.extended(example.image.shape))
+        beyond = np.array(example.image.shape) + side // 2
+        largest = np.maximum(np.minimum(extended, beyond) - side, 0)
         corner = rng.integers(0, largest + 1)
         if example.defect_yx is not None and rng.random() < self._recipe.data.crop_on_defect:
             pixel = example.defect_yx[rng.integers(len(example.defect_yx))]
@@ -78,7 +90,7 @@ class Sampler:
     def _example(self, position: int) -> Example:
         turn, number = position % len(self._sources), position // len(self._sources)
         source = self._sources[turn]
-        share = self._recipe.data.defect_free
+        share = self._recipe.data.defect_free if source.defect_free else 0.0
         clean_so_far = int(number * share)
         if int((number + 1) * share) > clean_so_far:
             return self._walk(source.defect_free, clean_so_far, (turn, 0))

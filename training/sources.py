@@ -21,7 +21,7 @@ from tinyunet_deploy.data.dataset import Item
 from tinyunet_deploy.data.decoding import read_image
 from tinyunet_deploy.data.layouts import read_training_parts
 from tinyunet_deploy.data.masks import read_mask
-from tinyunet_deploy.errors import DataError, ImageError, TinyUNetError
+from tinyunet_deploy.errors import DataError, ImageError, TinyUNetError, printable
 from tinyunet_deploy.host import processor_count
 from training.recipe import Recipe
 
@@ -78,6 +78,8 @@ def read_source(
 ) -> Source:
     """Decode the train and val parts of a data folder into memory, or all of one without splits.
 
+    A folder without good images gets a note in the log.
+
     The val part is for validation; without one, the recipe's share of the others is kept apart.
 
     Args:
@@ -101,7 +103,11 @@ def read_source(
         hint = "tinyunet data init makes train images of defects that only test has"
         raise DataError(root, "contains no defective image to train on", hint)
     if recipe.data.defect_free and not defect_free:
-        raise DataError(root, "contains no defect-free image", "choose --defect-free 0")
+        log.info(
+            "note: %s contains no good image to train on, so every crop is of a defective one "
+            "(the recipe's defect_free = %g is not used); evaluate it on good parts, too",
+            printable(str(root)), recipe.data.defect_free,
+        )  # fmt: skip
     validation = tuple(example for example in examples if example.item in kept_out)
     return Source(root.resolve().name, defective, defect_free, validation, bits)
 

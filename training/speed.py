@@ -167,13 +167,19 @@ def _measure(
     """
     import torch
 
+    from tinyunet_deploy.artifacts.architectures import NETWORKS
+    from tinyunet_deploy.contract import Contract
+    from tinyunet_deploy.data.tiles import Tiling
     from tinyunet_deploy.speed.clock_rates import read_clock_rates
     from training.batches import batch_loader
     from training.machine import Machine
+    from training.sources import model_size
 
     machine = Machine(device, amp=precision == "amp", save_every=recipe.steps)
     place = torch.device(device)
-    draw = batch_loader([source], recipe, place)
+    facts = NETWORKS[recipe.variant].facts(recipe.variant)
+    tiling = Tiling(Contract(*model_size([source], facts.size_multiple or 1)))
+    draw = batch_loader([source], recipe, tiling, place)
     resident = [tensor.to(place) for tensor in draw(0)]
     few_steps = dataclasses.replace(recipe, steps=resident_steps)
     with tempfile.TemporaryDirectory() as scratch:

@@ -1,4 +1,4 @@
-"""The depth of 16-bit images in every verb that decodes them: ``--bits``, else the sidecar's."""
+"""Depth of 16-bit images in every verb: ``--bits``, else the data set's, else the sidecar's."""
 
 from __future__ import annotations
 
@@ -69,3 +69,7 @@ def test_every_verb_takes_the_depth_of_the_sidecar_and_of_the_user(
     shutil.rmtree(words["out"], ignore_errors=True)
     assert run(tinyunet, [*arguments, "--bits", "13"]) in (0, 6), capfd.readouterr().err
     assert "bits can hold" not in "".join(capfd.readouterr())
+    shutil.rmtree(words["out"], ignore_errors=True)
+    (words["data"] / "dataset.toml").write_text("[images]\nbit_depth = 13\n")
+    assert run(tinyunet, arguments) in (0, 6), capfd.readouterr().err
+    assert "bits can hold" not in "".join(capfd.readouterr()), "the data set's depth comes first"

@@ -10,6 +10,7 @@ import pytest
 from tinyunet_deploy.data.dataset import MaskRule
 from tinyunet_deploy.data.description import Description, ImageFiles, MaskFiles, Shares
 from tinyunet_deploy.data.description_file import (
+    described_bits,
     description_above,
     parse_description,
     read_description,
@@ -138,3 +139,20 @@ def test_the_file_is_looked_for_in_a_folder_and_above(tmp_path: Path) -> None:
     (tmp_path / "dataset.toml").mkdir()
     with pytest.raises(DataError, match="cannot be read"):
         read_description(tmp_path)
+
+
+def test_the_depth_of_sources_is_that_of_their_descriptions(tmp_path: Path) -> None:
+    for name, depth in (("a", 12), ("b", 10), ("plain", None)):
+        (tmp_path / name / "images").mkdir(parents=True)
+        (tmp_path / name / "images/1.png").touch()
+        if depth:
+            (tmp_path / name / "dataset.toml").write_text(f"[images]\nbit_depth = {depth}\n")
+    assert described_bits([]) is None
+    assert described_bits([tmp_path / "plain"]) is None
+    assert described_bits([tmp_path / "a", tmp_path / "a/images"]) == 12
+    assert described_bits([tmp_path / "a/images/1.png"]) == 12
+    assert described_bits([tmp_path / "a", tmp_path / "b"], 14) == 14, "the user's comes first"
+    with pytest.raises(DataError, match=r"b: has images of 10 bits, but .*a of 12 bits"):
+        described_bits([tmp_path / "a", tmp_path / "b"])
+    with pytest.raises(DataError, match=r"plain: has images of no depth, but .*a of 12 bits"):
+        described_bits([tmp_path / "a", tmp_path / "plain"])

@@ -61,3 +61,13 @@ def test_a_file_that_is_no_mask_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"a\.png: is not a usable mask"):
         look_at_masks([tmp_path / "a.png"])
+
+
+def test_many_values_are_counted_and_few_are_listed(tmp_path: Path) -> None:
+    for values, words in (
+        (range(8), "0, 1, 2, 3, 4, 5, 6, 7"),
+        ([*range(0, 160, 10), 255], "0, 10, ..., 255: 17 values"),
+    ):
+        mask = np.array(list(values), np.uint8)[None].repeat(4, axis=0)
+        (look,) = look_at_masks([saved(tmp_path / "a.png", mask)])
+        assert shown_values(look) == words

@@ -15,6 +15,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.conftest import REPOSITORY
 from tinyunet_deploy.artifacts.network import TinyUNet
 from tinyunet_deploy.artifacts.sidecar import digest
+from tinyunet_deploy.contract import Contract
+from tinyunet_deploy.data.tiles import Tiling
 from training.batches import Load, batch_loader
 from training.recipe import Data, Recipe
 from training.sources import Source
@@ -23,6 +25,9 @@ from training.validation import OperatingPoint
 SMALL = Recipe(
     steps=6, batch=4, data=Data(defect_free=0.25, crop=32, crop_on_defect=0.5, validation=0.25)
 )
+
+AS_THEY_ARE = Tiling(Contract(16, 16), 16)
+"""Of a model for which images with sides of multiples of 16 are not extended by mirroring."""
 
 
 def final_bytes(run: Path) -> str:
@@ -78,7 +83,7 @@ class ScriptedValidation:
 
 def load_until(source: Source, recipe: Recipe, last: int) -> Load:
     """Batches of a run whose images are gone after step ``last``."""
-    load = batch_loader([source], recipe, torch.device("cpu"))
+    load = batch_loader([source], recipe, AS_THEY_ARE, torch.device("cpu"))
 
     def failing(step: int) -> Sequence[torch.Tensor]:
         if step >= last:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from tests.training.small_runs import SMALL, final_bytes
+from tests.training.small_runs import AS_THEY_ARE, SMALL, final_bytes
 from training.loop import train
 from training.machine import Machine
 from training.sampler import Sampler
@@ -13,11 +13,12 @@ from training.sources import read_source
 
 def test_batches_that_are_handed_in_train_the_same(tiny_data: Path, tmp_path: Path):
     source = read_source(tiny_data, None, SMALL)
+    drawn = Sampler([source], SMALL, AS_THEY_ARE)
     asked = []
 
     def load(step: int) -> list[torch.Tensor]:
         asked.append(step)
-        return [torch.from_numpy(array) for array in Sampler([source], SMALL).batch(step)]
+        return [torch.from_numpy(array) for array in drawn.batch(step)]
 
     train(SMALL, [source], tmp_path / "own", machine=Machine())
     train(SMALL, [source], tmp_path / "handed", machine=Machine(), load=load)

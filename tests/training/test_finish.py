@@ -48,7 +48,7 @@ def test_the_best_or_the_last_saved_weights_become_the_checkpoint(
 ) -> None:  # fmt: skip
     outcomes = [(1, 0.5), (1, 0.6), (2, 0.9), (2, 0.8), (2, 0.8)]
     if saved == 3:  # validated at 2, and at 3 by finish
-        outcomes = [(1, 0.5), (2, 0.9), (2, 0.9)]
+        outcomes = [(1, 0.5), (2, 0.8), (2, 0.8)]
     ScriptedValidation(*outcomes).install(monkeypatch)
     output = stop_after(done, tiny_data, tmp_path)
     checkpoint, _ = finish_run(output, weights)

@@ -105,7 +105,7 @@ def test_the_best_step_is_kept(
     recipe = Recipe(steps=4, batch=2, data=data)
     train(recipe, [read_source(tiny_data, None, recipe)], tmp_path / "short", machine=Machine())
 
-    ScriptedValidation((1, 0.9), (0, 0.5), (0, 0.4), (2, 0.8)).install(monkeypatch)
+    ScriptedValidation((1, 0.8), (0, 0.5), (0, 0.4), (2, 0.8)).install(monkeypatch)
     recipe = Recipe(steps=7, batch=2, validate_every=2, data=data)
     train(recipe, [read_source(tiny_data, None, recipe)], tmp_path / "long", machine=Machine())
     _, sidecar = load_checkpoint(tmp_path / "long" / "checkpoint.safetensors")
@@ -122,8 +122,8 @@ PATIENT = Recipe(
 @pytest.mark.parametrize(
     ("outcomes", "kept", "done"),
     [
-        ([(1, 0.3), (1, 0.2), (1, 0.3), (2, 0.9), (1, 0.2)], 6, 10),  # an equal one counts as new
-        ([(0, 0.3), (1, 0.9), (1, 0.9)], 2, 6),
+        ([(1, 0.3), (1, 0.2), (1, 0.3), (2, 0.6), (1, 0.2)], 6, 10),  # an equal one counts as new
+        ([(0, 0.3), (1, 0.6), (1, 0.6)], 2, 6),
     ],
 )
 def test_a_run_ends_early_where_patience_is_over_also_after_a_failure(

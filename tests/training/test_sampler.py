@@ -5,9 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
-from tests.training.small_runs import SMALL
+from tests.training.small_runs import AS_THEY_ARE, SMALL
+from tinyunet_deploy.contract import Contract
 from tinyunet_deploy.data.dataset import Item
+from tinyunet_deploy.data.tiles import Tiling
 from training.recipe import Augment, Data, Recipe
 from training.sampler import Sampler
 from training.sources import Example, Source, read_source
@@ -15,7 +18,7 @@ from training.sources import Example, Source, read_source
 
 def test_a_batch_depends_on_seed_and_step_alone(tiny_data: Path):
     source = read_source(tiny_data, None, SMALL)
-    first, second = Sampler([source], SMALL), Sampler([source], SMALL)
+    first, second = Sampler([source], SMALL, AS_THEY_ARE), Sampler([source], SMALL, AS_THEY_ARE)
     first.batch(0)
     for a, b in zip(first.batch(3), second.batch(3), strict=True):
         assert np.array_equal(a, b)
@@ -23,7 +26,7 @@ def test_a_batch_depends_on_seed_and_step_alone(tiny_data: Path):
 
 
 def test_processes_share_a_batch_without_gap_or_overlap(tiny_data: Path):
-    sampler = Sampler([read_source(tiny_data, None, SMALL)], SMALL)
+    sampler = Sampler([read_source(tiny_data, None, SMALL)], SMALL, AS_THEY_ARE)
     whole, _ = sampler.batch(2)
     assert whole.shape == (4, 1, 32, 32) and whole.dtype == np.uint8
     parts = [sampler.batch(2, slice(rank, None, 2))[0] for rank in range(2)]
@@ -34,7 +37,7 @@ def test_every_image_comes_once_in_a_pass(tiny_data: Path):
     recipe = Recipe(batch=4, data=Data(defect_free=0.5, crop=64), augment=Augment(rotations=(0,)))
     source = read_source(tiny_data, [1], recipe)
     seen: Counter[bytes] = Counter()
-    sampler = Sampler([source], recipe)
+    sampler = Sampler([source], recipe, AS_THEY_ARE)
     for step in range(2):  # 8 images of class 1
         for image in sampler.batch(step)[0]:
             seen[min(image[0].tobytes(), image[0, :, ::-1].tobytes())] += 1
@@ -55,7 +58,7 @@ def test_augmentation_moves_image_and_mask_together(tiny_data: Path):
         for f, g in ((e.image, e.mask), (e.image[:, ::-1], e.mask[:, ::-1]))
         for k in range(4)
     }
-    images, masks = Sampler([source], recipe).batch(0)
+    images, masks = Sampler([source], recipe, AS_THEY_ARE).batch(0)
     assert set(np.unique(masks)) == {0, 1}
     for image, mask in zip(images, masks, strict=True):
         assert pairs[image[0].tobytes()] == (mask[0] * 255).astype(np.uint8).tobytes()
@@ -63,7 +66,7 @@ def test_augmentation_moves_image_and_mask_together(tiny_data: Path):
 
 def test_crops_on_a_defect_hold_one(tiny_data: Path):
     recipe = Recipe(batch=32, data=Data(crop=16, crop_on_defect=1.0))
-    _, masks = Sampler([read_source(tiny_data, None, recipe)], recipe).batch(0)
+    _, masks = Sampler([read_source(tiny_data, None, recipe)], recipe, AS_THEY_ARE).batch(0)
     assert masks.reshape(32, -1).any(axis=1).all()
 
 
@@ -73,7 +76,7 @@ def test_a_margin_keeps_the_defect_away_from_the_edge_of_the_crop(tiny_data: Pat
     mask = np.zeros((64, 64), np.uint8)
     mask[30, 34] = 255
     example = replace(source.defective[0], mask=mask, defect_yx=np.argwhere(mask).astype(np.int32))
-    sampler = Sampler([replace(source, defective=(example,))], recipe)
+    sampler = Sampler([replace(source, defective=(example,))], recipe, AS_THEY_ARE)
     for step in range(20):
         assert sampler.batch(step)[1][:, :, 12:20, 12:20].any(axis=(1, 2, 3)).all()
 
@@ -88,8 +91,32 @@ def test_an_image_smaller_than_the_crop_is_mirrored_on():
     )
     still = Augment(flip_horizontal=0.0, rotations=(0,))
     recipe = Recipe(batch=2, data=Data(crop=48, crop_on_defect=1.0), augment=still)
-    images, masks = Sampler([source], recipe).batch(0)
+    images, masks = Sampler([source], recipe, AS_THEY_ARE).batch(0)
     mirrored = [np.pad(a, [(0, 28), (0, 8)], "reflect") for a in (image, mask)]
     for number in range(2):
         assert np.array_equal(images[number, 0], mirrored[0])
         assert np.array_equal(masks[number, 0], mirrored[1] >> 7)
+
+
+@pytest.mark.parametrize(
+    ("model", "beyond"), [((64, 64), (0, 0)), ((80, 64), (16, 0)), ((512, 512), (24, 24))]
+)
+def test_crops_reach_as_far_beyond_the_image_as_the_model_sees(
+    model: tuple[int, int], beyond: tuple[int, int]
+) -> None:
+    """At most half a crop of 48 px shows a reflection; each place is drawn."""
+    item = Item(Path("a.png"), False, None, None, None, None)
+    still = Augment(flip_horizontal=0.0, rotations=(0,))
+    recipe = Recipe(batch=64, data=Data(defect_free=1.0, crop=48), augment=still)
+    tiling = Tiling(Contract(*model), 16)
+    corners = []
+    for image in np.mgrid[:64, :64].astype(np.uint8):
+        example = Example(item, image, np.zeros((64, 64), np.uint8), None)
+        sampler = Sampler([Source("data", (), (example,), ())], recipe, tiling)
+        crops = np.concatenate([sampler.batch(step)[0][:, 0] for step in range(8)])
+        extended = np.pad(image, [(0, 48), (0, 48)], "reflect")
+        corners.append(crops[:, 0, 0])
+    for y, x, crop in zip(*corners, crops, strict=True):
+        np.testing.assert_array_equal(crop, extended[y : y + 48, x : x + 48])
+    largest = tuple(int(places.max()) for places in corners)
+    assert largest == (16 + beyond[0], 16 + beyond[1])

@@ -1,18 +1,21 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from tests.training.small_runs import SMALL
+from tests.training.small_runs import AS_THEY_ARE, SMALL
 from tinyunet_deploy.artifacts.checkpoint import load_checkpoint
+from tinyunet_deploy.data import synthetic
 from tinyunet_deploy.data.dataset import Item
 from training.loop import train
 from training.machine import Machine
 from training.recipe import Data, Recipe
+from training.sampler import Sampler
 from training.sources import Example, Source, model_size, read_source, sources_digest
 
 
@@ -116,3 +119,22 @@ def test_the_largest_image_of_all_sources_counts() -> None:
 
 def test_the_largest_size_is_a_multiple_too() -> None:
     assert model_size([sized((1000, 1000))], 48) == (480, 480)
+
+
+def test_a_folder_without_good_images_trains_on_defects_alone_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    synthetic.write_dataset(tmp_path / "data", classes=[1], train=4, test=2, defective=1.0, size=64)
+    with caplog.at_level("INFO", "training"):
+        source = read_source(tmp_path / "data", None, SMALL)
+    assert not source.defect_free
+    assert "data contains no good image to train on" in caplog.text
+    assert "defect_free = 0.25 is not used" in caplog.text
+    recipe = replace(SMALL, data=replace(SMALL.data, crop=64))
+    _, masks = Sampler([source], recipe, AS_THEY_ARE).batch(0)
+    assert masks.any(axis=(1, 2, 3)).all()
+    caplog.clear()
+    alone = replace(SMALL, data=replace(SMALL.data, defect_free=0.0))
+    with caplog.at_level("INFO", "training"):
+        read_source(tmp_path / "data", None, alone)
+    assert "no good image" not in caplog.text

@@ -79,7 +79,37 @@ def test_a_larger_image_is_validated_in_tiles_and_a_smaller_one_padded() -> None
 def test_without_images_nothing_is_claimed() -> None:
     point, _ = choose()
     assert (point.threshold, point.min_area, point.escapes, point.worst) == (0.5, 1, None, ())
-    assert replace(point, escapes=0).merit == (0, 0.0)
+    assert point.merit == 0.0
+
+
+def test_a_network_that_rejects_every_part_is_worse_than_one_that_misses_some() -> None:
+    rejects_all = OperatingPoint(0.5, 1, 40, 20, 0.1, escapes=0, overkills=20)
+    misses_one = OperatingPoint(0.5, 1, 40, 20, 0.6, escapes=1, overkills=2)
+    assert misses_one.merit > rejects_all.merit
+    # the same network without good images, whose overkill cannot be seen
+    assert (
+        replace(misses_one, validation_images=20, overkills=0).merit
+        > replace(rejects_all, validation_images=20, overkills=0).merit
+    )
+
+
+def test_an_escape_costs_more_than_an_overkill_and_both_more_than_nothing() -> None:
+    right = OperatingPoint(0.5, 1, 40, 20, 0.6, escapes=0, overkills=0)
+    assert right.merit == 0.6
+    overkill, escape = replace(right, overkills=1), replace(right, escapes=1)
+    assert right.merit > overkill.merit > escape.merit
+    assert replace(right, overkills=4).merit < escape.merit < replace(right, overkills=2).merit
+
+
+def test_one_escape_does_not_make_every_good_part_overkill() -> None:
+    """A faint speck is the whole of what is seen of one defect, and of every good part."""
+    defective = [part((8, 40), (8, 40))] * 9
+    faint = part((8, 10), (8, 40))
+    point, _ = choose(*defective, faint, *[part((8, 10), ())] * 10)
+    assert (point.escapes, point.overkills) == (1, 0)
+    many = [part((8, 40), (8, 40)), faint]
+    point, _ = choose(*many, *[part((8, 10), ())] * 1, *[part((), ())] * 9)
+    assert (point.escapes, point.overkills) == (0, 1), "one of two defects is not worth one of ten"
 
 
 def test_the_threshold_is_the_one_with_the_best_iou() -> None:

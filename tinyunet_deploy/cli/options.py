@@ -159,8 +159,8 @@ classes_option = click.option("--classes", type=ClassList(), help="Use only thes
 bits_option = click.option(
     "--bits",
     type=click.IntRange(8, 16),
-    help="Bits per pixel of the camera that took 16-bit images, such as 12. Default: the model's, "
-    "else the one stated in the file, else 16.",
+    help="Bits per pixel of the camera that took 16-bit images, such as 12. Default: the one in "
+    "dataset.toml, else the model's, else the one stated in the file, else 16.",
 )
 search_option = click.option(
     "--search",

@@ -22,7 +22,7 @@ from tinyunet_deploy.data.description import (
 from tinyunet_deploy.errors import DataError
 from tinyunet_deploy.files import read_regular
 
-__all__ = ["description_above", "parse_description", "read_description"]
+__all__ = ["described_bits", "description_above", "parse_description", "read_description"]
 
 _MAX_BYTES: Final = 1 << 20
 """Largest description that is read."""
@@ -45,6 +45,37 @@ def description_above(folder: Path) -> tuple[Path, Description] | None:
         if description is not None:
             return above, description
     return None
+
+
+def described_bits(sources: Sequence[Path], bits: int | None = None) -> int | None:
+    """Return the depth of 16-bit files: ``bits``, else the one that the sources' data sets state.
+
+    Args:
+        sources: image files and folders; a data set's description may lie in a folder above them.
+        bits: the user's own value, 8..16, which comes first.
+
+    Returns:
+        None if no description states a depth.
+
+    Raises:
+        DataError: a description is not valid, or the sources have different depths.
+    """
+    if bits is not None:
+        return bits
+    stated: dict[int | None, Path] = {}
+    for source in sources:
+        path = source.resolve()
+        above = description_above(path if path.is_dir() else path.parent)
+        stated.setdefault(above[1].images.bit_depth if above else None, source)
+    depths = list(stated)
+    if len(depths) > 1:
+        first, other = ("no depth" if depth is None else f"{depth} bits" for depth in depths[:2])
+        raise DataError(
+            stated[depths[1]],
+            f"has images of {other}, but {stated[depths[0]]} of {first}, by their {DESCRIPTION}",
+            "give --bits, or inspect them apart",
+        )
+    return depths[0] if depths else None
 
 
 def read_description(folder: Path) -> Description | None:

@@ -26,6 +26,8 @@ __all__ = [
 
 MANY_VALUES: Final = 32
 """A mask with more values has grey levels, as of smoothed edges, not labels."""
+_LISTED: Final = 8
+"""Largest number of values that are listed one by one."""
 INVERTED_BORDER: Final = 0.75
 """A mask that marks more than this share of its border looks inverted: parts are good there."""
 
@@ -107,11 +109,17 @@ def rule_for(looks: Sequence[MaskLook]) -> MaskRule | None:
 
 
 def shown_values(look: MaskLook) -> str:
-    """Return the values of a mask in words, such as ``0, 255`` or ``lossy, up to 255``."""
+    """Return the values of a mask in words.
+
+    For example ``0, 255``, ``0, 1, ..., 255: 20 values`` or ``lossy, up to 255``.
+    """
     if look.lossy:
         return f"lossy, up to {look.largest}"
     if look.coloured:
         return "colours"
     if not look.values:
         return f"more than {MANY_VALUES} grey levels, up to {look.largest}"
-    return ", ".join(map(str, sorted(look.values)))
+    values = [str(value) for value in sorted(look.values)]
+    if len(values) > _LISTED:
+        return f"{values[0]}, {values[1]}, ..., {values[-1]}: {len(values)} values"
+    return ", ".join(values)

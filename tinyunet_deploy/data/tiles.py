@@ -182,11 +182,20 @@ class Tiling:
 
     def axes(self, shape: tuple[int, ...]) -> tuple[tuple[Span, ...], tuple[Span, ...]]:
         """Return the tiles of an image (H, W) along its height and along its width."""
+        tile = self.contract.height, self.contract.width
         rows, columns = (
-            spans(max(tile, -(-side // self.grid) * self.grid), tile, self.grid, self.reach)
-            for side, tile in zip(shape, (self.contract.height, self.contract.width), strict=True)
+            spans(length, tile, self.grid, self.reach)
+            for length, tile in zip(self.extended(shape), tile, strict=True)
         )
         return rows, columns
+
+    def extended(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        """Return the height and width to which mirroring extends an image (H, W), pixels."""
+        height, width = (
+            max(tile, -(-side // self.grid) * self.grid)
+            for side, tile in zip(shape, (self.contract.height, self.contract.width), strict=True)
+        )
+        return height, width
 
     def places(self, shape: tuple[int, ...]) -> Iterator[tuple[Place, Place]]:
         """Yield which pixels of an image (H, W) each tile scores, in the order of the tiles.

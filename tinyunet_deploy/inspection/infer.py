@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from pathlib import Path
 
 from tinyunet_deploy.backends.base import Backend
+from tinyunet_deploy.data.description_file import described_bits
 from tinyunet_deploy.errors import TinyUNetError
 from tinyunet_deploy.inspection.executors import executor
 from tinyunet_deploy.inspection.notes import log_notes
@@ -59,7 +60,8 @@ def infer(
         batch_size: images per call of the backend.
         workers: threads that decode, and as many that write; with 0 nothing overlaps.
         tile: take images of any size; False skips those that are not of the network's size.
-        bits: depth of 16-bit files, 8..16; None takes the one in the sidecar.
+        bits: depth of 16-bit files, 8..16; None takes the one that a ``dataset.toml`` of the
+            sources states, else the one in the sidecar.
         max_pixels: largest accepted height x width of an image; None is 64 megapixels.
         outputs: optional files beside masks and report.
         shard: share of the images to inspect; the last shard to finish writes the whole report.
@@ -76,6 +78,7 @@ def infer(
         RefusedError: the output folder belongs to another run, or there is no image at all.
         RuntimeUnavailable: the disk is full or read-only; files that were written stay valid.
     """
+    bits = described_bits(sources, bits)
     inspection = Inspection.for_backend(
         backend, common_root(sources), output, threshold, min_area, tile, outputs, bits, max_pixels
     )

@@ -23,6 +23,7 @@ from tinyunet_deploy.backends.base import Backend
 from tinyunet_deploy.backends.device_name import device_type
 from tinyunet_deploy.backends.registry import default_model, open_backend
 from tinyunet_deploy.backends.table import default_device, find_row
+from tinyunet_deploy.data.description_file import described_bits
 from tinyunet_deploy.errors import RuntimeUnavailable, TinyUNetError
 from tinyunet_deploy.files import sweep_tree
 from tinyunet_deploy.inspection.infer import inspect_images
@@ -99,7 +100,8 @@ def infer_on_ray(
         workers: threads per actor that decode, and as many that write.
         tile: take images of any size; False skips those that are not of the network's size.
         outputs: optional files beside masks and report.
-        bits: depth of 16-bit files, 8..16; None takes the one in the sidecar.
+        bits: depth of 16-bit files, 8..16; None takes the one that a ``dataset.toml`` of the
+            sources states, else the one in the sidecar.
         max_pixels: largest accepted height x width of an image; None is 64 megapixels.
         on_line: called with the report line of each image, in the order in which they finish.
         on_total: called once with the number of images that this run will inspect.
@@ -123,7 +125,7 @@ def infer_on_ray(
                 min_area,
                 tile,
                 outputs,
-                bits,
+                described_bits(sources, bits),
                 max_pixels,
             ),
         )

@@ -20,6 +20,7 @@ from typing import Final
 
 from tinyunet_deploy.backends.base import Backend
 from tinyunet_deploy.clock import SYSTEM_CLOCK, Clock
+from tinyunet_deploy.data.description_file import described_bits
 from tinyunet_deploy.errors import RefusedError, TinyUNetError
 from tinyunet_deploy.inspection.identity import file_state
 from tinyunet_deploy.inspection.infer import inspect_images
@@ -111,7 +112,8 @@ def watch(
         min_area: smallest defect that makes a part NG, pixels.
         batch_size: largest number of waiting images per call of the backend.
         tile: take images of any size; False skips those that are not of the network's size.
-        bits: depth of 16-bit files, 8..16; None takes the one in the sidecar.
+        bits: depth of 16-bit files, 8..16; None takes the one that a ``dataset.toml`` in the folder
+            or above it states, else the one in the sidecar.
         max_pixels: largest accepted height x width of an image; None is 64 megapixels.
         stop: ends the watch; the image at hand is finished and the report completed.
         deadline_ms: lines of later images have ``"late": true``.
@@ -127,6 +129,7 @@ def watch(
         RefusedError: the output folder belongs to another run, or the folder cannot be listed.
         RuntimeUnavailable: the disk is full or read-only; files that were written stay valid.
     """
+    bits = described_bits([folder], bits)
     inspection = Inspection.for_backend(
         backend, folder.resolve(), output, threshold, min_area, tile, outputs, bits, max_pixels
     )

@@ -17,6 +17,7 @@ from tinyunet_deploy.backends.base import Backend
 from tinyunet_deploy.backends.registry import open_backend
 from tinyunet_deploy.contract import Image, Score
 from tinyunet_deploy.data.bit_depth import BitDepth
+from tinyunet_deploy.data.description_file import described_bits
 from tinyunet_deploy.data.tiles import Mosaic, Tiling, fit_of, score_in_tiles
 from tinyunet_deploy.errors import ImageError, RefusedError, RuntimeUnavailable
 from tinyunet_deploy.host import describe_machine, processors
@@ -70,7 +71,8 @@ def open_station(
         processes: number of inspecting processes; 1 is this process.
         model, backend, device, trust_engine: as for ``open_backend``.
         tile: take images of any size; False skips those that are not of the model's size.
-        bits: depth of 16-bit files, 8..16; None takes the one in the sidecar.
+        bits: depth of 16-bit files, 8..16; None takes the one that a ``dataset.toml`` of the
+            sources states, else the one in the sidecar.
         max_pixels: largest accepted height x width of an image; None is 64 megapixels.
         skipped: called with the error of each image that cannot be used.
 
@@ -79,7 +81,7 @@ def open_station(
         RuntimeUnavailable: there is no runtime, or a process ended.
     """
     with open_backend(model, backend, device, trust_engine=trust_engine) as loaded:
-        depth = BitDepth(loaded.artifact.sidecar.bit_depth(bits))
+        depth = BitDepth(loaded.artifact.sidecar.bit_depth(described_bits(sources, bits)))
         tiling = loaded.artifact.sidecar.tiling
         images = _read_images(sources, tiling, tile, depth, max_pixels, skipped)
         tally = ScoreTally()

@@ -12,6 +12,7 @@ from tinyunet_deploy.artifacts.golden import golden_images
 from tinyunet_deploy.contract import Contract, Image
 from tinyunet_deploy.data.bit_depth import BitDepth
 from tinyunet_deploy.data.decoding import read_image
+from tinyunet_deploy.data.description_file import described_bits
 from tinyunet_deploy.data.encoding import write_png
 from tinyunet_deploy.data.layouts import UnknownLayout, read_dataset
 from tinyunet_deploy.data.tiles import Mosaic, Tiling, mirrored_window
@@ -39,7 +40,7 @@ def adoption_images(contract: Contract, folder: Path | None, bits: int | None) -
     Args:
         folder: a labelled data set, whose held-out images are used, or a folder of images; each is
             cut at, or mirrored to, the size. None takes none.
-        bits: depth of 16-bit files, 8..16; None leaves it to the files.
+        bits: depth of 16-bit files, 8..16; None takes the data set's, else leaves it to the files.
 
     Returns:
         uint8 [H, W] each.
@@ -54,7 +55,7 @@ def adoption_images(contract: Contract, folder: Path | None, bits: int | None) -
     images.append(np.random.default_rng(0).integers(0, 256, size, np.uint8))
     if folder is not None:
         places = find_images(folder)
-        depth = BitDepth(bits)
+        depth = BitDepth(described_bits([folder], bits))
         for place in places[:: -(-len(places) // _MOST)]:
             image = read_image(place.path, bits=depth.bits, on_shallow=depth.on_shallow)
             images.append(np.ascontiguousarray(mirrored_window(image, 0, 0, *size)))

@@ -23,6 +23,7 @@ from tinyunet_deploy.backends.table import (
 from tinyunet_deploy.contract import Image
 from tinyunet_deploy.data.bit_depth import BitDepth
 from tinyunet_deploy.data.decoding import MAX_PIXELS, read_image, require_content
+from tinyunet_deploy.data.description_file import described_bits
 from tinyunet_deploy.data.tiles import Tiling
 from tinyunet_deploy.errors import (
     ArtifactError,
@@ -183,7 +184,7 @@ def run_parity(
         backends, devices: as for
             :func:`~tinyunet_deploy.quality.parity_inputs.backends_and_devices`.
         threshold, min_area: rule for defects and verdicts; the reference's own if None.
-        bits: depth of 16-bit files, 8..16; the reference's own if None.
+        bits: depth of 16-bit files, 8..16; None takes the data set's, else the reference's own.
         tile: take images of any size; False skips those that are not of the models' size. Every
             model is run on the same tiles, those of the reference.
         max_pixels: largest accepted height x width of an image; None is 64 megapixels.
@@ -229,7 +230,7 @@ def run_parity(
             threshold=decision.threshold,
             min_area=decision.min_area,
             tiling=own.tiling,
-            bits=own.bit_depth(bits),
+            bits=own.bit_depth(described_bits([folder], bits)),
             max_pixels=max_pixels,
             images=[],
             skipped_images=[],

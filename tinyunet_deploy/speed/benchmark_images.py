@@ -20,6 +20,7 @@ from tinyunet_deploy.contract import Batch, Image, Mask
 from tinyunet_deploy.data import synthetic
 from tinyunet_deploy.data.bit_depth import BitDepth
 from tinyunet_deploy.data.decoding import MAX_PIXELS, read_image, require_content
+from tinyunet_deploy.data.description_file import described_bits
 from tinyunet_deploy.data.encoding import write_png
 from tinyunet_deploy.data.tiles import Mosaic, Place, Tiling, fit_of
 from tinyunet_deploy.errors import DataError
@@ -124,7 +125,8 @@ def open_benchmark_images(
         reference: backend that scores the images.
         count: largest number of images; if there are more, evenly spaced ones are used.
         tile: take images of any size; False leaves out those that are not of the network's size.
-        bits: depth of 16-bit files, 8..16; None takes the one in the reference's sidecar.
+        bits: depth of 16-bit files, 8..16; None takes the one that a ``dataset.toml`` of the
+            sources states, else the one in the reference's sidecar.
         max_pixels: largest accepted height x width of an image; None is 64 megapixels.
 
     Raises:
@@ -139,7 +141,7 @@ def open_benchmark_images(
         count = min(count, len(images))
         images = [images[number * len(images) // count] for number in range(count)]
         source = "files" if sources else "synthetic"
-        depth = BitDepth(reference.artifact.sidecar.bit_depth(bits))
+        depth = BitDepth(reference.artifact.sidecar.bit_depth(described_bits(sources, bits)))
         yield _score(images, reference, scores, source, folder, tile, depth, max_pixels)
 
 
