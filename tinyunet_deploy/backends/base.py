@@ -6,7 +6,6 @@ import abc
 import contextlib
 import importlib.metadata
 from collections.abc import Iterable, Iterator
-from types import TracebackType
 from typing import ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -195,10 +194,5 @@ class Backend(abc.ABC):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from io import BufferedWriter
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, Self, cast
 
 from tinyunet_deploy.errors import RefusedError, RuntimeUnavailable
@@ -156,12 +155,7 @@ class Report:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _append(self, file: BufferedWriter, data: bytes) -> None:

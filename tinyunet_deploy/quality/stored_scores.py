@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 import zlib
-from types import TracebackType
 from typing import Self
 
 import numpy as np
@@ -42,10 +41,5 @@ class StoredScores:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._file.close()
