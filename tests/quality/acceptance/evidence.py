@@ -75,7 +75,7 @@ def repeats(**changes: Any) -> RepeatFigures:
 
 
 def plateau(**changes: Any) -> PlateauFigures:
-    figures = PlateauFigures("plateau.json", 0.5, 0.2, 0.9, 0.95)
+    figures = PlateauFigures(0.5, 0.2, 0.9, 0.3, 0.95)
     return dataclasses.replace(figures, **changes)
 
 

@@ -135,7 +135,7 @@ ONE_RED: list[tuple[str, dict[str, Any], str]] = [
     ),
     (
         "plateau",
-        {"plateau": plateau(lowest=0.48)},
+        {"plateau": plateau(lowest=0.48, margin=0.02)},
         "No verdict changes for thresholds from 0.48 to 0.9; the chosen 0.5 stands 0.02 from the "
         "edge.",
     ),
@@ -143,7 +143,7 @@ ONE_RED: list[tuple[str, dict[str, Any], str]] = [
         "plateau",
         {"plateau": plateau(share_of_reference=0.79)},
         "No verdict changes for thresholds from 0.2 to 0.9; that is 79 % of the plateau of the "
-        "fp32 file.",
+        "fp32 network.",
     ),
 ]
 
@@ -251,7 +251,7 @@ NOT_SHOWN: list[tuple[str, dict[str, Any], str, str]] = [
         "repeats was made with another model",
         "--repeats",
     ),
-    ("plateau", {"plateau": plateau(mismatch="another model")}, "with another model", "--plateau"),
+    ("plateau", {"plateau": None}, "was not measured", ""),
 ]
 
 
@@ -325,6 +325,12 @@ def test_a_rate_exactly_at_its_limit_is_not_more_than_allowed() -> None:
     row = rows(evidence)["escapes"]
     assert row.outcome == "not shown"  # 3 of 100 may come from 7.6 %
     assert row.missing == "157 more defective parts (257 in all) of which none pass"
+
+
+def test_a_plateau_without_an_edge_is_wide_enough() -> None:
+    evidence = dataclasses.replace(accepted(), plateau=plateau(margin=None))
+    row = rows(evidence)["plateau"]
+    assert (row.outcome, row.sentence[-26:]) == ("met", "stands away from any edge.")
 
 
 def test_the_plateau_of_fp32_is_needed_for_other_precisions_only() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final
 
 from tinyunet_deploy.errors import RefusedError
 from tinyunet_deploy.quality.acceptance.evidence import (
@@ -18,8 +19,9 @@ from tinyunet_deploy.quality.stored_scores import StoredScores
 
 __all__ = ["compare_artifact"]
 
-_BATCHES = "batch_steps"
-"""Figure of the batch check; it is a requirement of its own."""
+_BATCHES: Final = "batch_steps"
+_OTHERS: Final = frozenset({_BATCHES, "plateau_kept", "margin_steps"})
+"""Figures of a comparison that are requirements of their own."""
 
 
 def compare_artifact(
@@ -83,7 +85,7 @@ def _comparison(parity: Parity, artifact: ArtifactParity) -> Comparison:
         reference=parity.reference.describe(parity.reference_backend),
         vacuous=reason if role in ("golden-images", "same-file") else None,
         images=artifact.comparison.images,
-        checks=tuple(_check(c) for c in artifact.checks if c.limit.figure != _BATCHES),
+        checks=tuple(_check(c) for c in artifact.checks if c.limit.figure not in _OTHERS),
         skipped=artifact.skipped,
     )
 

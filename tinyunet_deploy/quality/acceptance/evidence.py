@@ -215,14 +215,14 @@ class RepeatFigures:
 class PlateauFigures:
     """Thresholds around the chosen one at which every verdict is the same."""
 
-    name: str
     threshold: float
     lowest: float
     highest: float
+    margin: float | None
+    """Distance of the threshold from the nearer edge, a probability; None if there is no edge."""
     share_of_reference: float | None
-    """Width divided by that of the fp32 file; None if that was not measured."""
-    mismatch: str | None = None
-    """Difference between the studied and the accepted model, such as ``another model``."""
+    """Width divided by that of the fp32 network, on the images on which both were compared; None if
+    that was not measured."""
     svg: str = ""
 
 

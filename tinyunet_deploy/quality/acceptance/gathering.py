@@ -40,6 +40,7 @@ from tinyunet_deploy.quality.acceptance.line_result import read_line
 from tinyunet_deploy.quality.acceptance.model_lineage import Origin, read_origin
 from tinyunet_deploy.quality.acceptance.pictures import draw_parts
 from tinyunet_deploy.quality.acceptance.requirements import DEFAULTS, Requirements
+from tinyunet_deploy.quality.acceptance.studies import plateau_evidence
 from tinyunet_deploy.quality.dataset_scoring import read_evaluated
 from tinyunet_deploy.quality.evaluation import Evaluation, evaluate
 from tinyunet_deploy.quality.self_test import self_test
@@ -187,6 +188,7 @@ def gather(
         self_test=tested,
         line=line,
         drift=drift,
+        plateau=plateau_evidence(evaluation),
         processor=processor,
     )
     return Gathered(evidence, pictures, inputs, hashed.listing, evaluation)
