@@ -1,0 +1,315 @@
+"""A real model on a real line of small parts, accepted, and then made worse one way at a time."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner
+from onnx import helper, numpy_helper
+
+from export.calibrate import histograms, ranges
+from export.equalize import in_steps
+from export.quantize import quantize
+from tests.quality.conftest import CONTRACT, SIZE, brightness_network
+from tinyunet_deploy.artifacts.checkpoint import save_checkpoint
+from tinyunet_deploy.artifacts.golden import write_golden
+from tinyunet_deploy.artifacts.sidecar import (
+    Sidecar,
+    digest,
+    read_sidecar,
+    write_artifact,
+    write_sidecar,
+)
+from tinyunet_deploy.backends.registry import open_backend
+from tinyunet_deploy.cli import tinyunet
+from tinyunet_deploy.data.encoding import write_png
+from tinyunet_deploy.host import describe_machine
+from tinyunet_deploy.quality.dataset_scoring import image_digest
+
+REQUIREMENTS = """
+[escapes]
+max_rate = 0.3
+[overkills]
+max_rate = 0.3
+[repeatability]
+required = false
+reason = "a test of its own"
+"""
+
+
+def write_parts(
+    root: Path, good: int, defective: int, *, light: float = 1.0, seed: int = 3
+) -> None:
+    """Write parts whose defects are bright spots; `light` scales every grey value."""
+    for folder in ("images", "masks"):
+        (root / folder).mkdir(parents=True)
+    random = np.random.default_rng(seed)
+    for number in range(good + defective):
+        noise = random.normal(0, 60, (SIZE, SIZE)).astype(np.float32)
+        image = cv2.GaussianBlur(noise, (0, 0), 2) + 70
+        mask = np.zeros((SIZE, SIZE), np.uint8)
+        if number >= good:
+            center = tuple(int(place) for place in random.integers(18, 46, 2))
+            cv2.circle(mask, center, 9, 255, -1)
+            image += cv2.GaussianBlur(mask, (0, 0), 2) * 0.6
+        write_png(
+            root / "images" / f"{number:03}.png", np.clip(light * image, 0, 255).astype(np.uint8)
+        )
+        write_png(root / "masks" / f"{number:03}.png", mask)
+
+
+def write_line(path: Path, model: Path, **outcome: Any) -> None:
+    """Write a result as line-sim writes it, of 5,000 parts without a miss."""
+    figures = {"parts": 5000, "missed": 0, "miss_rate": 0.0, "miss_rate_bound": 0.0006}
+    fields = {
+        "kind": "line-sim",
+        "mode": "live",
+        "model_sha256": read_sidecar(model).sha256,
+        "backend": "onnxruntime",
+        "device": "cpu",
+        "machine": describe_machine(),
+        "line": {"parts_per_minute": 600.0, "deadline_ms": 150.0},
+        "outcome": {**figures, "p50_ms": 3.0, "p99_ms": 4.0, **outcome},
+        "fastest_shown_parts_per_minute": 900.0,
+    }
+    path.write_text(json.dumps(fields))
+
+
+def write_baseline(root: Path, *, light: float = 1.0) -> None:
+    """Inspect images of the line: other good parts under the same light, if it is 1."""
+    write_parts(root / "of-the-line", 40, 0, light=light, seed=8)
+    arguments = ["infer", str(root / "of-the-line" / "images"), "-m", str(root / "net.onnx")]
+    arguments += ["--backend", "onnxruntime", "--workers", "1", "-o", str(root / "out-line")]
+    ended = CliRunner().invoke(tinyunet, arguments, standalone_mode=False)
+    assert ended.exception is None, ended.output
+
+
+@pytest.fixture(scope="module")
+def accepted_station(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Everything that an accepted model needs; not to be changed: copy it."""
+    from export.graph import onnx_graph
+
+    root = tmp_path_factory.mktemp("line")
+    write_parts(root / "data", 12, 12)
+    write_parts(root / "trained", 3, 0, light=0.9)
+    network = brightness_network()
+    checkpoint = root / "net.safetensors"
+    parent = save_checkpoint(checkpoint, network, CONTRACT, min_area=8, origin={})
+    data = onnx_graph(network, CONTRACT)
+    trained_on = tuple(image_digest(path) for path in (root / "trained" / "images").iterdir())
+    sidecar = Sidecar(
+        *("onnx", "fp32", digest(data), parent.sha256, CONTRACT),
+        threshold=parent.threshold,
+        min_area=8,
+        trained_on=trained_on,
+    )
+    write_artifact(root / "net.onnx", data, sidecar)
+    with open_backend(root / "net.onnx", "onnxruntime", "cpu") as backend:
+        write_golden(root / "net.onnx", backend.score_alone)
+    write_line(root / "line.json", root / "net.onnx")
+    write_baseline(root)
+    (root / "acceptance.toml").write_text(REQUIREMENTS)
+    return root
+
+
+@pytest.fixture
+def station(accepted_station: Path, tmp_path: Path) -> Path:
+    root = tmp_path / "line"
+    shutil.copytree(accepted_station, root)
+    return root
+
+
+def run(root: Path, *options: str) -> tuple[int, str, dict[str, Any]]:
+    """Accept the station's model; return exit code, line on stdout, and the result."""
+    arguments = ["accept", str(root / "data"), "-m", str(root / "net.onnx")]
+    arguments += ["--backend", "onnxruntime", "--requirements", str(root / "acceptance.toml")]
+    arguments += ["--line", str(root / "line.json"), "--baseline", str(root / "out-line")]
+    arguments += ["--workers", "1", "-o", str(root / "acceptance"), *options]
+    ended = CliRunner().invoke(tinyunet, arguments, standalone_mode=False)
+    assert ended.exception is None, ended.output
+    result = json.loads((root / "acceptance" / "acceptance.json").read_text())
+    return ended.return_value, ended.stdout, result
+
+
+def outcomes(result: dict[str, Any], outcome: str) -> set[str]:
+    return {row["name"] for row in result["requirements"] if row["outcome"] == outcome}
+
+
+def resign(root: Path, data: bytes, precision: Any = "fp32", *, golden: bool = True) -> None:
+    """Replace the model and describe it anew, as one would who does not want to be found out."""
+    model = root / "net.onnx"
+    changed = dataclasses.replace(read_sidecar(model), sha256=digest(data), precision=precision)
+    write_artifact(model, data, changed if golden else dataclasses.replace(changed, golden=None))
+    if not golden:
+        with open_backend(model, "onnxruntime", "cpu") as backend:
+            write_golden(model, backend.score_alone)
+    write_line(root / "line.json", model)
+
+
+@pytest.fixture(scope="module")
+def accepted_run(accepted_station: Path) -> tuple[int, str, dict[str, Any]]:
+    return run(accepted_station)
+
+
+def test_a_model_with_all_evidence_may_run(
+    accepted_run: tuple[int, str, dict[str, Any]],
+) -> None:
+    code, line, result = accepted_run
+    assert outcomes(result, "not met") == outcomes(result, "not shown") == set()
+    assert (code, result["decision"]["word"]) == (0, "MAY RUN")
+    assert line.startswith("MAY RUN: All other 12 requirements are met. Waived: repeatability.")
+    assert line.endswith("acceptance.html)\n")
+    evidence = result["evidence"]
+    assert evidence["detection"]["defective"] == evidence["detection"]["good"] == 12
+    assert [link["name"] for link in evidence["lineage"]] == ["net.onnx", "net.safetensors"]
+    assert evidence["parity"]["reference"].startswith("net.safetensors on torch")
+    assert {p["kind"] for p in result["pictures"]} == {"near escape", "near reject"}
+    assert len(result["parts"]) == 24
+
+
+def test_every_input_has_its_sha256_and_no_path_of_the_machine_is_told(
+    accepted_station: Path, accepted_run: tuple[int, str, dict[str, Any]]
+) -> None:
+    root, (_, _, result) = accepted_station, accepted_run
+    digests = {file["role"]: file["sha256"] for file in result["inputs"]}
+    for role, name in {
+        "model": "net.onnx",
+        "sidecar": "net.onnx.json",
+        "golden images": "net.onnx.golden.png",
+        "ancestor": "net.safetensors",
+        "requirements": "acceptance.toml",
+        "line": "line.json",
+        "baseline": "out-line/report.jsonl",
+        "images and masks": "acceptance/data.sha256",
+    }.items():
+        assert digests[role] == digest((root / name).read_bytes()), role
+    listing = (root / "acceptance" / "data.sha256").read_text().splitlines()
+    assert len(listing) == 48
+    for line in listing:
+        sha256, name = line.split("  ")
+        assert sha256 == digest((root / "data" / name).read_bytes())
+    for name in ("acceptance.json", "acceptance.html"):
+        assert str(root.parent) not in (root / "acceptance" / name).read_text()
+
+
+def test_the_page_is_made_again_from_the_result_byte_for_byte(
+    accepted_station: Path, accepted_run: tuple[int, str, dict[str, Any]], tmp_path: Path
+) -> None:
+    folder = accepted_station / "acceptance"
+    arguments = ["accept", "--from", str(folder / "acceptance.json"), "-o", str(tmp_path)]
+    ended = CliRunner().invoke(tinyunet, arguments, standalone_mode=False)
+    assert (ended.exception, ended.return_value) == (None, accepted_run[0])
+    page = (tmp_path / "acceptance.html").read_bytes()
+    assert page == (folder / "acceptance.html").read_bytes()
+
+
+def threshold_down(root: Path) -> None:
+    sidecar = read_sidecar(root / "net.onnx")
+    write_sidecar(root / "net.onnx", dataclasses.replace(sidecar, threshold=0.05))
+
+
+def threshold_up(root: Path) -> None:
+    sidecar = read_sidecar(root / "net.onnx")
+    write_sidecar(root / "net.onnx", dataclasses.replace(sidecar, threshold=0.999))
+
+
+def weight_changed(root: Path) -> None:
+    data = bytearray((root / "net.onnx").read_bytes())
+    data[len(data) // 2] ^= 1
+    (root / "net.onnx").write_bytes(bytes(data))
+
+
+def weight_changed_and_signed(root: Path) -> None:
+    model = onnx.load_from_string((root / "net.onnx").read_bytes())
+    weight = next(w for w in model.graph.initializer if len(w.dims) == 4 and w.dims[1] == 1)
+    values = numpy_helper.to_array(weight) * np.float32(0.9)
+    weight.CopyFrom(numpy_helper.from_array(values, weight.name))
+    resign(root, model.SerializeToString())
+
+
+def int8_by_minmax(root: Path) -> None:
+    """Quantise by largest values that an outlier has made thirty times too large."""
+    model = onnx.load_from_string((root / "net.onnx").read_bytes())
+    pixels = [np.full((SIZE, SIZE), 255, np.uint8)]
+    largest = ranges(histograms(model, pixels), "minmax")
+    made = quantize(in_steps(model, {name: 30 * value for name, value in largest.items()}))
+    resign(root, made, "int8", golden=False)
+
+
+def other_normalisation(root: Path) -> None:
+    model = onnx.load_from_string((root / "net.onnx").read_bytes())
+    cast = next(node for node in model.graph.node if node.op_type == "Cast")
+    scale = numpy_helper.from_array(np.float32(0.8), "scale")
+    model.graph.initializer.append(scale)
+    name, cast.output[0] = cast.output[0], "unscaled"
+    position = list(model.graph.node).index(cast) + 1
+    model.graph.node.insert(position, helper.make_node("Mul", ["unscaled", "scale"], [name]))
+    resign(root, model.SerializeToString(), golden=False)
+
+
+def slow_backend(root: Path) -> None:
+    late = {"missed": 400, "miss_rate": 0.08, "miss_rate_bound": 0.09}
+    write_line(root / "line.json", root / "net.onnx", **late)
+
+
+def drifted(root: Path) -> None:
+    shutil.rmtree(root / "out-line")
+    shutil.rmtree(root / "of-the-line")
+    write_baseline(root, light=1.3)
+
+
+def tuned_on_the_test(root: Path) -> None:
+    images = sorted((root / "data" / "images").iterdir())
+    sidecar = read_sidecar(root / "net.onnx")
+    tuned_on = tuple(image_digest(path) for path in images[:5])
+    write_sidecar(root / "net.onnx", dataclasses.replace(sidecar, tuned_on=tuned_on))
+
+
+def skipped_part(root: Path) -> None:
+    (root / "data" / "images" / "000.png").write_bytes(b"torn")
+
+
+WAYS: list[tuple[Callable[[Path], None], set[str]]] = [
+    (threshold_down, {"overkills", "plateau"}),
+    (threshold_up, {"escapes", "smallest_defect", "plateau"}),
+    (weight_changed_and_signed, {"parity", "self_test"}),
+    (int8_by_minmax, {"parity"}),
+    (other_normalisation, {"parity"}),
+    (slow_backend, {"line"}),
+    (drifted, {"drift"}),
+    (tuned_on_the_test, {"unseen_images"}),
+    (skipped_part, {"verdicts"}),
+]
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(("worse", "red"), WAYS)
+def test_what_was_made_worse_turns_red_and_nothing_else(
+    station: Path, worse: Callable[[Path], None], red: set[str]
+) -> None:
+    worse(station)
+    code, line, result = run(station)
+    assert outcomes(result, "not met") == red
+    assert outcomes(result, "not shown") == set()
+    assert (code, result["decision"]["word"]) == (6, "MAY NOT RUN")
+    assert line.startswith("MAY NOT RUN: ")
+
+
+def test_a_file_that_its_sidecar_does_not_describe_is_not_run(station: Path) -> None:
+    weight_changed(station)
+    code, line, result = run(station)
+    assert outcomes(result, "not met") == {"lineage"}
+    assert outcomes(result, "met") == set()
+    assert code == 6
+    assert line.startswith("MAY NOT RUN: 1 of 13 requirements are not met: lineage.")
+    assert result["parts"] == result["pictures"] == []
+    assert (station / "acceptance" / "acceptance.html").stat().st_size > 5000
