@@ -67,6 +67,12 @@ from tinyunet_deploy.cli.progress import Progress
     "must look like them.",
 )
 @click.option(
+    "--repeats",
+    type=click.Path(path_type=Path, exists=True),
+    help="Folder with a subfolder for each repeat of photographs of the same parts, or the "
+    "repeatability.json of tinyunet repeatability.",
+)
+@click.option(
     "--from",
     "result",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
@@ -101,6 +107,7 @@ def accept(
     parity_images: int,
     line: Path | None,
     baseline: Path | None,
+    repeats: Path | None,
     result: Path | None,
     output: Path,
 ) -> int:
@@ -131,6 +138,7 @@ def accept(
             trained_on=trained_on,
             line=line,
             baseline=baseline,
+            repeats=repeats,
         )
         options = RunOptions(
             backend=backend,

@@ -244,6 +244,12 @@ NOT_SHOWN: list[tuple[str, dict[str, Any], str, str]] = [
         "a simulation proves no camera",
         "--repeats DIR",
     ),
+    (
+        "repeatability",
+        {"repeatability": repeats(skipped=("2/7.png: is torn",))},
+        "Not judged: 1 photograph; the first: 2/7.png: is torn.",
+        "take these photographs again",
+    ),
     ("repeatability", {"repeatability": repeats(parts=0, agreeing=0)}, "No part was", "--repeats"),
     (
         "repeatability",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from tinyunet_deploy.errors import RefusedError
 from tinyunet_deploy.quality.acceptance.evidence import (
@@ -17,11 +18,21 @@ from tinyunet_deploy.quality.parity import ArtifactParity, Parity, Progress, run
 from tinyunet_deploy.quality.parity_limits import LimitCheck, read_limits
 from tinyunet_deploy.quality.stored_scores import StoredScores
 
-__all__ = ["compare_artifact"]
+__all__ = ["ArtifactComparison", "compare_artifact"]
 
 _BATCHES: Final = "batch_steps"
 _OTHERS: Final = frozenset({_BATCHES, "plateau_kept", "margin_steps"})
 """Figures of a comparison that are requirements of their own."""
+
+
+class ArtifactComparison(NamedTuple):
+    """What a comparison with the reference shows."""
+
+    parity: Comparison
+    batches: BatchFigures | None
+    """None if nothing was compared."""
+    plateau_kept: float | None
+    """Width of the plateau divided by the reference's; None if there is no other reference."""
 
 
 def compare_artifact(
@@ -41,7 +52,7 @@ def compare_artifact(
     most_images: int,
     progress: Progress,
     on_total: Callable[[int], None],
-) -> tuple[Comparison, BatchFigures | None]:
+) -> ArtifactComparison:
     """Compare on the held-out images of a data set, as ``tinyunet parity`` does.
 
     Args:
@@ -49,7 +60,7 @@ def compare_artifact(
         the others: as for :func:`~tinyunet_deploy.quality.parity.run_parity`.
 
     Returns:
-        The comparison, with the reason if nothing could be compared, and the batch check.
+        The comparison, with the reason if nothing could be compared.
     """
     with StoredScores() as scores:
         try:
@@ -74,9 +85,16 @@ def compare_artifact(
                 on_total=on_total,
             )
         except RefusedError as error:
-            return Comparison("", None, 0, (), f"{Path(error.where).name} {error.what}"), None
+            what = f"{Path(error.where).name} {error.what}"
+            return ArtifactComparison(Comparison("", None, 0, (), what), None, None)
         artifact = parity.artifacts[0]
-    return _comparison(parity, artifact), _batches(artifact)
+        comparison = _comparison(parity, artifact)
+    kept = None
+    if artifact.plateau is not None and comparison.vacuous is None:
+        kept = artifact.plateau.figures["plateau_kept"]
+    return ArtifactComparison(
+        comparison, _batches(artifact), None if kept is None or math.isnan(kept) else kept
+    )
 
 
 def _comparison(parity: Parity, artifact: ArtifactParity) -> Comparison:

@@ -206,6 +206,8 @@ class RepeatFigures:
     """Fleiss' kappa; NaN where it is undefined."""
     flips: tuple[str, ...]
     """Names of the parts with both verdicts."""
+    skipped: tuple[str, ...] = ()
+    """Photographs that could not be judged, with the reason."""
     mismatch: str | None = None
     """Difference between the studied and the accepted model, such as ``another model``."""
     svg: str = ""

@@ -12,23 +12,19 @@ from tinyunet_deploy.artifacts.sidecar import sidecar_path
 from tinyunet_deploy.backends.base import Backend
 from tinyunet_deploy.backends.registry import open_backend
 from tinyunet_deploy.data.dataset import Dataset
-from tinyunet_deploy.errors import ArtifactError, DataError
+from tinyunet_deploy.errors import DataError
 from tinyunet_deploy.host import describe_machine
-from tinyunet_deploy.inspection.defects import recall_by_size
-from tinyunet_deploy.inspection.drift import OF_THE_IMAGE, compare_statistics, read_statistics
+from tinyunet_deploy.inspection.drift import read_statistics
 from tinyunet_deploy.inspection.run_report import REPORT
 from tinyunet_deploy.inspection.walk import walk_images
 from tinyunet_deploy.quality.acceptance.comparison_evidence import compare_artifact
 from tinyunet_deploy.quality.acceptance.evidence import (
-    DetectionFigures,
-    DriftFigures,
     Evidence,
     InputFile,
     ModelFacts,
     PartPicture,
+    RepeatFigures,
     SeenImages,
-    SelfTestFigures,
-    SkippedPart,
 )
 from tinyunet_deploy.quality.acceptance.inputs import (
     HashedFolder,
@@ -36,14 +32,20 @@ from tinyunet_deploy.quality.acceptance.inputs import (
     hash_file,
     hash_files,
 )
+from tinyunet_deploy.quality.acceptance.judged_evidence import (
+    detection_evidence,
+    drift_evidence,
+    self_test_evidence,
+)
 from tinyunet_deploy.quality.acceptance.line_result import read_line
 from tinyunet_deploy.quality.acceptance.model_lineage import Origin, read_origin
 from tinyunet_deploy.quality.acceptance.pictures import draw_parts
 from tinyunet_deploy.quality.acceptance.requirements import DEFAULTS, Requirements
-from tinyunet_deploy.quality.acceptance.studies import plateau_evidence
+from tinyunet_deploy.quality.acceptance.studies import plateau_evidence, read_study, repeat_evidence
 from tinyunet_deploy.quality.dataset_scoring import read_evaluated
 from tinyunet_deploy.quality.evaluation import Evaluation, evaluate
-from tinyunet_deploy.quality.self_test import self_test
+from tinyunet_deploy.quality.repeatability.measure import count_photographs, study_repeatability
+from tinyunet_deploy.quality.repeatability.study import RepeatabilityStudy
 
 __all__ = ["Gathered", "RunOptions", "Sources", "gather"]
 
@@ -69,6 +71,8 @@ class Sources:
     """Result of ``tinyunet line-sim``."""
     baseline: Path | None = None
     """Report of images of the line, or its folder."""
+    repeats: Path | None = None
+    """Folder of repeated photographs, or the ``repeatability.json`` of a study."""
 
 
 @dataclass(frozen=True)
@@ -129,9 +133,16 @@ def gather(
     """
     line = None if sources.line is None else read_line(sources.line)
     baseline = None if sources.baseline is None else read_statistics(sources.baseline)
+    study = None
+    if sources.repeats is not None and sources.repeats.is_file():
+        study = read_study(sources.repeats)
     dataset = read_evaluated(sources.data, classes=options.classes, split=options.split)
     origin = read_origin(sources.model, sources.search, trust_engine=options.trust_engine)
-    on_total(len(dataset.items))
+    photographs = 0
+    if study is None and sources.repeats is not None:
+        photographs = count_photographs(sources.repeats, None)
+    judged = len(dataset.items) + photographs
+    on_total(judged)
     progress("hashing the images", 0)
     hashed = hash_dataset(dataset, options.workers)
     inputs = tuple(_inputs(sources, dataset, hashed, origin))
@@ -146,7 +157,8 @@ def gather(
         sources.model, options.backend, options.device, trust_engine=options.trust_engine
     ) as backend:
         evaluation = _evaluate(dataset, backend, options, lambda n: progress("judging parts", n))
-        tested = _self_test(backend)
+        tested = self_test_evidence(backend)
+        repeats = _repeats(sources.repeats, study, evaluation, backend, options, progress)
         pictures = tuple(
             draw_parts(
                 evaluation,
@@ -157,7 +169,7 @@ def gather(
             )
         )
         model = _facts(origin.facts, backend)
-    parity, batches = compare_artifact(
+    compared = compare_artifact(
         sources.model,
         sources.data,
         model,
@@ -172,23 +184,24 @@ def gather(
         workers=options.workers,
         most_images=options.parity_images,
         progress=progress,
-        on_total=lambda number: on_total(len(dataset.items) + number),
+        on_total=lambda number: on_total(judged + number),
     )
     drift = None
     if sources.baseline is not None and baseline is not None:
-        drift = _drift(evaluation, sources.baseline, baseline, requirements.drift.alpha)
+        drift = drift_evidence(evaluation, sources.baseline, baseline, requirements.drift.alpha)
     evidence = Evidence(
         model=model,
         data=data,
         lineage=origin.links,
         seen=seen,
-        detection=_detection(evaluation),
-        parity=parity,
-        batches=batches,
+        detection=detection_evidence(evaluation),
+        parity=compared.parity,
+        batches=compared.batches,
         self_test=tested,
         line=line,
         drift=drift,
-        plateau=plateau_evidence(evaluation),
+        repeatability=repeats,
+        plateau=plateau_evidence(evaluation, compared.plateau_kept),
         processor=processor,
     )
     return Gathered(evidence, pictures, inputs, hashed.listing, evaluation)
@@ -211,7 +224,41 @@ def _inputs(
     if sources.baseline is not None:
         report = sources.baseline / REPORT if sources.baseline.is_dir() else sources.baseline
         inputs.append(hash_file("baseline", report))
+    if sources.repeats is not None:
+        inputs.append(_repeats_input(sources.repeats))
     return inputs
+
+
+def _repeats_input(path: Path) -> InputFile:
+    role = "repeated photographs"
+    if path.is_file():
+        return hash_file(role, path)
+    return hash_files(path, walk_images([path]), 1).as_input(role, path.resolve().name)
+
+
+def _repeats(
+    path: Path | None,
+    study: RepeatabilityStudy | None,
+    evaluation: Evaluation,
+    backend: Backend,
+    options: RunOptions,
+    progress: Progress,
+) -> RepeatFigures | None:
+    """Return what repeated photographs show: of a study, or of a folder that is judged now."""
+    if path is None:
+        return None
+    if study is None:
+        study = study_repeatability(
+            path,
+            backend,
+            batch_size=options.batch_size,
+            workers=options.workers,
+            tile=options.tile,
+            bits=options.bits,
+            max_pixels=options.max_pixels,
+            progress=lambda number: progress("judging repeated photographs", number),
+        )
+    return repeat_evidence(path.resolve().name, study, evaluation)
 
 
 def _facts(facts: ModelFacts, backend: Backend) -> ModelFacts:
@@ -267,72 +314,3 @@ def _evaluate(
         with_statistics=True,
         progress=progress,
     )
-
-
-def _detection(evaluation: Evaluation) -> DetectionFigures:
-    figures, root = evaluation.all, evaluation.dataset.root
-    defects = evaluation.true_defects
-    return DetectionFigures(
-        defective=figures.defective,
-        escapes=figures.escapes,
-        good=figures.images - figures.defective,
-        overkills=figures.overkills,
-        skipped=tuple(
-            SkippedPart(path.relative_to(root).as_posix(), error.what)
-            for path, error in evaluation.skipped.items()
-        ),
-        areas_hit_px=tuple(sorted(d.area_px for d in defects if d.hit)),
-        areas_missed_px=tuple(sorted(d.area_px for d in defects if not d.hit)),
-        by_size=tuple(row for row in recall_by_size(defects) if row.truth),
-        by_type=tuple(row.as_fields() for row in evaluation.by_type),
-        iou_defective=figures.iou_defective,
-        auroc=figures.auroc,
-        notes=evaluation.notes,
-    )
-
-
-def _self_test(backend: Backend) -> SelfTestFigures:
-    if backend.artifact.sidecar.golden is None:
-        return SelfTestFigures("missing", "the artifact has no golden images")
-    try:
-        result = self_test(backend)
-    except ArtifactError as error:
-        return SelfTestFigures("failed", f"{Path(error.where).name} {error.what}")
-    return SelfTestFigures(
-        "ok",
-        f"On {backend.name} the golden scores are met within {result.largest_steps} of 255, "
-        f"{result.mean_steps:.2g} on average",
-    )
-
-
-def _drift(
-    evaluation: Evaluation,
-    baseline: Path,
-    earlier: Sequence[dict[str, float]],
-    alpha: float,
-) -> DriftFigures:
-    """Compare the grey values of the good parts with those of the line's images.
-
-    Statistics of the score depend on the share of defective parts, and an acceptance test has more
-    of them than a line.
-    """
-    name = (baseline if baseline.is_dir() else baseline.parent).resolve().name
-    good = [
-        statistics
-        for image, statistics in zip(evaluation.images, evaluation.statistics, strict=True)
-        if not image.defective
-    ]
-    if len(good) < 2:
-        return DriftFigures(name, None, (), "There are fewer than two good parts to compare")
-    try:
-        drift = compare_statistics(
-            good,
-            earlier,
-            alpha,
-            OF_THE_IMAGE,
-            where=(evaluation.dataset.root, baseline),
-            note="grey values of good parts only: a line has fewer defective parts",
-        )
-    except DataError as error:
-        return DriftFigures(name, None, (), f"{Path(error.where).name} {error.what}")
-    return DriftFigures(name, drift.as_fields(), tuple(drift.drifted), drift.hint)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tinyunet_deploy.quality.acceptance.evidence import Evidence
 from tinyunet_deploy.quality.acceptance.finding import Finding
 from tinyunet_deploy.quality.acceptance.requirements import Requirements
-from tinyunet_deploy.quality.acceptance.wording import percent
+from tinyunet_deploy.quality.acceptance.wording import count, percent
 from tinyunet_deploy.quality.confidence import clopper_pearson_upper, trials_to_show
 
 __all__ = ["check_drift", "check_line", "check_plateau", "check_repeatability"]
@@ -100,6 +100,7 @@ def check_repeatability(requirements: Requirements, evidence: Evidence) -> Findi
     """The share of parts that are judged alike on all photographs must be proven."""
     limit, study = requirements.repeatability, evidence.repeatability
     photograph = "photograph the same parts several times: --repeats DIR"
+    again = "take these photographs again, or mend what made them unusable"
     if study is None:
         return Finding("not shown", "No repeated photographs were given.", photograph)
     if study.mismatch is not None:
@@ -120,6 +121,9 @@ def check_repeatability(requirements: Requirements, evidence: Evidence) -> Findi
             f"{counted}, fewer than the {wanted} required{first}.",
             "mend what changes between photographs: light, focus, the place of the part",
         )
+    if study.skipped:
+        unjudged = f"Not judged: {count(len(study.skipped), 'photograph')}; the first: "
+        return Finding("not shown", f"{counted}. {unjudged}{study.skipped[0]}.", again)
     if study.simulated:
         return Finding("not shown", f"{counted}; a simulation proves no camera.", photograph)
     bound = 1 - clopper_pearson_upper(flips, study.parts, limit.confidence)
