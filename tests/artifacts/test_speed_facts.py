@@ -38,6 +38,7 @@ def test_a_precision_pays_where_it_reaches_the_minimum_and_leaves_the_noise() ->
     assert SPEED.pays("openvino") is True
     assert SPEED.pays("onnxruntime") is False
     assert SPEED.pays("torch") is None, "it was not timed there"
+    assert not SPEED.falls_short("torch")
     for speedup, floor, pays in (
         (1.02, 1.0, True),
         (1.0199, 1.0, False),
@@ -46,7 +47,9 @@ def test_a_precision_pays_where_it_reaches_the_minimum_and_leaves_the_noise() ->
         (1.06, 1.05, True),
     ):
         runtime = RuntimeSpeed("openvino", speedup, 0.9, 1.2, floor)
-        assert replace(SPEED, runtimes=(runtime,)).pays("openvino") is pays
+        facts = replace(SPEED, runtimes=(runtime,))
+        assert facts.pays("openvino") is pays
+        assert facts.falls_short("openvino") is (speedup < 1.02)
 
 
 def changed(change: dict[str, Any]) -> str:

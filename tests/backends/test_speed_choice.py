@@ -48,6 +48,15 @@ def test_a_backend_on_which_the_file_does_not_pay_comes_last(
     assert chosen(path, caplog) == ("onnxruntime a.int8.onnx", [])
 
 
+def test_a_gain_inside_the_noise_changes_nothing(
+    model: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    facts = speed(openvino=1.5, onnxruntime=1.6)
+    noisy = replace(facts.runtimes[0], floor=2.0)
+    path = model("n.int8.onnx", replace(facts, runtimes=(noisy, facts.runtimes[1])))
+    assert chosen(path, caplog) == ("openvino n.int8.onnx", [])
+
+
 def test_on_another_processor_the_measurement_is_a_hint(
     model: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

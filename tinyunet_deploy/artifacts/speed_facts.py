@@ -87,6 +87,13 @@ class SpeedFacts:
             return None
         return speed.speedup >= self.min_speedup and speed.speedup > speed.floor
 
+    def falls_short(self, backend: str) -> bool:
+        """Return whether the speedup on a backend was measured and is below ``min_speedup``.
+
+        A gain inside the noise neither pays nor falls short."""
+        speed = self.on(backend)
+        return speed is not None and speed.speedup < self.min_speedup
+
 
 def read_speed(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of :class:`SpeedFacts` from the table of a sidecar.

@@ -27,7 +27,7 @@ def by_measured_speed(rows: Sequence[BackendRow], speed: SpeedFacts | None) -> l
     """
     if speed is None or not _measured_here(speed):
         return list(rows)
-    return sorted(rows, key=lambda row: speed.pays(row.name) is False)
+    return sorted(rows, key=lambda row: speed.falls_short(row.name))
 
 
 def faster_twin(artifact: Artifact, backend: str) -> Artifact | None:
@@ -38,7 +38,7 @@ def faster_twin(artifact: Artifact, backend: str) -> Artifact | None:
     defects. The twin's bytes are checked.
     """
     sidecar, path = artifact.sidecar, artifact.path
-    if sidecar.speed is None or sidecar.speed.pays(backend) is not False:
+    if sidecar.speed is None or not sidecar.speed.falls_short(backend):
         return None
     try:
         twin = read_artifact(path.with_name(f"{path.stem}-cpu{path.suffix}"))
@@ -59,7 +59,7 @@ def faster_twin(artifact: Artifact, backend: str) -> Artifact | None:
 def say_if_slow(artifact: Artifact, backend: str) -> None:
     """Warn once in a line if a file was measured not to be faster on a backend."""
     speed = artifact.sidecar.speed
-    if speed is not None and speed.pays(backend) is False:
+    if speed is not None and speed.falls_short(backend):
         _say(artifact.path, artifact.sidecar.precision, backend, speed)
 
 
