@@ -55,6 +55,7 @@ TABLES: Final[dict[str, Callable[[], Rows]]] = {
     "server": scale.server,
     "speed": speed.speed,
     "speedups": compute.speedups,
+    "streams": compute.streams,
     "training-gpu": training.training_gpu,
     "training-quick": training.quick,
     "training-throughput": training.training_throughput,

@@ -6,7 +6,7 @@ from typing import Any
 
 from benchmarks.page_tables.stored import Rows, read_result
 
-__all__ = ["speedups", "up_step"]
+__all__ = ["speedups", "streams", "up_step"]
 
 
 def speedups() -> Rows:
@@ -36,6 +36,25 @@ def up_step() -> Rows:
             ]
             for row in read_result("up-step.json")["rows"]
             if row["form"] != "as exported"
+        ),
+    ]
+
+
+def streams() -> Rows:
+    """Return the time of other choices of streams, relative to the backends' own choice."""
+    head = ["file", "runtime", "use", "choice", "time against the backend's choice"]
+    return [
+        head,
+        *(
+            [
+                f"`{row['model']}`",
+                row["backend"],
+                row["use"],
+                row["choice"],
+                _interval(row["time_ratio"]),
+            ]
+            for row in read_result("streams.json")["rows"]
+            if row["choice"] != "as chosen"
         ),
     ]
 
