@@ -12,6 +12,7 @@ folder to disk      ``fsync``              ``fsync``                  the file s
 processors          affinity               all of the machine         affinity (package psutil)
 memory, children    ``sysconf``, ``/proc`` psutil                     psutil
 limits of a trial   ``setrlimit``          refused: no memory limit   refused: no limits
+run when idle       ``SCHED_IDLE``         ``nice``                   idle priority class
 signals             TERM, INT, HUP         TERM, INT, HUP             TERM, INT
 ==================  =====================  =========================  ==============================
 """
@@ -22,6 +23,7 @@ import contextlib
 import ctypes
 import os
 import signal
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -59,6 +61,7 @@ __all__ = [
     "limit_this_process",
     "lock_file",
     "pid_namespace",
+    "run_when_idle",
     "unblock_signals",
     "use_processors",
 ]
@@ -210,6 +213,22 @@ def unblock_signals() -> None:
     """Unblock :data:`ENDING_SIGNALS`."""
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
+
+
+def run_when_idle() -> None:
+    """Let this process run only when no other wants the processors, as far as the system can.
+
+    On Linux this is the policy SCHED_IDLE for every thread that exists; later threads inherit it.
+    Elsewhere it is the lowest priority.
+    """
+    if sys.platform == "linux":
+        for thread in Path("/proc/self/task").iterdir():
+            with contextlib.suppress(OSError):  # it has ended, or the policy is not allowed
+                os.sched_setscheduler(int(thread.name), os.SCHED_IDLE, os.sched_param(0))
+    elif sys.platform == "win32":
+        _psutil().Process().nice(_psutil().IDLE_PRIORITY_CLASS)
+    else:
+        os.nice(19)
 
 
 def limit_this_process(*, memory_bytes: int, processor_s: int) -> None:

@@ -22,12 +22,14 @@ from tinyunet_deploy.cli.options import (
     size_options,
 )
 from tinyunet_deploy.cli.progress import Progress
+from tinyunet_deploy.cli.shadowing import run_shadow, shadow_option
 
 if TYPE_CHECKING:
     from tinyunet_deploy.backends.base import Backend
     from tinyunet_deploy.inspection.outputs import Outputs
     from tinyunet_deploy.inspection.report_line import ReportLine, RunSummary
     from tinyunet_deploy.inspection.shards import Shard
+    from tinyunet_deploy.quality.shadow.run import ShadowRun
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -68,6 +70,7 @@ if TYPE_CHECKING:
     metavar="ADDRESS",
     help="Run on the nodes of a Ray cluster: HOST:6379, or auto for the one on this machine.",
 )
+@shadow_option
 @format_option
 @click.version_option(__version__, prog_name="tinyunet-infer")
 @debug_option
@@ -93,6 +96,7 @@ def infer(
     self_test: bool,
     shard: Shard | None,
     ray: str | None,
+    shadow: Path | None,
     style: str,
 ) -> int:
     """Find defects in IMAGES (files and folders).
@@ -120,11 +124,14 @@ def infer(
         )
     if ray and (server or shard):
         raise click.UsageError("--ray cannot be combined with --server or --shard")
+    if shadow and (ray or shard):
+        raise click.UsageError("--shadow cannot be combined with --ray or --shard")
 
     systems.keep_freed_memory()
     outputs = Outputs(overlays, scores, contours, mm_per_px)
     skipped = FoldedLines("the report has each reason")
     ng = 0
+    challenger: ShadowRun | None = None
 
     def show(line: ReportLine) -> None:
         """Count one image; print it if it was skipped. A signal stops the run at this call."""
@@ -134,6 +141,8 @@ def infer(
         progress.advance(1, f"{rate:.1f} images/s, {ng} NG")
         if line["status"] == "skipped":
             skipped.add("skipped", TinyUNetError(line["path"], line["what"]), line["reason"])
+        if challenger is not None:
+            challenger.reported(line)
         stopping.safe_place()
 
     with contextlib.ExitStack() as stack:
@@ -158,7 +167,21 @@ def infer(
             stack.enter_context(loaded)
             if self_test:
                 check_answers(loaded)
-            run = functools.partial(infer_images, images, output, loaded, shard=shard)
+            decision = loaded.artifact.sidecar.decision(threshold, min_area)
+            challenger = stack.enter_context(
+                run_shadow(
+                    shadow,
+                    loaded,
+                    decision,
+                    output,
+                    trust_engine=trust_engine,
+                    has_deadline=False,
+                )
+            )
+            observer = None if challenger is None else challenger.observe
+            run = functools.partial(
+                infer_images, images, output, loaded, shard=shard, observer=observer
+            )
             runner = loaded.name
         progress.describe("inferring")
         summary = run(

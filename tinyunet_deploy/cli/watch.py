@@ -17,6 +17,7 @@ from tinyunet_deploy.cli.options import (
     picture_options,
     size_options,
 )
+from tinyunet_deploy.cli.shadowing import run_shadow, shadow_option
 
 if TYPE_CHECKING:
     from tinyunet_deploy.inspection.report_line import ReportLine
@@ -58,6 +59,7 @@ PROGRESS_EVERY_S: Final = 60.0
     show_default=True,
     help="Wait this long for FOLDER if it disappears, such as a network share.",
 )
+@shadow_option
 @format_option
 @debug_option
 def watch(
@@ -79,6 +81,7 @@ def watch(
     deadline_ms: float | None,
     settle_ms: float,
     away_s: float,
+    shadow: Path | None,
     style: str,
 ) -> int:
     """Inspect images as a camera drops them into FOLDER.
@@ -104,8 +107,20 @@ def watch(
     def on_line(line: ReportLine) -> None:
         progress.advance()
         _print_line(line, style)
+        if challenger is not None:
+            challenger.reported(line)
 
-    with open_backend(model, backend, device, trust_engine=trust_engine) as loaded:
+    with (
+        open_backend(model, backend, device, trust_engine=trust_engine) as loaded,
+        run_shadow(
+            shadow,
+            loaded,
+            loaded.artifact.sidecar.decision(threshold, min_area),
+            output,
+            trust_engine=trust_engine,
+            has_deadline=True,
+        ) as challenger,
+    ):
         click.echo(
             f"watching {click.format_filename(folder)} on {loaded.name}; Ctrl-C ends it", err=True
         )
@@ -123,6 +138,7 @@ def watch(
                 workers=workers or processor_count(),
                 stop=stop,
                 outputs=Outputs(overlays, scores),
+                observer=None if challenger is None else challenger.observe,
                 deadline_ms=deadline_ms,
                 settle_ms=settle_ms,
                 away_s=away_s,

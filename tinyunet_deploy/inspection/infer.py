@@ -14,7 +14,7 @@ from tinyunet_deploy.data.description_file import described_bits
 from tinyunet_deploy.errors import TinyUNetError
 from tinyunet_deploy.inspection.executors import executor
 from tinyunet_deploy.inspection.notes import log_notes
-from tinyunet_deploy.inspection.outputs import Inspection, Outputs
+from tinyunet_deploy.inspection.outputs import Inspection, Observer, Outputs
 from tinyunet_deploy.inspection.report_line import ReportLine, RunSummary
 from tinyunet_deploy.inspection.resume import Resume
 from tinyunet_deploy.inspection.run_report import Report
@@ -39,6 +39,7 @@ def infer(
     bits: int | None = None,
     max_pixels: int | None = None,
     outputs: Outputs | None = None,
+    observer: Observer | None = None,
     shard: Shard | None = None,
     on_line: Callable[[ReportLine], None] | None = None,
     on_total: Callable[[int], None] | None = None,
@@ -64,6 +65,8 @@ def infer(
             sources states, else the one in the sidecar.
         max_pixels: largest accepted height x width of an image; None is 64 megapixels.
         outputs: optional files beside masks and report.
+        observer: takes the name, image and score of each inspected image, on any thread, before its
+            line is reported.
         shard: share of the images to inspect; the last shard to finish writes the whole report.
         on_line: called with the report line of each image, in order.
         on_total: called once with the number of images that this run will inspect, as soon as they
@@ -79,8 +82,9 @@ def infer(
         RuntimeUnavailable: the disk is full or read-only; files that were written stay valid.
     """
     bits = described_bits(sources, bits)
+    root = common_root(sources)
     inspection = Inspection.for_backend(
-        backend, common_root(sources), output, threshold, min_area, tile, outputs, bits, max_pixels
+        backend, root, output, threshold, min_area, tile, outputs, bits, max_pixels, observer
     )
     options = inspection.options(backend, "infer")
     resume = Resume(inspection, lambda: map(inspection.name, walk_images(sources, output)))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from tinyunet_deploy.backends.base import Backend
+from tinyunet_deploy.contract import Image, Score
 from tinyunet_deploy.data.bit_depth import BitDepth
 from tinyunet_deploy.data.encoding import encode_jpeg, encode_png
 from tinyunet_deploy.errors import ImageError, RuntimeUnavailable
@@ -22,7 +23,10 @@ from tinyunet_deploy.inspection.run_json import RUN
 from tinyunet_deploy.inspection.scoring import Scored
 from tinyunet_deploy.inspection.trace import Trace, timed
 
-__all__ = ["Inspection", "Outputs"]
+__all__ = ["Inspection", "Observer", "Outputs"]
+
+Observer = Callable[[str, Image, Score], None]
+"""Function that takes the name of an image in the report, the image, and its score."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,8 @@ class Inspection:
     part."""
     clashes: frozenset[str] = frozenset()
     """Images that are skipped because their masks would be one file."""
+    observer: Observer | None = None
+    """Takes the name, image and score of each image whose files are in place, on any thread."""
 
     @classmethod
     def for_backend(
@@ -76,11 +82,13 @@ class Inspection:
         outputs: Outputs | None = None,
         bits: int | None = None,
         max_pixels: int | None = None,
+        observer: Observer | None = None,
     ) -> Self:
         """Return the inspection of a backend's scores.
 
         Args:
             threshold, min_area, bits: None takes the value in the artifact's sidecar.
+            observer: as for the attribute.
         """
         return cls(
             root,
@@ -90,6 +98,7 @@ class Inspection:
             outputs or Outputs(),
             BitDepth(backend.artifact.sidecar.bit_depth(bits)),
             max_pixels,
+            observer=observer,
         )
 
     def options(self, backend: Backend, verb: Literal["infer", "watch"]) -> dict[str, Any]:
@@ -166,6 +175,8 @@ class Inspection:
             line["fit"] = scored.fit
         if scored.approximate:
             line["approximate"] = True
+        if self.observer is not None:
+            self.observer(name, image, score)
         return {
             **line,
             "verdict": part.verdict,

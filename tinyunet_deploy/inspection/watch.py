@@ -25,7 +25,7 @@ from tinyunet_deploy.errors import RefusedError, TinyUNetError
 from tinyunet_deploy.inspection.identity import file_state
 from tinyunet_deploy.inspection.infer import inspect_images
 from tinyunet_deploy.inspection.notes import log_notes
-from tinyunet_deploy.inspection.outputs import Inspection, Outputs
+from tinyunet_deploy.inspection.outputs import Inspection, Observer, Outputs
 from tinyunet_deploy.inspection.report_line import ReportLine, RunSummary
 from tinyunet_deploy.inspection.run_report import Report
 from tinyunet_deploy.inspection.walk import walk_images
@@ -84,6 +84,7 @@ def watch(
     workers: int,
     stop: threading.Event,
     outputs: Outputs,
+    observer: Observer | None = None,
     tile: bool = True,
     bits: int | None = None,
     max_pixels: int | None = None,
@@ -116,6 +117,8 @@ def watch(
             or above it states, else the one in the sidecar.
         max_pixels: largest accepted height x width of an image; None is 64 megapixels.
         stop: ends the watch; the image at hand is finished and the report completed.
+        observer: takes the name, image and score of each inspected image, on any thread; a file
+            that was still changing is inspected, and observed, again before its line is reported.
         deadline_ms: lines of later images have ``"late": true``.
         settle_ms: how long size, time and content of a file must not have changed.
         patience_s: how long a file that does not decode may stay as it is. The time in which the
@@ -130,8 +133,9 @@ def watch(
         RuntimeUnavailable: the disk is full or read-only; files that were written stay valid.
     """
     bits = described_bits([folder], bits)
+    root = folder.resolve()
     inspection = Inspection.for_backend(
-        backend, folder.resolve(), output, threshold, min_area, tile, outputs, bits, max_pixels
+        backend, root, output, threshold, min_area, tile, outputs, bits, max_pixels, observer
     )
     verdicts = WatchVerdicts(inspection)
     files: dict[Path, _File] = {}
