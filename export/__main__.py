@@ -10,12 +10,18 @@ import click
 from tinyunet_deploy.artifacts.precision import PRECISIONS, Precision, precision_facts
 from tinyunet_deploy.artifacts.speed_facts import MIN_SPEEDUP
 from tinyunet_deploy.cli import run
-from tinyunet_deploy.cli.options import ImageSize, PrecisionList, bits_option, debug_option
+from tinyunet_deploy.cli.options import (
+    ImageSize,
+    ModelPath,
+    PrecisionList,
+    bits_option,
+    debug_option,
+)
 from tinyunet_deploy.cli.progress import Progress
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("checkpoint", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("checkpoint", type=ModelPath(checkpoint=True, dir_okay=False))
 @click.option(
     "-o",
     "--output",

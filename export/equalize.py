@@ -93,6 +93,8 @@ def in_steps(model: onnx.ModelProto, reaches: Mapping[str, float]) -> onnx.Model
         scaled.graph.initializer.append(numpy_helper.from_array(zero, first.input[2]))
         tensors[first.input[2]] = scaled.graph.initializer[-1]
     subtract = producers[first.input[0]]
+    if subtract.op_type == "SpaceToDepth":
+        subtract = producers[subtract.input[0]]
     multiply = producers[subtract.input[0]]
     gain, offset = (float(numpy_helper.to_array(tensors[n.input[1]])) for n in (multiply, subtract))
     weight, bias = (numpy_helper.to_array(tensors[x]).astype(np.float64) for x in first.input[1:])

@@ -246,6 +246,7 @@ def _artifact(
         trained_on=source.sidecar.trained_on,
         kept_in_float32=made.kept_in_float32,
         unsigned_activations=made.unsigned,
+        teacher=source.sidecar.teacher,
         bits=source.sidecar.bits,
         origin=json_value(
             {

@@ -9,6 +9,7 @@ import warnings
 from typing import Any, Final, assert_never
 
 import onnx
+import onnxscript
 import torch
 
 from tinyunet_deploy.artifacts.network import DeployableGraph, Network
@@ -55,6 +56,7 @@ def onnx_graph(network: Network, contract: Contract, precision: Precision = "fp3
             output_names=[OUTPUT_NAME],
             dynamic_shapes={"image": {0: torch.export.Dim("N", min=1)}},
             opset_version=OPSET,
+            custom_translation_table={torch.ops.aten.pixel_unshuffle.default: _space_to_depth},
             dynamo=True,
             verbose=False,
         )
@@ -62,6 +64,14 @@ def onnx_graph(network: Network, contract: Contract, precision: Precision = "fp3
     file = io.BytesIO()
     onnx.save(program.model_proto, file)
     return file_of(onnx.load_from_string(file.getvalue()))
+
+
+def _space_to_depth(image: onnxscript.FLOAT, block: int) -> onnxscript.FLOAT:
+    """Translate pixel_unshuffle, which torch would turn into three reshapes.
+
+    The channels of both have the same order for an image of one channel, such as ours.
+    """
+    return onnxscript.opset18.SpaceToDepth(image, blocksize=block)
 
 
 def file_of(model: onnx.ModelProto) -> bytes:

@@ -15,6 +15,7 @@ from tests.quality.conftest import write_images
 from tests.training.small_runs import write_recipe
 from tinyunet_deploy.artifacts.architectures import NETWORKS, Architecture
 from tinyunet_deploy.artifacts.checkpoint import load_checkpoint, save_checkpoint
+from tinyunet_deploy.artifacts.facts import NetworkFacts
 from tinyunet_deploy.artifacts.network import make_network
 from tinyunet_deploy.artifacts.sidecar import read_artifact
 from tinyunet_deploy.backends.registry import open_backend
@@ -75,7 +76,7 @@ def test_a_network_is_added_by_a_row(
         save_checkpoint(path, network, Contract(60, 64), origin={})
     save_checkpoint(path, network, Contract(160, 168), origin={})
     loaded, sidecar = load_checkpoint(path)
-    assert (loaded.name, sidecar.network) == (throwaway, THROWAWAY.facts(throwaway))
+    assert (loaded.name, sidecar.network) == (throwaway, NetworkFacts.of(throwaway))
     assert sidecar.network is not None
     assert (sidecar.network.size_multiple, sidecar.network.reach) == (8, THROWAWAY.reach)
     write_png(tmp_path / "large.png", part(0).repeat(3, 0).repeat(3, 1))
@@ -96,7 +97,7 @@ def goes_every_path(name: str, folder: Path, capsys: pytest.CaptureFixture[str])
     words = [str(recipe), "--data", str(data), "--output", str(folder / "run")]
     assert run(training, words) == 0
     checkpoint = folder / "run" / "checkpoint.safetensors"
-    facts = NETWORKS[name].facts(name)
+    facts = NetworkFacts.of(name)
     assert read_artifact(checkpoint).sidecar.network == facts
     onnx_file = folder / "engines" / "net.onnx"
     words = [str(checkpoint), "-o", str(onnx_file), "--precision", "fp32,fp16,int8"]
@@ -141,4 +142,4 @@ def test_a_row_alone_goes_every_path(
 ) -> None:
     goes_every_path(throwaway, tmp_path, capsys)
     with open_backend(tmp_path / "engines" / "net.onnx") as backend:
-        assert backend.artifact.sidecar.network == THROWAWAY.facts(throwaway)
+        assert backend.artifact.sidecar.network == NetworkFacts.of(throwaway)

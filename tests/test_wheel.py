@@ -39,7 +39,9 @@ def test_it_holds_the_library_and_nothing_else(wheel: zipfile.ZipFile) -> None:
     sources = {
         path.relative_to(REPOSITORY).as_posix()
         for path in PACKAGE.rglob("*")
-        if path.is_file() and path.suffix != ".pyc" and not path.name.startswith(".")
+        if path.is_file()
+        and path.suffix not in {".pyc", ".safetensors"}
+        and not path.name.startswith(".")
     }
     assert packed == sources
     assert "tinyunet_deploy/py.typed" in packed
@@ -49,9 +51,16 @@ def test_it_holds_the_library_and_nothing_else(wheel: zipfile.ZipFile) -> None:
 def test_the_models_come_with_their_sidecars_and_unchanged(wheel: zipfile.ZipFile) -> None:
     models = [path for path in (PACKAGE / "models").iterdir() if path.is_file()]
     for path in models:
+        if path.suffix == ".safetensors":  # made from the ONNX file: tests/artifacts/test_packaged
+            assert path.with_suffix(".onnx") in models
+            continue
         assert wheel.read(path.relative_to(REPOSITORY).as_posix()) == path.read_bytes()
         if path.suffix in {".onnx", ".safetensors"}:
             assert path.with_name(path.name + ".json") in models
+
+
+def test_it_is_small(wheel: zipfile.ZipFile) -> None:
+    assert sum(entry.compress_size for entry in wheel.infolist()) < 14e6
 
 
 def test_it_brings_two_commands(wheel: zipfile.ZipFile) -> None:

@@ -10,7 +10,7 @@ import click
 
 from tinyunet_deploy.artifacts.architectures import NETWORKS
 from tinyunet_deploy.cli import run
-from tinyunet_deploy.cli.options import ImageSize, bits_option, debug_option
+from tinyunet_deploy.cli.options import ImageSize, ModelPath, bits_option, debug_option
 from training.commands import (
     HELP,
     amp_option,
@@ -48,8 +48,20 @@ log = logging.getLogger("training")
 )
 @click.option(
     "--init",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    type=ModelPath(checkpoint=True, exists=True, dir_okay=False),
     help="Checkpoint to start from. Default: the recipe's start.",
+)
+@click.option(
+    "--teacher",
+    type=ModelPath(checkpoint=True, exists=True, dir_okay=False),
+    help="Checkpoint to learn from, such as tiny, for a recipe such as slim: the network learns "
+    "its scores beside the labels.",
+)
+@click.option(
+    "--unlabelled",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder of images without labels, which the teacher labels; can be repeated.",
 )
 @click.option(
     "--from-scratch", is_flag=True, help="Start from random weights, whatever the recipe says."
@@ -98,6 +110,8 @@ def training(
     bits: int | None,
     output: Path,
     init: Path | None,
+    teacher: Path | None,
+    unlabelled: tuple[Path, ...],
     from_scratch: bool,
     size: tuple[int, int] | None,
     steps: int | None,
@@ -137,7 +151,7 @@ def training(
         start="random" if from_scratch else None,
         data={"crop": crop, "defect_free": defect_free, "validation": validation},
     )
-    data = DataFolders(folders, classes, bits)
+    data = DataFolders(folders, classes, bits, unlabelled)
     with join_ranks() as ranks:
         log_to_stderr(logging.INFO if ranks.first else logging.WARNING)
         log.info("reading the images of %s", ", ".join(map(str, folders)))
@@ -149,6 +163,7 @@ def training(
             machine=Machine(device, amp, compiled, save_every),
             ranks=ranks,
             init=init,
+            teacher=teacher,
             size=size,
             data=data,
         )

@@ -19,7 +19,8 @@ from training.sources import Source
 __all__ = ["DRAWN_AHEAD", "BatchQueue", "Load", "batch_loader"]
 
 Load = Callable[[int], Sequence[Tensor]]
-"""Step, from 0 -> images and masks as :meth:`Sampler.batch` returns them, on any device."""
+"""Step, from 0 -> images, masks and a teacher's scores as :meth:`Sampler.batch` returns them, on
+any device."""
 DRAWN_AHEAD = 4
 """Number of steps whose batches are drawn ahead, each by its own thread."""
 

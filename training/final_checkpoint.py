@@ -20,6 +20,7 @@ from tinyunet_deploy.contract import Contract
 from tinyunet_deploy.errors import RefusedError
 from training.sources import Source, different_sources
 from training.state import State, remove_states
+from training.teacher import remove_scores
 from training.used_images import trained_on, validated_on
 
 __all__ = ["complete_run", "write_checkpoint"]
@@ -32,6 +33,7 @@ def write_checkpoint(
     sources: Sequence[Source],
     record: dict[str, Any],
     init: Path | None = None,
+    teacher: Path | None = None,
 ) -> None:
     """Write the best weights of a run, with its operating point and origin in the sidecar.
 
@@ -39,6 +41,7 @@ def write_checkpoint(
         contract: size of the model.
         record: the run's own record, which becomes part of the origin.
         init: checkpoint that the run started from.
+        teacher: checkpoint that the run learned from.
 
     Raises:
         RefusedError: a weight is not finite.
@@ -48,7 +51,7 @@ def write_checkpoint(
     for name, value in best.weights.items():
         if not bool(torch.isfinite(value).all()):
             raise RefusedError(checkpoint.parent, f"{name} is not finite after step {best.step}")
-    network = make_network(state.network.name)
+    network = make_network(state.network.name, state.network.facts.architecture)
     network.load_state_dict(best.weights)
     classes = {e.item.class_id for source in sources for e in source.defective} - {None}
     own = different_sources(sources)
@@ -61,7 +64,8 @@ def write_checkpoint(
         step=best.step,
         bits=sources[0].bits,
         tuned_on=validated_on(sources),
-        trained_on=trained_on(sources, init),
+        trained_on=trained_on(sources, init, teacher),
+        teacher=record["teacher_sha256"],
         origin={
             **record,
             "sources": [source.name for source in sources],
@@ -69,6 +73,7 @@ def write_checkpoint(
             "images": {
                 "defective": sum(len(source.defective) for source in own),
                 "defect_free": sum(len(source.defect_free) for source in own),
+                "unlabelled": sum(len(source.unlabelled) for source in own),
                 "validation": sum(len(source.validation) for source in own),
             },
             "steps_done": state.step,
@@ -88,6 +93,7 @@ def complete_run(checkpoint: Path) -> None:
         with TorchBackend(artifact) as backend:
             write_golden(checkpoint, backend.score_alone)
     remove_states(checkpoint.parent)
+    remove_scores(checkpoint.parent)
 
 
 def _versions() -> dict[str, str]:

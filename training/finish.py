@@ -83,6 +83,7 @@ def finish_run(
         RuntimeUnavailable: the device does not exist, or the disk cannot be written.
     """
     from tinyunet_deploy.inspection.folder_lock import lock_folder
+    from training.batch_norm import plain_network
     from training.distributed import ALONE
     from training.final_checkpoint import complete_run
     from training.loop import end_run, first_state
@@ -110,26 +111,34 @@ def finish_run(
             state.best = None
         examples = validation_images(sources)
         log.info("validating step %d of %d on %d images", state.step, recipe.steps, len(examples))
-        state.consider(choose_operating_point(state.network, contract, examples))
-        init = _initial_checkpoint(output, record)
-        record = {key: value for key, value in record.items() if key not in ("data", "init")}
-        end_run(state, contract, sources, record, output, init)
+        plain = plain_network(state.network)
+        state.consider(choose_operating_point(plain, contract, examples))
+        init, teacher = (_earlier_checkpoint(output, record, key) for key in ("init", "teacher"))
+        places = ("data", "init", "teacher", "scores_sha256")
+        record = {key: value for key, value in record.items() if key not in places}
+        end_run(state, contract, sources, record, output, init, teacher)
         lock.check()
     finally:
         lock.close()
     return checkpoint, sources
 
 
-def _initial_checkpoint(output: Path, record: dict[str, Any]) -> Path | None:
-    """Return the checkpoint that a run started from, whose images count as trained on, too."""
+def _earlier_checkpoint(
+    output: Path, record: dict[str, Any], key: Literal["init", "teacher"]
+) -> Path | None:
+    """Return the checkpoint that a run started from, or its teacher; None if it had none.
+
+    Their images count as trained on, too.
+    """
     from tinyunet_deploy.artifacts.sidecar import read_artifact
 
-    if record.get("init_sha256") is None:
+    if record.get(f"{key}_sha256") is None:
         return None
-    init = Path(str(record.get("init")))
-    if read_artifact(init).sidecar.sha256 != record["init_sha256"]:
-        raise DataError(init, f"is not the checkpoint that {output} started from")
-    return init
+    checkpoint = Path(str(record.get(key)))
+    if read_artifact(checkpoint).sidecar.sha256 != record[f"{key}_sha256"]:
+        role = "started from" if key == "init" else "learned from"
+        raise DataError(checkpoint, f"is not the checkpoint that {output} {role}")
+    return checkpoint
 
 
 def _described(

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tinyunet_deploy.artifacts.architectures import NETWORKS
 from tinyunet_deploy.artifacts.checkpoint import load_checkpoint
 from tinyunet_deploy.artifacts.facts import NetworkFacts
 from tinyunet_deploy.artifacts.network import normalize
@@ -24,12 +23,13 @@ from tinyunet_deploy.contract import Contract
 from tinyunet_deploy.data.tiles import Tiling
 from tinyunet_deploy.errors import RefusedError
 from tinyunet_deploy.inspection.folder_lock import lock_folder
+from training.batch_norm import add_batch_norm, plain_network
 from training.batches import BatchQueue, Load, batch_loader
 from training.data_folders import DataFolders
 from training.distributed import ALONE, Ranks
 from training.final_checkpoint import complete_run, write_checkpoint
 from training.int8_steps import int8_activations, is_int8_step
-from training.loss import segmentation_loss
+from training.loss import distillation_loss, segmentation_loss
 from training.machine import Machine, choose_device, half_precision
 from training.optimizer import learning_rate, make_optimizer
 from training.progress import TrainingProgress
@@ -37,6 +37,7 @@ from training.recipe import Recipe
 from training.run_folder import (
     CHECKPOINT,
     claim_folder,
+    claim_scores,
     is_finished,
     require_same_folder,
     run_record,
@@ -44,6 +45,7 @@ from training.run_folder import (
 from training.run_result import write_result
 from training.sources import Example, Source, model_size, validation_images
 from training.state import State, restore_state, save_state, state_files
+from training.teacher import require_teacher, scores_digest, with_scores
 from training.untrained import initial_network
 from training.validation import choose_operating_point
 
@@ -60,6 +62,7 @@ def train(
     machine: Machine,
     ranks: Ranks = ALONE,
     init: Path | None = None,
+    teacher: Path | None = None,
     size: tuple[int, int] | None = None,
     load: Load | None = None,
     data: DataFolders | None = None,
@@ -71,6 +74,7 @@ def train(
     Args:
         ranks: the processes that share every batch; each calls this, with the same arguments.
         init: checkpoint to start from; None starts from the weights that the recipe names.
+        teacher: checkpoint to learn from, for a recipe with a share for a teacher.
         size: height and width of the model, pixels; None chooses them by the images
             (:func:`~training.sources.model_size`).
         load: function that draws the batches, called by several threads; None draws them from the
@@ -81,27 +85,32 @@ def train(
         The checkpoint's path, ``output/checkpoint.safetensors``.
 
     Raises:
-        RefusedError: the folder is in use, or the loss is not finite.
+        RefusedError: the folder is in use, the loss is not finite, or a teacher is missing or of no
+            use to the recipe.
         DataError: the folder contains another run.
         RuntimeUnavailable: the device does not exist, or the disk cannot be written.
     """
     if init is None and recipe.start == "package":
         init = DEFAULT_CHECKPOINT
-    facts = NETWORKS[recipe.variant].facts(recipe.variant)
+    facts = NetworkFacts.of(recipe.variant, recipe.network)
     contract = _contract(facts, size or model_size(sources, facts.size_multiple or 1))
-    run = _Run(recipe, output, machine, ranks, choose_device(machine, ranks), contract)
+    require_teacher(recipe, teacher, sources)
+    if recipe.batch_norm and (init is not None or ranks.size > 1):
+        what = "a checkpoint to start from" if init is not None else f"{ranks.size} processes"
+        raise RefusedError(
+            "batch_norm = true", f"is for a run from random weights in one process, not for {what}"
+        )
+    device = choose_device(machine, ranks)
+    run = _Run(recipe, output, machine, ranks, device, contract, init, teacher)
     if recipe.batch % ranks.size:
         raise RefusedError(
             f"batch = {recipe.batch}", f"cannot be shared equally by {ranks.size} processes"
         )
-    if load is None:
-        tiling = Tiling(contract, facts.size_multiple, facts.reach)
-        load = batch_loader(sources, recipe, tiling, run.device, ranks)
     if not ranks.first:
-        return _train(run, sources, init, load, data)
+        return _train(run, sources, load, data)
     lock = lock_folder(output)
     try:
-        checkpoint = _train(run, sources, init, load, data)
+        checkpoint = _train(run, sources, load, data)
         lock.check()
         return checkpoint
     finally:
@@ -110,7 +119,7 @@ def train(
 
 @dataclass(frozen=True)
 class _Run:
-    """Recipe, output folder and machine of one training run."""
+    """Recipe, output folder, machine and earlier checkpoints of one training run."""
 
     recipe: Recipe
     output: Path
@@ -118,6 +127,8 @@ class _Run:
     ranks: Ranks
     device: torch.device
     contract: Contract
+    init: Path | None
+    teacher: Path | None
 
 
 def _contract(facts: NetworkFacts, size: tuple[int, int]) -> Contract:
@@ -138,17 +149,19 @@ def _contract(facts: NetworkFacts, size: tuple[int, int]) -> Contract:
 def _train(
     run: _Run,
     sources: Sequence[Source],
-    init: Path | None,
-    load: Load,
+    load: Load | None,
     data: DataFolders | None,
 ) -> Path:
-    output, ranks = run.output, run.ranks
-    record = run_record(run.recipe, sources, init, run.machine, run.contract)
-    if ranks.first:
-        claim_folder(output, record, data, init)
-    ranks.wait()
+    output, ranks, init, teacher = run.output, run.ranks, run.init, run.teacher
     checkpoint = output / CHECKPOINT
     finished = is_finished(checkpoint)
+    record = run_record(run.recipe, sources, init, teacher, run.machine, run.contract)
+    if ranks.first:
+        claim_folder(output, record, data, init, teacher)
+    ranks.wait()
+    if teacher is not None and not finished:
+        sources = with_scores(sources, teacher, output, run.machine, ranks)
+        claim_scores(output, scores_digest(sources), ranks)
     names = [path.name for path in state_files(output)]
     require_same_folder(ranks, output, (record, finished, names))
     if finished:
@@ -172,6 +185,10 @@ def _train(
             log.info("stopped after step %d; the same command resumes the run", state.step)
 
     validation = validation_images(sources)
+    if load is None:
+        facts = state.network.facts
+        tiling = Tiling(run.contract, facts.size_multiple, facts.reach)
+        load = batch_loader(sources, run.recipe, tiling, run.device, ranks)
     with (
         reacting(save_and_stop, waits=False),
         progress,
@@ -179,7 +196,7 @@ def _train(
     ):
         _run_steps(run, state, batches, validation, progress)
         if ranks.first:
-            end_run(state, run.contract, sources, record, output, init)
+            end_run(state, run.contract, sources, record, output, init, teacher)
     ranks.wait()
     return checkpoint
 
@@ -191,6 +208,7 @@ def end_run(
     record: dict[str, Any],
     output: Path,
     init: Path | None,
+    teacher: Path | None,
 ) -> Path:
     """Write the result of a run and the checkpoint of its best weights; remove its states.
 
@@ -198,6 +216,7 @@ def end_run(
         contract: size of the model.
         record: the run's own record, which becomes part of the checkpoint's origin.
         init: checkpoint that the run started from.
+        teacher: checkpoint that the run learned from.
 
     Raises:
         RefusedError: a weight is not finite.
@@ -205,7 +224,7 @@ def end_run(
     """
     checkpoint = output / CHECKPOINT
     write_result(output, state, record["recipe"]["steps"], validation_images(sources))
-    write_checkpoint(checkpoint, state, contract, sources, record, init)
+    write_checkpoint(checkpoint, state, contract, sources, record, init, teacher)
     complete_run(checkpoint)
     return checkpoint
 
@@ -224,12 +243,14 @@ def first_state(
         RefusedError: the checkpoint has another network than the recipe.
     """
     network = load_checkpoint(init)[0] if init else initial_network(recipe)
-    if network.name != recipe.variant:
+    if network.facts != NetworkFacts.of(recipe.variant, recipe.network):
         raise RefusedError(
             init or output,
             f"is a {network.name} network, but the recipe is for {recipe.variant}",
             f"give --variant {network.name} or --from-scratch",
         )
+    if recipe.batch_norm:
+        add_batch_norm(network)
     network = network.to(
         device,
         memory_format=torch.channels_last,  # type: ignore[call-overload]  # torch's stubs lack it
@@ -255,7 +276,8 @@ def _run_steps(
 
     def validate() -> None:
         started = time.monotonic()
-        point = choose_operating_point(network, run.contract, validation, ranks)
+        plain = plain_network(network)
+        point = choose_operating_point(plain, run.contract, validation, ranks)
         state.consider(point)
         progress.validated(state.step, point, time.monotonic() - started)
 
@@ -272,7 +294,7 @@ def _run_steps(
                 if ranks.first:
                     save_state(run.output, state)
                 return
-        images, masks = batches.take()
+        images, masks, *taught = batches.take()
         images_NCHW = images.to(device, non_blocking=True)
         truth_NCHW = masks.to(device, non_blocking=True).float()
         rate = learning_rate(recipe.schedule, step, recipe.steps)
@@ -285,7 +307,13 @@ def _run_steps(
             else nullcontext(),
         ):
             logit_NCHW = forward(normalize(images_NCHW))
-        loss, dice_loss = segmentation_loss(recipe.loss, logit_NCHW, truth_NCHW, ranks)
+        if taught:
+            score_NCHW, labelled_N = taught[0].to(device, non_blocking=True), taught[1].bool()
+            loss, dice_loss = distillation_loss(
+                recipe, logit_NCHW, truth_NCHW, score_NCHW, labelled_N, ranks
+            )
+        else:
+            loss, dice_loss = segmentation_loss(recipe.loss, logit_NCHW, truth_NCHW, ranks)
         optimizer.zero_grad(set_to_none=True)
         # Here, as this thread has little left to do but wait for a GPU: no launch is held up.
         batches.draw_next()

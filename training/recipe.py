@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from tinyunet_deploy.artifacts.architectures import NETWORKS
+from tinyunet_deploy.artifacts.architectures import NETWORKS, Architecture
 from tinyunet_deploy.artifacts.sidecar import digest
 from tinyunet_deploy.errors import DataError
 from tinyunet_deploy.files import read_regular
@@ -136,10 +136,25 @@ class Recipe:
     ``--from-scratch`` on the command line come first."""
     int8: float = 0.0
     """Share of the steps in which the input of every convolution is rounded to int8."""
+    teacher: float = 0.0
+    """Share of the loss that compares with the scores of a teacher (``--teacher``), 0..1; the
+    labels have the rest. Images without a label have the teacher's loss alone. 0 takes no
+    teacher."""
+    batch_norm: bool = False
+    """True to normalise the outputs of the convolutions over each batch, which lets a network learn
+    from random weights in fewer steps; the checkpoint has the plain network. One process only."""
+    network: Architecture | None = None
+    """Widths of a network of its own, whose name is ``variant``; None takes the one that
+    :data:`~tinyunet_deploy.artifacts.architectures.NETWORKS` has under that name."""
     data: Data = field(default_factory=Data)
     augment: Augment = field(default_factory=Augment)
     optimizer: RMSProp | AdamW = field(default_factory=RMSProp)
     schedule: Staircase | OneCycle = field(default_factory=Staircase)
+
+    @property
+    def architecture(self) -> Architecture:
+        """Widths of the network."""
+        return self.network or NETWORKS[self.variant]
 
     def digest(self) -> str:
         """Return the sha256 of the recipe's values: no run is resumed with another recipe."""
@@ -214,9 +229,17 @@ def _build(kind: type[Any], values: dict[str, Any], prefix: str) -> Any:
     if unknown:
         raise ValueError(f"unknown key {prefix}{unknown[0]}; known: {', '.join(hints)}")
     fields = {key: _value(hints[key], value, prefix + key) for key, value in values.items()}
+    missing = [f.name for f in dataclasses.fields(kind) if _is_required(f) and f.name not in fields]
+    if missing:
+        raise ValueError(f"{prefix}{missing[0]} is missing")
     built = kind(**fields)
     _check(built, prefix)
     return built
+
+
+def _is_required(field: dataclasses.Field[Any]) -> bool:
+    nothing = dataclasses.MISSING
+    return field.default is nothing and field.default_factory is nothing
 
 
 def _value(hint: Any, value: Any, key: str) -> Any:
@@ -226,9 +249,11 @@ def _value(hint: Any, value: Any, key: str) -> Any:
             raise ValueError(f"{key} is {value!r}; known: {', '.join(typing.get_args(hint))}")
         return value
     if origin is types.UnionType or dataclasses.is_dataclass(hint):
+        if value is None and types.NoneType in typing.get_args(hint):
+            return None
         if not isinstance(value, dict):
             raise ValueError(f"{key} must be a table")
-        choices = typing.get_args(hint) or (hint,)
+        choices = tuple(c for c in typing.get_args(hint) if c is not types.NoneType) or (hint,)
         if len(choices) > 1:
             by_name = {choice.name: choice for choice in choices}
             if not isinstance(value.get("name"), str) or value["name"] not in by_name:
@@ -248,7 +273,7 @@ def _value(hint: Any, value: Any, key: str) -> Any:
 
 _SHARES = {
     "defect_free", "crop_on_defect", "validation", "flip_horizontal", "flip_vertical",
-    "contrast", "decay", "int8", "momentum", "factor", "rise", "beta1", "beta2",
+    "contrast", "decay", "int8", "momentum", "factor", "rise", "beta1", "beta2", "teacher",
 }  # fmt: skip
 
 
@@ -277,8 +302,13 @@ def _check(part: Any, prefix: str) -> None:
     if isinstance(part, Recipe) and part.patience and not part.validate_every:
         raise ValueError(f"{prefix}patience counts validations, so it needs validate_every")
     if isinstance(part, Recipe):
-        if part.variant not in NETWORKS:
+        if part.network is None and part.variant not in NETWORKS:
             raise ValueError(f"variant is {part.variant!r}; known: {', '.join(NETWORKS)}")
-        multiple = NETWORKS[part.variant].size_multiple
+        if part.network is not None and part.variant in NETWORKS:
+            raise ValueError(
+                f"variant is {part.variant!r}, a known network, so [network] needs another name; "
+                "give variant one"
+            )
+        multiple = part.architecture.size_multiple
         if part.data.crop % multiple:
             raise ValueError(f"data.crop is {part.data.crop}, not a multiple of {multiple}")

@@ -103,13 +103,12 @@ def compare_recipes(
     log_to_stderr()
     import torch
 
-    from tinyunet_deploy.artifacts.architectures import NETWORKS
     from tinyunet_deploy.host import describe_machine
     from training.machine import Machine
     from training.recipe import read_recipe
 
     for name in recipes:
-        multiple = NETWORKS[read_recipe(name).variant].size_multiple
+        multiple = read_recipe(name).architecture.size_multiple
         if crop is not None and crop % multiple:
             raise click.BadParameter(f"must be a multiple of {multiple}", param_hint="--crop")
     trained = []

@@ -21,6 +21,7 @@ from training.sources import Source, sources_digest
 __all__ = [
     "CHECKPOINT",
     "claim_folder",
+    "claim_scores",
     "is_finished",
     "read_record",
     "require_same_folder",
@@ -36,6 +37,7 @@ def run_record(
     recipe: Recipe,
     sources: Sequence[Source],
     init: Path | None,
+    teacher: Path | None,
     machine: Machine,
     contract: Contract,
 ) -> dict[str, Any]:
@@ -45,6 +47,7 @@ def run_record(
         "recipe_sha256": recipe.digest(),
         "data_sha256": sources_digest(sources),
         "init_sha256": read_artifact(init).sidecar.sha256 if init else None,
+        "teacher_sha256": read_artifact(teacher).sidecar.sha256 if teacher else None,
         "size": [contract.height, contract.width],
         "amp": machine.amp,
         "compiled": machine.compiled,
@@ -52,7 +55,11 @@ def run_record(
 
 
 def claim_folder(
-    output: Path, record: dict[str, Any], data: DataFolders | None = None, init: Path | None = None
+    output: Path,
+    record: dict[str, Any],
+    data: DataFolders | None = None,
+    init: Path | None = None,
+    teacher: Path | None = None,
 ) -> None:
     """Write ``run.json`` into a new folder, or check that the folder contains this run.
 
@@ -61,6 +68,7 @@ def claim_folder(
         data: where the images are, which ``python -m training finish`` reads again; None if they
             did not come from folders.
         init: checkpoint that the run starts from.
+        teacher: checkpoint that the run learns from.
 
     Raises:
         DataError: the folder contains another run, or its run.json is damaged.
@@ -71,6 +79,7 @@ def claim_folder(
             **record,
             "data": None if data is None else data.as_dict(),
             "init": None if init is None else str(init.resolve()),
+            "teacher": None if teacher is None else str(teacher.resolve()),
         }
         write_atomic(path, json.dumps(fields, indent=2).encode(), durable=True)
         return
@@ -79,12 +88,30 @@ def claim_folder(
         ("recipe_sha256", "recipe"),
         ("data_sha256", "data"),
         ("init_sha256", "initial checkpoint"),
+        ("teacher_sha256", "teacher"),
         ("size", "size of the model"),
         ("amp", "precision"),
         ("compiled", "way to compute (--compile)"),
     ):
         if earlier.get(key) != record[key]:
             raise DataError(output, f"contains a run with another {name}", "give another --output")
+
+
+def claim_scores(output: Path, sha256: str, ranks: Ranks) -> None:
+    """Note the digest of the teacher's scores in ``run.json``, or check that they are the same.
+
+    Raises:
+        DataError: the scores in the folder are not those that the run began with.
+    """
+    earlier = read_record(output).get("scores_sha256", sha256)
+    ranks.wait()
+    if earlier != sha256:
+        raise DataError(
+            output, "has other scores of the teacher than it began with", "give another --output"
+        )
+    if ranks.first:
+        fields = read_record(output) | {"scores_sha256": sha256}
+        write_atomic(output / "run.json", json.dumps(fields, indent=2).encode(), durable=True)
 
 
 def read_record(output: Path) -> dict[str, Any]:

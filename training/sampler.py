@@ -11,7 +11,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyunet_deploy.contract import Image, Mask
 from tinyunet_deploy.data.tiles import Tiling, mirrored_window
 from training.recipe import Augment, Recipe
 from training.sources import Example, Source
@@ -45,34 +44,37 @@ class Sampler:
         self._recipe = recipe
         self._tiling = tiling
 
-    def batch(
-        self, step: int, part: slice = slice(None)
-    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Draw the images and masks of one step.
+    def batch(self, step: int, part: slice = slice(None)) -> tuple[NDArray[np.uint8], ...]:
+        """Draw the images of one step and what they are compared with.
 
         Args:
             step: 0 for the first.
             part: indices of the images in the batch; one of several processes takes its share.
 
         Returns:
-            uint8 [N, 1, crop, crop] grey values and uint8 [N, 1, crop, crop] of {0, 1}.
+            uint8 [N, 1, crop, crop] grey values and uint8 [N, 1, crop, crop] of {0, 1}, the masks.
+            With a teacher also uint8 [N, 1, crop, crop], its scores, and uint8 [N], 1 for an image
+            with a label and 0 for one without, whose mask says nothing.
         """
         first = step * self._recipe.batch
         positions = range(first, first + self._recipe.batch)[part]
-        pairs = [self._draw(position) for position in positions]
-        images = np.stack([image for image, _ in pairs])[:, None]
-        masks = np.stack([mask for _, mask in pairs])[:, None]
-        return images, masks >> np.uint8(7)
+        examples = [self._example(position) for position in positions]
+        crops = [self._draw(*drawn) for drawn in zip(examples, positions, strict=True)]
+        images, masks, *scores = (np.stack(planes)[:, None] for planes in zip(*crops, strict=True))
+        if not scores:
+            return images, masks >> np.uint8(7)
+        labelled = [self._is_labelled(position) for position in positions]
+        return images, masks >> np.uint8(7), *scores, np.array(labelled, np.uint8)
 
-    def _draw(self, position: int) -> tuple[Image, Mask]:
-        example = self._example(position)
+    def _draw(self, example: Example, position: int) -> list[NDArray[np.uint8]]:
+        """Draw one crop of an image, its mask, and the teacher's score if it has one."""
         rng = np.random.default_rng((self._recipe.seed, _AUGMENTATION, position))
         y, x = self._corner(example, rng)
         side = self._recipe.data.crop
-        image, mask = (
-            mirrored_window(pixels, y, x, side, side) for pixels in (example.image, example.mask)
-        )
-        return _augmented(image, mask, self._recipe.augment, rng)
+        planes = [example.image, example.mask]
+        planes += [] if example.score is None else [example.score]
+        crops = [mirrored_window(pixels, y, x, side, side) for pixels in planes]
+        return _augmented(crops, self._recipe.augment, rng)
 
     def _corner(self, example: Example, rng: np.random.Generator) -> tuple[int, int]:
         """Draw the upper left corner of a crop, row and column."""
@@ -90,11 +92,16 @@ class Sampler:
     def _example(self, position: int) -> Example:
         turn, number = position % len(self._sources), position // len(self._sources)
         source = self._sources[turn]
+        if source.unlabelled:
+            return self._walk(source.unlabelled, number, (turn, 2))
         share = self._recipe.data.defect_free if source.defect_free else 0.0
         clean_so_far = int(number * share)
         if int((number + 1) * share) > clean_so_far:
             return self._walk(source.defect_free, clean_so_far, (turn, 0))
         return self._walk(source.defective, number - clean_so_far, (turn, 1))
+
+    def _is_labelled(self, position: int) -> bool:
+        return not self._sources[position % len(self._sources)].unlabelled
 
     def _walk(self, examples: tuple[Example, ...], number: int, stream: tuple[int, int]) -> Example:
         """Return example ``number`` of an endless series of passes, each in its own order."""
@@ -105,17 +112,18 @@ class Sampler:
 
 
 def _augmented(
-    image: Image, mask: Mask, augment: Augment, rng: np.random.Generator
-) -> tuple[Image, Mask]:
+    planes: Sequence[NDArray[np.uint8]], augment: Augment, rng: np.random.Generator
+) -> list[NDArray[np.uint8]]:
+    """Turn and flip planes of one size alike; change the grey values of the first, the image."""
     turns = augment.rotations[rng.integers(len(augment.rotations))] // 90
-    image, mask = np.rot90(image, turns), np.rot90(mask, turns)
+    image, *others = (np.rot90(plane, turns) for plane in planes)
     if rng.random() < augment.flip_horizontal:
-        image, mask = image[:, ::-1], mask[:, ::-1]
+        image, *others = (plane[:, ::-1] for plane in (image, *others))
     if rng.random() < augment.flip_vertical:
-        image, mask = image[::-1], mask[::-1]
+        image, *others = (plane[::-1] for plane in (image, *others))
     if augment.contrast or augment.brightness:
         scale = rng.uniform(1.0 - augment.contrast, 1.0 + augment.contrast)
         shift = rng.uniform(-augment.brightness, augment.brightness)
         table = (np.arange(256) - 127.5) * scale + 127.5 + shift
         image = np.clip(np.rint(table), 0, 255).astype(np.uint8)[image]
-    return image, mask
+    return [image, *others]

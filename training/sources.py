@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyunet_deploy.artifacts.sidecar import digest
-from tinyunet_deploy.contract import Image, Mask
+from tinyunet_deploy.contract import Image, Mask, Score
 from tinyunet_deploy.data.bit_depth import BitDepth
 from tinyunet_deploy.data.dataset import Item
 from tinyunet_deploy.data.decoding import read_image
@@ -23,15 +23,18 @@ from tinyunet_deploy.data.layouts import read_training_parts
 from tinyunet_deploy.data.masks import read_mask
 from tinyunet_deploy.errors import DataError, ImageError, TinyUNetError, printable
 from tinyunet_deploy.host import processor_count
+from tinyunet_deploy.inspection.walk import no_images, walk_images
 from training.recipe import Recipe
 
 __all__ = [
     "LARGEST_SIDE",
     "Example",
     "Source",
+    "defect_pixels",
     "different_sources",
     "model_size",
     "read_source",
+    "read_unlabelled",
     "sources_digest",
     "validation_images",
 ]
@@ -57,6 +60,8 @@ class Example:
     """uint8 [H, W], {0, 255}."""
     defect_yx: NDArray[np.int32] | None
     """int32 [K, 2], some pixels of the defect; None for a defect-free image."""
+    score: Score | None = None
+    """uint8 [H, W], score of the teacher; None without a teacher."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,13 @@ class Source:
     """Defective and defect-free images that are kept out of training."""
     bits: int | None = None
     """Depth of the camera whose values 16-bit files contain; None leaves it to the files."""
+    unlabelled: tuple[Example, ...] = ()
+    """Images for which only a teacher says what is a defect; a source with some has no others."""
+
+    @property
+    def trained(self) -> tuple[Example, ...]:
+        """The images that train the weights."""
+        return (*self.defective, *self.defect_free, *self.unlabelled)
 
 
 def read_source(
@@ -112,6 +124,25 @@ def read_source(
     return Source(root.resolve().name, defective, defect_free, validation, bits)
 
 
+def read_unlabelled(root: Path, bits: int | None = None) -> Source:
+    """Decode all images below a folder into memory; labels beside them are ignored.
+
+    Args:
+        bits: depth of 16-bit files, 8..16; None leaves it to the files.
+
+    Raises:
+        DataError: an image is unusable.
+        RefusedError: the folder contains no images.
+    """
+    items = [Item(path, False, None, None, None, None) for path in walk_images([root])]
+    if not items:
+        raise no_images(root)
+    with ThreadPoolExecutor(processor_count()) as pool:
+        read = functools.partial(_read_example, depth=BitDepth(bits))
+        examples = _all_usable(root, list(pool.map(read, items)))
+    return Source(root.resolve().name, (), (), (), bits, tuple(examples))
+
+
 def _all_usable(root: Path, examples: Sequence[Example | TinyUNetError]) -> list[Example]:
     """Return the examples if all of them could be read, else log every file that could not.
 
@@ -142,11 +173,13 @@ def _read_example(item: Item, depth: BitDepth) -> Example | TinyUNetError:
         mask = read_mask(item, image.shape)
     except (ImageError, DataError) as error:
         return error
-    pixels = None
-    if item.defective and mask.any():
-        yx = np.argwhere(mask).astype(np.int32)
-        pixels = yx[:: max(1, len(yx) // _DEFECT_PIXELS)]
-    return Example(item, image, mask, pixels)
+    return Example(item, image, mask, defect_pixels(mask) if item.defective else None)
+
+
+def defect_pixels(mask: Mask) -> NDArray[np.int32] | None:
+    """Return int32 [K, 2], some of the pixels of a mask, evenly spaced; None if it is empty."""
+    yx = np.argwhere(mask).astype(np.int32)
+    return yx[:: max(1, len(yx) // _DEFECT_PIXELS)] if len(yx) else None
 
 
 def _kept_out(items: Sequence[Item], share: float) -> list[Item]:
@@ -171,11 +204,7 @@ def model_size(sources: Sequence[Source], multiple: int) -> tuple[int, int]:
     most :data:`LARGEST_SIDE`: larger images are inspected in tiles, smaller ones are padded. A
     smaller model would inspect more images in tiles, too small for exact scores.
     """
-    shapes = [
-        example.image.shape
-        for source in sources
-        for example in (*source.defective, *source.defect_free)
-    ]
+    shapes = [example.image.shape for source in sources for example in source.trained]
     height, width = (max(sides) for sides in zip(*shapes, strict=True))
     largest = LARGEST_SIDE // multiple * multiple
     return min(-(-height // multiple) * multiple, largest), min(
@@ -198,7 +227,7 @@ def sources_digest(sources: Sequence[Source]) -> str:
     digests = {
         id(source): "".join(
             digest(example.image.tobytes() + example.mask.tobytes())
-            for example in (*source.defective, *source.defect_free, *source.validation)
+            for example in (*source.trained, *source.validation)
         )
         for source in different_sources(sources)
     }

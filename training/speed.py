@@ -167,7 +167,6 @@ def _measure(
     """
     import torch
 
-    from tinyunet_deploy.artifacts.architectures import NETWORKS
     from tinyunet_deploy.contract import Contract
     from tinyunet_deploy.data.tiles import Tiling
     from tinyunet_deploy.speed.clock_rates import read_clock_rates
@@ -177,8 +176,8 @@ def _measure(
 
     machine = Machine(device, amp=precision == "amp", save_every=recipe.steps)
     place = torch.device(device)
-    facts = NETWORKS[recipe.variant].facts(recipe.variant)
-    tiling = Tiling(Contract(*model_size([source], facts.size_multiple or 1)))
+    multiple = recipe.architecture.size_multiple
+    tiling = Tiling(Contract(*model_size([source], multiple)))
     draw = batch_loader([source], recipe, tiling, place)
     resident = [tensor.to(place) for tensor in draw(0)]
     few_steps = dataclasses.replace(recipe, steps=resident_steps)

@@ -23,6 +23,7 @@ from tinyunet_deploy.artifacts.sidecar import MAX_BYTES, digest
 from tinyunet_deploy.artifacts.strict_json import read_json
 from tinyunet_deploy.errors import DataError
 from tinyunet_deploy.files import read_regular, write_atomic
+from training.batch_norm import plain_weights
 from training.validation import OperatingPoint
 
 __all__ = ["Best", "State", "remove_states", "restore_state", "save_state", "state_files"]
@@ -41,7 +42,7 @@ class Best:
     step: int
     point: OperatingPoint
     weights: dict[str, Tensor]
-    """Parameter name -> weights, on the CPU."""
+    """Parameter name -> weights of the plain network, on the CPU."""
 
 
 @dataclass
@@ -60,11 +61,7 @@ class State:
     def consider(self, point: OperatingPoint) -> None:
         """Keep the current weights if no earlier ones are better."""
         if self.best is None or point.merit >= self.best.point.merit:
-            weights = {
-                name: value.detach().to("cpu", copy=True)
-                for name, value in self.network.state_dict().items()
-            }
-            self.best = Best(self.step, point, weights)
+            self.best = Best(self.step, point, plain_weights(self.network))
 
 
 def save_state(folder: Path, state: State) -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 import click
 import torch
 
-from tinyunet_deploy.artifacts.architectures import NETWORKS
 from tinyunet_deploy.artifacts.checkpoint import save_checkpoint
 from tinyunet_deploy.artifacts.network import Network, make_network
 from tinyunet_deploy.cli import run
@@ -29,7 +28,7 @@ __all__ = ["initial_network", "write_untrained"]
 def initial_network(recipe: Recipe) -> Network:
     """Return the network with which training begins: random weights from the recipe's seed."""
     torch.manual_seed(recipe.seed)
-    return make_network(recipe.variant)
+    return make_network(recipe.variant, recipe.network)
 
 
 def write_untrained(recipe: Recipe, source: Source, checkpoint: Path) -> None:
@@ -42,7 +41,7 @@ def write_untrained(recipe: Recipe, source: Source, checkpoint: Path) -> None:
         RuntimeUnavailable: the disk is full, read-only or failing.
     """
     network = initial_network(recipe).eval()
-    contract = Contract(*model_size([source], NETWORKS[network.name].size_multiple))
+    contract = Contract(*model_size([source], recipe.architecture.size_multiple))
     point = choose_operating_point(network, contract, source.validation)
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     save_checkpoint(

@@ -12,18 +12,17 @@ from training.sources import Example, Source, different_sources
 __all__ = ["trained_on", "validated_on"]
 
 
-def trained_on(sources: Sequence[Source], init: Path | None) -> tuple[str, ...]:
+def trained_on(
+    sources: Sequence[Source], init: Path | None, teacher: Path | None
+) -> tuple[str, ...]:
     """Return the digests of all images that trained the weights, also those before the run, sorted.
 
     Args:
         init: checkpoint that the run started from.
+        teacher: checkpoint whose scores were learned, and with them what its own images showed.
     """
-    before = () if init is None else read_sidecar(init).trained_on
-    own = (
-        example
-        for source in different_sources(sources)
-        for example in (*source.defective, *source.defect_free)
-    )
+    before = {d for path in (init, teacher) if path for d in read_sidecar(path).trained_on}
+    own = (example for source in different_sources(sources) for example in source.trained)
     return tuple(sorted({*before, *_digests(own)}))
 
 

@@ -40,6 +40,10 @@ from tinyunet_deploy.testing.fake_backend import FakeBackend
 MULTIPLE, REACH = NETWORKS["tiny"].size_multiple, NETWORKS["tiny"].reach
 
 
+BLOCKS = Architecture((4, 4, 8), 4, 4, space_to_depth=2)
+"""Three pools below blocks of 2x2 pixels."""
+
+
 def thin_network() -> TinyUNet:
     """TinyUNet with few channels, the same in reach."""
     with pytest.MonkeyPatch.context() as patch:
@@ -92,9 +96,17 @@ def steps(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> int:
     return int(np.abs(one.astype(np.int16) - other).max())
 
 
-def test_the_reach_is_that_of_the_network() -> None:
+@pytest.mark.parametrize(
+    ("network", "reach"),
+    [
+        (thin_network(), REACH),
+        (TinyUNet("slim"), NETWORKS["slim"].reach),
+        (TinyUNet("blocks", BLOCKS), BLOCKS.reach),
+    ],
+    ids=["thin", "slim", "blocks"],
+)
+def test_the_reach_is_that_of_the_network(network: TinyUNet, reach: tuple[int, int]) -> None:
     """Seen by gradients: which inputs move an output, over all places in the grid of pools."""
-    network = thin_network()
     with torch.no_grad():  # nothing cancels and no ReLU is dead; the mean sees what the max would
         for parameter in network.parameters():
             parameter.fill_(0.1)
@@ -107,7 +119,8 @@ def test_the_reach_is_that_of_the_network() -> None:
         (moved,) = image.grad[0, 0].abs().sum(0).nonzero(as_tuple=True)
         before = max(before, 240 + place - int(moved.min()))
         after = max(after, int(moved.max()) - 240 - place)
-    assert network.facts.reach == (before, after) == REACH
+    assert network.facts.reach == (before, after) == reach
+    assert network.facts.size_multiple == 16
 
 
 @given(st.integers(0, 60), st.sampled_from([16, 64, 256, 320, 512, 1024]))

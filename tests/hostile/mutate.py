@@ -239,8 +239,12 @@ class Sidecars:
         self.folder = Path(tempfile.mkdtemp(prefix="mutate-"))
 
     def run(self, seed: int) -> str:
-        from tinyunet_deploy.artifacts.architectures import NETWORKS
-        from tinyunet_deploy.artifacts.facts import PlanFacts, PrecisionAudit, Profile
+        from tinyunet_deploy.artifacts.facts import (
+            NetworkFacts,
+            PlanFacts,
+            PrecisionAudit,
+            Profile,
+        )
         from tinyunet_deploy.artifacts.sidecar import (
             Sidecar,
             digest,
@@ -264,7 +268,7 @@ class Sidecars:
         contract = Contract(64, 64, max_batch=16)
         sidecar = Sidecar(
             kind, "fp16", digest(b"x"), digest(b"y"), contract, 0.4, 9, {"recipe": {"steps": 3}},
-            network=NETWORKS["tiny"].facts("tiny"), kept_in_float32=("encoder.0.2",),
+            network=NetworkFacts.of("tiny"), kept_in_float32=("encoder.0.2",),
             tuned_on=(digest(b"z"),), plan=plan if kind == "plan" else None, step=3,
         )  # fmt: skip
         write_artifact(path, b"x", sidecar)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis.extra.numpy import arrays
 
+from tinyunet_deploy.artifacts.sidecar import Decision
 from tinyunet_deploy.contract import Score
 from tinyunet_deploy.quality.comparison import (
     WORST,
@@ -77,6 +78,7 @@ def test_the_same_scores_agree_in_every_figure() -> None:
         "agreement": 1.0,
         "flips": 0,
         "flips_defective": 0,
+        "lost_defective": 0,
         "new_alarms": 0,
     }
     assert result.worst == []
@@ -210,3 +212,34 @@ def test_a_difference_of_bytes_does_not_wrap(one: Score, other: Score) -> None:
         [abs(int(a) - int(b)) for a, b in zip(*rows, strict=True)]
         for rows in zip(one, other, strict=True)
     ]
+
+
+def test_each_network_decides_by_its_own_rule() -> None:
+    """The same score of 100 is a defect for an artifact with a lower threshold of its own."""
+    plain = ScoreComparison(THRESHOLD, 1)
+    own = ScoreComparison(THRESHOLD, 1, own=Decision(0.3, 1))
+    larger = ScoreComparison(THRESHOLD, 1, own=Decision(0.3, 2))
+    for result in (plain, own, larger):
+        result.add(scores(100), scores(200), "a", truth=scores(255), defective=True)
+    assert (plain.figures["lost_defective"], own.figures["lost_defective"]) == (1, 0)
+    assert larger.figures["lost_defective"] == 1
+    assert (plain.figures["iou_drop"], own.figures["iou_drop"]) == (1.0, 0.0)
+
+
+def test_a_defect_that_only_the_artifact_finds_is_not_lost() -> None:
+    result = comparison()
+    result.add(scores(200), scores(0), "found", defective=True)
+    result.add(scores(200), scores(0), "alarm", defective=False)
+    figures = result.figures
+    assert (figures["flips_defective"], figures["lost_defective"]) == (1, 0)
+    assert figures["new_alarms"] == 1
+
+
+def test_the_interval_of_the_drop_holds_the_drop() -> None:
+    result = comparison()
+    assert result.iou_drop_interval is None
+    for expected in (200, 200, 0, 200, 200, 200):
+        result.add(scores(200, 0), scores(expected, 200), "a", truth=scores(255, 0), defective=True)
+    low, high = result.iou_drop_interval or (1.0, -1.0)
+    assert low < result.figures["iou_drop"] < high and low < 0 < 1 > high
+    assert result.iou_drop_interval == (low, high)

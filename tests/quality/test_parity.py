@@ -16,11 +16,13 @@ import onnx
 import pytest
 
 from tests.quality.conftest import PRECISIONS, SIZE, write_onnx
-from tinyunet_deploy.artifacts.sidecar import read_sidecar
+from tinyunet_deploy.artifacts.sidecar import Sidecar, digest, read_sidecar, write_artifact
 from tinyunet_deploy.backends.registry import open_backend
 from tinyunet_deploy.cli import run, tinyunet
+from tinyunet_deploy.contract import Contract
 from tinyunet_deploy.data.encoding import write_png
-from tinyunet_deploy.errors import DataError
+from tinyunet_deploy.errors import DataError, RefusedError
+from tinyunet_deploy.quality.dataset_scoring import image_digest
 from tinyunet_deploy.quality.parity import ArtifactParity, run_parity
 from tinyunet_deploy.quality.parity_limits import read_limits
 from tinyunet_deploy.quality.stored_scores import StoredScores
@@ -359,3 +361,33 @@ def test_no_tile_compares_images_of_the_models_size_alone(
         (mixed / name / "0.png").unlink()
     assert run(tinyunet, command) == 4
     assert "has no usable image" in capsys.readouterr().err
+
+
+def test_another_network_is_held_against_its_teacher(project: Path, tmp_path: Path) -> None:
+    """The same weights with a threshold so high that nothing is found: every defect is lost."""
+    data = (project / "engines/net.onnx").read_bytes()
+    image = next((project / "data/Class1/Test").glob("*.PNG"))
+    models = {}
+    for name, fields in (
+        ("alike", {"threshold": 0.5, "min_area": 8}),
+        ("blind", {"threshold": 1.0, "min_area": 8}),
+        ("seen", {"trained_on": (image_digest(image),)}),
+    ):
+        models[name] = tmp_path / f"{name}.onnx"
+        sidecar = Sidecar("onnx", "fp32", digest(data), None, Contract(SIZE, SIZE), **fields)
+        write_artifact(models[name], data, sidecar)
+    options = {
+        "reference": project / "engines/net.safetensors",
+        "backends": ["onnxruntime"],
+        "other_network": True,
+    }
+    with compared(project, models["alike"], models["blind"], **options) as (alike, blind):
+        checks = [check.limit.figure for check in alike.checks]
+        assert checks == ["new_alarms", "lost_defective", "iou_drop"]
+        assert (alike.outcome, blind.outcome) == ("green", "red")
+        assert alike.figures["lost_defective"] == 0 and blind.figures["lost_defective"] == 3
+    with (
+        pytest.raises(RefusedError, match="was trained on 1 of these 6 images"),
+        compared(project, models["seen"], **options),
+    ):
+        pass

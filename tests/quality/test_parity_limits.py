@@ -29,6 +29,8 @@ def test_limits_of_the_package_are_those_that_were_promised() -> None:
     for precision, wanted in promised.items():
         found = {limit.figure: limit.value for limit in limits.of(precision, "openvino")}
         assert wanted.items() <= found.items()
+    other = {limit.figure: limit.value for limit in limits.of("another-network")}
+    assert other == {"lost_defective": 0, "new_alarms": 0, "iou_drop": 0.02}
     assert all(limit.reason for limit in limits.limits)
     for precision in PRECISIONS:
         figures = {limit.figure for limit in limits.of(precision)}

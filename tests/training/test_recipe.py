@@ -48,7 +48,7 @@ def test_changes_replace_values_of_the_file():
         ("loss = 'focal'", "known: adaptive"),
         ("start = 'best'", "known: random, package"),
         ("patience = 2", "patience counts validations, so it needs validate_every"),
-        ("variant = 'huge'", "known: tiny, original"),
+        ("variant = 'huge'", "known: tiny, slim, original"),
         ("steps = ", "not a valid recipe"),
         ("data = 3", "data must be a table"),
     ],

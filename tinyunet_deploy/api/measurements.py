@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from tinyunet_deploy.api.model import Model, StrPath, lend
+from tinyunet_deploy.artifacts.packaged import named_model
 from tinyunet_deploy.backends.registry import default_model
 from tinyunet_deploy.backends.table import BackendChoice
 from tinyunet_deploy.host import processor_count
@@ -142,11 +143,11 @@ def parity(
     named = [models] if isinstance(models, str | os.PathLike) else models
     with StoredScores() as scores:
         result = run_parity(
-            find_models(list(map(Path, named))),
+            find_models(list(map(named_model, named))),
             Path(data),
             scores,
             limits=read_limits(LIMITS if limits is None else Path(limits)),
-            reference=None if reference is None else Path(reference),
+            reference=None if reference is None else named_model(reference),
             classes=classes,
             backends=backends,
             devices=devices,

@@ -12,6 +12,7 @@ from typing import Any, Self, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from tinyunet_deploy.artifacts.packaged import named_model
 from tinyunet_deploy.backends.base import Backend
 from tinyunet_deploy.backends.compute_choice import computing
 from tinyunet_deploy.backends.registry import open_backend
@@ -43,7 +44,8 @@ def load(
     <Model tinyunet.onnx: fp32, openvino on cpu, threshold 0.9, min_area 64 px>
 
     Args:
-        model: a ``.onnx``, ``.plan`` or ``.safetensors`` file; None is the package's model.
+        model: a ``.onnx``, ``.plan`` or ``.safetensors`` file, or the name of a model in the
+            package, such as ``"tiny"``, which is the default.
         backend: ``openvino``, ``onnxruntime``, ``torch``, ``tensorrt`` or
             ``onnxruntime-tensorrt``, or a :class:`~tinyunet_deploy.backends.base.Backend` class or
             row of your own; None takes the first installed one that can run the file.
@@ -62,7 +64,7 @@ def load(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size {batch_size} is not a positive number")
-    path = None if model is None else Path(model)
+    path = None if model is None else named_model(model)
     chosen = computing(backend, compute)
     return Model(open_backend(path, chosen, device, trust_engine=trust_engine), batch_size)
 

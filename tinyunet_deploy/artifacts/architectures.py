@@ -2,7 +2,8 @@
 
 Each is NVIDIA's "U-Net Industrial" in other widths: blocks of two 3x3 convolutions, each followed
 by a 2x2 pool on the way down, and on the way up by nearest x2 and a 2x2 convolution that is padded
-at the right and bottom only.
+at the right and bottom only. A network may work on blocks of pixels: space-to-depth in front of the
+U-Net, depth-to-space behind it, so that even its first block has a fraction of the pixels.
 """
 
 from __future__ import annotations
@@ -11,9 +12,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
-from tinyunet_deploy.artifacts.facts import NetworkFacts
+__all__ = ["MAX_SIZE_MULTIPLE", "MAX_WIDTH", "NETWORKS", "Architecture"]
 
-__all__ = ["NETWORKS", "Architecture"]
+MAX_SIZE_MULTIPLE: Final = 256
+"""Largest size multiple of a network; more would leave nothing of an image of 512x512."""
+MAX_WIDTH: Final = 1024
+"""Largest number of channels of a layer, that of ``original``."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +30,29 @@ class Architecture:
     """Channels of the lowest resolution."""
     head: int
     """Channels of the two convolutions before the logit."""
+    space_to_depth: int = 1
+    """Side of the square block of pixels that becomes the channels of one place, and of the block
+    of logits that every place gives; 1 leaves the pixels as they are."""
+
+    def __post_init__(self) -> None:
+        numbers = (*self.encoder, self.bottleneck, self.head, self.space_to_depth)
+        if not self.encoder or any(type(number) is not int or number < 1 for number in numbers):
+            raise ValueError(f"{self} is not a list of widths of at least 1")
+        if self.size_multiple > MAX_SIZE_MULTIPLE:
+            raise ValueError(
+                f"{self} takes images in multiples of {self.size_multiple}, more than "
+                f"{MAX_SIZE_MULTIPLE}"
+            )
+        if max(numbers) > MAX_WIDTH:
+            raise ValueError(f"{self} has more than {MAX_WIDTH} channels")
 
     @property
     def size_multiple(self) -> int:
-        """Number that must divide the height and width of an image: a factor of 2 for each pool."""
-        return 1 << len(self.encoder)
+        """Number that must divide the height and width of an image.
+
+        It is the side of a block of pixels, times 2 for each pool.
+        """
+        return self.space_to_depth << len(self.encoder)
 
     @cached_property
     def reach(self) -> tuple[int, int]:
@@ -38,16 +60,17 @@ class Architecture:
 
         The reach is traced back through the layers, from each place in the pooling grid.
         """
-        spans = [self._depends_on(pixel, pixel) for pixel in range(self.size_multiple)]
-        before = max(pixel - first for pixel, (first, _) in enumerate(spans))
-        after = max(last - pixel for pixel, (_, last) in enumerate(spans))
-        return before, after
+        block = self.space_to_depth
+        spans = [self._depends_on(place, place) for place in range(1 << len(self.encoder))]
+        before = max(place - first for place, (first, _) in enumerate(spans))
+        after = max(last - place for place, (_, last) in enumerate(spans))
+        return before * block + block - 1, after * block + block - 1
 
     def _depends_on(self, first: int, last: int, level: int = 0) -> tuple[int, int]:
-        """Return the pixels of an encoder block's input on which pixels of its decoder depend.
+        """Return the places of an encoder block's input on which places of its decoder depend.
 
         Args:
-            first, last: pixels of the decoder block of this level.
+            first, last: places of the decoder block of this level.
             level: number of pools above the block; the bottleneck is the lowest.
         """
         first, last = first - 2, last + 2  # a pair of 3x3
@@ -56,13 +79,10 @@ class Architecture:
         below = self._depends_on(first // 2, (last + 1) // 2, level + 1)
         return min(first, 2 * below[0]) - 2, max(last, 2 * below[1] + 1) + 2
 
-    def facts(self, name: str | None) -> NetworkFacts:
-        """Return the facts of a network of this architecture, for a sidecar."""
-        return NetworkFacts(name, self.size_multiple, *self.reach)
-
 
 NETWORKS: Final = {
     "tiny": Architecture(encoder=(32, 32, 64, 128), bottleneck=256, head=32),
+    "slim": Architecture(encoder=(48, 64), bottleneck=256, head=48, space_to_depth=4),
     "original": Architecture(encoder=(64, 128, 256, 512), bottleneck=1024, head=64),
 }
 """Name of a network -> its architecture."""

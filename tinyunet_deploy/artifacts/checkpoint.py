@@ -33,6 +33,7 @@ def save_checkpoint(
     bits: int | None = None,
     tuned_on: tuple[str, ...] = (),
     trained_on: tuple[str, ...] = (),
+    teacher: str | None = None,
     origin: dict[str, Any],
 ) -> Sidecar:
     """Write the float32 weights of ``network`` and their sidecar.
@@ -46,6 +47,7 @@ def save_checkpoint(
         bits: bit depth of the 16-bit training images; None takes the depth that a file states.
         tuned_on, trained_on: digests of the images that chose threshold and min_area, and of those
             that trained the weights.
+        teacher: sha256 of the checkpoint whose scores the network learned from, if any.
         origin: how the network was trained; copied into the sidecar for people to read.
 
     Raises:
@@ -71,6 +73,7 @@ def save_checkpoint(
         bits=bits,
         tuned_on=tuned_on,
         trained_on=trained_on,
+        teacher=teacher,
     )
     write_artifact(path, data, sidecar)
     return sidecar
@@ -99,7 +102,8 @@ def network_of(artifact: Artifact) -> Network:
         raise ArtifactError(path, f"is of kind {artifact.sidecar.kind}, not checkpoint")
     facts = artifact.sidecar.network
     name = None if facts is None else facts.name
-    if name is None or name not in NETWORKS:
+    architecture = None if facts is None else facts.architecture
+    if name is None or (architecture is None and name not in NETWORKS):
         raise ArtifactError(
             path,
             f"has weights of an unknown network {name!r}",
@@ -109,7 +113,7 @@ def network_of(artifact: Artifact) -> Network:
         weights = safetensors.torch.load(artifact.data)
     except SafetensorError as error:
         raise ArtifactError(path, f"is not a safetensors file: {error}") from error
-    network = make_network(name)
+    network = make_network(name, architecture)
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias, get_args
+from typing import Final, Literal, Self, TypeAlias, get_args
+
+from tinyunet_deploy.artifacts.architectures import NETWORKS, Architecture
 
 __all__ = [
     "Activation",
@@ -30,6 +32,20 @@ class NetworkFacts:
     """Number of pixels above and left of a pixel that its score depends on; None if unknown."""
     reach_after: int | None = None
     """Number of pixels below and right of a pixel that its score depends on; None if unknown."""
+    architecture: Architecture | None = None
+    """Widths of a network that a recipe defines; None for one that :data:`NETWORKS` has under its
+    name, and for a network of another kind."""
+
+    @classmethod
+    def of(cls, name: str, architecture: Architecture | None = None) -> Self:
+        """Return the facts of a network.
+
+        Args:
+            name: a key of :data:`NETWORKS`, or another name for an architecture that is given.
+            architecture: widths of the network; None takes those that :data:`NETWORKS` names.
+        """
+        widths = architecture or NETWORKS[name]
+        return cls(name, widths.size_multiple, *widths.reach, architecture)
 
     def __post_init__(self) -> None:
         if self.name is not None and not isinstance(self.name, str):

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from tinyunet_deploy.artifacts.packaged import is_packaged_checkpoint
 from tinyunet_deploy.artifacts.sidecar import KINDS, MODELS, Sidecar, read_sidecar
 from tinyunet_deploy.errors import ArtifactError
 
@@ -101,6 +102,6 @@ def _at_recorded_place(artifact: KnownArtifact) -> list[KnownArtifact]:
 def _read(path: Path) -> list[KnownArtifact]:
     """Return the artifact at a path; nothing if there is none with a readable sidecar."""
     with contextlib.suppress(ArtifactError, OSError, ValueError):
-        if path.suffix in KINDS and path.is_file():
+        if path.suffix in KINDS and (path.is_file() or is_packaged_checkpoint(path)):
             return [KnownArtifact(path, read_sidecar(path))]
     return []

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from tinyunet_deploy.artifacts.architectures import NETWORKS
+from tinyunet_deploy.artifacts.architectures import NETWORKS, Architecture
+from tinyunet_deploy.artifacts.facts import NetworkFacts
 
 
 class UpConv(nn.Module):
@@ -48,15 +49,18 @@ class TinyUNet(nn.Module):
     ``original`` has 29,137,793 parameters.
 
     Args:
-        name: a key of :data:`~tinyunet_deploy.artifacts.architectures.NETWORKS`.
+        name: a key of :data:`~tinyunet_deploy.artifacts.architectures.NETWORKS`, or another name
+            for an architecture that is given.
+        architecture: widths of the network; None takes those of the name.
     """
 
-    def __init__(self, name: str = "tiny") -> None:
+    def __init__(self, name: str = "tiny", architecture: Architecture | None = None) -> None:
         super().__init__()
-        widths = NETWORKS[name]
+        widths = architecture or NETWORKS[name]
         self.name = name
-        self.facts = widths.facts(name)
-        channels = 1
+        self.facts = NetworkFacts.of(name, architecture)
+        self.block = widths.space_to_depth
+        channels = self.block * self.block
         encoder = []
         for width in widths.encoder:
             encoder.append(_conv3x3_pair(channels, width, width))
@@ -74,7 +78,7 @@ class TinyUNet(nn.Module):
             channels = up = second
         self.ups = nn.ModuleList(ups)
         self.decoder = nn.ModuleList(decoder)
-        self.logit = nn.Conv2d(channels, 1, kernel_size=1)
+        self.logit = nn.Conv2d(channels, self.block * self.block, kernel_size=1)
         self.reset_parameters()
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
@@ -98,6 +102,8 @@ class TinyUNet(nn.Module):
         Returns:
             float [N, 1, H, W]; positive means defect more likely than not.
         """
+        if self.block > 1:
+            x_NCHW = F.pixel_unshuffle(x_NCHW, self.block)
         skips = []
         for block in self.encoder:
             x_NCHW = block(x_NCHW)
@@ -107,7 +113,7 @@ class TinyUNet(nn.Module):
         for up, block, skip_NCHW in zip(self.ups, self.decoder, reversed(skips), strict=True):
             x_NCHW = block(torch.cat((up(x_NCHW), skip_NCHW), dim=1))
         logit_NCHW: Tensor = self.logit(x_NCHW)
-        return logit_NCHW
+        return F.pixel_shuffle(logit_NCHW, self.block) if self.block > 1 else logit_NCHW
 
 
 Network: TypeAlias = TinyUNet
@@ -118,13 +124,15 @@ another architecture is added here and there.
 """
 
 
-def make_network(name: str = "tiny") -> Network:
+def make_network(name: str = "tiny", architecture: Architecture | None = None) -> Network:
     """Build a network with random weights.
 
     Args:
-        name: a key of :data:`~tinyunet_deploy.artifacts.architectures.NETWORKS`.
+        name: a key of :data:`~tinyunet_deploy.artifacts.architectures.NETWORKS`, or another name
+            for an architecture that is given.
+        architecture: widths of the network; None takes those of the name.
     """
-    return TinyUNet(name)
+    return TinyUNet(name, architecture)
 
 
 def normalize(image_NCHW: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -157,15 +165,20 @@ def parameter_count(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def multiply_accumulates(name: str = "tiny", height: int = 512, width: int = 512) -> int:
+def multiply_accumulates(
+    name: str = "tiny",
+    height: int = 512,
+    width: int = 512,
+    architecture: Architecture | None = None,
+) -> int:
     """Count the multiply-accumulates of the convolutions for one image, half the FLOP count.
 
     Args:
-        name: a key of :data:`~tinyunet_deploy.artifacts.architectures.NETWORKS`.
+        name, architecture: as for :func:`make_network`.
         height, width: image size, pixels.
     """
     with torch.device("meta"):
-        network = make_network(name)
+        network = make_network(name, architecture)
         image_NCHW = torch.empty(1, 1, height, width)
     total = 0
 

@@ -11,6 +11,13 @@ from pathlib import Path
 from typing import Final
 
 from tinyunet_deploy.artifacts.adoption.hints import foreign_model
+from tinyunet_deploy.artifacts.packaged import (
+    DEFAULT_CHECKPOINT,
+    DEFAULT_ONNX,
+    MODELS,
+    is_packaged_checkpoint,
+    rebuilt_checkpoint,
+)
 from tinyunet_deploy.artifacts.sidecar_schema import (
     Decision,
     Kind,
@@ -52,11 +59,6 @@ MAX_BYTES: Final = 1 << 30
 runtime takes several times the file in memory. Protobuf, and so ONNX, ends at 2 GiB."""
 MAX_SIDECAR_BYTES: Final = 16 << 20
 """Largest sidecar that is read, bytes: the digests of 200,000 images on which one was tuned."""
-
-MODELS: Final = Path(__file__).parent.parent / "models"
-"""Folder of the models that come with the package."""
-DEFAULT_CHECKPOINT: Final = MODELS / "tinyunet.safetensors"
-DEFAULT_ONNX: Final = MODELS / "tinyunet.onnx"
 
 
 @dataclass(frozen=True)
@@ -164,9 +166,20 @@ def _read(path: Path) -> bytes:
     try:
         return read_regular(path, limit=MAX_BYTES)
     except FileNotFoundError:
+        if is_packaged_checkpoint(path):
+            return _rebuilt(path)
         raise _unusable(path, path, "does not exist") from None
     except OSError as error:
         raise ArtifactError(path, f"cannot be read: {error.strerror}") from error
+
+
+def _rebuilt(path: Path) -> bytes:
+    """Return a checkpoint that the wheel leaves out, before it is checked by its sidecar."""
+    try:
+        return rebuilt_checkpoint(path)
+    except (OSError, ValueError) as error:
+        onnx = path.with_suffix(".onnx")
+        raise ArtifactError(path, f"cannot be made from {onnx.name}: {error}") from error
 
 
 def _unusable(path: Path, where: Path, what: str) -> ArtifactError:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeVar, get_args
 
-from tinyunet_deploy.artifacts.architectures import NETWORKS
+from tinyunet_deploy.artifacts.architectures import Architecture
 from tinyunet_deploy.artifacts.facts import (
     AdoptionFacts,
     NetworkFacts,
@@ -95,6 +95,9 @@ class Sidecar:
     that a file states."""
     step: int | None = None
     """Optimizer steps of the training of a checkpoint; None if not recorded."""
+    teacher: str | None = None
+    """sha256 of the checkpoint whose scores a distilled checkpoint was trained on, also for files
+    that were made from it; None without a teacher."""
     parent_place: str | None = None
     """Path of the parent from this artifact's folder when it was made, with forward slashes, such
     as ``../runs/mine/checkpoint.safetensors``; None if not recorded. Only a place to look: what
@@ -205,7 +208,7 @@ def _sidecar(fields: dict[str, Any]) -> Sidecar:
     values = {
         **fields,
         "contract": _made(Contract, "contract", fields["contract"]),
-        "network": None if network is None else _made(NetworkFacts, "network", network),
+        "network": None if network is None else _network(network),
         "plan": None if plan is None else _plan(plan),
         "adoption": None if adoption is None else _adoption(adoption),
         "speed": None if speed is None else _speed(speed),
@@ -216,6 +219,20 @@ def _sidecar(fields: dict[str, Any]) -> Sidecar:
     sidecar = _made(Sidecar, "it", values)
     _check_values(sidecar)
     return sidecar
+
+
+def _network(fields: dict[str, Any]) -> NetworkFacts:
+    widths = fields.get("architecture")
+    if widths is not None:
+        encoder = widths.get("encoder")
+        if not isinstance(encoder, list):
+            raise ValueError("network.architecture.encoder is not a list")
+        values = {**widths, "encoder": tuple(encoder)}
+        widths = _made(Architecture, "network.architecture", values)
+    facts = _made(NetworkFacts, "network", {**fields, "architecture": widths})
+    if widths is not None and facts != NetworkFacts.of(str(facts.name), widths):
+        raise ValueError("the facts of the network are not those of its architecture")
+    return facts
 
 
 def _plan(fields: dict[str, Any]) -> PlanFacts:
@@ -263,7 +280,8 @@ def _texts(name: str, values: Any) -> tuple[str, ...]:
 def _check_values(sidecar: Sidecar) -> None:
     if sidecar.kind not in get_args(Kind) or sidecar.precision not in (*PRECISIONS, "unknown"):
         raise ValueError(f"unknown kind or precision {sidecar.kind!r} {sidecar.precision!r}")
-    for name, value in (("parent", sidecar.parent), ("golden", sidecar.golden)):
+    for name in ("parent", "golden", "teacher"):
+        value = getattr(sidecar, name)
         if value is not None and not re.fullmatch("[0-9a-f]{64}", value):
             raise ValueError(f"{name} is not a SHA-256 in hex")
     if not re.fullmatch("[0-9a-f]{64}", sidecar.sha256):
@@ -312,6 +330,7 @@ def _upgraded(fields: dict[str, Any]) -> dict[str, Any]:
         ),
         "adoption",
         "speed",
+        "teacher",
         "unsigned_activations",
     }
     new = sorted(later.intersection(fields))
@@ -340,7 +359,7 @@ def _upgraded(fields: dict[str, Any]) -> dict[str, Any]:
 
 def _network_1(name: Any) -> dict[str, Any]:
     """Return the facts of a schema-1 network; all had the four pools of ``tiny``."""
-    return dataclasses.asdict(dataclasses.replace(NETWORKS["tiny"].facts("tiny"), name=name))
+    return dataclasses.asdict(dataclasses.replace(NetworkFacts.of("tiny"), name=name))
 
 
 def _plan_1(origin: dict[str, Any], contract: dict[str, Any]) -> dict[str, Any]:

@@ -10,14 +10,8 @@ from pathlib import Path
 from tinyunet_deploy.artifacts.foreign import read_model
 from tinyunet_deploy.artifacts.onnx_guard import check_onnx_file
 from tinyunet_deploy.artifacts.onnx_work import is_bounded
-from tinyunet_deploy.artifacts.sidecar import (
-    DEFAULT_CHECKPOINT,
-    DEFAULT_ONNX,
-    Artifact,
-    Decision,
-    Kind,
-    kind_of,
-)
+from tinyunet_deploy.artifacts.packaged import DEFAULT_ONNX, checkpoint_of
+from tinyunet_deploy.artifacts.sidecar import Artifact, Decision, Kind, kind_of
 from tinyunet_deploy.artifacts.speed_facts import SpeedFacts
 from tinyunet_deploy.backends.base import Backend
 from tinyunet_deploy.backends.device_name import device_type, full_name
@@ -51,7 +45,8 @@ def open_backend(
     """Load an artifact on a backend.
 
     Args:
-        model: the artifact; None takes the model that comes with the package.
+        model: the artifact; None takes the default model of the package. For an ONNX file of the
+            package, a backend that runs only checkpoints takes the checkpoint beside it.
         backend: the name of a backend, or a row or class of the caller's own; None takes the first
             that runs this kind of artifact on this device and is installed. One on which the
             exporter measured no gain over the wider precision comes last; if only such a one is
@@ -71,7 +66,7 @@ def open_backend(
         RuntimeUnavailable: its runtime is not installed, or the device is not available.
     """
     row = None if backend is None else find_row(backend)
-    model = model or default_model(row)
+    model = _for_backend(DEFAULT_ONNX if model is None else model, row)
     kind = kind_of(model)
     artifact = read_model(model, trust_engine=trust_engine)
     if kind == "onnx":
@@ -194,12 +189,17 @@ def load(
 
 
 def default_model(backend: BackendRow | None = None) -> Path:
-    """Return the package's model for a backend: its ONNX file, or its checkpoint.
+    """Return the package's default model for a backend: its ONNX file, or its checkpoint.
 
     The checkpoint is for a backend that runs no other kind.
     """
+    return _for_backend(DEFAULT_ONNX, backend)
+
+
+def _for_backend(model: Path, backend: BackendRow | None) -> Path:
+    """Return the checkpoint of a model in the package if the backend runs no other kind."""
     checkpoint_only = backend is not None and backend.kinds == ("checkpoint",)
-    return DEFAULT_CHECKPOINT if checkpoint_only else DEFAULT_ONNX
+    return (checkpoint_only and checkpoint_of(model)) or model
 
 
 def _resized(artifact: Artifact, size: tuple[int, int]) -> Contract:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from tinyunet_deploy.cli.options import debug_option, trust_option
+from tinyunet_deploy.cli.options import ModelPath, debug_option, trust_option
 from tinyunet_deploy.cli.progress import Progress
 
 
@@ -35,7 +35,7 @@ class BatchRange(click.ParamType):  # type: ignore[type-arg]  # not subscriptabl
 
 
 @click.command()
-@click.argument("model", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("model", type=ModelPath(dir_okay=False))
 @click.option(
     "-o",
     "--output",

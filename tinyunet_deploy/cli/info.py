@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tinyunet_deploy.cli.options import debug_option, format_option, trust_option
+from tinyunet_deploy.cli.options import ModelPath, debug_option, format_option, trust_option
 from tinyunet_deploy.errors import printable
 
 if TYPE_CHECKING:
@@ -15,21 +15,22 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("model", required=False, type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("model", required=False, type=ModelPath(dir_okay=False))
 @trust_option
 @format_option
 @debug_option
 def info(model: Path | None, trust_engine: bool, style: str) -> None:
-    """Print what MODEL is and what it was made from.
+    """Print what MODEL is and what it was made from; without MODEL, list those of the package.
 
-    MODEL defaults to the package's model. The file is checked against its sidecar. With
-    --trust-engine, a file without one is described by what can be read from it.
+    MODEL is a file, or the name of a model in the package. The file is checked against its sidecar.
+    With --trust-engine, a file without one is described by what can be read from it.
     """
-    from tinyunet_deploy.artifacts.sidecar import DEFAULT_ONNX
     from tinyunet_deploy.backends.registry import read_tried
 
-    path = model or DEFAULT_ONNX
-    artifact = read_tried(path, trust_engine=trust_engine)
+    if model is None:
+        click.echo(_packaged_json() if style == "json" else _packaged_table())
+        return
+    artifact = read_tried(model, trust_engine=trust_engine)
     sidecar = artifact.sidecar
     if style == "json":
         click.echo(sidecar.as_json() if artifact.has_sidecar else _foreign_json(sidecar), nl=False)
@@ -40,6 +41,46 @@ def info(model: Path | None, trust_engine: bool, style: str) -> None:
     width = max(len(name) for name, _ in rows) + 2
     for name, fact in rows:
         click.echo(f"{name:{width}}" + fact.replace("\n", "\n" + " " * width))
+
+
+def _packaged() -> dict[str, Artifact]:
+    """Return name -> checked ONNX file of the models in the package, the default first."""
+    from tinyunet_deploy.artifacts.packaged import PACKAGED
+    from tinyunet_deploy.artifacts.sidecar import read_artifact
+
+    return {name: read_artifact(path) for name, path in PACKAGED.items()}
+
+
+def _packaged_table() -> str:
+    """Return the models in the package, a line each."""
+    lines = []
+    for number, (name, artifact) in enumerate(_packaged().items()):
+        sidecar = artifact.sidecar
+        lines.append(
+            f"{name:8}{len(artifact.data) / 1e6:.1f} MB  {sidecar.contract.height}x"
+            f"{sidecar.contract.width}  threshold {sidecar.threshold:g}  "
+            f"min_area {sidecar.min_area} px{'' if number else '  (default)'}"
+        )
+    return "\n".join([*lines, "tinyunet info NAME prints all about one; -m NAME runs it"])
+
+
+def _packaged_json() -> str:
+    """Return the models in the package as JSON."""
+    import json
+
+    models = [
+        {
+            "name": name,
+            "default": number == 0,
+            "file": str(artifact.path),
+            "bytes": len(artifact.data),
+            "sha256": artifact.sidecar.sha256,
+            "threshold": artifact.sidecar.threshold,
+            "min_area_px": artifact.sidecar.min_area,
+        }
+        for number, (name, artifact) in enumerate(_packaged().items())
+    ]
+    return json.dumps({"schema_version": 1, "models": models}, indent=2)
 
 
 def _facts(artifact: Artifact) -> dict[str, str]:
@@ -124,8 +165,12 @@ def _network_facts(sidecar: Sidecar) -> dict[str, str]:
         before, after = network.reach
         reach = f"a score depends on {before} px before and {after} px after its pixel"
     facts = {"network": f"{network.name or 'unnamed'}, size multiple {multiple}, {reach}"}
+    if network.architecture is not None:
+        facts["widths"] = str(network.architecture)
     if sidecar.step is not None:
         facts["step"] = str(sidecar.step)
+    if sidecar.teacher is not None:
+        facts["learned from"] = sidecar.teacher
     if sidecar.trained_on:
         facts["trained on"] = f"{len(sidecar.trained_on)} images"
     if sidecar.tuned_on:

@@ -37,6 +37,27 @@ class ImageSize(click.ParamType):  # type: ignore[type-arg]  # not subscriptable
         return height, width
 
 
+class ModelPath(click.Path):
+    """File of a model, or the name of one in the package, such as ``slim``, which becomes its file.
+
+    Args:
+        checkpoint: True takes the checkpoint of a model that is named.
+        more: arguments of ``click.Path``.
+    """
+
+    def __init__(self, *, checkpoint: bool = False, **more: Any) -> None:
+        super().__init__(path_type=Path, **more)
+        self._checkpoint = checkpoint
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from tinyunet_deploy.artifacts.packaged import checkpoint_of, named_model
+
+        model = named_model(value)
+        if self._checkpoint and model != Path(value):
+            model = checkpoint_of(model) or model
+        return super().convert(model, param, ctx)
+
+
 class BackendName(click.ParamType):  # type: ignore[type-arg]  # not subscriptable before click 8.4
     """Name of a backend in the table, or of one that another package provides.
 
@@ -214,8 +235,9 @@ artifact_options = _together(
     click.option(
         "-m",
         "--model",
-        type=click.Path(path_type=Path, dir_okay=False),
-        help="Model to run: a .onnx, .plan or .safetensors file. Default: the package's model.",
+        type=ModelPath(dir_okay=False),
+        help="Model to run: a .onnx, .plan or .safetensors file, or the name of a model in the "
+        "package. Default: tiny.",
     ),
     click.option(
         "--backend",
@@ -267,13 +289,13 @@ comparison_options = _together(
         "--model",
         "models",
         multiple=True,
-        type=click.Path(path_type=Path, exists=True),
-        help="An artifact, or a folder of artifacts; can be repeated. Default: the package's "
-        "model.",
+        type=ModelPath(exists=True),
+        help="An artifact, a folder of artifacts, or the name of a model in the package; can be "
+        "repeated. Default: tiny.",
     ),
     click.option(
         "--reference",
-        type=click.Path(path_type=Path, exists=True, dir_okay=False),
+        type=ModelPath(exists=True, dir_okay=False),
         help="Model whose scores are taken as correct. Default: the first model's checkpoint, or "
         "its substitute if that does not run.",
     ),

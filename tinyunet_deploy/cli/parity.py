@@ -49,6 +49,12 @@ if TYPE_CHECKING:
     help="Find the first stage at which each artifact differs from the reference.",
 )
 @click.option(
+    "--other-network",
+    is_flag=True,
+    help="The reference is another network, such as the teacher of a distilled one: each decides "
+    "by its own threshold and min_area; lost defects, false alarms and IoU are limited.",
+)
+@click.option(
     "--record",
     is_flag=True,
     help="Write the verified batch into the sidecar of each green model; larger ones are refused.",
@@ -79,6 +85,7 @@ def parity(
     batch_size: int,
     workers: int | None,
     explain: bool,
+    other_network: bool,
     record: bool,
     output: Path | None,
     style: str,
@@ -128,6 +135,7 @@ def parity(
             workers=workers or processor_count(),
             with_explanation=explain,
             trust_engine=trust_engine,
+            other_network=other_network,
             progress=show,
             on_total=progress.expect,
         )

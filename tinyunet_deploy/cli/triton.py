@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from tinyunet_deploy.cli.options import debug_option, trust_option
+from tinyunet_deploy.cli.options import ModelPath, debug_option, trust_option
 
 
 class Device(click.ParamType):  # type: ignore[type-arg]  # not subscriptable before click 8.4
@@ -25,7 +25,7 @@ class Device(click.ParamType):  # type: ignore[type-arg]  # not subscriptable be
 
 
 @click.command()
-@click.argument("model", required=False, type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("model", required=False, type=ModelPath(dir_okay=False))
 @click.option(
     "-o",
     "--output",

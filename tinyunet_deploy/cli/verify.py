@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from tinyunet_deploy.cli.options import (
+    ModelPath,
     debug_option,
     format_option,
     search_option,
@@ -16,7 +17,7 @@ from tinyunet_deploy.cli.progress import Progress
 
 
 @click.command()
-@click.argument("models", nargs=-1, type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("models", nargs=-1, type=ModelPath(dir_okay=False))
 @search_option
 @click.option(
     "--device",

@@ -17,9 +17,7 @@ from tinyunet_deploy.artifacts.sidecar import (
 )
 from tinyunet_deploy.backends.base import Backend
 from tinyunet_deploy.backends.registry import open_backend
-from tinyunet_deploy.backends.table import (
-    BackendChoice,
-)
+from tinyunet_deploy.backends.table import BackendChoice
 from tinyunet_deploy.contract import Image
 from tinyunet_deploy.data.bit_depth import BitDepth
 from tinyunet_deploy.data.decoding import MAX_PIXELS, read_image, require_content
@@ -43,9 +41,10 @@ from tinyunet_deploy.quality.parity_inputs import (
     backends_and_devices,
     find_images,
     read_sidecars,
+    refuse_trained_on,
     spread_images,
 )
-from tinyunet_deploy.quality.parity_limits import LimitCheck, Limits, outcome_of
+from tinyunet_deploy.quality.parity_limits import ANOTHER_NETWORK, LimitCheck, Limits, outcome_of
 from tinyunet_deploy.quality.parity_plateau import ArtifactPlateau, ReferencePlateau
 from tinyunet_deploy.quality.parity_stages import Explanation, explain
 from tinyunet_deploy.quality.reference import Reference, choose_reference, open_reference
@@ -166,6 +165,7 @@ def run_parity(
     with_explanation: bool = False,
     trust_engine: bool = False,
     most_images: int | None = None,
+    other_network: bool = False,
     progress: Progress | None = None,
     on_total: Callable[[int], None] | None = None,
 ) -> Parity:
@@ -197,6 +197,9 @@ def run_parity(
             another is given, so that only backends are compared.
         most_images: compare on so many images at most, as
             :func:`~tinyunet_deploy.quality.parity_inputs.spread_images` chooses them.
+        other_network: the reference is another network, such as the teacher of a distilled one.
+            Each model decides by its own threshold and min_area, unless they are given, and has the
+            limits of ``another-network``. Images that trained a model are refused.
         progress: called for each scored image.
         on_total: called once with the number of images that will be scored, the reference and all
             rows together; those that a skipped row leaves out are reported as scored.
@@ -215,6 +218,8 @@ def run_parity(
     choice = choose_reference(first, reference, folders, trust_engine=trust_engine)
     report = progress or (lambda _task, _count: None)
     images = spread_images(find_images(folder, classes), most_images)
+    if other_network:
+        refuse_trained_on(images, sidecars)
     pairs = {model: list(backends_and_devices(model, backends, devices)) for model in sidecars}
     if on_total is not None:
         on_total(len(images) * (1 + sum(map(len, pairs.values()))))
@@ -252,8 +257,7 @@ def run_parity(
             if scored.error is not None:
                 parity.skipped_images.append(scored.error)
             else:
-                assert scored.image is not None
-                assert scored.score is not None
+                assert scored.image is not None and scored.score is not None
                 require_content(scored.image, scored.path)
                 parity.images.append(images[scored.index])
                 scores.append(scored.score)
@@ -264,7 +268,8 @@ def run_parity(
         log_notes(parity.tally.notes)
         for model, sidecar in sidecars.items():
             for row, device in pairs[model]:
-                comparison = ScoreComparison(parity.threshold, parity.min_area)
+                rule = sidecar.decision(threshold, min_area) if other_network else None
+                comparison = ScoreComparison(parity.threshold, parity.min_area, rule)
                 artifact = ArtifactParity(model, sidecar, row.name, device, comparison)
                 parity.artifacts.append(artifact)
                 try:
@@ -281,7 +286,8 @@ def run_parity(
                     report(f"{model.name} on {row.name}", len(images) - comparison.images)
                     continue
                 report(f"{model.name} on {row.name}", len(images) - comparison.images)
-                artifact.checks = limits.check(artifact.figures, sidecar.precision, row.name)
+                kind = ANOTHER_NETWORK if other_network else sidecar.precision
+                artifact.checks = limits.check(artifact.figures, kind, row.name)
     return parity
 
 

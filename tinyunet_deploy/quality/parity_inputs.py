@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from tinyunet_deploy.data.layouts import UnknownLayout, read_dataset
 from tinyunet_deploy.data.masks import read_mask
 from tinyunet_deploy.errors import ArtifactError, DataError, RefusedError
 from tinyunet_deploy.inspection.walk import common_root, walk_images
-from tinyunet_deploy.quality.dataset_scoring import compared_images
+from tinyunet_deploy.quality.dataset_scoring import compared_images, image_digest
 
 __all__ = [
     "ComparedImage",
@@ -32,6 +32,7 @@ __all__ = [
     "find_images",
     "find_models",
     "read_sidecars",
+    "refuse_trained_on",
     "spread_images",
 ]
 
@@ -178,3 +179,18 @@ def read_sidecars(
     if not sidecars:
         raise errors[0]
     return sidecars, errors
+
+
+def refuse_trained_on(images: Sequence[ComparedImage], sidecars: Mapping[Path, Sidecar]) -> None:
+    """Check that no model was trained on the images that it is compared on.
+
+    Raises:
+        RefusedError: one was; on those images it is better than on any others.
+    """
+    digests = {image_digest(image.path) for image in images}
+    for model, sidecar in sidecars.items():
+        seen = len(digests.intersection(sidecar.trained_on))
+        if seen:
+            raise RefusedError(
+                model, f"was trained on {seen} of these {len(images)} images", "give others"
+            )

@@ -7,14 +7,23 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from tinyunet_deploy.artifacts.precision import PRECISIONS, AnyPrecision, Precision
 from tinyunet_deploy.backends.table import backend_names
 from tinyunet_deploy.errors import DataError
 from tinyunet_deploy.files import read_regular
 
-__all__ = ["FIGURES", "LIMITS", "Limit", "LimitCheck", "Limits", "outcome_of", "read_limits"]
+__all__ = [
+    "ANOTHER_NETWORK",
+    "FIGURES",
+    "LIMITS",
+    "Limit",
+    "LimitCheck",
+    "Limits",
+    "outcome_of",
+    "read_limits",
+]
 
 LIMITS: Final = Path(__file__).parent / "parity_limits.toml"
 """The limits that come with the package."""
@@ -24,6 +33,7 @@ MAX_BYTES: Final = 1024 * 1024
 FIGURES: Final[dict[str, Literal["most", "least"]]] = {
     "flips_defective": "most",
     "new_alarms": "most",
+    "lost_defective": "most",
     "flips": "most",
     "plateau_kept": "least",
     "margin_steps": "least",
@@ -37,6 +47,10 @@ FIGURES: Final[dict[str, Literal["most", "least"]]] = {
 }
 """Figure that can be limited -> whether it has an upper or a lower limit; the gravest first."""
 
+AnotherNetwork: TypeAlias = Literal["another-network"]
+ANOTHER_NETWORK: Final[AnotherNetwork] = "another-network"
+"""Stands in a file of limits where a precision stands, for a reference that is another network."""
+
 Outcome = Literal["green", "red", "no limits"]
 
 
@@ -44,7 +58,9 @@ Outcome = Literal["green", "red", "no limits"]
 class Limit:
     """One limit and the reason for its value."""
 
-    precision: Precision
+    precision: Precision | AnotherNetwork
+    """Precision of the artifact, or ``another-network`` for an artifact that is held against
+    another network, such as its teacher."""
     figure: str
     """A key of :data:`FIGURES`."""
     value: float
@@ -74,7 +90,9 @@ class Limits:
 
     limits: tuple[Limit, ...]
 
-    def of(self, precision: AnyPrecision, backend: str | None = None) -> list[Limit]:
+    def of(
+        self, precision: AnyPrecision | AnotherNetwork, backend: str | None = None
+    ) -> list[Limit]:
         """List the limits of a precision on a backend, the gravest figure first.
 
         Args:
@@ -88,7 +106,10 @@ class Limits:
         return [chosen[figure] for figure in FIGURES if figure in chosen]
 
     def check(
-        self, figures: Mapping[str, float], precision: AnyPrecision, backend: str | None = None
+        self,
+        figures: Mapping[str, float],
+        precision: AnyPrecision | AnotherNetwork,
+        backend: str | None = None,
     ) -> list[LimitCheck]:
         """Check every limited figure, the gravest first; missing figures and NaN are left out."""
         return [
@@ -138,7 +159,7 @@ def _limit(table: Any) -> Limit:
     if not isinstance(table, dict) or table.keys() - known:
         raise ValueError(f"unknown key in {table}; known: {', '.join(sorted(known))}")
     choices: dict[str, list[str | None]] = {
-        "precision": list(PRECISIONS),
+        "precision": [*PRECISIONS, ANOTHER_NETWORK],
         "figure": list(FIGURES),
         "backend": [*backend_names(), None],
     }

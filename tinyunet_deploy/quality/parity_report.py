@@ -194,6 +194,7 @@ def _artifact_fields(parity: Parity, artifact: ArtifactParity) -> dict[str, Any]
         "histogram_of_steps_px": np.trim_zeros(comparison.histogram, "b").tolist(),
         "iou_defective": _mean(comparison.ious),
         "iou_defective_of_reference": _mean(comparison.reference_ious),
+        "iou_drop_95": comparison.iou_drop_interval,
         "plateau": artifact.plateau and artifact.plateau.plateau.as_fields(),
         "flipped_parts": [flip._asdict() for flip in comparison.flips],
         "batches": batch and {"sizes": batch.sizes, "steps": batch.steps},

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tinyunet_deploy.artifacts.architectures import NETWORKS
 from tinyunet_deploy.artifacts.facts import NetworkFacts
 from tinyunet_deploy.artifacts.sidecar import Artifact, Sidecar, digest
 from tinyunet_deploy.backends.base import Backend, Run
@@ -46,7 +45,7 @@ class FakeBackend(Backend):
             contract=contract or Contract(),
             threshold=threshold,
             min_area=min_area,
-            network=network or NETWORKS["tiny"].facts("tiny"),
+            network=network or NetworkFacts.of("tiny"),
         )
         super().__init__(Artifact(Path("fake.onnx"), b"", sidecar))
         self._score = score or (lambda image: image.copy())
