@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tinyunet_deploy.artifacts.architectures import Architecture
 from tinyunet_deploy.artifacts.network import (
     DeployableGraph,
     TinyUNet,
@@ -99,3 +100,32 @@ def test_deployable_graph_keeps_the_contract():
     expected = torch.round(255 * torch.sigmoid(logit))
     assert (score.float() - expected).abs().max() <= 1
     assert (score.float() == expected).float().mean() > 0.999
+
+
+def test_slim_has_a_sixth_of_the_work():
+    assert parameter_count(TinyUNet("slim")) == 1_048_336
+    assert multiply_accumulates("slim", 512, 512) == 3_103_784_960
+
+
+def test_a_network_on_blocks_sees_each_block_as_channels():
+    """The pixel in row r and column c of a block is channel 2 r + c, in and out."""
+    network = TinyUNet("blocks", Architecture((4,), 4, 4, space_to_depth=2)).eval()
+    inside = []
+    network.encoder[0].register_forward_hook(lambda _m, inputs, _o: inside.append(inputs[0]))
+    image = torch.arange(64.0).reshape(1, 1, 8, 8)
+    with torch.inference_mode():
+        logit = network(image)
+    for row in range(2):
+        for column in range(2):
+            assert torch.equal(inside[0][0, 2 * row + column], image[0, 0, row::2, column::2])
+    assert logit.shape == image.shape
+    with torch.no_grad():
+        network.logit.weight.zero_()
+        network.logit.bias.copy_(torch.tensor([0.0, 1.0, 2.0, 3.0]))
+        assert network(image)[0, 0, :2, :4].tolist() == [[0, 1, 0, 1], [2, 3, 2, 3]]
+
+
+@pytest.mark.parametrize("widths", [(0,), (), (8, 9000), (1,) * 10])
+def test_widths_that_cannot_be_are_refused(widths):
+    with pytest.raises(ValueError, match="Architecture"):
+        Architecture(widths, 8, 8)

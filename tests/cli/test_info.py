@@ -41,6 +41,7 @@ def test_it_says_the_facts_of_network_and_plan(
         "size_multiple": 8,
         "reach_before": 21,
         "reach_after": 25,
+        "architecture": None,
     }
     assert fields["plan"]["profile"] == {"min": 2, "opt": 4, "max": 8}
 

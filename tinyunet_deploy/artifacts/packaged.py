@@ -28,7 +28,7 @@ __all__ = [
 
 MODELS: Final = Path(__file__).parent.parent / "models"
 """Folder of the models that come with the package."""
-PACKAGED: Final = {"tiny": MODELS / "tinyunet.onnx"}
+PACKAGED: Final = {"tiny": MODELS / "tinyunet.onnx", "slim": MODELS / "slim.onnx"}
 """Name of a model in the package -> its float32 ONNX file; the first is the default."""
 DEFAULT_ONNX: Final = PACKAGED["tiny"]
 DEFAULT_CHECKPOINT: Final = DEFAULT_ONNX.with_suffix(".safetensors")

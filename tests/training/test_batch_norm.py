@@ -1,0 +1,64 @@
+"""Batch normalisation helps a network to learn; the checkpoint does the same without it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.training.small_runs import SMALL, final_bytes, load_until
+from tinyunet_deploy.artifacts.architectures import Architecture
+from tinyunet_deploy.artifacts.checkpoint import load_checkpoint
+from tinyunet_deploy.artifacts.network import make_network
+from tinyunet_deploy.errors import RefusedError
+from training.batch_norm import add_batch_norm, plain_network, plain_weights
+from training.loop import train
+from training.machine import Machine
+from training.recipe import AdamW
+from training.sources import read_source
+
+BLOCKS = Architecture(encoder=(8, 8), bottleneck=8, head=8, space_to_depth=4)
+NORMALIZED = replace(
+    SMALL, variant="blocks", network=BLOCKS, batch_norm=True, optimizer=AdamW(), validate_every=2
+)
+
+
+def test_the_plain_network_scores_as_the_normalised_one() -> None:
+    torch.manual_seed(0)
+    network = make_network("blocks", BLOCKS)
+    assert plain_network(network) is network
+    names = set(network.state_dict())
+    add_batch_norm(network)
+    network.train()
+    for _ in range(5):  # running means and variances of their own
+        network(3.0 * torch.randn(4, 1, 32, 32) + 1.0)
+    image_NCHW = torch.randn(2, 1, 64, 48)
+    plain = plain_network(network.eval())
+    with torch.inference_mode():
+        expected = network(image_NCHW)
+        assert torch.allclose(plain(image_NCHW), expected, atol=1e-4 * float(expected.std()))
+    assert set(plain_weights(network)) == names
+    assert torch.equal(plain.logit.weight, network.logit.weight)  # the last one is left alone
+
+
+def test_a_normalised_run_resumes_to_the_same_bytes(tiny_data: Path, tmp_path: Path) -> None:
+    source = read_source(tiny_data, None, NORMALIZED)
+    train(NORMALIZED, [source], tmp_path / "whole", machine=Machine())
+    run = tmp_path / "run"
+    with pytest.raises(OSError, match="the camera is gone"):
+        train(
+            NORMALIZED, [source], run, machine=Machine(save_every=3),
+            load=load_until(source, NORMALIZED, 4),
+        )  # fmt: skip
+    checkpoint = train(NORMALIZED, [source], run, machine=Machine())
+    assert final_bytes(run) == final_bytes(tmp_path / "whole")
+    assert load_checkpoint(checkpoint)[0].facts.architecture == BLOCKS
+
+
+def test_it_is_for_random_weights(finished: Path, tiny_data: Path, tmp_path: Path) -> None:
+    source = read_source(tiny_data, None, NORMALIZED)
+    init = finished / "checkpoint.safetensors"
+    with pytest.raises(RefusedError, match="is for a run from random weights in one process"):
+        train(NORMALIZED, [source], tmp_path, machine=Machine(), init=init)
