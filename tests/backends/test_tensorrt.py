@@ -24,6 +24,7 @@ from tinyunet_deploy.artifacts.sidecar import (
 )
 from tinyunet_deploy.backends import nvidia_probe
 from tinyunet_deploy.backends.nvidia_probe import GPU
+from tinyunet_deploy.backends.plan_check import fitting_profile
 from tinyunet_deploy.backends.registry import open_backend
 from tinyunet_deploy.backends.tensorrt import TensorRTBackend
 from tinyunet_deploy.contract import Batch, Contract
@@ -404,3 +405,51 @@ def test_a_gpu_is_named_as_its_driver_names_it() -> None:
     artifact = plan(gpu_name="NVIDIA A10")
     device = FakeDevice(GPU("NVIDIA A10", "8.6"))
     backend(device, artifact=dataclasses.replace(artifact)).close()
+
+
+TWO = (Profile(1, 1, 1), Profile(3, 4, 4))
+
+
+@given(
+    sizes=st.lists(st.integers(1, 4), max_size=6),
+    seed=st.none() | st.integers(0, 1000),
+    graphs=st.booleans(),
+)
+def test_each_batch_runs_in_the_profile_that_suits_it(
+    sizes: list[int], seed: int | None, graphs: bool
+) -> None:
+    device = FakeDevice(seed=seed, graphs=graphs)
+    trt = FakeTensorRT(device, inverted, profiles=TWO)
+    images = batches(sizes)
+    with backend(device, trt, plan(profile=TWO[0], more_profiles=TWO[1:])) as loaded:
+        assert (loaded.contract.max_batch, loaded.max_batch) == (4, 4)
+        runs = list(loaded.run_many(images))
+    for image, run in zip(images, runs, strict=True):
+        np.testing.assert_array_equal(run.score, inverted(image))
+    assert set(trt.chosen) <= {(0, 1), (1, 3), (1, 4)}  # 2 images fill a batch of 3
+    wanted = {(0, 1) if size == 1 else (1, max(size, 3)) for size in sizes}
+    assert set(trt.chosen) == wanted
+
+
+@pytest.mark.parametrize(
+    ("profiles", "batch", "wanted"),
+    [
+        ([(1, 8, 16)], 5, (0, 5)),
+        ([(4, 8, 16)], 3, (0, 4)),
+        ([(1, 1, 16), (1, 16, 16)], 1, (0, 1)),
+        ([(1, 1, 16), (1, 16, 16)], 12, (1, 12)),
+        ([(1, 1, 1), (16, 16, 16), (8, 8, 8)], 2, (2, 8)),
+        ([(16, 16, 16), (4, 10, 16), (4, 4, 4)], 3, (2, 4)),
+    ],
+)
+def test_the_fitting_profile(
+    profiles: list[tuple[int, int, int]], batch: int, wanted: tuple[int, int]
+) -> None:
+    assert fitting_profile([Profile(*sizes) for sizes in profiles], batch) == wanted
+
+
+def test_a_plan_with_another_largest_batch_than_its_sidecar_is_refused() -> None:
+    device = FakeDevice()
+    trt = FakeTensorRT(device, profiles=[Profile(1, 1, 1), Profile(2, 8, 8)])
+    with pytest.raises(ArtifactError, match="its sidecar says otherwise"):
+        backend(device, trt)

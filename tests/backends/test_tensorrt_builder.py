@@ -411,3 +411,17 @@ def test_a_plan_keeps_the_images_that_chose_its_files_threshold(
     model = edited("fp16", tuned_on=images)
     plan = tensorrt_builder.build(model, tmp_path / "plans", TARGET, rtx)
     assert read_sidecar(plan.path).tuned_on == images
+
+
+def test_a_plan_with_several_profiles_is_built_and_remembers_them(
+    onnx_files: Path, rtx: str, tmp_path: Path
+) -> None:
+    options = dataclasses.replace(TARGET, more_profiles=(Profile(4, 8, 8),))
+    artifact = tensorrt_builder.build(onnx_files / "tinyunet.fp16.onnx", tmp_path, options, rtx)
+    sidecar = read_artifact(artifact.path).sidecar
+    assert sidecar.plan is not None
+    assert sidecar.plan.profiles == (Profile(1, 2, 4), Profile(4, 8, 8))
+    assert sidecar.contract.max_batch == 8
+    assert "--batch 1,2,4 --batch 4,8,8" in sidecar.plan.rebuild
+    assert (sidecar.plan.level, sidecar.plan.timing_cache) == (3, "off")
+    assert "TF32" in sidecar.plan.flags

@@ -210,6 +210,7 @@ class PlanFacts:
     compute_capability: str
     """Compute capability of the GPU, such as ``8.6``."""
     profile: Profile
+    """Batch sizes of the first optimisation profile."""
     rebuild: str = "tinyunet build MODEL.onnx"
     """Command that rebuilds the plan."""
     audit: PrecisionAudit | None = None
@@ -226,6 +227,19 @@ class PlanFacts:
     timing_cache: str | None = None
     """Use of tactic timings of an earlier build: ``off``, ``empty``, ``hit`` if the build added
     none, or ``extended``; None in a plan of an earlier release."""
+    more_profiles: tuple[Profile, ...] = ()
+    """Further optimisation profiles, each tuned for its own batch size; the one that suits a batch
+    best is chosen when it is run."""
+
+    @property
+    def profiles(self) -> tuple[Profile, ...]:
+        """All optimisation profiles, in the plan's order."""
+        return self.profile, *self.more_profiles
+
+    @property
+    def max_batch(self) -> int:
+        """Largest batch of any profile."""
+        return max(profile.max for profile in self.profiles)
 
     def __post_init__(self) -> None:
         for field in ("flavour", "version", "compute_capability", "rebuild"):

@@ -242,8 +242,15 @@ def _plan(fields: dict[str, Any]) -> PlanFacts:
         "profile": _made(Profile, "plan.profile", fields["profile"]),
         "audit": None if audit is None else _made(PrecisionAudit, "plan.audit", audit),
         "flags": _texts("plan.flags", fields.get("flags", [])),
+        "more_profiles": _profiles(fields.get("more_profiles", [])),
     }
     return _made(PlanFacts, "plan", values)
+
+
+def _profiles(values: Any) -> tuple[Profile, ...]:
+    if not isinstance(values, list):
+        raise ValueError("plan.more_profiles is not a list")
+    return tuple(_made(Profile, "plan.more_profiles", value) for value in values)
 
 
 def _adoption(fields: dict[str, Any]) -> AdoptionFacts:

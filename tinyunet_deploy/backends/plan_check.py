@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from tinyunet_deploy.artifacts.facts import Profile
 from tinyunet_deploy.artifacts.sidecar import Artifact, Sidecar
 from tinyunet_deploy.backends import nvidia_probe
 from tinyunet_deploy.backends.nvidia_probe import GPU, TensorRT
 from tinyunet_deploy.contract import INPUT_NAME, OUTPUT_NAME, Contract
 from tinyunet_deploy.errors import ArtifactError
 
-__all__ = ["check_gpu", "check_recorded", "check_release", "contract_of"]
+__all__ = ["check_gpu", "check_recorded", "check_release", "contract_of", "fitting_profile"]
 
 
 def check_recorded(artifact: Artifact) -> None:
@@ -74,8 +76,8 @@ def _rebuild(sidecar: Sidecar) -> str:
     return f"build it again: {sidecar.plan.rebuild}"
 
 
-def contract_of(engine: Any, trt: Any, artifact: Artifact) -> tuple[Contract, int]:
-    """Return the contract of a deserialised plan, and its smallest batch.
+def contract_of(engine: Any, trt: Any, artifact: Artifact) -> tuple[Contract, tuple[Profile, ...]]:
+    """Return the contract of a deserialised plan, and its optimisation profiles.
 
     Args:
         engine: TensorRT's ``ICudaEngine``.
@@ -98,9 +100,16 @@ def contract_of(engine: Any, trt: Any, artifact: Artifact) -> tuple[Contract, in
             f"has the inputs and outputs {', '.join(sorted(ends))}, "
             f"not uint8 {INPUT_NAME} and {OUTPUT_NAME}",
         )
-    least, _, most = (tuple(dims) for dims in engine.get_tensor_profile_shape(INPUT_NAME, 0))
+    shapes = [
+        [tuple(dims) for dims in engine.get_tensor_profile_shape(INPUT_NAME, index)]
+        for index in range(engine.num_optimization_profiles)
+    ]
+    most = max(shape[2] for shape in shapes)
     try:
+        if any(dims[1:] != most[1:] for shape in shapes for dims in shape):
+            raise ValueError("the profiles differ in more than the batch")
         contract = Contract(most[2], most[3], max_batch=most[0])
+        profiles = tuple(Profile(*(int(dims[0]) for dims in shape)) for shape in shapes)
     except (IndexError, ValueError) as error:
         raise ArtifactError(artifact.path, f"takes images of shape {list(most)}") from error
     if artifact.sidecar.plan is not None and contract != artifact.sidecar.contract:
@@ -109,4 +118,21 @@ def contract_of(engine: Any, trt: Any, artifact: Artifact) -> tuple[Contract, in
             f"takes batches of {list(most)}, but its sidecar says otherwise",
             _rebuild(artifact.sidecar),
         )
-    return contract, int(least[0])
+    return contract, profiles
+
+
+def fitting_profile(profiles: Sequence[Profile], batch: int) -> tuple[int, int]:
+    """Return the profile that suits a batch best.
+
+    It is the one that needs the fewest copies to fill its smallest batch; among equal ones, the one
+    that is tuned for the nearest batch size.
+
+    Args:
+        profiles: optimisation profiles of a plan; one of them takes ``batch`` or more images.
+
+    Returns:
+        Index of the profile, and the number of images that it runs with, at least ``batch``.
+    """
+    rows = min(max(batch, profile.min) for profile in profiles if profile.max >= batch)
+    fitting = [at for at, profile in enumerate(profiles) if profile.min <= rows <= profile.max]
+    return min(fitting, key=lambda at: abs(profiles[at].opt - rows)), rows

@@ -21,6 +21,7 @@ from tinyunet_deploy.backends.plan_check import (
     check_recorded,
     check_release,
     contract_of,
+    fitting_profile,
 )
 from tinyunet_deploy.contract import INPUT_NAME, OUTPUT_NAME, Batch, Contract
 from tinyunet_deploy.errors import ArtifactError, RuntimeUnavailable, unavailable
@@ -220,7 +221,7 @@ class _Loaded:
         self._engine = self._runtime.deserialize_cuda_engine(artifact.data)
         if self._engine is None:
             raise ArtifactError(self._path, f"TensorRT refuses it: {self._log.reason()}")
-        self.contract, self._least = contract_of(self._engine, self._trt, artifact)
+        self.contract, self._profiles = contract_of(self._engine, self._trt, artifact)
         self._activations = self._device.allocate(max(self._engine.device_memory_size_v2, 1))
         self._slots += [_Slot() for _ in range(SLOTS)]
         for slot in self._slots:
@@ -245,11 +246,11 @@ class _Loaded:
         return next((slot for slot in self._slots if slot.batch is None), None)
 
     def _start(self, slot: _Slot, image: Batch) -> None:
-        rows = max(len(image), self._least)
+        profile, rows = fitting_profile(self._profiles, len(image))
         with self._device.current():
             program = slot.programs.get(rows)
             if program is None:
-                program = slot.programs[rows] = self._program(slot, rows)
+                program = slot.programs[rows] = self._program(slot, profile, rows)
             started = time.perf_counter()
             slot.image[: len(image)] = image
             slot.staging_ms = (time.perf_counter() - started) * 1e3
@@ -295,7 +296,8 @@ class _Loaded:
 
     def layer_information(self, batch_size: int) -> str:
         with self._device.current():
-            context = self._context(self._idle_slot(), max(batch_size, self._least))
+            fit = fitting_profile(self._profiles, batch_size)
+            context = self._context(self._idle_slot(), *fit)
             inspector = self._engine.create_engine_inspector()
             inspector.execution_context = context
             text: str = inspector.get_engine_information(self._trt.LayerInformationFormat.JSON)
@@ -304,7 +306,7 @@ class _Loaded:
     def profile_layers(self, images: Batch, calls: int) -> list[LayerTimes]:
         with self._device.current():
             slot = self._idle_slot()
-            context = self._context(slot, max(len(images), self._least))
+            context = self._context(slot, *fitting_profile(self._profiles, len(images)))
             slot.image[: len(images)] = images
             self._device.upload(slot.image, slot.device_image, slot.stream)
             profiler = layer_profiler(self._trt)
@@ -336,7 +338,7 @@ class _Loaded:
             max(taken, 0),
         )
 
-    def _context(self, slot: _Slot, rows: int) -> Any:
+    def _context(self, slot: _Slot, profile: int, rows: int) -> Any:
         """Return an execution context that has run one batch of ``rows`` images in a slot."""
         assert self._activations is not None
         for other in self._slots:
@@ -350,7 +352,9 @@ class _Loaded:
         shape = (rows, *slot.image.shape[1:])
         handle = slot.stream.handle
         ready = (
-            context.set_input_shape(INPUT_NAME, shape)
+            # profile 0 is set from the start, and is the only one that a context may take unasked
+            (profile == 0 or context.set_optimization_profile_async(profile, handle))
+            and context.set_input_shape(INPUT_NAME, shape)
             and context.set_tensor_address(INPUT_NAME, int(slot.device_image))
             and context.set_tensor_address(OUTPUT_NAME, int(slot.device_score))
             and not context.infer_shapes()
@@ -362,8 +366,8 @@ class _Loaded:
             raise self._failed()
         return context
 
-    def _program(self, slot: _Slot, rows: int) -> _Program:
-        context = self._context(slot, rows)
+    def _program(self, slot: _Slot, profile: int, rows: int) -> _Program:
+        context = self._context(slot, profile, rows)
         handle = slot.stream.handle
         graph = None
         if self._graphs:

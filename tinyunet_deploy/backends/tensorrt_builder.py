@@ -48,6 +48,8 @@ class Options:
     """Options of a build."""
 
     profile: Profile = field(default_factory=Profile)
+    more_profiles: tuple[Profile, ...] = ()
+    """Further optimisation profiles of the same plan, each tuned for its own batch size."""
     workspace_mb: int | None = None
     """Largest scratch memory of a tactic, MiB; None allows all that the GPU has."""
     level: int = 3
@@ -122,6 +124,7 @@ def build(
         gpu_name=gpu.name if gpu else None,
         compute_capability=gpu.compute_capability if gpu else options.compute_capability or "",
         profile=options.profile,
+        more_profiles=options.more_profiles,
         rebuild=_command(source, output, tensorrt, options),
         audit=audit,
         size_bytes=len(plan),
@@ -206,13 +209,14 @@ def _plan(
     if options.workspace_mb is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mb << 20)
     contract = source.sidecar.contract
-    profile = builder.create_optimization_profile()
-    profile.set_shape(
-        INPUT_NAME,
-        *((batch, 1, contract.height, contract.width) for batch in options.profile.sizes),
-    )
-    if config.add_optimization_profile(profile) < 0:
-        raise RefusedError("--batch", f"TensorRT refuses the profile: {log.reason()}")
+    for sizes in (options.profile, *options.more_profiles):
+        profile = builder.create_optimization_profile()
+        profile.set_shape(
+            INPUT_NAME,
+            *((batch, 1, contract.height, contract.width) for batch in sizes.sizes),
+        )
+        if config.add_optimization_profile(profile) < 0:
+            raise RefusedError("--batch", f"TensorRT refuses the profile: {log.reason()}")
     if tensorrt.flavour == "tensorrt_rtx":
         _set_target(config, trt, options, gpu)
     cache, known = _timing_cache(config, tensorrt, options.timing_cache)
@@ -276,7 +280,7 @@ def _sidecar(source: Artifact, plan: bytes, facts: PlanFacts, options: Options) 
         kind="plan",
         sha256=digest(plan),
         parent=source.sidecar.sha256,
-        contract=Contract(contract.height, contract.width, max_batch=options.profile.max),
+        contract=Contract(contract.height, contract.width, max_batch=facts.max_batch),
         origin={
             "onnx": source.path.name,
             "builder": {"workspace_mb": options.workspace_mb, "level": options.level},
@@ -290,7 +294,8 @@ def _sidecar(source: Artifact, plan: bytes, facts: PlanFacts, options: Options) 
 
 def _command(source: Artifact, path: Path, tensorrt: TensorRT, options: Options) -> str:
     words = ["tinyunet", "build", str(source.path), "-o", str(path)]
-    words += ["--batch", ",".join(map(str, options.profile.sizes))]
+    for profile in (options.profile, *options.more_profiles):
+        words += ["--batch", ",".join(map(str, profile.sizes))]
     words += ["--builder-level", str(options.level)]
     if options.workspace_mb is not None:
         words += ["--workspace-mb", str(options.workspace_mb)]

@@ -45,10 +45,13 @@ class BatchRange(click.ParamType):  # type: ignore[type-arg]  # not subscriptabl
 )
 @click.option(
     "--batch",
+    "batches",
     type=BatchRange(),
-    default="1,8,16",
+    multiple=True,
+    default=["1,8,16"],
     show_default=True,
-    help="Images per call: smallest, usual (the size it is tuned for) and largest.",
+    help="Images per call: smallest, usual (the size it is tuned for) and largest. If repeated, "
+    "the plan has a profile for each, and each batch runs in the one that suits it.",
 )
 @click.option(
     "--workspace-mb",
@@ -82,7 +85,7 @@ class BatchRange(click.ParamType):  # type: ignore[type-arg]  # not subscriptabl
 def build(
     model: Path,
     output: Path,
-    batch: tuple[int, int, int],
+    batches: tuple[tuple[int, int, int], ...],
     workspace_mb: int | None,
     timing_cache: Path | None,
     builder_level: int,
@@ -109,8 +112,10 @@ def build(
             error.name or "onnx", "is not installed", install_hint(error.name or "onnx", "gpu")
         ) from error
 
+    profiles = [Profile(*sizes) for sizes in batches]
     options = tensorrt_builder.Options(
-        profile=Profile(*batch),
+        profile=profiles[0],
+        more_profiles=tuple(profiles[1:]),
         workspace_mb=workspace_mb,
         level=builder_level,
         timing_cache=timing_cache,

@@ -218,11 +218,14 @@ def _plan_facts(sidecar: Sidecar) -> dict[str, str]:
     plan = sidecar.plan
     if plan is None:
         return {}
-    least, usual, most = plan.profile.sizes
+    batches = (
+        f"batches of {profile.min} to {profile.max}, tuned for {profile.opt}"
+        for profile in plan.profiles
+    )
     facts = {
         "tensorrt": f"{plan.flavour} {plan.version}",
         "gpu": f"{plan.gpu_name or 'any'}, compute capability {plan.compute_capability}",
-        "profile": f"batches of {least} to {most}, tuned for {usual}",
+        "profile": "; ".join(batches),
         "rebuild": plan.rebuild,
     }
     return {name: printable(fact) for name, fact in facts.items()}

@@ -44,7 +44,8 @@ def check_batches(backend: Backend, images: Sequence[Image], batch_size: int) ->
             largest batch of a plan's profile are run as well.
     """
     plan = backend.artifact.sidecar.plan
-    wanted = (batch_size, *(plan.profile.sizes if plan else ()))
+    profiles = plan.profiles if plan else ()
+    wanted = (batch_size, *(size for profile in profiles for size in profile.sizes))
     sizes = sorted({max(backend.min_batch, backend.batch_size(size)) for size in wanted})
     rows = np.stack([images[row % len(images)] for row in range(sizes[-1])])[:, None]
     distinct = min(len(images), len(rows))

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from tinyunet_deploy.artifacts.facts import Profile
 from tinyunet_deploy.backends.nvidia_probe import TensorRT
 from tinyunet_deploy.contract import INPUT_NAME, OUTPUT_NAME, Batch, Contract
 from tinyunet_deploy.testing.fake_cuda import POISON, FakeDevice, Work
@@ -65,7 +66,9 @@ class FakeTensorRT:
         device: fake GPU that computes.
         score: uint8 [N, 1, H, W] images -> uint8 [N, 1, H, W] scores; None returns the images.
         contract: image size and largest batch of a plan.
-        least: smallest batch of a plan.
+        least: smallest batch of a plan with one profile.
+        profiles: optimisation profiles of a plan; None is one, from ``least`` to the contract's
+            largest batch.
         flavour, version: flavour and version that the library reports.
         dtype: type of a plan's tensors, by its name in TensorRT.
         refuses: error text with which every plan is refused; None accepts all.
@@ -81,6 +84,7 @@ class FakeTensorRT:
         *,
         contract: Contract = Contract(16, 16, max_batch=4),  # noqa: B008  immutable
         least: int = 1,
+        profiles: Sequence[Profile] | None = None,
         flavour: str = "tensorrt",
         version: str = "11.4.0.106",
         dtype: str = "UINT8",
@@ -93,7 +97,10 @@ class FakeTensorRT:
         self.device = device
         self.score = score or (lambda image: image)
         self.contract = contract
-        self.least = least
+        largest = contract.max_batch
+        self.profiles = tuple(profiles or (Profile(least, least, largest),))
+        self.chosen: list[tuple[int, int]] = []
+        """Profile and batch of each context, in order."""
         self.dtype = _DataType[dtype]
         self.refuses = refuses
         self.enqueues = enqueues
@@ -153,8 +160,12 @@ class _Engine:
 
     def get_tensor_profile_shape(self, name: str, index: int) -> list[tuple[int, ...]]:
         contract = self._trt.contract
-        batches = (self._trt.least, self._trt.least, contract.max_batch or 1)
+        batches = self._trt.profiles[index].sizes
         return [(batch, 1, contract.height, contract.width) for batch in batches]
+
+    @property
+    def num_optimization_profiles(self) -> int:
+        return len(self._trt.profiles)
 
     def create_execution_context(self, strategy: _AllocationStrategy) -> _Context:
         return _Context(self._trt, self._log)
@@ -182,6 +193,7 @@ class _Context:
         self._shape: tuple[int, ...] = ()
         self._addresses: dict[str, int] = {}
         self._activations = 0
+        self._profile = 0
         self._stream: int | None = None
         self.profiler: Any = None
         self.enqueue_emits_profile = True
@@ -190,14 +202,21 @@ class _Context:
         assert len(self._trt.device.bytes_at(memory)) >= size
         self._activations = memory
 
+    def set_optimization_profile_async(self, index: int, handle: int) -> bool:
+        self._profile = index
+        self._shape = ()
+        return 0 <= index < len(self._trt.profiles)
+
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         contract = self._trt.contract
-        ok = self._trt.least <= shape[0] <= (contract.max_batch or 1)
+        profile = self._trt.profiles[self._profile]
+        ok = profile.min <= shape[0] <= profile.max
         ok = ok and shape[1:] == (1, contract.height, contract.width)
         if not ok:
             self._log.log(_Severity.ERROR, f"{name} {shape} is outside the profile")
         self._shape = shape
         self._trt.shapes.append(shape)
+        self._trt.chosen.append((self._profile, shape[0]))
         return ok
 
     def set_tensor_address(self, name: str, address: int) -> bool:
