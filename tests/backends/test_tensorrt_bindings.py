@@ -48,7 +48,7 @@ CLASSES = {
     "context": "IExecutionContext",
 }
 """How the sources call an object -> its class."""
-NOT_TENSORRT = {"error": {"where", "what", "hint"}, "profile": {"max", "sizes"}}
+NOT_TENSORRT = {"error": {"where", "what", "hint"}, "profile": {"min", "opt", "max", "sizes"}}
 """Names of ours and Python's on variables of the same name."""
 RTX_ONLY = {"ComputeCapability", "num_compute_capabilities", "set_compute_capability"}
 
