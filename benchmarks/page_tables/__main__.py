@@ -56,6 +56,7 @@ TABLES: Final[dict[str, Callable[[], Rows]]] = {
     "speed": speed.speed,
     "speedups": compute.speedups,
     "streams": compute.streams,
+    "temperature": accuracy.temperature,
     "training-gpu": training.training_gpu,
     "training-quick": training.quick,
     "training-throughput": training.training_throughput,

@@ -9,7 +9,16 @@ import numpy as np
 from benchmarks.page_tables.stored import Rows, read_result
 from tinyunet_deploy.quality.confidence import clopper_pearson_upper
 
-__all__ = ["accuracy", "accuracy_classes", "parity", "public_sets", "public_types", "tuned"]
+__all__ = [
+    "accuracy",
+    "accuracy_classes",
+    "parity",
+    "plateau",
+    "public_sets",
+    "public_types",
+    "temperature",
+    "tuned",
+]
 
 _RESAMPLES: Final = 10_000
 """Number of bootstrap samples of an interval."""
@@ -138,6 +147,60 @@ def parity() -> Rows:
             for pair in parity["comparisons"]
             if pair["outcome"] != "skipped"
         ]
+    return rows
+
+
+def plateau() -> Rows:
+    """Return the plateau of every artifact on every backend."""
+    rows = [
+        ["model", "backend", "images, defective", "thresholds without another verdict",
+         "width kept", "to the nearest edge", "min_area without another verdict, px"],
+    ]  # fmt: skip
+    parity = read_result("plateau.json")
+    for pair in parity["comparisons"]:
+        flat = pair.get("plateau")
+        if not flat:
+            continue
+        row = [pair["precision"], pair["backend"], f"{flat['images']}, {flat['defective']}"]
+        if flat["steps"] is None:
+            rows.append([*row, "none: a verdict differs", "0%", "-", "none"])
+            continue
+        low, high = flat["steps"]
+        margin, (smallest, largest) = flat["margin_steps"], flat["areas_px"]
+        rows.append(
+            [
+                *row,
+                f"{low / 255:.3f} to {high / 255:.3f}",
+                f"{pair['plateau_kept']:.1%}",
+                "-" if margin is None else f"{margin / 255:.3f}",
+                f"{smallest} to {largest}",
+            ]
+        )
+    return rows
+
+
+def temperature() -> Rows:
+    """Return what a temperature does to the scores of the package's model."""
+    result = read_result("temperature.json")
+    rows = [
+        ["temperature", "threshold", "iou_defective", "escapes", "overkills",
+         "parts between 5 and 250", "pixels between 5 and 250", "calibration error, pixels"],
+    ]  # fmt: skip
+    good = result["images"] - result["defective"]
+    for kind in ("before", "after"):
+        row = result[kind]
+        rows.append(
+            [
+                f"{row['temperature']:.2f}",
+                f"{row['threshold']:.3f}",
+                f"{row['iou_defective']:.4f}",
+                f"{row['escapes']} / {result['defective']}",
+                f"{row['overkills']} / {good}",
+                f"{row['graded_parts']} / {result['images']}",
+                f"{row['graded_pixels']}",
+                f"{row['expected_calibration_error_pixels']:.4f}",
+            ]
+        )
     return rows
 
 

@@ -61,7 +61,9 @@ def test_a_condition_by_hand() -> None:
 
 def test_one_repeat_for_each_value_cannot_be_separated() -> None:
     table = np.array([[0.0, 6.0, 3.0], [10.0, 16.0, 13.0]])
-    (operator,) = split_variance(table, {"operator": "abc"}).conditions
+    split = split_variance(table, {"operator": "abc"})
+    (operator,) = split.conditions
+    assert split.repeat == pytest.approx(9), "the variance of 0, 6 and 3"
     assert math.isnan(operator.repeat_variance)
     assert operator.variance == pytest.approx(9)
 
