@@ -6,9 +6,15 @@ import numpy as np
 import pytest
 
 from tinyunet_deploy.data import synthetic
+from tinyunet_deploy.data.dataset import Item
 from tinyunet_deploy.data.encoding import write_png
 from tinyunet_deploy.errors import DataError, RefusedError
-from tinyunet_deploy.quality.parity_inputs import find_images, find_models
+from tinyunet_deploy.quality.parity_inputs import (
+    ComparedImage,
+    find_images,
+    find_models,
+    spread_images,
+)
 
 
 @pytest.fixture(scope="module")
@@ -64,3 +70,31 @@ def test_models_of_folders_are_listed_once_and_without_checkpoints(
     (tmp_path / "empty").mkdir()
     with pytest.raises(RefusedError, match=r"contains no \.onnx and no \.plan file"):
         find_models([tmp_path / "empty"])
+
+
+def images_of(defective: list[bool | None]) -> list[ComparedImage]:
+    items = [
+        None if d is None else Item(Path(f"{n}.png"), d, None, None, None, None)
+        for n, d in enumerate(defective)
+    ]
+    return [ComparedImage(Path(f"{n}.png"), f"{n}.png", item) for n, item in enumerate(items)]
+
+
+@pytest.mark.parametrize(
+    ("good", "defective", "most", "chosen_defective"),
+    [(90, 10, 20, 10), (50, 50, 20, 10), (5, 95, 20, 15), (95, 5, 20, 5), (3, 2, 20, 2)],
+)
+def test_half_of_the_chosen_images_are_defective_where_there_are_so_many(
+    good: int, defective: int, most: int, chosen_defective: int
+) -> None:
+    images = images_of([False] * good + [True] * defective)
+    chosen = spread_images(images, most)
+    assert len(chosen) == len(set(chosen)) == min(most, len(images))
+    assert sum(bool(image.defective) for image in chosen) == chosen_defective
+    assert chosen == sorted(chosen, key=images.index)
+
+
+def test_images_without_truth_are_spread_evenly() -> None:
+    images = images_of([None] * 10)
+    assert spread_images(images, 5) == images[::2]
+    assert spread_images(images, None) == images
