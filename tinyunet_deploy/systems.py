@@ -45,6 +45,7 @@ except ImportError:
 __all__ = [
     "ENDING_SIGNALS",
     "HAS_FILE_LOCKS",
+    "INHERITS_DESCRIPTORS",
     "OPEN_DIRECTORY",
     "OPEN_INHERITED_BY_NO_CHILD",
     "OPEN_WITHOUT_LINKS",
@@ -74,6 +75,8 @@ OPEN_DIRECTORY: Final[int | None] = getattr(os, "O_DIRECTORY", None)
 """Flag of ``os.open`` for a folder; None if folders cannot be opened, as on Windows."""
 OPEN_INHERITED_BY_NO_CHILD: Final[int] = getattr(os, "O_CLOEXEC", getattr(os, "O_NOINHERIT", 0))
 """Flag of ``os.open``: no child process inherits the descriptor."""
+INHERITS_DESCRIPTORS: Final = os.name == "posix"
+"""True if a child process can be given an open file, such as shared memory, by its number."""
 HAS_FILE_LOCKS: Final = fcntl is not None
 """True if the kernel has locks that end with their process, whatever the file is used for."""
 SIGPIPE: Final = 13

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
+from tinyunet_deploy import systems
 from tinyunet_deploy.backends.base import Backend
 from tinyunet_deploy.data.description_file import described_bits
 from tinyunet_deploy.errors import TinyUNetError
 from tinyunet_deploy.inspection.executors import executor
+from tinyunet_deploy.inspection.file_processes import FileProcesses
 from tinyunet_deploy.inspection.notes import log_notes
 from tinyunet_deploy.inspection.outputs import Inspection, Observer, Outputs
 from tinyunet_deploy.inspection.report_line import ReportLine, RunSummary
@@ -113,6 +116,7 @@ def infer(
             batch_size=batch_size,
             workers=workers,
             trace=trace,
+            processes=workers > 1 and trace is None and systems.INHERITS_DESCRIPTORS,
         )
         with contextlib.closing(lines):
             for index, line in enumerate(lines):
@@ -146,6 +150,7 @@ def inspect_images(
     batch_size: int,
     workers: int,
     trace: Trace | None = None,
+    processes: bool = False,
 ) -> Generator[ReportLine]:
     """Score image files and write their output files; reading, scoring and writing overlap.
 
@@ -153,7 +158,9 @@ def inspect_images(
         paths: files below the inspection's root; consumed as needed, never listed.
         batch_size: images per call of the backend.
         workers: threads that decode, and as many that write; with 0 nothing overlaps.
-        trace: records the stages of each image.
+        trace: records the stages of each image, without ``processes``.
+        processes: once the decoding threads are busy most of the time, let as many processes do
+            their work (:mod:`~tinyunet_deploy.inspection.file_processes`).
 
     Yields:
         The report line of each image, in order, once its files are in place.
@@ -161,6 +168,10 @@ def inspect_images(
     Raises:
         RuntimeUnavailable: the disk is full or read-only; files that were written stay valid.
     """
+    batch_size = backend.batch_size(batch_size)
+    files = None
+    if processes:
+        files = FileProcesses(inspection, backend.contract, batch_size=batch_size, workers=workers)
     results = score_images(
         paths,
         backend,
@@ -171,8 +182,11 @@ def inspect_images(
         depth=inspection.depth,
         max_pixels=inspection.max_pixels,
         trace=trace,
+        decode=files.decode if files else None,
     )
     writers = executor(workers, "write")
+    write_here = functools.partial(inspection.finish, trace=trace)
+    finish = files.finish if files else lambda scored: writers.submit(write_here, scored)
     pending: deque[tuple[int, Future[ReportLine]]] = deque()
     ahead_px = 2 * (batch_size + workers) * backend.contract.height * backend.contract.width
 
@@ -187,11 +201,15 @@ def inspect_images(
         for scored in results:
             size = 1 if scored.image is None else scored.image.size
             most = max(ahead_px // size, 1) if workers else 0
-            pending.append((scored.index, writers.submit(inspection.finish, scored, trace)))
+            pending.append((scored.index, finish(scored)))
             while pending and (pending[0][1].done() or len(pending) > most):
                 yield oldest_line()
         while pending:
             yield oldest_line()
     finally:
-        writers.shutdown(cancel_futures=True)
-        results.close()
+        try:
+            writers.shutdown(cancel_futures=True)
+            results.close()  # first: its threads wait for images that are being decoded
+        finally:
+            if files:
+                files.close()

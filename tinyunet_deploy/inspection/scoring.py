@@ -9,7 +9,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -26,7 +26,7 @@ from tinyunet_deploy.inspection.executors import executor
 from tinyunet_deploy.inspection.identity import FileIdentity, read_identified
 from tinyunet_deploy.inspection.trace import Trace, timed
 
-__all__ = ["LEAST_SIDE", "Scored", "decode_part", "score_decoded", "score_images"]
+__all__ = ["LEAST_SIDE", "Decode", "Scored", "decode_part", "score_decoded", "score_images"]
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +54,10 @@ class Scored:
     """True if the score only approximates that of the whole image, as that of some tiles does."""
 
 
+Decode = Callable[[int, Path], Future[Scored]]
+"""Begins to read the image of a part, given its number and its file."""
+
+
 def score_images(
     paths: Iterable[Path],
     backend: Backend,
@@ -66,6 +70,7 @@ def score_images(
     depth: BitDepth | None = None,
     max_pixels: int | None = None,
     trace: Trace | None = None,
+    decode: Decode | None = None,
 ) -> Generator[Scored]:
     """Score image files in order.
 
@@ -86,6 +91,7 @@ def score_images(
         max_pixels: largest accepted height x width of an image; None is
             :data:`~tinyunet_deploy.data.decoding.MAX_PIXELS`.
         trace: records the stages of each image.
+        decode: reads the images elsewhere, with the same options as :func:`decode_part` would.
 
     Raises:
         RuntimeUnavailable: the device failed, or its memory cannot hold a single image.
@@ -96,7 +102,7 @@ def score_images(
     contract = backend.contract
     tiling = tiling or backend.artifact.sidecar.tiling
     depth = depth or BitDepth(backend.artifact.sidecar.bit_depth())
-    decode = functools.partial(
+    read_here = functools.partial(
         decode_part,
         contract=contract,
         tile=tile,
@@ -105,9 +111,10 @@ def score_images(
         max_pixels=max_pixels,
         trace=trace,
     )
+    decode = decode or (lambda index, path: decoders.submit(read_here, index, path))
     ahead = batch_size + 2 * workers
     decoded = _decode_ahead(
-        paths, decode, decoders, ahead * contract.height * contract.width, 1 if tile else ahead
+        paths, decode, ahead * contract.height * contract.width, 1 if tile else ahead
     )
     run_many = backend.run_many if workers else functools.partial(map, backend.run)
 
@@ -150,8 +157,7 @@ def score_decoded(
 
 def _decode_ahead(
     paths: Iterable[Path],
-    decode: Callable[[int, Path], Scored],
-    decoders: Executor,
+    decode: Decode,
     ahead_px: int,
     room: int,
 ) -> Iterator[Scored]:
@@ -166,7 +172,7 @@ def _decode_ahead(
 
     def decode_more() -> None:
         for index, path in itertools.islice(numbered, max(room - len(waiting), 0)):
-            waiting.append(decoders.submit(decode, index, path))
+            waiting.append(decode(index, path))
 
     decode_more()
     while waiting:

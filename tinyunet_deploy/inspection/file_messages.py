@@ -1,0 +1,121 @@
+"""Messages between a run and the processes that decode its files: one line of JSON each."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any
+
+from tinyunet_deploy import errors
+from tinyunet_deploy.contract import Contract
+from tinyunet_deploy.data.bit_depth import BitDepth
+from tinyunet_deploy.errors import ImageError, TinyUNetError
+from tinyunet_deploy.inspection.identity import FileIdentity
+from tinyunet_deploy.inspection.outputs import Inspection, Outputs
+from tinyunet_deploy.inspection.scoring import Scored
+
+__all__ = [
+    "error_fields",
+    "error_of",
+    "inspection_fields",
+    "inspection_of",
+    "receive",
+    "scored_fields",
+    "scored_of",
+    "send",
+]
+
+
+def send(pipe: IO[bytes], message: object) -> None:
+    """Write one message.
+
+    Raises:
+        OSError: the other process has ended.
+    """
+    pipe.write(json.dumps(message).encode() + b"\n")
+    pipe.flush()
+
+
+def receive(pipe: IO[bytes]) -> Any:
+    """Read one message.
+
+    Raises:
+        EOFError: the other process has ended.
+    """
+    line = pipe.readline()
+    if not line.endswith(b"\n"):
+        raise EOFError
+    return json.loads(line)
+
+
+def inspection_fields(inspection: Inspection, contract: Contract) -> dict[str, Any]:
+    """Return what a process has to know of a run."""
+    return {
+        "root": os.fspath(inspection.root),
+        "output": os.fspath(inspection.output),
+        "threshold": inspection.threshold,
+        "min_area": inspection.min_area,
+        "tile": inspection.tile,
+        "outputs": asdict(inspection.outputs),
+        "bits": inspection.depth.bits,
+        "max_pixels": inspection.max_pixels,
+        "changes": dict(inspection.changes),
+        "clashes": sorted(inspection.clashes),
+        "size": [contract.height, contract.width],
+    }
+
+
+def inspection_of(fields: dict[str, Any]) -> tuple[Inspection, Contract]:
+    """Return the arguments of :func:`inspection_fields`."""
+    inspection = Inspection(
+        Path(fields["root"]),
+        Path(fields["output"]),
+        fields["threshold"],
+        fields["min_area"],
+        fields["tile"],
+        Outputs(**fields["outputs"]),
+        BitDepth(fields["bits"]),
+        fields["max_pixels"],
+        fields["changes"],
+        frozenset(fields["clashes"]),
+    )
+    return inspection, Contract(*fields["size"])
+
+
+def scored_fields(scored: Scored) -> list[Any]:
+    """Return the fields of one image without its pixels and its score."""
+    error = None if scored.error is None else error_fields(scored.error)
+    return [
+        *(scored.index, os.fspath(scored.path), error),
+        *(scored.identity, scored.fit, scored.approximate),
+    ]
+
+
+def scored_of(fields: Iterable[Any]) -> Scored:
+    """Return the image of :func:`scored_fields`."""
+    index, path, error, identity, fit, approximate = fields
+    read = None if error is None else error_of(error)
+    assert read is None or isinstance(read, ImageError)
+    known = None if identity is None else FileIdentity(*identity)
+    return Scored(index, Path(path), None, None, read, known, fit, approximate)
+
+
+def error_fields(error: Exception) -> list[Any]:
+    """Return the name and the arguments of an error of ours, or what another error says."""
+    if isinstance(error, ImageError):
+        return ["ImageError", error.where, error.reason, error.what, error.hint]
+    if isinstance(error, TinyUNetError):
+        return [type(error).__name__, error.where, error.what, error.hint]
+    return ["RuntimeError", f"{type(error).__name__}: {error}"]
+
+
+def error_of(fields: list[Any]) -> Exception:
+    """Return the error of :func:`error_fields`."""
+    name, *arguments = fields
+    if name in errors.__all__:
+        kind: type[TinyUNetError] = getattr(errors, name)
+        return kind(*arguments)
+    return RuntimeError(*arguments)
