@@ -8,19 +8,13 @@ message.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import mmap
 import os
-import shutil
-import subprocess
-import sys
-import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -30,14 +24,13 @@ import numpy as np
 
 from tinyunet_deploy.contract import Contract
 from tinyunet_deploy.errors import RuntimeUnavailable
+from tinyunet_deploy.inspection.child_process import ChildProcess, shared_memory
 from tinyunet_deploy.inspection.executors import executor
 from tinyunet_deploy.inspection.file_messages import (
     error_of,
     inspection_fields,
-    receive,
     scored_fields,
     scored_of,
-    send,
 )
 from tinyunet_deploy.inspection.outputs import Inspection
 from tinyunet_deploy.inspection.report_line import ReportLine
@@ -61,10 +54,9 @@ _LARGEST_BYTES: Final = 256 << 20
 decode them without Python's lock nearly all the time."""
 _IN_A_MESSAGE: Final = 8
 """Most requests in one message."""
-_SHARED_MEMORY: Final = Path("/dev/shm")
-"""A file system in memory; the temporary folder stands in where it is missing or full."""
-_END_S: Final = 5.0
-"""Time that a process has to end by itself, seconds."""
+_IN_QUEUE: Final = 10
+"""Images of each process before and again behind the backend: with fewer, messages are so short
+that processes wait for this one."""
 
 
 class _Request(NamedTuple):
@@ -91,8 +83,12 @@ class FileProcesses:
         self._workers = workers
         self._decoders = executor(workers, "decode")
         self._writers = executor(workers, "write")
+        in_queue = _IN_QUEUE * workers
         # decoded ahead, in and around the backend, and waiting for their masks to be written
-        self._slot_count = 6 * batch_size + 4 * workers
+        self._slot_count = 6 * batch_size + 2 * in_queue
+        self._bytes = 2 * self._slot_count * contract.height * contract.width
+        self.in_queue = in_queue if self._bytes <= _LARGEST_BYTES else 2 * workers
+        """Images of the network's size that wait for the backend, and as many for their files."""
         self._slots = np.empty((0, 2, 0), np.uint8)
         self._free: list[int] = []
         self._slot_of: dict[int, int] = {}
@@ -103,7 +99,7 @@ class FileProcesses:
         self._busy_s = 0.0
         self._files = 0
         self._threads: list[threading.Thread] = []
-        self._processes: list[_Process] = []
+        self._processes: list[ChildProcess] = []
         self._used = False
         self._killed = False
         self._closing = False
@@ -185,22 +181,21 @@ class FileProcesses:
     def _is_worth_it(self, elapsed_s: float) -> bool:
         if self._threads or self._closing:
             return False
-        shared = 2 * self._slot_count * self._contract.height * self._contract.width
         return (
             self._files >= _WATCHED_FILES
             and elapsed_s >= _WATCHED_S
             and self._busy_s >= _BUSY * elapsed_s * self._workers
-            and shared <= _LARGEST_BYTES
+            and self._bytes <= _LARGEST_BYTES
         )
 
     def _start(self) -> None:
         """Start the processes; the threads go on until all are ready, and for good if one fails."""
         size = self._contract.height * self._contract.width
         try:
-            with _memory(2 * self._slot_count * size) as descriptor:
+            with shared_memory(self._bytes) as descriptor:
                 buffer = mmap.mmap(descriptor, 0)
                 for _ in range(min(self._workers, _MOST)):
-                    self._processes.append(_Process(descriptor))
+                    self._processes.append(ChildProcess(descriptor))
             run = inspection_fields(self._inspection, self._contract)
             for process in self._processes:
                 process.send(run)
@@ -222,7 +217,7 @@ class FileProcesses:
         for driver in drivers:
             driver.start()
 
-    def _drive(self, process: _Process) -> None:
+    def _drive(self, process: ChildProcess) -> None:
         """Hand requests to one process until the run ends."""
         while requests := self._take():
             try:
@@ -285,66 +280,3 @@ class FileProcesses:
             "a process that decodes images and writes masks was killed",
             "run the same command again to resume",
         )
-
-
-class _Process:
-    """One process with its pipes."""
-
-    def __init__(self, descriptor: int) -> None:
-        # -P: do not import a numpy.py that lies in the current folder
-        command = [sys.executable, "-P", "-m", "tinyunet_deploy.inspection.file_process"]
-        library = str(Path(__file__).resolve().parent.parent.parent)
-        self._popen = subprocess.Popen(
-            [*command, str(descriptor)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            pass_fds=[descriptor],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [*sys.path, library]))},
-        )
-        assert self._popen.stdin is not None
-        assert self._popen.stdout is not None
-        self._requests, self._answers = self._popen.stdin, self._popen.stdout
-
-    def send(self, message: object) -> None:
-        """Send one message.
-
-        Raises:
-            OSError: the process has ended.
-        """
-        send(self._requests, message)
-
-    def receive(self) -> Any:
-        """Wait for one message.
-
-        Raises:
-            EOFError: the process has ended.
-        """
-        return receive(self._answers)
-
-    def close(self) -> None:
-        """End the process once it has answered."""
-        with contextlib.suppress(OSError):
-            self._requests.close()
-        try:
-            self._popen.wait(_END_S)
-        except subprocess.TimeoutExpired:
-            self._popen.kill()
-            self._popen.wait()
-        self._answers.close()
-
-
-@contextlib.contextmanager
-def _memory(size: int) -> Iterator[int]:
-    """Make a file without a name, in memory where there is room; yield its descriptor.
-
-    Its bytes are written: a full file system raises here, instead of ending the process that writes
-    to the mapped memory.
-    """
-    folder = _SHARED_MEMORY
-    if not folder.is_dir() or shutil.disk_usage(folder).free < 2 * size:
-        folder = Path(tempfile.gettempdir())
-    with tempfile.TemporaryFile(dir=folder) as file:
-        for start in range(0, size, 1 << 20):
-            file.write(bytes(min(1 << 20, size - start)))
-        file.flush()
-        yield file.fileno()

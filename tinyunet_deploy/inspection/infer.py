@@ -172,6 +172,7 @@ def inspect_images(
     files = None
     if processes:
         files = FileProcesses(inspection, backend.contract, batch_size=batch_size, workers=workers)
+    in_queue = files.in_queue if files else 2 * workers
     results = score_images(
         paths,
         backend,
@@ -183,12 +184,13 @@ def inspect_images(
         max_pixels=inspection.max_pixels,
         trace=trace,
         decode=files.decode if files else None,
+        ahead=batch_size + in_queue,
     )
     writers = executor(workers, "write")
     write_here = functools.partial(inspection.finish, trace=trace)
     finish = files.finish if files else lambda scored: writers.submit(write_here, scored)
     pending: deque[tuple[int, Future[ReportLine]]] = deque()
-    ahead_px = 2 * (batch_size + workers) * backend.contract.height * backend.contract.width
+    ahead_px = (2 * batch_size + in_queue) * backend.contract.height * backend.contract.width
 
     def oldest_line() -> ReportLine:
         index, future = pending.popleft()

@@ -71,6 +71,7 @@ def score_images(
     max_pixels: int | None = None,
     trace: Trace | None = None,
     decode: Decode | None = None,
+    ahead: int | None = None,
 ) -> Generator[Scored]:
     """Score image files in order.
 
@@ -92,6 +93,8 @@ def score_images(
             :data:`~tinyunet_deploy.data.decoding.MAX_PIXELS`.
         trace: records the stages of each image.
         decode: reads the images elsewhere, with the same options as :func:`decode_part` would.
+        ahead: images of the network's size that may be decoded ahead; None is ``batch_size`` and
+            two for each worker.
 
     Raises:
         RuntimeUnavailable: the device failed, or its memory cannot hold a single image.
@@ -112,7 +115,7 @@ def score_images(
         trace=trace,
     )
     decode = decode or (lambda index, path: decoders.submit(read_here, index, path))
-    ahead = batch_size + 2 * workers
+    ahead = ahead or batch_size + 2 * workers
     decoded = _decode_ahead(
         paths, decode, ahead * contract.height * contract.width, 1 if tile else ahead
     )
