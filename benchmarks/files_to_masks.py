@@ -3,6 +3,9 @@
 The same images go through the same backend twice in turn: as arrays that are already in memory, and
 as PNG files, written as OpenCV does by default, through ``infer``, with masks and report written.
 The figure is the second rate divided by the first. Several models take turns within a round.
+
+Then a backend that costs nothing goes over many links to these files, on one processor and on all
+in turn (:mod:`benchmarks.free_backend`): the cost of files alone, and how it scales.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from typing import Any
 import click
 import cv2
 
+from benchmarks.free_backend import measure
 from benchmarks.options import HELP, output_option, progress_lines, rounds_option, write_result
 from benchmarks.synthetic_images import draw_images
 from tinyunet_deploy.artifacts.sidecar import DEFAULT_ONNX
@@ -49,6 +53,13 @@ from tinyunet_deploy.inspection.report_line import ReportLine
     "--device", help="cpu or cuda:0. Default: cuda:0 for models that need a GPU, else cpu."
 )
 @click.option("--images", "count", default=200, show_default=True, type=click.IntRange(min=1))
+@click.option(
+    "--free-images",
+    default=8000,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="Files for a backend that costs nothing; 0 leaves it out.",
+)
 @rounds_option
 @click.option("-b", "--batch-size", default=4, show_default=True, type=click.IntRange(min=1))
 @output_option("pipeline.json")
@@ -57,6 +68,7 @@ def files_to_masks(
     backend: str | None,
     device: str | None,
     count: int,
+    free_images: int,
     rounds: int,
     batch_size: int,
     output: Path,
@@ -66,7 +78,9 @@ def files_to_masks(
     words += [word for model in models for word in ("--model", model.name)]
     words += ["--backend", backend] if backend else []
     words += ["--device", device] if device else []
-    words += ["--images", str(count), "--rounds", str(rounds), "--batch-size", str(batch_size)]
+    words += ["--images", str(count)]
+    words += ["--free-images", str(free_images)] if free_images != 8000 else []
+    words += ["--rounds", str(rounds), "--batch-size", str(batch_size)]
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         backends = [stack.enter_context(open_backend(model, backend, device)) for model in models]
@@ -86,6 +100,12 @@ def files_to_masks(
                 measured[place].append(figures)
                 progress.advance()
                 click.echo(_line(loaded, figures), err=True)
+        free: dict[str, Any] = {}
+        if free_images:
+            click.echo("a backend that costs nothing, on 1 processor and on all in turn", err=True)
+            numbers = sorted({1, processor_count()})
+            files = sorted(folder.iterdir())
+            free["free_backend"] = measure(files, scratch, free_images, numbers, rounds)
         results = [
             _describe(loaded, of_model) for loaded, of_model in zip(backends, measured, strict=True)
         ]
@@ -101,10 +121,14 @@ def files_to_masks(
         "batch_size": batch_size,
         "workers": processor_count(),
         "results": results,
+        **free,
     }
     write_result(output, fields)
     for result in results:
         click.echo(f"{result['model']:24} median ratio {result['ratio_median']:.3f}")
+    for alone in free.values():
+        cost, ratio = alone["ms_of_one_processor_per_file"], alone["ratio"]
+        click.echo(f"files alone: {cost:.2f} ms of one processor each, {ratio:.2f} times on all")
     click.echo(output)
 
 

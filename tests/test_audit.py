@@ -84,6 +84,9 @@ ALLOWED = {
     "benchmarks/cluster.py": {
         "subprocess": "runs our own commands",
     },
+    "benchmarks/free_backend.py": {
+        "subprocess": "measures in a process of its own",
+    },
     "benchmarks/local_triton.py": {
         "socket": "finds a free port",
         "subprocess": "starts Triton",

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,22 @@ def test_models_take_turns_and_memory_is_told(
     result, other = tmp_path / "pipeline.json", tmp_path / "other.onnx"
     for suffix in (".onnx", ".onnx.json"):
         shutil.copy(tiny_onnx.with_suffix(suffix), other.with_suffix(suffix))
-    how = ["--images", "20", "--rounds", "2", "-o", str(result)]
+    how = ["--images", "20", "--free-images", "12", "--rounds", "2", "-o", str(result)]
     models = ["-m", str(tiny_onnx), "-m", str(other)]
     assert run(files_to_masks, [*models, *how]) == 0
     turns = [line.split()[0] for line in capsys.readouterr().err.splitlines()]
     assert turns == ["tiny.onnx", "other.onnx"] * 2
     fields = json.loads(result.read_text())
     assert fields["command"].endswith(
-        "--model tiny.onnx --model other.onnx --images 20 --rounds 2 --batch-size 4"
+        "--model tiny.onnx --model other.onnx "
+        "--images 20 --free-images 12 --rounds 2 --batch-size 4"
     )
     assert [found["precision"] for found in fields["results"]] == ["fp32", "fp32"]
+    free = fields["free_backend"]
+    assert free["images"] == 12
+    assert all(len(runs) == 2 for runs in free["runs"].values())
+    alone = statistics.median(run["images_per_s"] for run in free["runs"]["1"])
+    assert free["ms_of_one_processor_per_file"] == pytest.approx(1e3 / alone)
     for found in fields["results"]:
         first, second = found["rounds"]
         low, high = sorted([first["ratio"], second["ratio"]])
@@ -49,5 +56,11 @@ def test_a_rate_counts_only_if_every_image_got_its_mask(
 
     monkeypatch.setattr(files_to_masks_module, "_write_as_opencv", damaged)
     result = tmp_path / "pipeline.json"
-    assert run(files_to_masks, ["-m", str(tiny_onnx), "--images", "5", "-o", str(result)]) == 4
+    assert (
+        run(
+            files_to_masks,
+            ["-m", str(tiny_onnx), "--images", "5", "--free-images", "0", "-o", str(result)],
+        )
+        == 4
+    )
     assert not result.exists()
