@@ -100,10 +100,14 @@ def pipeline() -> Rows:
     """Return the rate from files to masks, divided by the rate of the bare backend."""
     rows = [["", "share of the bare backend", "images/s from files"]]
     for machine, name in (("EPYC", "epyc/"), ("Xeon", ""), ("H200", "h200/")):
-        for result in read_result(f"{name}pipeline.json")["results"]:
+        fields = read_result(f"{name}pipeline.json")
+        for result in fields["results"]:
             rate = float(np.median([r["from_files_images_per_s"] for r in result["rounds"]]))
             label = f"{machine}, {result['precision']}, {result['backend']}"
             rows.append([label, f"{result['ratio_median']:.2f}", f"{rate:.0f}"])
+        for number, runs in fields.get("free_backend", {"runs": {}})["runs"].items():
+            rate = float(np.median([run["images_per_s"] for run in runs]))
+            rows.append([f"{machine}, files alone, processors: {number}", "", f"{rate:.0f}"])
     return rows
 
 

@@ -62,7 +62,8 @@ def infer(
         threshold: probability in [0, 1]; None takes the one in the sidecar.
         min_area: smallest defect that makes a part NG, pixels; None takes the one in the sidecar.
         batch_size: images per call of the backend.
-        workers: threads that decode, and as many that write; with 0 nothing overlaps.
+        workers: threads that decode, and as many that write; with 0 nothing overlaps. If they
+            limit the rate, as many processes take their place.
         tile: take images of any size; False skips those that are not of the network's size.
         bits: depth of 16-bit files, 8..16; None takes the one that a ``dataset.toml`` of the
             sources states, else the one in the sidecar.
