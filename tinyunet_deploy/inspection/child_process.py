@@ -41,6 +41,7 @@ class ChildProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             pass_fds=[descriptor],
+            process_group=0,  # Ctrl-C is for the run, which ends its processes
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [*sys.path, library]))},
         )
         assert self._popen.stdin is not None
@@ -62,6 +63,10 @@ class ChildProcess:
             EOFError: the process has ended.
         """
         return receive(self._answers)
+
+    def kill(self) -> None:
+        """End the process at once."""
+        self._popen.kill()
 
     def close(self) -> None:
         """End the process once it has answered."""

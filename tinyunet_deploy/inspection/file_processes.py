@@ -133,6 +133,9 @@ class FileProcesses:
         """End the processes and threads; what has not begun is not done."""
         with self._changed:
             self._closing = True
+            if not self._used:
+                for process in self._processes:
+                    process.kill()  # it may still be starting
             for request in self._waiting:
                 request.future.cancel()
             self._waiting.clear()
@@ -195,7 +198,11 @@ class FileProcesses:
             with shared_memory(self._bytes) as descriptor:
                 buffer = mmap.mmap(descriptor, 0)
                 for _ in range(min(self._workers, _MOST)):
-                    self._processes.append(ChildProcess(descriptor))
+                    process = ChildProcess(descriptor)
+                    with self._changed:
+                        self._processes.append(process)
+                        if self._closing:
+                            return
             run = inspection_fields(self._inspection, self._contract)
             for process in self._processes:
                 process.send(run)
@@ -203,6 +210,8 @@ class FileProcesses:
                 process.receive()
         except (OSError, EOFError, ValueError) as error:
             reason = str(error) or "it ended at once"
+            if self._closing:
+                return
             log.warning("a process that decodes files cannot be started: %s", reason)
             return
         self._slots = np.frombuffer(buffer, np.uint8).reshape(-1, 2, size)
@@ -214,8 +223,8 @@ class FileProcesses:
             self._threads += drivers
             self._free = list(range(self._slot_count))
             self._used = True
-        for driver in drivers:
-            driver.start()
+            for driver in drivers:
+                driver.start()
 
     def _drive(self, process: ChildProcess) -> None:
         """Hand requests to one process until the run ends."""
