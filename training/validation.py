@@ -60,13 +60,13 @@ class OperatingPoint:
         """Figure that the best step has highest: iou_defective minus the cost of wrong verdicts.
 
         The cost is 0..1: the mean of escape rate and overkill rate, in which the former counts
-        :data:`ESCAPE_WEIGHT` times. Escapes alone would prefer a network that rejects every part.
+        :data:`ESCAPE_WEIGHT` times. Escapes alone would prefer a network that rejects every part,
+        so they do not count without good images, on which its overkill would show.
         """
         defective = self.validation_defective
-        cost = _cost(
-            (self.escapes or 0) / max(defective, 1),
-            (self.overkills or 0) / max(self.validation_images - defective, 1),
-        )
+        good = self.validation_images - defective
+        escapes, overkills = self.escapes or 0, self.overkills or 0
+        cost = _cost(escapes / defective if good and defective else 0.0, overkills / max(good, 1))
         return (self.iou_defective or 0.0) - cost
 
     def as_dict(self) -> dict[str, Any]:
@@ -114,11 +114,9 @@ def choose_operating_point(
     ious = [np.mean([_iou(*image, t) for image in in_defective] or [0.0]) for t in THRESHOLDS]
     largest_px = ranks.gather([largest_defects(score, THRESHOLDS) for score in scores])
     mistakes = sweep(largest_px, defective, THRESHOLDS, MIN_AREAS)
-    rates = (
-        mistakes.escapes / max(mistakes.defective, 1),
-        mistakes.overkills / max(mistakes.good, 1),
-    )
-    merit = np.array(ious)[:, None] - _cost(*rates)
+    weighed = float(mistakes.good > 0)
+    escape_rate = weighed * mistakes.escapes / max(mistakes.defective, 1)
+    merit = np.array(ious)[:, None] - _cost(escape_rate, mistakes.overkills / max(mistakes.good, 1))
     best = int(merit.max(axis=1).argmax())
     threshold = THRESHOLDS[best]
     choice = sweep(

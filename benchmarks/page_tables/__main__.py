@@ -58,7 +58,6 @@ TABLES: Final[dict[str, Callable[[], Rows]]] = {
     "streams": compute.streams,
     "temperature": accuracy.temperature,
     "training-gpu": training.training_gpu,
-    "training-quick": training.quick,
     "training-throughput": training.training_throughput,
     "tuned": accuracy.tuned,
     "up-step": compute.up_step,

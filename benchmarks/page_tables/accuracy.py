@@ -204,7 +204,10 @@ def temperature() -> Rows:
     return rows
 
 
-_PUBLIC: Final = {"public-steel": "NEU_Seg, hot-rolled steel, 200x200"}
+_PUBLIC: Final = {
+    "public-steel": "NEU_Seg, hot-rolled steel, 200x200",
+    "public-magnetic": "magnetic tiles, 103 to 632 pixels a side",
+}
 """Name of the stored result -> public set and sizes of its images."""
 
 

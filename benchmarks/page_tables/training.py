@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks.page_tables.stored import Rows, read_result
 
-__all__ = ["mixed_precision", "quick", "recipes", "training_gpu", "training_throughput"]
+__all__ = ["mixed_precision", "recipes", "training_gpu", "training_throughput"]
 
 
 def training_throughput() -> Rows:
@@ -52,25 +52,6 @@ def training_gpu() -> Rows:
             ]
         )
     return rows
-
-
-def quick() -> Rows:
-    """Return what the recipe ``quick`` reaches on products that its first weights do not know."""
-    return [
-        ["product", "defective and good images", "processor time", "iou_defective", "escapes",
-         "overkills"],
-        *(
-            [
-                row["product"],
-                f"{row['train_defective']} and {row['train_defect_free']}",
-                f"{row['processor_s']} s",
-                f"{row['iou_defective']:.3f}",
-                f"{row['escapes']} / {row['defective']}",
-                f"{row['overkills']} / {row['defect_free']}" if row["defect_free"] else "-",
-            ]
-            for row in read_result("quick.json")["results"]
-        ),
-    ]  # fmt: skip
 
 
 def _spread(figures: dict[str, float]) -> str:

@@ -119,3 +119,16 @@ def test_the_threshold_is_the_one_with_the_best_iou() -> None:
     point, _ = choose(halo, part((), ()))
     assert 0.5 <= point.threshold < 0.95
     assert point.iou_defective is not None and point.iou_defective > 0.95
+
+
+def test_without_good_images_escapes_do_not_lower_the_threshold() -> None:
+    """All thresholds show the outline of one defect; the lowest also shows a trace of the other."""
+    trace = part((), (8, 40))
+    trace.image[8:16, 8:24] = 60
+    halo = part((8, 40), (8, 40))
+    halo.image[:, :] = np.maximum(halo.image, 60)
+    point, _ = choose(halo, trace)
+    assert point.threshold >= 0.2 and (point.escapes, point.overkills) == (1, 0)
+    assert replace(point, escapes=0).merit == point.merit
+    point, _ = choose(halo, trace, part((), ()))
+    assert point.threshold < 0.2 and (point.escapes, point.overkills) == (0, 0)
