@@ -39,6 +39,7 @@ TABLES: Final[dict[str, Callable[[], Rows]]] = {
     "capacity-rates": scale.capacity_rates,
     "capacity-transfer": scale.capacity_transfer,
     "cluster": scale.cluster,
+    "foreign-networks": accuracy.foreign_networks,
     "gpu": speed.gpu,
     "latency": speed.latency,
     "line": speed.line,

@@ -12,6 +12,7 @@ from tinyunet_deploy.quality.confidence import clopper_pearson_upper
 __all__ = [
     "accuracy",
     "accuracy_classes",
+    "foreign_networks",
     "parity",
     "plateau",
     "public_sets",
@@ -254,4 +255,30 @@ def public_types() -> Rows:
             ]
             for row in read_result(f"{name}.json")["defects"]["by_type"]
         ]
+    return rows
+
+
+def foreign_networks() -> Rows:
+    """Return how trained networks of another project were adopted, and what they reach."""
+    rows = [
+        ["network", "exported by", "size", "batch", "difference on real images",
+         "iou_defective fp32", "fp16", "int8"],
+    ]  # fmt: skip
+    for network in read_result("foreign-networks.json")["networks"]:
+        reached = [
+            f"{network['files'][precision]['iou_defective']:.3f}"
+            if precision in network["files"]
+            else "refused"
+            for precision in ("fp32", "fp16", "int8")
+        ]
+        rows.append(
+            [
+                network["name"],
+                network["exporter"],
+                f"{network['side']}x{network['side']}",
+                network["batch"],
+                f"{network['proof_steps']} of 255 at most",
+                *reached,
+            ]
+        )
     return rows

@@ -76,9 +76,8 @@ def decide_output(
         activation, reason = "sigmoid", f"{spread}: logits"
     else:
         choices = "sigmoid or probability" if channels == 1 else "softmax, sigmoid or probability"
-        return Decided(
-            missing={f"--activation {choices.replace(', ', '|').replace(' or ', '|')}": spread}
-        )
+        option = f"--activation {choices.replace(', ', '|').replace(' or ', '|')}"
+        return Decided(missing={option: f"how its values become probabilities ({spread})"})
     combine: Literal["sum", "largest"] = (
         "sum"
         if activation == "softmax" or (activation == "probability" and exclusive)

@@ -31,7 +31,11 @@ _OTHERS: Final = {
     ".pth": _CHECKPOINT,
     ".pt": _CHECKPOINT,
     ".ckpt": _CHECKPOINT,
-    ".torchscript": _CHECKPOINT,
+    ".torchscript": (
+        "a TorchScript program, which is not opened: it can run code",
+        'in Python: torch.onnx.export(torch.jit.load("FILE"), (torch.zeros(1, 3, 512, 512),), '
+        '"NAME.onnx", dynamo=False); then tinyunet adopt NAME.onnx',
+    ),
     ".pt2": (
         "a PyTorch program, which is not opened: loading it can run code",
         'in Python: program = torch.export.load("FILE.pt2"); torch.onnx.export(program, (), '
