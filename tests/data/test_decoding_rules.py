@@ -180,8 +180,10 @@ def test_a_16_bit_file_without_a_depth_that_uses_12_bits_or_fewer_is_told(
     if largest < 1 << 15:
         seen.clear()
         decode_image(png16(values), HERE, bits=15, on_shallow=lambda *found: seen.append(found))
-        decode_image(png16(values, 15), HERE, on_shallow=lambda *found: seen.append(found))
         assert seen == []
+        decode_image(png16(values, 15), HERE, on_shallow=lambda *found: seen.append(found))
+        in_doubt = largest == 4096  # even, as a value that was scaled from 15 bits would be
+        assert seen == [(HERE, largest)] * in_doubt
 
 
 @pytest.mark.parametrize(

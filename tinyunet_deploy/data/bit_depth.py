@@ -23,6 +23,7 @@ __all__ = [
     "depth_of",
     "luminance",
     "require_depth",
+    "shallow_limit",
     "to_8_bits",
 ]
 
@@ -32,9 +33,9 @@ DEPTHS: Final = range(8, 17)
 """Depths that can be declared for 16-bit files."""
 SHALLOW: Final = 4095
 """A 16-bit file that has no value above this is likely to come from a 10- or 12-bit camera."""
-_USUAL_DEPTHS: Final = (8, 10, 12)
+_USUAL_DEPTHS: Final = (8, 10, 12, 14, 15)
 OnShallow = Callable[[Path, int], None]
-"""Called with a 16-bit image without any value above :data:`SHALLOW`, and its largest value."""
+"""Called with a 16-bit image that does not exceed :func:`shallow_limit`, and its largest value."""
 
 
 class BitDepth:
@@ -52,10 +53,11 @@ class BitDepth:
             self._first.append(call)
         if self._first[0] is call:  # also if several threads call this at the same time
             log.warning(
-                "%s: has 16-bit values up to %d only, so the image is nearly black; declare the "
+                "%s: has 16-bit values up to %d only, so the image is %s; declare the "
                 "depth of the camera, for example --bits %d (other such images are not reported)",
                 printable(str(path)),
                 largest,
+                "nearly black" if largest <= SHALLOW else "dark",
                 next(bits for bits in _USUAL_DEPTHS if largest < 1 << bits),
             )
 
@@ -69,6 +71,17 @@ def depth_of(header: Header, samples: Samples, bits: int | None) -> int | None:
         raise FormatError("bit-depth", f"states {stated}-bit values, but {bits} bits were declared")
     depth = bits or stated
     return None if depth == 16 else depth
+
+
+def shallow_limit(header: Header) -> int:
+    """Return the value that a 16-bit image must exceed somewhere to be read without a notice.
+
+    An image that states fewer bits, and is read as the PNG standard says, as if they filled the 16
+    bits from the top, is in doubt until it has a value that those bits could not hold.
+    """
+    if header.depth is None or header.depth == 16 or not header.left_justified:
+        return SHALLOW
+    return max(SHALLOW, (1 << header.depth) - 1)
 
 
 def _is_left_justified(samples: Samples, depth: int) -> bool:

@@ -12,11 +12,11 @@ import numpy as np
 
 from tinyunet_deploy.contract import Image
 from tinyunet_deploy.data.bit_depth import (
-    SHALLOW,
     OnShallow,
     depth_of,
     luminance,
     require_depth,
+    shallow_limit,
     to_8_bits,
 )
 from tinyunet_deploy.data.formats import bmp, jpeg, png, pnm, tiff, webp
@@ -80,7 +80,8 @@ def read_image(
             the memory of decoding it, and so are files far larger than such an image needs.
         bits: depth of the camera whose values 16-bit files contain, 8..16. Files of up to 8 bits
             are read as they are.
-        on_shallow: called if a 16-bit file without a depth has no value above 4095.
+        on_shallow: called if a 16-bit file without a depth has no value above 4095, or one that
+            states d bits in sBIT none of 2^d or above, though it is read as 16 bits.
 
     Returns:
         uint8 [H, W].
@@ -153,7 +154,8 @@ def decode_image(
         largest = require_depth(samples, depth)
     except (FormatError, struct.error, EOFError) as error:
         raise _image_error(where, error) from error
-    if depth is None and bits is None and 0 < largest <= SHALLOW and on_shallow is not None:
+    in_doubt = depth is None and bits is None and 0 < largest <= shallow_limit(header)
+    if in_doubt and on_shallow is not None:
         on_shallow(where, largest)
     return to_8_bits(samples, depth)
 

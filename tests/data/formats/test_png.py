@@ -77,6 +77,19 @@ def test_values_scaled_to_16_bits_as_the_standard_says_stay(
     assert np.array_equal(image, values >> 8)
 
 
+@pytest.mark.parametrize("depth", [10, 12, 14])
+def test_eight_bits_times_a_power_of_two_are_in_doubt(depth: int) -> None:
+    """Bright values of a camera, stored as they are, look like a dark image that was scaled."""
+    data = png((ramp(255) << (depth - 8)).astype(np.uint16), chunk(b"sBIT", bytes([depth])))
+    notices: list[int] = []
+    image = decode_image(data, HERE, on_shallow=lambda _, largest: notices.append(largest))
+    in_doubt = depth > 10  # of ten bits, the lowest six would all have to be zero
+    assert notices == [255 << (depth - 8)] * in_doubt
+    assert (image.max() == 255) is not in_doubt
+    declared = decode_image(data, HERE, bits=depth)
+    assert declared.max() >= 254, "--bits resolves the doubt"
+
+
 def test_a_stated_depth_of_16_bits_changes_nothing() -> None:
     values = ramp(65535)
     assert np.array_equal(decode_image(png(values, chunk(b"sBIT", b"\x10")), HERE), values >> 8)
