@@ -16,7 +16,7 @@ from tests.foreign_networks import Graph, rgb_logits
 from tinyunet_deploy.artifacts.adoption.form import NORMALIZATIONS, Normalization
 from tinyunet_deploy.artifacts.sidecar import sidecar_path
 from tinyunet_deploy.errors import ArtifactError
-from tinyunet_deploy.quality import adoption
+from tinyunet_deploy.quality import adoption, network_measurement
 from tinyunet_deploy.quality.adoption import AdoptionOptions, adopt
 
 SIDE = 16
@@ -173,6 +173,23 @@ def test_scores_that_depend_on_the_place_have_no_reach(tmp_path: Path) -> None:
     sidecar = adopt(path, tmp_path / "declared.onnx", options).sidecar
     assert sidecar.adoption is not None and sidecar.network is not None
     assert (sidecar.adoption.reach, sidecar.network.reach) == ("declared", (3, 3))
+
+
+def test_a_reach_that_takes_too_long_to_measure_is_that_of_the_whole_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(network_measurement, "_LONGEST_S", 0.0)
+    path = tmp_path / "net.onnx"
+    path.write_bytes(rgb_logits())
+    options = AdoptionOptions(normalization=NORMALIZATIONS["imagenet"])
+    adopted = adopt(path, tmp_path / "adopted.onnx", options)
+    assert adopted.sidecar.adoption is not None and adopted.sidecar.network is not None
+    facts = adopted.sidecar.adoption.reach, adopted.sidecar.network.reach
+    assert facts == ("whole image", None)
+    (row,) = [row for row in adopted.rows if row.what == "reach"]
+    assert "not measured: it would take" in row.done and "--reach PIXELS declares it" in row.done
+    options = dataclasses.replace(options, reach=20)
+    assert adopt(path, tmp_path / "declared.onnx", options).sidecar.network is not None
 
 
 def test_a_network_that_mixes_the_images_of_a_batch_takes_one_per_call(tmp_path: Path) -> None:
