@@ -268,7 +268,7 @@ def foreign_networks() -> Rows:
         reached = [
             f"{network['files'][precision]['iou_defective']:.3f}"
             if precision in network["files"]
-            else "refused"
+            else ("refused" if precision in network["refused"] else "-")
             for precision in ("fp32", "fp16", "int8")
         ]
         rows.append(
