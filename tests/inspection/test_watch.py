@@ -99,6 +99,24 @@ def bare(lines: list[ReportLine]) -> list[ReportLine]:
     return [{key: line[key] for key in line if key not in {"latency_ms", "late"}} for line in lines]
 
 
+def test_an_observer_has_the_pixels_of_a_part_before_its_line(start: Any, tmp_path: Path) -> None:
+    observed: dict[str, tuple[Any, Any]] = {}
+
+    def observe(name: str, image: Any, score: Any) -> None:
+        observed[name] = image, score
+
+    watching = start(observer=observe)
+    (tmp_path / "in" / "0-broken.png").write_bytes(b"no image")
+    write_png(tmp_path / "in" / "1.png", part(1))
+    line = watching.line()
+    assert (line["path"], line["verdict"]) == ("1.png", "NG")
+    assert list(observed) == ["1.png"], "a skipped image is not observed"
+    image, score = observed["1.png"]
+    assert np.array_equal(image, part(1))
+    assert np.array_equal(score, part(1)), "the fake's scores are its images"
+    watching.end()
+
+
 def test_parts_get_their_verdicts_as_they_come(start: Any, tmp_path: Path) -> None:
     write_png(tmp_path / "in" / "z-before.png", part(1))
     watching = start()
