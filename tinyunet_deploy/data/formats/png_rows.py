@@ -33,8 +33,8 @@ _LONGEST: Final = 1 << 16
 """Longest chunk that is passed over, bytes; OpenCV has limits of its own for longer ones."""
 _HEADER: Final = (8, 0, 0, 0, 0)
 """Bits, colour type, compression, filter method and interlacing of the files that are taken."""
-_DEFLATE_32K: Final = 0x78
-"""First byte of a zlib stream that may refer back as far as the format allows."""
+_LARGEST_WINDOW: Final = 1 << 15
+"""Bytes that a zlib stream may refer back at most; a stream can state that it keeps to fewer."""
 _NONE: Final = 0
 _SUB: Final = 1
 """Filter types of a row: values as they are, or differences from the value at the left."""
@@ -113,8 +113,10 @@ def _begins_plain(stream: bytes, width: int) -> bool:
 
 def _inflate(stream: bytes, size: int) -> bytes | bytearray | None:
     """Return the ``size`` bytes of a zlib stream whose checksum is right; else None."""
-    if deflate is not None and stream[:1] == bytes([_DEFLATE_32K]):
-        # libdeflate does not check that a stream keeps to a window smaller than 32 KiB
+    window = 256 << (stream[0] >> 4) if stream else 0
+    if window < min(size, _LARGEST_WINDOW):
+        return None  # neither library checks that such a stream keeps to its window; libpng does
+    if deflate is not None:
         try:
             raw = deflate.zlib_decompress(stream, size)
         except deflate.DeflateError:
