@@ -60,10 +60,13 @@ def model_label(model: str, precision: str | None = None) -> str:
         precision: None takes it from the file name, which states it for all except fp32.
     """
     base = model.removesuffix(".onnx").removesuffix(".safetensors").removesuffix(".plan")
+    for_cpus = base.endswith(".int8-cpu")
+    base = base.removesuffix("-cpu") if for_cpus else base
     named = next((known for known in PRECISIONS if base.endswith(f".{known}")), None)
     if named is not None:
         base = base.removesuffix(f".{named}")
-    return f"{base} {precision or named}" if precision or named else base
+    label = f"{base} {precision or named}" if precision or named else base
+    return f"{label} for CPUs" if for_cpus else label
 
 
 def backend_label(backend: str) -> str:

@@ -11,6 +11,8 @@ from tinyunet_deploy.backends.table import BACKENDS
     [
         ("tinyunet.int8.onnx", "int8", "tinyunet int8"),
         ("tinyunet.int8.onnx", None, "tinyunet int8"),
+        ("tinyunet.int8-cpu.onnx", "int8", "tinyunet int8 for CPUs"),
+        ("tinyunet-cpu.onnx", None, "tinyunet-cpu"),
         ("tinyunet.onnx", "fp32", "tinyunet fp32"),
         ("tinyunet.onnx", None, "tinyunet"),
         ("mine.v2.fp16.plan", "fp16", "mine.v2 fp16"),
