@@ -20,7 +20,7 @@ from tinyunet_deploy.artifacts.network import DeployableGraph, TinyUNet
 from tinyunet_deploy.artifacts.sidecar import Sidecar, digest, read_artifact, write_artifact
 from tinyunet_deploy.backends.base import Backend
 from tinyunet_deploy.backends.registry import load
-from tinyunet_deploy.backends.table import BACKENDS, BackendRow
+from tinyunet_deploy.backends.table import BACKENDS, BackendRow, why_not
 from tinyunet_deploy.contract import Contract, Image, Score
 from tinyunet_deploy.data import synthetic
 from tinyunet_deploy.data.tiles import Mosaic, Tiling, mirrored_window, score_in_tiles
@@ -28,7 +28,11 @@ from tinyunet_deploy.data.tiles import Mosaic, Tiling, mirrored_window, score_in
 TILE = Contract(96, 112)
 WHOLE = Contract(200, 256)
 SMALL = Architecture((4, 8), 8, 4)
-ON_CPU = [row for row in BACKENDS.values() if "cpu" in row.devices]
+ON_CPU = [
+    row
+    for row in BACKENDS.values()
+    if "cpu" in row.devices and (row.compute is None or why_not(row) is None)
+]
 STEPS = 1
 """Largest difference that the guide to large images allows, of 255."""
 

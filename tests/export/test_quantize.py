@@ -101,3 +101,24 @@ def test_convolutions_that_are_kept_are_untouched(float32: onnx.ModelProto) -> N
     same = {name for name, node in names.items() if weights[node] not in producer}
     assert same == {"encoder.0.2", "logit"}
     assert all(producer[reads[names[name]]] == "Relu" for name in same), "and so is what they read"
+
+
+def test_unsigned_activations_hold_the_same_numbers_and_go_on_where_int8_ends(
+    float32: onnx.ModelProto,
+) -> None:
+    image = synthetic.sample(1, 3, defective=True, size=SIZE).image
+    logit = next(node.input[0] for node in float32.graph.node if node.op_type == "Sigmoid")
+    names = [node.output[0] for node in float32.graph.node if node.op_type == "Relu"]
+    peaks = {n: float(v.max()) for n, v in next(watch(float32, names, [image])).items()}
+    logits = {}
+    for share in (1.05, 0.6):
+        scaled = in_steps(float32, {name: share * peak for name, peak in peaks.items()})
+        for unsigned in (False, True):
+            graph = onnx.load_from_string(quantize(scaled, unsigned=unsigned))
+            logits[share, unsigned] = output_of(graph, logit, [image])
+    expected = output_of(float32, logit, [image])
+    spread = float(np.ptp(expected))
+    difference = np.abs(logits[1.05, True] - logits[1.05, False])
+    assert difference.mean() < 1e-3 * spread, "a sum on the edge of a level, here and there"
+    cut_off, held = (np.abs(logits[0.6, unsigned] - expected).mean() for unsigned in (False, True))
+    assert held < 0.5 * cut_off

@@ -12,7 +12,7 @@ from tinyunet_deploy.artifacts.facts import PlanFacts, Profile
 from tinyunet_deploy.artifacts.sidecar import Artifact, Sidecar, digest
 from tinyunet_deploy.backends.base import Backend
 from tinyunet_deploy.backends.registry import open_backend
-from tinyunet_deploy.backends.table import BACKENDS, BackendRow
+from tinyunet_deploy.backends.table import BACKENDS, BackendRow, why_not
 from tinyunet_deploy.backends.tensorrt import TensorRTBackend
 from tinyunet_deploy.contract import Batch, Contract
 from tinyunet_deploy.testing.backend_contract import BackendContract
@@ -20,7 +20,11 @@ from tinyunet_deploy.testing.fake_backend import FakeBackend
 from tinyunet_deploy.testing.fake_cuda import FakeDevice
 from tinyunet_deploy.testing.fake_tensorrt import FakeTensorRT
 
-ON_CPU = [row for row in BACKENDS.values() if "cpu" in row.devices]
+ON_CPU = [
+    row
+    for row in BACKENDS.values()
+    if "cpu" in row.devices and (row.compute is None or why_not(row) is None)
+]
 
 
 @pytest.mark.parametrize("row", ON_CPU, ids=lambda row: row.name)
