@@ -34,6 +34,7 @@ _MARKED: Final = re.compile(
 TABLES: Final[dict[str, Callable[[], Rows]]] = {
     "accuracy": accuracy.accuracy,
     "accuracy-classes": accuracy.accuracy_classes,
+    "accuracy-slim": accuracy.accuracy_slim,
     "capacity": scale.capacity,
     "capacity-assumed": scale.capacity_assumed,
     "capacity-rates": scale.capacity_rates,
@@ -44,6 +45,7 @@ TABLES: Final[dict[str, Callable[[], Rows]]] = {
     "latency": speed.latency,
     "line": speed.line,
     "mixed-precision": training.mixed_precision,
+    "network-widths": compute.network_widths,
     "operators": speed.operators,
     "parity": accuracy.parity,
     "peers": speed.peers,

@@ -12,6 +12,7 @@ from tinyunet_deploy.quality.confidence import clopper_pearson_upper
 __all__ = [
     "accuracy",
     "accuracy_classes",
+    "accuracy_slim",
     "foreign_networks",
     "parity",
     "plateau",
@@ -49,10 +50,19 @@ def _counted(events: int, trials: int) -> str:
 
 def accuracy() -> Rows:
     """Return IoU, escapes, overkills and AUROC on real and on synthetic images."""
+    return _accuracy_of("class1-test-openvino.json", "synthetic-test.json")
+
+
+def accuracy_slim() -> Rows:
+    """Return the same of the model ``slim``."""
+    return _accuracy_of("class1-test-slim.json", "synthetic-test-slim.json")
+
+
+def _accuracy_of(real: str, synthetic: str) -> Rows:
     rows = [["images", "n", "iou_defective (95 %)", "escapes", "overkills", "AUROC"]]
     for name, label in (
-        ("class1-test-openvino.json", "real, 40 of Class1 Test"),
-        ("synthetic-test.json", "synthetic, mean of ten classes"),
+        (real, "real, 40 of Class1 Test"),
+        (synthetic, "synthetic, mean of ten classes"),
     ):
         evaluation = read_result(name)
         low, high = _bootstrap(evaluation)

@@ -6,7 +6,7 @@ from typing import Any
 
 from benchmarks.page_tables.stored import Rows, read_result
 
-__all__ = ["speedups", "streams", "up_step"]
+__all__ = ["network_widths", "speedups", "streams", "up_step"]
 
 
 def speedups() -> Rows:
@@ -61,3 +61,24 @@ def streams() -> Rows:
 
 def _interval(ratio: dict[str, Any]) -> str:
     return f"{ratio['value']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})"
+
+
+def network_widths() -> Rows:
+    """Return what networks of other widths would cost in int8, before any training."""
+    rows = [
+        ["network", "GMAC", "parameters", "reach, px", "size multiple", "times as fast as `tiny`"]
+    ]
+    for row in read_result("network_widths.json")["networks"]:
+        name = row["network"]
+        before, after = row["reach_px"]
+        rows.append(
+            [
+                f"`{name}`" if name in ("tiny", "slim") else name,
+                f"{row['gmac']:.2f}",
+                f"{row['parameters']:,}",
+                f"{before} and {after}",
+                str(row["size_multiple"]),
+                f"{row['times_as_fast_as_tiny']:.1f}",
+            ]
+        )
+    return rows
