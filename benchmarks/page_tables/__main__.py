@@ -50,6 +50,7 @@ TABLES: Final[dict[str, Callable[[], Rows]]] = {
     "parity": accuracy.parity,
     "peers": speed.peers,
     "pipeline": speed.pipeline,
+    "plateau": accuracy.plateau,
     "public-sets": accuracy.public_sets,
     "public-types": accuracy.public_types,
     "recipes": training.recipes,

@@ -167,11 +167,8 @@ def plateau() -> Rows:
         ["model", "backend", "images, defective", "thresholds without another verdict",
          "width kept", "to the nearest edge", "min_area without another verdict, px"],
     ]  # fmt: skip
-    parity = read_result("plateau.json")
-    for pair in parity["comparisons"]:
-        flat = pair.get("plateau")
-        if not flat:
-            continue
+    for pair in read_result("plateau.json")["plateaus"]:
+        flat = pair["plateau"]
         row = [pair["precision"], pair["backend"], f"{flat['images']}, {flat['defective']}"]
         if flat["steps"] is None:
             rows.append([*row, "none: a verdict differs", "0%", "-", "none"])
