@@ -73,6 +73,12 @@ from tinyunet_deploy.cli.progress import Progress
     "repeatability.json of tinyunet repeatability.",
 )
 @click.option(
+    "--shadow",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Report of a shadow run with this model as the challenger: the shadow.json of tinyunet "
+    "infer or watch.",
+)
+@click.option(
     "--from",
     "result",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
@@ -108,6 +114,7 @@ def accept(
     line: Path | None,
     baseline: Path | None,
     repeats: Path | None,
+    shadow: Path | None,
     result: Path | None,
     output: Path,
 ) -> int:
@@ -139,6 +146,7 @@ def accept(
             line=line,
             baseline=baseline,
             repeats=repeats,
+            shadow=shadow,
         )
         options = RunOptions(
             backend=backend,

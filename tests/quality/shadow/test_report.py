@@ -58,5 +58,5 @@ def test_the_bound_counts_both_kinds_of_flips() -> None:
 def test_other_json_is_refused() -> None:
     fields = REPORT.as_fields()
     for broken in ({**fields, "schema_version": 2}, {}, {**fields, "flips": [{}]}):
-        with pytest.raises(ValueError, match=r"schema_version|not a shadow report"):
+        with pytest.raises(ValueError, match=r"schema_version|a field is missing"):
             ShadowReport.from_fields(broken)

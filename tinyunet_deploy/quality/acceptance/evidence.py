@@ -15,6 +15,7 @@ __all__ = [
     "DriftFigures",
     "Evidence",
     "FigureCheck",
+    "FlippedPart",
     "InputFile",
     "LineFigures",
     "ModelFacts",
@@ -24,6 +25,7 @@ __all__ = [
     "RepeatFigures",
     "SeenImages",
     "SelfTestFigures",
+    "ShadowFigures",
     "SkippedPart",
 ]
 
@@ -229,6 +231,49 @@ class PlateauFigures:
 
 
 @dataclass(frozen=True)
+class FlippedPart:
+    """A part that the model judged otherwise than the leader of its shadow run."""
+
+    name: str
+    leader: Verdict
+    model: Verdict
+    leader_score: int
+    """Score that decides the leader's verdict, 0..255."""
+    model_score: int
+
+
+@dataclass(frozen=True)
+class ShadowFigures:
+    """A run of the model as the challenger beside the model that decided."""
+
+    name: str
+    """Name of the report's file."""
+    leader: str
+    """The model that decided, its precision, backend and device, in one line."""
+    leader_sha256: str
+    offered: int
+    """Parts that the leader judged."""
+    seen: int
+    """Parts that the model judged, too."""
+    new_rejects: int
+    """Parts that only the model rejects."""
+    new_passes: int
+    """Parts that only the model passes."""
+    flips: tuple[FlippedPart, ...]
+    """Parts that are judged otherwise; the first of them."""
+    unseen: dict[str, int]
+    """Reason why the model did not judge a part -> number of parts."""
+    failure: str | None
+    """How the model ended before its time; None if it did not."""
+    p50_ms: float | None
+    """Time of the model for a part when it has idle processors only; None if it judged none."""
+    p99_ms: float | None
+    max_ms: float | None
+    mismatch: str | None = None
+    """Difference between the challenger and the accepted model, such as ``another threshold``."""
+
+
+@dataclass(frozen=True)
 class PartPicture:
     """A picture of one judged part."""
 
@@ -272,5 +317,6 @@ class Evidence:
     drift: DriftFigures | None = None
     repeatability: RepeatFigures | None = None
     plateau: PlateauFigures | None = None
+    shadow: ShadowFigures | None = None
     processor: str = ""
     """Processor of the machine on which the test ran."""

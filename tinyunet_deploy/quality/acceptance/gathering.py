@@ -41,6 +41,11 @@ from tinyunet_deploy.quality.acceptance.line_result import read_line
 from tinyunet_deploy.quality.acceptance.model_lineage import Origin, read_origin
 from tinyunet_deploy.quality.acceptance.pictures import draw_parts
 from tinyunet_deploy.quality.acceptance.requirements import DEFAULTS, Requirements
+from tinyunet_deploy.quality.acceptance.shadow_evidence import (
+    read_shadow,
+    require_challenger,
+    shadow_evidence,
+)
 from tinyunet_deploy.quality.acceptance.studies import plateau_evidence, read_study, repeat_evidence
 from tinyunet_deploy.quality.dataset_scoring import read_evaluated
 from tinyunet_deploy.quality.evaluation import Evaluation, evaluate
@@ -73,6 +78,8 @@ class Sources:
     """Report of images of the line, or its folder."""
     repeats: Path | None = None
     """Folder of repeated photographs, or the ``repeatability.json`` of a study."""
+    shadow: Path | None = None
+    """Report of a shadow run in which the model was the challenger."""
 
 
 @dataclass(frozen=True)
@@ -136,8 +143,11 @@ def gather(
     study = None
     if sources.repeats is not None and sources.repeats.is_file():
         study = read_study(sources.repeats)
+    shadow = None if sources.shadow is None else read_shadow(sources.shadow)
     dataset = read_evaluated(sources.data, classes=options.classes, split=options.split)
     origin = read_origin(sources.model, sources.search, trust_engine=options.trust_engine)
+    if sources.shadow is not None and shadow is not None and origin.blocked is None:
+        require_challenger(sources.shadow, shadow, origin.facts)
     photographs = 0
     if study is None and sources.repeats is not None:
         photographs = count_photographs(sources.repeats, None)
@@ -189,6 +199,9 @@ def gather(
     drift = None
     if sources.baseline is not None and baseline is not None:
         drift = drift_evidence(evaluation, sources.baseline, baseline, requirements.drift.alpha)
+    shadowed = None
+    if sources.shadow is not None and shadow is not None:
+        shadowed = shadow_evidence(sources.shadow.name, shadow, model)
     evidence = Evidence(
         model=model,
         data=data,
@@ -202,6 +215,7 @@ def gather(
         drift=drift,
         repeatability=repeats,
         plateau=plateau_evidence(evaluation, compared.plateau_kept),
+        shadow=shadowed,
         processor=processor,
     )
     return Gathered(evidence, pictures, inputs, hashed.listing, evaluation)
@@ -218,6 +232,7 @@ def _inputs(
         ("reference", sources.reference),
         ("requirements", sources.requirements or DEFAULTS),
         ("line", sources.line),
+        ("shadow run", sources.shadow),
     ]
     inputs = [hash_file(role, path) for role, path in files if path is not None and path.exists()]
     inputs.append(hashed.as_input("images and masks", dataset.root.resolve().name))

@@ -22,6 +22,7 @@ __all__ = [
     "RepeatLimit",
     "Requirement",
     "Requirements",
+    "ShadowLimit",
     "SizeLimit",
     "read_requirements",
 ]
@@ -30,6 +31,10 @@ DEFAULTS: Final = Path(__file__).parent / "acceptance.toml"
 """The requirements that come with the package."""
 MAX_BYTES: Final = 1024 * 1024
 """Largest file of requirements that is read."""
+
+SHADOW_RATE: Final = 0.02
+"""Largest rate of disagreement with the leader of a shadow run, where a file names none: two models
+that each reject at most 1 % of the good parts differ on at most 2 % of them."""
 
 T = TypeVar("T", bound="Requirement")
 
@@ -102,6 +107,24 @@ class PlateauLimit(Requirement):
     """Width of the plateau divided by that of the fp32 file, in (0, 1]."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class ShadowLimit(Requirement):
+    """Share of the parts that a model may judge otherwise than the one that runs today.
+
+    It counts only if a file of requirements names ``max_rate``, or a shadow run is given.
+    """
+
+    confidence: float
+    """Confidence with which the rate must be below its limit, in (0, 1)."""
+    max_rate: float | None = None
+    """Rate, in (0, 1); None takes :data:`SHADOW_RATE`."""
+
+    @property
+    def limit(self) -> float:
+        """Largest rate, in (0, 1)."""
+        return SHADOW_RATE if self.max_rate is None else self.max_rate
+
+
 @dataclass(frozen=True)
 class Requirements:
     """All requirements of one acceptance test, in the order of the page."""
@@ -127,6 +150,7 @@ class Requirements:
     drift: DriftLimit
     repeatability: RepeatLimit
     plateau: PlateauLimit
+    shadow: ShadowLimit
 
     def by_name(self) -> dict[str, Requirement]:
         """Return the name of each table -> its requirement, in the order of the page."""
@@ -178,6 +202,7 @@ _KINDS: Final[dict[str, type[Requirement]]] = {
     "drift": DriftLimit,
     "repeatability": RepeatLimit,
     "plateau": PlateauLimit,
+    "shadow": ShadowLimit,
 }
 """Table with figures -> its kind; every other table has ``reason`` and ``required`` alone."""
 

@@ -1,4 +1,4 @@
-"""Decide the requirements on the station: speed, images, repeated photographs, room for change."""
+"""Decide the requirements on the station: speed, images, repeats, room for change, shadow run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tinyunet_deploy.quality.acceptance.requirements import Requirements
 from tinyunet_deploy.quality.acceptance.wording import count, percent
 from tinyunet_deploy.quality.confidence import clopper_pearson_upper, trials_to_show
 
-__all__ = ["check_drift", "check_line", "check_plateau", "check_repeatability"]
+__all__ = ["check_drift", "check_line", "check_plateau", "check_repeatability", "check_shadow"]
 
 
 def check_line(requirements: Requirements, evidence: Evidence) -> Finding:
@@ -166,3 +166,52 @@ def check_plateau(requirements: Requirements, evidence: Evidence) -> Finding:
         )
     far = "away from any edge" if study.margin is None else f"{study.margin:.2g} from the edge"
     return Finding("met", f"{stands} {far}.")
+
+
+def check_shadow(requirements: Requirements, evidence: Evidence) -> Finding:
+    """The model must judge nearly all parts of the line as the model that runs there today."""
+    limit, run = requirements.shadow, evidence.shadow
+    again = (
+        "tinyunet-infer IMAGES -m LEADER --shadow MODEL -o OUT, then "
+        "--shadow OUT/shadow/shadow.json"
+    )
+    if run is None:
+        return Finding("not shown", "No report of a shadow run was given.", again)
+    if run.mismatch is not None:
+        return Finding("not shown", f"{run.name} was made with {run.mismatch}.", again)
+    unseen = run.offered - run.seen
+    if run.failure is not None:
+        return Finding(
+            "not met",
+            f"In the shadow run the model {run.failure}, after {run.seen:,} of "
+            f"{count(run.offered, 'part')}.",
+            "find out why it ended, then repeat the shadow run",
+        )
+    if not run.seen:
+        return Finding("not shown", f"The model saw none of {count(run.offered, 'part')}.", again)
+    flips = run.new_rejects + run.new_passes
+    counted = (
+        f"{flips:,} of {count(run.seen, 'part')} are judged otherwise than by {run.leader} "
+        f"({run.new_rejects:,} newly rejected, {run.new_passes:,} newly passed)"
+    )
+    missed = f" It did not see {unseen:,} of {count(run.offered, 'part')}." if unseen else ""
+    allowed = percent(limit.limit)
+    if flips / run.seen > limit.limit:
+        return Finding(
+            "not met",
+            f"{counted}: {percent(flips / run.seen)}, more than the {allowed} allowed.{missed}",
+            "look at every part that flips: if the model is right, agree on a larger max_rate",
+        )
+    bound = clopper_pearson_upper(flips, run.seen, limit.confidence)
+    shown = (
+        f"{counted}: with {percent(limit.confidence)} confidence at most {percent(bound, 'up')} are"
+    )
+    if bound > limit.limit:
+        needed = trials_to_show(limit.limit, flips, limit.confidence)
+        return Finding(
+            "not shown",
+            f"{shown}, which does not show {allowed}.{missed}",
+            f"a shadow run of {needed - run.seen:,} more parts ({needed:,} in all) that are judged "
+            "alike",
+        )
+    return Finding("met", f"{shown}.{missed}")

@@ -31,6 +31,7 @@ from tinyunet_deploy.quality.acceptance.station_checks import (
     check_line,
     check_plateau,
     check_repeatability,
+    check_shadow,
 )
 from tinyunet_deploy.quality.acceptance.wording import percent
 
@@ -75,9 +76,16 @@ class Decision:
 
 
 def judge(requirements: Requirements, evidence: Evidence) -> tuple[RequirementVerdict, ...]:
-    """Decide every requirement, in the order of ``acceptance.toml``."""
+    """Decide every requirement, in the order of ``acceptance.toml``.
+
+    A shadow run, which needs a model that runs already, is a requirement only if a limit is named
+    for it or its report is given.
+    """
+    with_shadow = requirements.shadow.max_rate is not None or evidence.shadow is not None
     verdicts = []
     for name, requirement in requirements.by_name().items():
+        if name == "shadow" and not with_shadow:
+            continue
         row = _ROWS[name]
         if evidence.blocked is not None and name != "lineage":
             finding = Finding("not shown", f"The model was not run: {evidence.blocked}.")
@@ -176,6 +184,14 @@ _ROWS: Final[dict[str, _Row]] = {
             f"{r.plateau.min_margin:g} on either side; {percent(r.plateau.min_share)} of fp32's"
         ),
         check_plateau,
+    ),
+    "shadow": _Row(
+        "Shadow run",
+        lambda r: (
+            f"at most {percent(r.shadow.limit)} judged otherwise with "
+            f"{percent(r.shadow.confidence)} confidence"
+        ),
+        check_shadow,
     ),
 }
 """Name of a requirement -> its title, its limit in words, and the function that decides it."""

@@ -134,12 +134,16 @@ class ShadowReport:
                 flips=tuple(ShadowFlip(**flip) for flip in fields["flips"]),
                 unseen={str(reason): int(count) for reason, count in fields["unseen"].items()},
                 failure=None if failure is None else str(failure),
-                latency=None if latency is None else ChallengerLatency(**latency),
+                latency=None if latency is None else _latency(latency),
                 leader_plateau=_plateau(fields["leader_plateau"]),
                 challenger_plateau=_plateau(fields["challenger_plateau"]),
             )
         except (AttributeError, KeyError, TypeError) as error:
-            raise ValueError(f"is not a shadow report: {error!r}") from error
+            raise ValueError(f"a field is missing or wrong: {error!r}") from error
+
+
+def _latency(fields: Mapping[str, Any]) -> ChallengerLatency:
+    return ChallengerLatency(*(float(fields[name]) for name in ("p50_ms", "p99_ms", "max_ms")))
 
 
 def _plateau_fields(plateau: Plateau | None) -> dict[str, Any] | None:
