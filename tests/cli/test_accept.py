@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.data.small_images import SPOT, grey, put
+from tests.quality.shadow.test_report import REPORT
 from tinyunet_deploy.cli import run, tinyunet
 
 
@@ -43,6 +44,7 @@ def test_either_data_or_an_earlier_result_is_needed(
         ("--line", {"kind": "benchmark"}, "is not a result of line-sim: its kind is not line-sim"),
         ("--line", {"kind": "line-sim"}, "is not a result of line-sim: it has no 'line'"),
         ("--repeats", {"schema_version": 1}, "is not a repeatability study"),
+        ("--shadow", {"schema_version": 2}, "is not a valid shadow report: schema_version 2"),
         ("--requirements", {"a": 1}, "is not a TOML file"),
         ("--from", {"kind": "acceptance", "schema_version": 2}, "has schema_version 2"),
     ],
@@ -61,6 +63,17 @@ def test_evidence_that_is_something_else_is_refused_before_the_model_runs(
     output = tmp_path / "acceptance"
     code, line = refused(capsys, *data, option, str(path), "-o", str(output))
     assert (code, line.startswith(f"error: {path}: {what}")) == (4, True), line
+    assert not (output / "acceptance.html").exists()
+
+
+def test_a_shadow_run_of_another_model_is_refused_before_the_model_runs(
+    parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report, output = tmp_path / "shadow.json", tmp_path / "acceptance"
+    report.write_text(json.dumps(REPORT.as_fields()))
+    code, line = refused(capsys, str(parts), "--shadow", str(report), "-o", str(output))
+    wanted = f"error: {report}: has the challenger b.onnx (bbbbbbbbbbbb...), but the model to "
+    assert (code, line.startswith(wanted)) == (4, True), line
     assert not (output / "acceptance.html").exists()
 
 

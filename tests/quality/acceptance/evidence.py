@@ -20,6 +20,7 @@ from tinyunet_deploy.quality.acceptance.evidence import (
     RepeatFigures,
     SeenImages,
     SelfTestFigures,
+    ShadowFigures,
 )
 
 SHA = "a" * 64
@@ -76,6 +77,26 @@ def repeats(**changes: Any) -> RepeatFigures:
 
 def plateau(**changes: Any) -> PlateauFigures:
     figures = PlateauFigures(0.5, 0.2, 0.9, 0.3, 0.95)
+    return dataclasses.replace(figures, **changes)
+
+
+def shadow(**changes: Any) -> ShadowFigures:
+    """A shadow run of 200 parts that are judged alike; it is no part of :func:`accepted`."""
+    figures = ShadowFigures(
+        name="shadow.json",
+        leader="old.onnx (fp32) on openvino, cpu",
+        leader_sha256="c" * 64,
+        offered=200,
+        seen=200,
+        new_rejects=0,
+        new_passes=0,
+        flips=(),
+        unseen={},
+        failure=None,
+        p50_ms=8.0,
+        p99_ms=20.0,
+        max_ms=31.0,
+    )
     return dataclasses.replace(figures, **changes)
 
 

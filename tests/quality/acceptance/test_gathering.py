@@ -35,6 +35,8 @@ from tinyunet_deploy.data.encoding import write_png
 from tinyunet_deploy.host import describe_machine
 from tinyunet_deploy.quality.acceptance.requirements import DEFAULTS
 from tinyunet_deploy.quality.dataset_scoring import image_digest
+from tinyunet_deploy.quality.scored_by import ScoredBy
+from tinyunet_deploy.quality.shadow.report import ChallengerLatency, ShadowFlip, ShadowReport
 
 REQUIREMENTS = """
 [escapes]
@@ -84,6 +86,31 @@ def write_line(path: Path, model: Path, **outcome: Any) -> None:
     path.write_text(json.dumps(fields))
 
 
+def write_shadow(path: Path, model: Path) -> None:
+    """Write the report of a shadow run in which the model judged 200 parts, one otherwise."""
+    sidecar = read_sidecar(model)
+    facts = ("fp32", "onnxruntime", "cpu")
+    report = ShadowReport(
+        leader=ScoredBy("old.onnx", "c" * 64, *facts),
+        leader_threshold=0.5,
+        leader_min_area_px=8,
+        challenger=ScoredBy(model.name, sidecar.sha256, *facts),
+        challenger_threshold=sidecar.threshold,
+        challenger_min_area_px=sidecar.min_area,
+        offered=300,
+        seen=300,
+        new_rejects=1,
+        new_passes=0,
+        flips=(ShadowFlip("7.png", "OK", "NG", 90, 140, "7.jpg"),),
+        unseen={},
+        failure=None,
+        latency=ChallengerLatency(8.0, 20.0, 31.0),
+        leader_plateau=None,
+        challenger_plateau=None,
+    )
+    path.write_text(json.dumps(report.as_fields()))
+
+
 def write_baseline(root: Path, *, light: float = 1.0) -> None:
     """Inspect images of the line: other good parts under the same light, if it is 1."""
     write_parts(root / "of-the-line", 40, 0, light=light, seed=8)
@@ -129,6 +156,7 @@ def accepted_station(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with open_backend(root / "net.onnx", "onnxruntime", "cpu") as backend:
         write_golden(root / "net.onnx", backend.score_alone)
     write_line(root / "line.json", root / "net.onnx")
+    write_shadow(root / "shadow.json", root / "net.onnx")
     write_baseline(root)
     write_repeats(root)
     (root / "acceptance.toml").write_text(REQUIREMENTS)
@@ -172,7 +200,7 @@ def resign(root: Path, data: bytes, precision: Any = "fp32", *, golden: bool = T
 
 @pytest.fixture(scope="module")
 def accepted_run(accepted_station: Path) -> tuple[int, str, dict[str, Any]]:
-    return run(accepted_station)
+    return run(accepted_station, "--shadow", str(accepted_station / "shadow.json"))
 
 
 def test_a_model_with_all_evidence_may_run(
@@ -181,13 +209,15 @@ def test_a_model_with_all_evidence_may_run(
     code, line, result = accepted_run
     assert outcomes(result, "not met") == outcomes(result, "not shown") == set()
     assert (code, result["decision"]["word"]) == (0, "MAY RUN")
-    assert line.startswith("MAY RUN: All 13 requirements are met.")
+    assert line.startswith("MAY RUN: All 14 requirements are met.")
     assert line.endswith("acceptance.html)\n")
     evidence = result["evidence"]
     assert evidence["detection"]["defective"] == evidence["detection"]["good"] == 12
     assert [link["name"] for link in evidence["lineage"]] == ["net.onnx", "net.safetensors"]
     assert evidence["parity"]["reference"].startswith("net.safetensors on torch")
     assert {p["kind"] for p in result["pictures"]} == {"near escape", "near reject"}
+    assert evidence["shadow"]["mismatch"] is None
+    assert [flip["name"] for flip in evidence["shadow"]["flips"]] == ["7.png"]
     assert len(result["parts"]) == 24
 
 
@@ -203,6 +233,7 @@ def test_every_input_has_its_sha256_and_no_path_of_the_machine_is_told(
         "ancestor": "net.safetensors",
         "requirements": "acceptance.toml",
         "line": "line.json",
+        "shadow run": "shadow.json",
         "baseline": "out-line/report.jsonl",
         "images and masks": "acceptance/data.sha256",
     }.items():

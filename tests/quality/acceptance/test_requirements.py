@@ -75,6 +75,7 @@ def test_a_waiver_needs_a_reason(tmp_path: Path) -> None:
         ('[escapes]\nmax_rate = "3 %"\n', "is '3 %', but must be a number"),
         ("[smallest_defect]\narea_px = 2.5\n", "is 2.5, but must be a whole number above 0"),
         ("[line]\ndeadline_ms = inf\n", "deadline_ms in .line. is inf"),
+        ("[shadow]\nmax_rate = 1\n", "max_rate in .shadow. is 1, but must be a number above 0"),
         ("[plateau]\nmin_share = 1.1\n", "above 0 and at most 1"),
         ("[parity]\nrequired = 0\n", "is 0, but must be true or false"),
         ('[parity]\nreason = " "\n', "is ' ', but must be a sentence"),
@@ -90,6 +91,11 @@ def test_a_wrong_file_is_refused_in_one_line(tmp_path: Path, text: str, message:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nothing\.toml: cannot be read: No such file"):
         read_requirements(tmp_path / "nothing.toml")
+
+
+def test_the_package_names_no_limit_of_disagreement_but_says_the_one_that_counts() -> None:
+    assert read_requirements().shadow.max_rate is None
+    assert f"# max_rate = {read_requirements().shadow.limit:g}:" in DEFAULTS.read_text()
 
 
 def test_the_guide_shows_the_defaults_of_the_package() -> None:

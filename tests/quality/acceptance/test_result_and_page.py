@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.quality.acceptance.evidence import accepted, detection, plateau, repeats
+from tests.quality.acceptance.evidence import accepted, detection, plateau, repeats, shadow
 from tinyunet_deploy.data.encoding import encode_jpeg
 from tinyunet_deploy.errors import DataError
 from tinyunet_deploy.quality.acceptance.evidence import (
     Evidence,
+    FlippedPart,
     InputFile,
     PartPicture,
     SkippedPart,
@@ -111,6 +112,34 @@ def test_names_and_pictures_are_never_markup(tmp_path: Path) -> None:
     assert not re.search(r'(src|href)="(?!data:)', html)
 
 
+def test_the_page_lists_the_parts_of_a_shadow_run_that_flip(tmp_path: Path) -> None:
+    flip = FlippedPart(HOSTILE, "OK", "NG", 90, 140)
+    unseen = {"the challenger was too far behind": 7}
+    run = shadow(offered=207, unseen=unseen, new_rejects=3, flips=(flip,))
+    evidence = dataclasses.replace(accepted(), shadow=run)
+    html = page(tmp_path, evidence)
+    text = text_of(html)
+    assert "Leader, which decided old.onnx (fp32) on openvino, cpu" in text
+    assert "207 judged by the leader, 200 by this model" in text
+    assert "7 not seen: the challenger was too far behind" in text
+    assert "3: 3 newly rejected, 0 newly passed; 1.5 %, at most 3.84 % with 95 %" in text
+    assert "Failure none" in text
+    assert "8.0 ms for half of the parts, 20.0 ms for 99 %, 31.0 ms at most" in text
+    assert "Parts that are judged otherwise (1 of 3 shown)" in text
+    assert "OK 90 NG 140" in text
+    assert "<script" not in html
+    accept_again(tmp_path / "acceptance.json", tmp_path)
+    assert (tmp_path / PAGE).read_bytes() == html.encode()
+
+
+def test_a_shadow_run_that_failed_at_once_is_on_the_page(tmp_path: Path) -> None:
+    none = dict.fromkeys(("p50_ms", "p99_ms", "max_ms"))
+    run = shadow(seen=0, unseen={"it ended": 200}, failure="was ended by SIGKILL", **none)
+    text = text_of(page(tmp_path, dataclasses.replace(accepted(), shadow=run)))
+    assert "Failure the model was ended by SIGKILL" in text
+    assert "Time for a part" not in text
+
+
 def test_the_pictures_of_escapes_say_how_many_there_are(tmp_path: Path) -> None:
     evidence = dataclasses.replace(accepted(), detection=detection(escapes=20))
     text = text_of(page(tmp_path, evidence, *[picture("escape")] * 12))
@@ -158,5 +187,7 @@ def test_the_result_is_plain_json_with_the_verdict_of_every_requirement(tmp_path
     fields = json.loads(write(tmp_path, accepted()).read_text())
     assert fields["schema_version"] == 1
     assert fields["decision"]["accepted"] is True
-    assert [row["name"] for row in fields["requirements"]] == list(read_requirements().by_name())
+    assert [row["name"] for row in fields["requirements"]] == [
+        name for name in read_requirements().by_name() if name != "shadow"
+    ]
     assert str(tmp_path) not in json.dumps(fields)

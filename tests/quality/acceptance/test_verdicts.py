@@ -15,6 +15,7 @@ from tests.quality.acceptance.evidence import (
     line,
     plateau,
     repeats,
+    shadow,
 )
 from tinyunet_deploy.quality.acceptance.evidence import (
     Ancestor,
@@ -145,6 +146,17 @@ ONE_RED: list[tuple[str, dict[str, Any], str]] = [
         "No verdict changes for thresholds from 0.2 to 0.9; that is 79 % of the plateau of the "
         "fp32 network.",
     ),
+    (
+        "shadow",
+        {"shadow": shadow(new_rejects=1, new_passes=4)},
+        "5 of 200 parts are judged otherwise than by old.onnx (fp32) on openvino, cpu "
+        "(1 newly rejected, 4 newly passed): 2.5 %, more than the 2 % allowed.",
+    ),
+    (
+        "shadow",
+        {"shadow": shadow(seen=199, failure="was ended by SIGKILL", unseen={"it ended": 1})},
+        "In the shadow run the model was ended by SIGKILL, after 199 of 200 parts.",
+    ),
 ]
 
 
@@ -258,6 +270,31 @@ NOT_SHOWN: list[tuple[str, dict[str, Any], str, str]] = [
         "--repeats",
     ),
     ("plateau", {"plateau": None}, "was not measured", ""),
+    (
+        "shadow",
+        {"shadow": shadow(offered=140, seen=140)},
+        "with 95 % confidence at most 2.12 % are, which does not show 2 %.",
+        "a shadow run of 9 more parts (149 in all) that are judged alike",
+    ),
+    (
+        "shadow",
+        {"shadow": shadow(new_rejects=2, new_passes=2)},
+        "4 of 200 parts are judged otherwise than by old.onnx (fp32) on openvino, cpu "
+        "(2 newly rejected, 2 newly passed): with 95 % confidence at most",
+        "a shadow run of 256 more parts (456 in all)",
+    ),
+    (
+        "shadow",
+        {"shadow": shadow(seen=0, unseen={"the challenger was too far behind": 200})},
+        "The model saw none of 200 parts.",
+        "--shadow OUT/shadow/shadow.json",
+    ),
+    (
+        "shadow",
+        {"shadow": shadow(mismatch="another threshold")},
+        "shadow.json was made with another threshold.",
+        "tinyunet-infer IMAGES -m LEADER --shadow MODEL",
+    ),
 ]
 
 
@@ -344,6 +381,31 @@ def test_the_plateau_of_fp32_is_needed_for_other_precisions_only() -> None:
     assert rows(alone)["plateau"].outcome == "met"
     model = dataclasses.replace(alone.model, precision="int8")
     assert rows(dataclasses.replace(alone, model=model))["plateau"].outcome == "not shown"
+
+
+def test_a_shadow_run_counts_if_it_is_given() -> None:
+    assert "shadow" not in rows(accepted())
+    judged = rows(dataclasses.replace(accepted(), shadow=shadow(offered=230, unseen={"late": 30})))
+    assert len(judged) == 14
+    assert judged["shadow"].outcome == "met"
+    assert judged["shadow"].required == "at most 2 % judged otherwise with 95 % confidence"
+    assert judged["shadow"].sentence == (
+        "0 of 200 parts are judged otherwise than by old.onnx (fp32) on openvino, cpu "
+        "(0 newly rejected, 0 newly passed): with 95 % confidence at most 1.49 % are."
+        " It did not see 30 of 230 parts."
+    )
+    assert others_are_met(judged, "shadow")
+
+
+def test_a_shadow_run_counts_if_a_limit_is_named_for_it() -> None:
+    requirements = read_requirements()
+    limit = dataclasses.replace(requirements.shadow, max_rate=0.1)
+    demanded = dataclasses.replace(requirements, shadow=limit)
+    row = rows(accepted(), demanded)["shadow"]
+    assert (row.outcome, row.sentence) == ("not shown", "No report of a shadow run was given.")
+    many = dataclasses.replace(accepted(), shadow=shadow(new_rejects=10))
+    assert rows(many, demanded)["shadow"].outcome == "met"
+    assert rows(many)["shadow"].outcome == "not met"
 
 
 def test_a_waiver_is_shown_with_what_it_waives_and_lets_the_model_run() -> None:
