@@ -266,7 +266,7 @@ class ShadowFigures:
     failure: str | None
     """How the model ended before its time; None if it did not."""
     p50_ms: float | None
-    """Time of the model for a part when it has idle processors only; None if it judged none."""
+    """Time of the model for a part, beside the leader; None if it judged none."""
     p99_ms: float | None
     max_ms: float | None
     mismatch: str | None = None
