@@ -87,6 +87,9 @@ ALLOWED = {
     "benchmarks/free_backend.py": {
         "subprocess": "measures in a process of its own",
     },
+    "benchmarks/gpu_suite/progress.py": {
+        "subprocess": "runs our own commands one after the other",
+    },
     "benchmarks/local_triton.py": {
         "socket": "finds a free port",
         "subprocess": "starts Triton",

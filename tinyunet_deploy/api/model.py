@@ -84,8 +84,6 @@ class Model:
 
     Args:
         backend: a loaded backend, which runs the model.
-        compute: ``bf16`` or ``fp16`` computes a float32 file in that number type, with OpenVINO on
-            a CPU that has it; None computes in the file's own precision.
         batch_size: images per call of the backend; reduced to what the model accepts.
     """
 

@@ -39,10 +39,10 @@ from tinyunet_deploy.cli.progress import Progress
 @click.option(
     "--noise",
     type=click.FloatRange(0.0, 100.0),
-    help="With --simulate: standard deviation of the sensor noise, grey values.  [default: 2]",
+    help="With --simulate: standard deviation of the sensor noise, grey values (default: 2).",
 )
 @click.option(
-    "--seed", type=click.IntRange(0), help="With --simulate: seed of the changes.  [default: 0]"
+    "--seed", type=click.IntRange(0), help="With --simulate: seed of the changes (default: 0)."
 )
 @format_option
 @debug_option
