@@ -118,7 +118,7 @@ def accept(
     result: Path | None,
     output: Path,
 ) -> int:
-    """Test whether a model may run on a line, and write the page that both parties sign.
+    """Test whether a model may run; write the page to sign.
 
     DATA is a labelled data set of parts that neither trained nor tuned the model. Each requirement
     is met, not met, or not shown. Exit code 0 if all are met or waived; 6 if one is not met or not

@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 @format_option
 @debug_option
 def info(model: Path | None, trust_engine: bool, style: str) -> None:
-    """Print what MODEL is and what it was made from; without MODEL, list those of the package.
+    """Print what MODEL is and what it was made from.
 
-    MODEL is a file, or the name of a model in the package. The file is checked against its sidecar.
+    MODEL is a file, or the name of a model in the package; without it, the models of the package
+    are listed. The file is checked against its sidecar.
     With --trust-engine, a file without one is described by what can be read from it.
     """
     from tinyunet_deploy.backends.registry import read_tried

@@ -111,11 +111,11 @@ def tune(
     in_place: bool,
     style: str,
 ) -> None:
-    """Choose threshold and min_area on the labelled images in DATA.
+    """Choose threshold and min_area on labelled images.
 
-    These become validation images: figures on the same images afterwards are not a test, and
-    tinyunet evaluate says so. Nothing is written without -o or --in-place. Exit code 6 if no choice
-    keeps --max-escape-rate, 3 if images were skipped.
+    The images in DATA become validation images: figures on the same images afterwards are not a
+    test, and tinyunet evaluate says so. Nothing is written without -o or --in-place. Exit code 6
+    if no choice keeps --max-escape-rate, 3 if images were skipped.
     """
     from tinyunet_deploy.backends.registry import open_backend
     from tinyunet_deploy.data.layouts import read_dataset
