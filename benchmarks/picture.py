@@ -7,6 +7,7 @@ is left out, with the reason.
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -41,6 +42,8 @@ from tinyunet_deploy.inspection.infer import infer
 from tinyunet_deploy.inspection.outputs import Outputs
 from tinyunet_deploy.inspection.overlays import TRUTH, outline
 from tinyunet_deploy.quality.evaluation import evaluate
+from tinyunet_deploy.quality.plateau import Plateau
+from tinyunet_deploy.quality.plateau_picture import draw_plateaus
 from tinyunet_deploy.quality.tuning import tune
 from tinyunet_deploy.quality.tuning_report import draw_curve
 from tinyunet_deploy.speed.engine.page import write_page
@@ -178,6 +181,15 @@ def draw_tuning(backend: Backend, path: Path) -> None:
     write_atomic(path, drawing)
 
 
+def draw_plateau(_: Backend, path: Path) -> None:
+    """Draw the stored plateaus, a row for each precision and backend."""
+    try:
+        rows = json.loads((RESULTS / "plateau.json").read_text())["plateaus"]
+    except FileNotFoundError:
+        raise SourceMissing("benchmarks/results has no plateau.json: benchmarks.plateau") from None
+    write_atomic(path, draw_plateaus([Plateau.from_fields(row["plateau"]) for row in rows]))
+
+
 def draw_drift(backend: Backend, path: Path) -> None:
     """Draw the picture of ``tinyunet drift -o`` after the light has dropped by 15 %."""
     side, sidecar = backend.contract.height, backend.artifact.sidecar
@@ -290,6 +302,7 @@ PICTURES: Final[dict[str, Callable[[Backend, Path], None]]] = {
     "missed.png": draw_missed,
     "tiles.png": draw_tiles,
     "tune.svg": draw_tuning,
+    "plateau.svg": draw_plateau,
     "drift.svg": draw_drift,
     "line.svg": draw_line,
     "report.png": draw_report,

@@ -1,4 +1,4 @@
-"""``python -m benchmarks.plateau``: keep the plateaus of a parity run, and draw them for docs/.
+"""``python -m benchmarks.plateau``: keep the plateaus of a parity run.
 
 The run is ``tinyunet parity DATA -m NAME.onnx -m NAME.fp16.onnx -m NAME.int8.onnx --reference
 NAME.onnx --backend openvino --backend onnxruntime -o FOLDER``.
@@ -12,17 +12,15 @@ from pathlib import Path
 
 import click
 
-from benchmarks.options import HELP, REPOSITORY, RESULTS
+from benchmarks.options import HELP, RESULTS
 from tinyunet_deploy.cli import run
 from tinyunet_deploy.files import write_atomic
-from tinyunet_deploy.quality.plateau import Plateau
-from tinyunet_deploy.quality.plateau_picture import draw_plateaus
 
 
 @click.command(context_settings=HELP)
 @click.argument("parity", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 def plateau(parity: Path) -> None:
-    """Write benchmarks/results/plateau.json and docs/pictures/plateau.svg from a parity.json."""
+    """Write benchmarks/results/plateau.json from a parity.json."""
     result = json.loads(parity.read_text())
     rows = [
         {
@@ -39,9 +37,8 @@ def plateau(parity: Path) -> None:
     fields = {"schema_version": 1, "data": result["data"], "plateaus": rows}
     path = RESULTS / "plateau.json"
     write_atomic(path, f"{json.dumps(fields, indent=2)}\n".encode())
-    drawn = draw_plateaus([Plateau.from_fields(row["plateau"]) for row in rows])
-    write_atomic(REPOSITORY / "docs" / "pictures" / "plateau.svg", drawn)
     click.echo(path)
+    click.echo("next: python -m benchmarks.picture plateau.svg", err=True)
 
 
 if __name__ == "__main__":

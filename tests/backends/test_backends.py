@@ -341,7 +341,7 @@ def test_a_model_that_the_backend_does_not_run(tiny_checkpoint: Path, tiny_onnx:
     assert caught.value.exit_code == 4
     assert str(caught.value) == (
         f"{tiny_onnx}: is of kind onnx, which torch does not run "
-        "(openvino, onnxruntime, onnxruntime-tensorrt)"
+        "(openvino, onnxruntime, onnxruntime-tensorrt, openvino-bf16, openvino-fp16)"
     )
     for name in ONNX_BACKENDS:
         with pytest.raises(RefusedError, match=rf"{name} does not run \(torch\)"):

@@ -68,9 +68,16 @@ def test_less_than_80_percent_of_the_plateau_is_red(scores: list[int], outcome: 
 def test_a_threshold_near_an_edge_is_red_even_if_the_plateau_is_kept(
     scores: list[int], outcome: str
 ) -> None:
-    figures, made = checked(scores, scores=scores)
-    assert figures["plateau_kept"] == 1
+    figures, made = checked(scores, scores=[10, 115, 230, 240])
+    assert figures["plateau_kept"] > 0.99
     assert made == outcome
+
+
+def test_an_edge_near_the_threshold_of_the_reference_is_no_fault_of_the_artifact() -> None:
+    near = [10, 116, 230, 240]
+    figures, outcome = checked(near, scores=near)
+    assert np.isnan(figures["margin_steps"])
+    assert outcome == "green"
 
 
 def test_a_flipped_part_leaves_nothing_of_the_plateau() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from tinyunet_deploy import systems
 from tinyunet_deploy.backends.base import Backend
 from tinyunet_deploy.data.description_file import described_bits
-from tinyunet_deploy.errors import TinyUNetError
+from tinyunet_deploy.errors import RuntimeUnavailable, TinyUNetError
 from tinyunet_deploy.inspection.executors import executor
 from tinyunet_deploy.inspection.file_processes import FileProcesses
 from tinyunet_deploy.inspection.notes import log_notes
@@ -209,6 +209,10 @@ def inspect_images(
                 yield oldest_line()
         while pending:
             yield oldest_line()
+    except RuntimeUnavailable:
+        while pending:  # parts that were scored before the device was lost keep their verdicts
+            yield oldest_line()
+        raise
     finally:
         try:
             writers.shutdown(cancel_futures=True)

@@ -8,7 +8,7 @@ from tinyunet_deploy.backends.base import Backend
 from tinyunet_deploy.contract import Score, score_threshold
 from tinyunet_deploy.quality.parity_inputs import ComparedImage
 from tinyunet_deploy.quality.part_score import PartScore, score_part
-from tinyunet_deploy.quality.plateau import Plateau, plateau_of
+from tinyunet_deploy.quality.plateau import MARGIN_STEPS, Plateau, plateau_of
 from tinyunet_deploy.quality.scored_by import ScoredBy
 
 __all__ = ["ArtifactPlateau", "ReferencePlateau"]
@@ -88,10 +88,16 @@ class ArtifactPlateau:
 
     @property
     def figures(self) -> dict[str, float]:
-        """Figures by their names in ``parity_limits.toml``; NaN without an edge."""
-        plateau = self.plateau
+        """Figures by their names in ``parity_limits.toml``.
+
+        ``margin_steps`` is NaN without an edge, and where the reference itself stands within
+        :data:`MARGIN_STEPS` of one: that is a fault of the threshold, which ``tune``, ``evaluate``
+        and ``accept`` name, and no difference between the two.
+        """
+        plateau, reference = self.plateau, self._reference.plateau
         margin = plateau.margin_steps
+        judged = math.isfinite(margin) and reference.margin_steps >= MARGIN_STEPS
         return {
-            "plateau_kept": plateau.kept(self._reference.plateau),
-            "margin_steps": math.nan if math.isinf(margin) else margin,
+            "plateau_kept": plateau.kept(reference),
+            "margin_steps": margin if judged else math.nan,
         }
