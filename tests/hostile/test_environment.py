@@ -27,8 +27,11 @@ from tinyunet_deploy.data.encoding import write_png
 from tinyunet_deploy.errors import OutOfMemory, RuntimeUnavailable
 from tinyunet_deploy.inspection import scoring
 from tinyunet_deploy.inspection.infer import infer as infer_images
-from tinyunet_deploy.inspection.report_line import RunSummary
+from tinyunet_deploy.inspection.outputs import Inspection
+from tinyunet_deploy.inspection.report_line import ReportLine, RunSummary
 from tinyunet_deploy.inspection.run_report import read_report
+from tinyunet_deploy.inspection.scoring import Scored
+from tinyunet_deploy.inspection.trace import Trace
 from tinyunet_deploy.testing.fake_backend import FakeBackend
 
 IMAGES = 40
@@ -216,6 +219,23 @@ def test_a_single_image_that_memory_does_not_hold_stops_the_run(
     inspect(station, tmp_path / "out", fake())
     inspect(station, tmp_path / "whole", fake())
     assert tree(tmp_path / "out") == tree(tmp_path / "whole")
+
+
+def test_no_part_is_reported_past_one_that_could_not_be_written(
+    station: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish = Inspection.finish
+
+    def full(inspection: Inspection, scored: Scored, trace: Trace | None = None) -> ReportLine:
+        if scored.index == 2:
+            raise RuntimeUnavailable(inspection.output, "disk full")
+        return finish(inspection, scored, trace)
+
+    monkeypatch.setattr(Inspection, "finish", full)
+    with pytest.raises(RuntimeUnavailable, match="disk full"):
+        inspect(station, tmp_path / "out", fake())
+    done, summary = read_report(tmp_path / "out" / "report.jsonl")
+    assert (len(done), summary) == (2, None)
 
 
 def test_a_gpu_that_is_lost_stops_the_run_which_goes_on_with_another(

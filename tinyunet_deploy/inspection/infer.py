@@ -200,19 +200,25 @@ def inspect_images(
             trace.left_queue(index)
         return line
 
+    lost: RuntimeUnavailable | None = None
     try:
-        for scored in results:
+        while True:
+            try:
+                scored = next(results, None)
+            except RuntimeUnavailable as error:
+                lost = error
+                break
+            if scored is None:
+                break
             size = 1 if scored.image is None else scored.image.size
             most = max(ahead_px // size, 1) if workers else 0
             pending.append((scored.index, finish(scored)))
             while pending and (pending[0][1].done() or len(pending) > most):
                 yield oldest_line()
-        while pending:
+        while pending:  # also those scored before a device was lost, but none past a failed write
             yield oldest_line()
-    except RuntimeUnavailable:
-        while pending:  # parts that were scored before the device was lost keep their verdicts
-            yield oldest_line()
-        raise
+        if lost is not None:
+            raise lost
     finally:
         try:
             writers.shutdown(cancel_futures=True)
