@@ -1,7 +1,8 @@
 """``infer`` with a backend that costs nothing: the cost of files alone, and how it scales.
 
 :func:`measure` takes turns between numbers of processors, each in a process of its own, which is
-this module as a program: ``python -m benchmarks.free_backend FOLDER OUTPUT PROCESSORS``.
+this module as a program: ``python -m benchmarks.free_backend FOLDER OUTPUT PROCESSOR...``. One run
+for each processor, all at once, shows what the machine allows: they share nothing but its memory.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,6 +31,8 @@ __all__ = ["FORMULA", "measure"]
 FORMULA: Final = (
     "images_per_s = rate of infer over the last half of the files, once processes have taken over; "
     "whole_images_per_s = over all of them; ratio = the rate on all processors / that on one; "
+    "apart = one run for each processor, all at once; "
+    "apart_ratio = the sum of their rates / that on one; "
     "ms_of_one_processor_per_file = 1000 / the rate on one"
 )
 _BATCH: Final = 4
@@ -53,24 +56,42 @@ def measure(
     for index in range(count):
         (links / f"{index:06}.png").hardlink_to(files[index % len(files)])
     runs: dict[int, list[dict[str, Any]]] = {number: [] for number in numbers}
+    apart: list[list[dict[str, Any]]] = []
     for turn in range(rounds):
         for number in numbers:
             output = scratch / f"free-{turn}-{number}"
-            command = [sys.executable, "-m", "benchmarks.free_backend"]
-            command += [str(links), str(output), str(number)]
-            runs[number].append(json.loads(subprocess.check_output(command)))
+            runs[number].append(_result(_start(links, output, range(number))))
+        outputs = [scratch / f"free-{turn}-apart-{place}" for place in range(numbers[-1])]
+        at_once = [_start(links, output, [place]) for place, output in enumerate(outputs)]
+        apart.append([_result(process) for process in at_once])
     rate = {
         number: statistics.median(run["images_per_s"] for run in of_number)
         for number, of_number in runs.items()
     }
+    rate_apart = statistics.median(sum(run["images_per_s"] for run in turn) for turn in apart)
     return {
         "formula": FORMULA,
         "images": count,
         "batch_size": _BATCH,
         "runs": {str(number): of_number for number, of_number in runs.items()},
+        "apart": apart,
         "ms_of_one_processor_per_file": 1e3 / rate[numbers[0]],
         "ratio": rate[numbers[-1]] / rate[numbers[0]],
+        "apart_ratio": rate_apart / rate[numbers[0]],
     }
+
+
+def _start(folder: Path, output: Path, places: Iterable[int]) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "benchmarks.free_backend", str(folder), str(output)]
+    return subprocess.Popen([*command, *map(str, places)], stdout=subprocess.PIPE)
+
+
+def _result(process: subprocess.Popen[bytes]) -> dict[str, Any]:
+    printed, _ = process.communicate()
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, process.args)
+    fields: dict[str, Any] = json.loads(printed)
+    return fields
 
 
 def _score(images: Batch) -> Batch:
@@ -79,9 +100,9 @@ def _score(images: Batch) -> Batch:
     return scores
 
 
-def _run(folder: Path, output: Path, number: int) -> dict[str, Any]:
-    """Inspect a folder on some processors of this process."""
-    systems.use_processors(processors()[:number])
+def _run(folder: Path, output: Path, places: Sequence[int]) -> dict[str, Any]:
+    """Inspect a folder on some of this process's processors, given by their places among them."""
+    systems.use_processors([processors()[place] for place in places])
     systems.keep_freed_memory()
     height, width = read_image(next(folder.iterdir())).shape
     ended: list[float] = []
@@ -99,7 +120,7 @@ def _run(folder: Path, output: Path, number: int) -> dict[str, Any]:
         FakeBackend(_score, contract=Contract(height, width)),
         threshold=0.5,
         batch_size=_BATCH,
-        workers=number,
+        workers=len(places),
         on_line=count,
     )
     half = len(ended) // 2
@@ -112,4 +133,5 @@ def _run(folder: Path, output: Path, number: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(_run(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))))
+    chosen = [int(place) for place in sys.argv[3:]]
+    print(json.dumps(_run(Path(sys.argv[1]), Path(sys.argv[2]), chosen)))

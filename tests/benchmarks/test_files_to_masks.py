@@ -35,6 +35,8 @@ def test_models_take_turns_and_memory_is_told(
     assert all(len(runs) == 2 for runs in free["runs"].values())
     alone = statistics.median(run["images_per_s"] for run in free["runs"]["1"])
     assert free["ms_of_one_processor_per_file"] == pytest.approx(1e3 / alone)
+    at_once = statistics.median(sum(run["images_per_s"] for run in turn) for turn in free["apart"])
+    assert free["apart_ratio"] == pytest.approx(at_once / alone)
     for found in fields["results"]:
         first, second = found["rounds"]
         low, high = sorted([first["ratio"], second["ratio"]])
