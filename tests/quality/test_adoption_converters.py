@@ -4,6 +4,7 @@ import logging
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -82,6 +83,20 @@ def test_in_fp16_only_the_network_changes() -> None:
         TensorProto.UINT8
     }
     assert float16(with_node_names(chain(2))) == data, "the same bytes every time"
+
+
+def test_fp16_keeps_the_scale_of_an_enlarged_image() -> None:
+    """9 pixels become 33 by a scale of 3.6667, which half precision would round to 32.99 / 9."""
+    graph = Graph()
+    small = graph.conv("x", 1, 1, strides=[4, 4])
+    scales = numpy_helper.from_array(np.array([1, 1, 33 / 9, 33 / 9], np.float32))
+    scales_name = graph.add("Constant", value=scales)
+    graph.add("Resize", small, "", scales_name, name="y")
+    shape: list[int | str] = ["N", 1, 33, 33]
+    model = with_node_names(graph.model(("x", 1, shape), ("y", 1, shape)))
+    session = onnxruntime.InferenceSession(float16(model))
+    (scores,) = session.run(None, {"x": np.ones((2, 1, 33, 33), np.float32)})
+    assert scores.shape == (2, 1, 33, 33)
 
 
 def test_int8_is_symmetric_with_float32_biases_and_names_what_is_kept() -> None:

@@ -43,12 +43,31 @@ def float16(model: ModelProto) -> bytes:
 
     copy = ModelProto()
     copy.CopyFrom(model)
+    _constants_as_initializers(copy.graph)
     around = [node.name for node in copy.graph.node if node.name.startswith(ADDED)]
     try:
         half = convert_float_to_float16(copy, keep_io_types=True, node_block_list=around)
         return _finished(half)
     except Exception as error:  # the converter raises whatever it meets
         raise ValueError(f"cannot be converted to fp16: {_line(error)}") from error
+
+
+def _constants_as_initializers(graph: onnx.GraphProto) -> None:
+    """Turn constant nodes into initializers.
+
+    The converter keeps the scales of Resize in float32 if they are an initializer. As a node they
+    would be rounded to half, and an image of 513 pixels would come back with 512.
+    """
+    constants = [
+        node
+        for node in graph.node
+        if node.op_type == "Constant" and [part.name for part in node.attribute] == ["value"]
+    ]
+    for node in constants:
+        tensor = graph.initializer.add()
+        tensor.CopyFrom(node.attribute[0].t)
+        tensor.name = node.output[0]
+        graph.node.remove(node)
 
 
 def int8(

@@ -264,7 +264,11 @@ def _written(
 def _refusal(path: Path, parity: Parity) -> GateFailed | ArtifactError:
     """Return the error of a file that breaks a limit, or that no backend runs."""
     if not parity.broken:
-        reasons = "; ".join(artifact.skipped or "" for artifact in parity.artifacts)
+        # they ran in a scratch folder, which is gone
+        reasons = "; ".join(
+            (artifact.skipped or "").replace(str(artifact.model), path.name)
+            for artifact in parity.artifacts
+        )
         return ArtifactError(path, f"is not written: no backend runs it ({reasons})")
     broken = [
         f"{check.limit.figure} on {artifact.backend} is {check.value:.6g}, but must be "

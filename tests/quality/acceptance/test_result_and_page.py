@@ -76,7 +76,7 @@ def test_the_page_lists_what_is_missing_the_failed_first(tmp_path: Path) -> None
     evidence = dataclasses.replace(accepted(), line=None, detection=detection(overkills=40))
     text = text_of(page(tmp_path, evidence))
     missing = text[text.index("What is missing") : text.index("Requirements")]
-    assert "MAY NOT RUN 1 of 13 requirements are not met: overkill." in text
+    assert "MAY NOT RUN 1 of 13 requirements is not met: overkill." in text
     assert missing.index("Overkill, not met: tune the threshold") < missing.index(
         "Line speed, not shown: tinyunet line-sim IMAGES -m MODEL -o line.json"
     )

@@ -425,5 +425,5 @@ def test_a_waiver_is_shown_with_what_it_waives_and_lets_the_model_run() -> None:
 def test_what_is_not_met_comes_before_what_is_not_shown() -> None:
     evidence = dataclasses.replace(accepted(), line=None, seen=seen(tuned_on=1))
     assert decide(judge(read_requirements(), evidence)).sentence == (
-        "1 of 13 requirements are not met: unseen images. Not shown yet: line speed."
+        "1 of 13 requirements is not met: unseen images. Not shown yet: line speed."
     )

@@ -93,6 +93,8 @@ class DetectionFigures:
     auroc: float
     """NaN without images of both kinds."""
     notes: tuple[str, ...] = ()
+    areas_missed_in_passed_px: tuple[int, ...] = ()
+    """Those of ``areas_missed_px`` that lie in parts that pass."""
 
 
 @dataclass(frozen=True)
@@ -228,6 +230,9 @@ class PlateauFigures:
     """Width divided by that of the fp32 network, on the images on which both were compared; None if
     that was not measured."""
     svg: str = ""
+    edge: Literal["good", "defective"] | None = None
+    """Kind of the parts whose verdict changes at the nearer edge; None without an edge, or if both
+    kinds are there."""
 
 
 @dataclass(frozen=True)

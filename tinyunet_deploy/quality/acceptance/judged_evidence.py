@@ -41,6 +41,14 @@ def detection_evidence(evaluation: Evaluation) -> DetectionFigures:
         iou_defective=figures.iou_defective,
         auroc=figures.auroc,
         notes=evaluation.notes,
+        areas_missed_in_passed_px=tuple(
+            sorted(
+                defect.area_px
+                for image, findings in zip(evaluation.images, evaluation.findings, strict=True)
+                if image.verdict == "OK"
+                for defect in findings.missed
+            )
+        ),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from tinyunet_deploy.artifacts.strict_json import read_json
 from tinyunet_deploy.errors import DataError, RuntimeUnavailable
@@ -38,7 +38,24 @@ def plateau_evidence(evaluation: Evaluation, share_of_reference: float | None) -
         margin=margin if margin <= 1 else None,
         share_of_reference=share_of_reference,
         svg=_drawn(lambda: inline_plateaus([plateau])),
+        edge=_kind_at_edge(evaluation),
     )
+
+
+def _kind_at_edge(evaluation: Evaluation) -> Literal["good", "defective"] | None:
+    """Return the kind of the parts whose verdict changes first when the threshold moves."""
+    plateau = evaluation.plateau
+    assert plateau.steps is not None and plateau.steps.high is not None
+    low, high = plateau.steps.low, plateau.steps.high
+    deciding = []  # deciding scores at the nearer edge; both where they are equally far
+    if low > 0 and plateau.threshold_steps - low == plateau.margin_steps:
+        deciding.append(low)  # such parts become NG one step below
+    if high < 255 and high - plateau.threshold_steps == plateau.margin_steps:
+        deciding.append(high + 1)  # and such become OK one step above
+    kinds = {part.defective for part in evaluation.parts if part.deciding_score in deciding}
+    if len(kinds) != 1:
+        return None
+    return "defective" if kinds.pop() else "good"
 
 
 def read_study(path: Path) -> RepeatabilityStudy:

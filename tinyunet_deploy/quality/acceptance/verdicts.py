@@ -7,7 +7,7 @@ evidence or none. Only "met" lets a model run.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal, NamedTuple
 
 from tinyunet_deploy.quality.acceptance.artifact_checks import (
@@ -16,6 +16,7 @@ from tinyunet_deploy.quality.acceptance.artifact_checks import (
     check_parity,
     check_self_test,
 )
+from tinyunet_deploy.quality.acceptance.causes import cause_of
 from tinyunet_deploy.quality.acceptance.detection_checks import (
     check_escapes,
     check_overkills,
@@ -53,7 +54,10 @@ class RequirementVerdict:
     reason: str
     """Reason for the requirement."""
     missing: str = ""
-    """What would show the requirement, or mend it; empty if it is met."""
+    """What would show the requirement, or mend it; empty if it is met, or if it fails with another
+    one."""
+    follows: str = ""
+    """Name of the requirement that is not met by the same fact; empty if it stands for itself."""
 
 
 class _Row(NamedTuple):
@@ -106,31 +110,58 @@ def judge(requirements: Requirements, evidence: Evidence) -> tuple[RequirementVe
                 missing=finding.missing,
             )
         )
-    return tuple(verdicts)
+    return _with_causes(verdicts, requirements, evidence)
+
+
+def _with_causes(
+    verdicts: Sequence[RequirementVerdict], requirements: Requirements, evidence: Evidence
+) -> tuple[RequirementVerdict, ...]:
+    """Let each requirement that fails by the fact of another one name that one."""
+    not_met = {verdict.name for verdict in verdicts if verdict.outcome == "not met"}
+    result = []
+    for verdict in verdicts:
+        cause = None
+        if verdict.name in not_met:
+            cause = cause_of(verdict.name, not_met, requirements, evidence)
+        if cause is not None:
+            title = _ROWS[cause.name].title
+            sentence = f"{verdict.sentence} Fails with {title}: {cause.sentence}."
+            verdict = replace(verdict, sentence=sentence, missing="", follows=cause.name)
+        result.append(verdict)
+    return tuple(result)
 
 
 def decide(verdicts: Sequence[RequirementVerdict]) -> Decision:
     """Return the decision: the model may run only if no requirement is not met or not shown."""
 
-    def names(outcome: Outcome) -> str:
-        return ", ".join(v.title.lower() for v in verdicts if v.outcome == outcome)
+    def titles(outcome: Outcome, *, follows: bool = False) -> list[str]:
+        rows = [v for v in verdicts if v.outcome == outcome and bool(v.follows) == follows]
+        return [row.title.lower() for row in rows]
 
-    number = {o: sum(v.outcome == o for v in verdicts) for o in ("not met", "not shown", "waived")}
     total = len(verdicts)
-    waived = f" Waived: {names('waived')}." if number["waived"] else ""
-    if number["not met"]:
-        sentence = f"{number['not met']} of {total} requirements are not met: {names('not met')}."
-        if number["not shown"]:
-            sentence += f" Not shown yet: {names('not shown')}."
+    not_met, following = titles("not met"), titles("not met", follows=True)
+    not_shown, waived_titles = titles("not shown"), titles("waived")
+    waived = f" Waived: {', '.join(waived_titles)}." if waived_titles else ""
+    if not_met:
+        sentence = f"{_of(len(not_met), total)} not met: {', '.join(not_met)}."
+        if following:
+            sentence += f" By the same facts: {', '.join(following)}."
+        if not_shown:
+            sentence += f" Not shown yet: {', '.join(not_shown)}."
         return Decision("MAY NOT RUN", sentence + waived)
-    if number["not shown"]:
+    if not_shown:
         sentence = (
-            f"Nothing speaks against the model, but {number['not shown']} of {total} requirements "
-            f"are not shown yet: {names('not shown')}."
+            f"Nothing speaks against the model, but {_of(len(not_shown), total)} not shown yet: "
+            f"{', '.join(not_shown)}."
         )
         return Decision("NOT SHOWN YET", sentence + waived)
     met = "All" if not waived else "All other"
-    return Decision("MAY RUN", f"{met} {total - number['waived']} requirements are met.{waived}")
+    count = total - len(waived_titles)
+    return Decision("MAY RUN", f"{met} {count} requirements are met.{waived}")
+
+
+def _of(number: int, total: int) -> str:
+    return f"{number} of {total} requirements {'is' if number == 1 else 'are'}"
 
 
 def _rate_required(limit: RateLimit) -> str:
