@@ -146,10 +146,10 @@ $(SPEED)/pipeline.json:
 
 # 160 seconds are enough to show one miss in a thousand; the speed that they promise is then tried
 # for two minutes. One process for each processor, so that a virtual processor that pauses for a
-# moment delays one image, not two.
+# moment delays one image, not two. A speed that does not hold (exit code 6) is a result.
 $(SPEED)/line-sim.json:
 	$(TINYUNET) line-sim $(SPEED)/data --model $(INT8) --parts-per-minute 1200 --deadline-ms 150 \
-	    --processes 2 --jitter 0.02 --seconds 160 --verify-live 120 --output $@
+	    --processes 2 --jitter 0.02 --seconds 160 --verify-live 120 --output $@ || test $$? = 6
 
 # Measure everything on this machine's GPU, in at most nine minutes: tests, plans, every backend with
 # CUDA graphs and without, files to masks, training, peaks and parity, into benchmarks/results/GPU.

@@ -119,8 +119,8 @@ def line() -> Rows:
     rows = [["machine", "processes", "promised, parts/min", "run live, parts", "late", "kept"]]
     for machine, folder in (("Xeon", ""), ("EPYC", "epyc/")):
         study = read_result(f"{folder}line-sim.json")
-        trials = [*study.get("not_kept", []), study["verified"]]
-        for trial in trials:
+        trials = [*study.get("not_kept", []), *study.get("kept_once", []), study["verified"]]
+        for trial in filter(None, trials):
             belt, outcome = trial["line"], trial["outcome"]
             rows.append(
                 [

@@ -168,6 +168,8 @@ def test_a_prediction_that_does_not_hold_is_lowered(
     assert code == 0
     assert err == f"result: {result}\n"
     assert "The prediction does not hold.\n\ntried live for 0.5 s at what these times" in out
+    assert out.count("The prediction holds.") == 2, "the lower speed was chosen, and is run again"
+    assert "tried live for 0.5 s at this speed once more\n" in out
     assert out.endswith("The prediction holds.\n")
     fields = json.loads(result.read_text())
     assert fields["recorded_parts_per_minute"] == pytest.approx(0.95 * 6000)

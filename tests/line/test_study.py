@@ -36,7 +36,7 @@ def test_a_result_is_json_and_can_be_replayed(tmp_path: Path) -> None:
     assert (fields["kind"], fields["mode"], fields["model"]) == ("line-sim", "live", "tiny.onnx")
     assert fields["kept"] and fields["shown"] and fields["outcome"]["missed"] == 0
     assert len(fields["curve"]) == 24
-    assert (fields["verified"], fields["not_kept"]) == (None, [])
+    assert (fields["verified"], fields["not_kept"], fields["kept_once"]) == (None, [], [])
     recording = read_recording(path)
     assert recording.service_ms == pytest.approx(np.full(600, 20))
     assert recording.idle and recording.processes == 1
@@ -53,8 +53,9 @@ def test_times_that_never_were_are_null() -> None:
 def test_the_result_tells_the_speed_that_held_from_those_that_did_not() -> None:
     study = live(20, 40, verify_s=60)
     fields = json.loads(study.as_json())
-    (failed,) = fields["not_kept"]
-    assert not failed["kept"] and fields["verified"]["kept"]
+    (failed,), (once,) = fields["not_kept"], fields["kept_once"]
+    assert not failed["kept"] and once["kept"] and fields["verified"]["kept"]
+    assert once["line"] == fields["verified"]["line"]
     assert failed["line"]["parts_per_minute"] == fields["recorded_parts_per_minute"]
     assert fields["verified"]["line"]["parts_per_minute"] == pytest.approx(
         fields["fastest_shown_parts_per_minute"]
@@ -70,6 +71,14 @@ def test_the_asked_and_the_last_predicted_speed_must_hold() -> None:
     assert failed.value.hint == "5 % allowed"
     with pytest.raises(GateFailed, match=r"^600\.0 parts/min: .*5 % allowed"):
         live(150, verify_s=None).require_kept()
+    hopeless = live(500, verify_s=60)
+    assert json.loads(hopeless.as_json())["verified"] is None
+    with pytest.raises(GateFailed, match=r"^600\.0 parts/min: "):
+        hopeless.require_kept(predicted=True)
+    untried = live(20, verify_s=None)
+    untried.require_kept()
+    with pytest.raises(GateFailed, match="no speed keeps a miss rate of 5 %"):
+        untried.require_kept(predicted=True)
     too_fast = live(20, verify_s=60, speed=6000)
     assert too_fast.keeps(too_fast.runs[-1][1])
     with pytest.raises(GateFailed, match=r"^6,000\.0 parts/min: "):

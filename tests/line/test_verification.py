@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from tinyunet_deploy.errors import GateFailed, RefusedError
+from tinyunet_deploy.errors import RefusedError
 from tinyunet_deploy.line.belt import Belt, triggers_ms
 from tinyunet_deploy.line.live import LiveRun
 from tinyunet_deploy.line.outcome import count_outcome
@@ -62,13 +62,26 @@ def test_a_prediction_that_holds_needs_one_trial_with_another_seed() -> None:
 
 def test_a_prediction_that_fails_is_lowered_to_what_its_own_times_predict() -> None:
     run, runs = station(20, 40)
-    failed, lowered = verify(run)
+    failed, lowered, again = verify(run)
     assert failed.run.outcome.miss_rate > SETTINGS.max_miss_rate
     assert failed.belt.parts_per_minute == pytest.approx(0.95 * 3000)
     assert lowered.belt.parts_per_minute == failed.search.fastest_shown
     assert lowered.belt.parts_per_minute == pytest.approx(0.95 * 1500)
     assert lowered.run.outcome.missed == 0
-    assert [seed for _, seed in runs] == [7, 8, 8]
+    assert again.belt == lowered.belt
+    assert again.run.outcome.missed == 0
+    assert [seed for _, seed in runs] == [7, 8, 9, 10]
+
+
+def test_a_lower_speed_that_holds_only_once_does_not_hold() -> None:
+    run, _ = station(20, 40, 40, 80)
+    failed, lucky, unlucky, slower, again = verify(run)
+    misses = [trial.run.outcome.missed > 0 for trial in (failed, lucky, unlucky)]
+    assert misses == [True, False, True]
+    assert lucky.belt == unlucky.belt
+    assert slower.belt.parts_per_minute == unlucky.search.fastest_shown
+    assert slower.belt.parts_per_minute < lucky.belt.parts_per_minute
+    assert (again.belt, again.run.outcome.missed) == (slower.belt, 0)
 
 
 def test_no_more_speeds_are_tried_than_allowed() -> None:
@@ -96,5 +109,4 @@ def test_too_few_parts_or_no_speed_at_all_is_an_error() -> None:
         verify(run, few)
     with pytest.raises(RefusedError, match=r"--max-miss-rate above 0"):
         verify(run, SearchSettings(500, 0, 0.0))
-    with pytest.raises(GateFailed, match="no speed keeps a miss rate of 5 %"):
-        verify(station(500)[0])
+    assert verify(station(500)[0]) == []

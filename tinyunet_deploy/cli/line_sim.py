@@ -118,7 +118,7 @@ _POSITIVE = _Number(0.001, 1e6)
     metavar="SECONDS",
     help="Then run IMAGES for this time at the predicted safe speed: does the prediction hold? "
     "If not, the times of that run predict a lower speed, which is tried in turn; three speeds at "
-    "most.",
+    "most. A lower speed that holds is run once more.",
 )
 @click.option(
     "--parts",
@@ -246,7 +246,7 @@ def line_sim(
     lines.finish()
     if output is not None:
         click.echo(f"result: {click.format_filename(output)}", err=True)
-    study.require_kept()
+    study.require_kept(predicted=verify_live is not None)
     return 3 if skipped else 0
 
 
@@ -311,8 +311,11 @@ def _print_study(study: LineStudy, verify_s: float | None) -> None:
             f"The first image after a stop took {first_ms:,.1f} ms, "
             f"others {others_ms:,.1f} ms (medians)."
         )
+    before = belt
     for number, (belt, outcome) in enumerate(tried):
         speed = "what these times predict" if number else "the predicted safe speed"
+        speed = "this speed once more" if number and belt == before else speed
+        before = belt
         click.echo(f"\ntried live for {verify_s:g} s at {speed}")
         _print_run(belt, outcome)
         holds = "holds" if study.keeps(outcome) else "does not hold"

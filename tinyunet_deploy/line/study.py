@@ -35,6 +35,8 @@ FORMULAS: Final = {
     "miss_rate_bound": "Clopper-Pearson one-sided upper bound; a run of misses counts as one event "
     "(runs declustering, Smith & Weissman 1994), and a replay as no more parts than were recorded",
     "busy": "time in service / (processes x time from the first trigger to the last verdict)",
+    "verified": "the last live run at a predicted speed; a speed that is kept after a faster one "
+    "was not is run again, and its first run stands under kept_once, for it chose the speed",
     "fastest": "the fastest speed up to which every simulated speed keeps the allowed miss rate; "
     "never above the speed at which processes are busy for 0.95 of the time",
 }
@@ -63,11 +65,14 @@ class LineStudy:
         """Return whether a run kept the allowed miss rate."""
         return outcome.miss_rate <= self.settings.max_miss_rate
 
-    def require_kept(self) -> None:
+    def require_kept(self, *, predicted: bool = False) -> None:
         """Check that the requested speed, and the last predicted speed, keep the allowed miss rate.
 
+        Args:
+            predicted: whether a predicted speed must have been run.
+
         Raises:
-            GateFailed: a run does not.
+            GateFailed: a run does not, or no speed is predicted to keep it.
         """
         for belt, outcome in (self.runs[0], self.runs[-1]):
             if not self.keeps(outcome):
@@ -77,11 +82,14 @@ class LineStudy:
                     f"{percent(outcome.miss_rate)}",
                     f"{percent(self.settings.max_miss_rate)} allowed",
                 )
+        if predicted and len(self.runs) == 1:
+            allowed = percent(self.settings.max_miss_rate)
+            raise GateFailed(self.recording.source, f"no speed keeps a miss rate of {allowed}")
 
     def as_json(self) -> str:
         """Return the text of the result file, one line."""
         first_ms, others_ms = self.recording.medians_ms()
-        runs = [self._run_fields(belt, outcome) for belt, outcome in self.runs]
+        first, *predicted = (self._run_fields(belt, outcome) for belt, outcome in self.runs)
         search = self.search
         curve = [{"parts_per_minute": speed, **at.figures()} for speed, at in search.curve]
         fields = {
@@ -91,15 +99,16 @@ class LineStudy:
             "seed": self.settings.seed,
             "max_miss_rate": self.settings.max_miss_rate,
             "confidence": CONFIDENCE,
-            **runs[0],
+            **first,
             "fastest_shown_parts_per_minute": search.fastest_shown,
             "fastest_seen_parts_per_minute": search.fastest_seen,
             "capacity_parts_per_minute": search.capacity,
             "curve": curve,
             "processes_needed": self.processes_needed,
             "service_p50_ms": {"first_after_stop": first_ms, "others": others_ms},
-            "verified": runs[-1] if len(runs) > 1 else None,
-            "not_kept": runs[1:-1],
+            "verified": predicted[-1] if predicted else None,
+            "not_kept": [run for run in predicted[:-1] if not run["kept"]],
+            "kept_once": [run for run in predicted[:-1] if run["kept"]],
             "formulas": FORMULAS,
         }
         return json.dumps(json_value(fields), allow_nan=False) + "\n"
@@ -185,12 +194,12 @@ def study_live(
 
     Raises:
         RefusedError: no image has a verdict, or there are too few parts to predict a speed.
-        GateFailed: no speed is predicted to keep the miss rate.
     """
     trials = [run_trial(run_belt, belt, seconds, source, settings)]
     if verify_s:
         trials += verify_prediction(run_belt, trials[0], verify_s, settings)
-    basis = trials[-2] if verify_s else trials[0]
+    before = (trial for trial in reversed(trials) if trial.belt != trials[-1].belt)
+    basis = next(before, trials[0])
     return LineStudy(
         title=_live_title(station.facts, seconds),
         facts={

@@ -1,4 +1,8 @@
-"""Verification: run the belt live at the predicted speed, and lower a prediction that fails."""
+"""Verification: run the belt live at the predicted speed, and lower a prediction that fails.
+
+A speed that holds after another did not was chosen among several, perhaps by luck. It is run once
+more, and only that run, which chose nothing, shows that it holds.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from tinyunet_deploy.errors import GateFailed, RefusedError
+from tinyunet_deploy.errors import RefusedError
 from tinyunet_deploy.line.belt import Belt
 from tinyunet_deploy.line.live import LiveRun
 from tinyunet_deploy.line.outcome import parts_to_show
@@ -58,28 +62,35 @@ def verify_prediction(
     """Run the belt at the speed that a trial predicts; if that fails, at the speed it predicts.
 
     Yields:
-        Each trial, until one keeps the miss rate, none predicts a lower speed, or
-        :data:`MOST_TRIES` were run.
+        Each trial, until one keeps the miss rate, or fails and predicts no lower speed, or
+        :data:`MOST_TRIES` speeds were tried. A speed that is kept after another was not is run
+        again, and must be kept again. None if the first trial predicts that no speed is kept.
 
     Raises:
         RefusedError: the first trial has too few parts to predict a speed.
-        GateFailed: the first trial predicts that no speed keeps the miss rate.
     """
-    speed = _predicted_speed(first, settings.max_miss_rate)
-    settings = dataclasses.replace(settings, seed=settings.seed + 1)
-    for _ in range(MOST_TRIES):
-        trial = run_trial(run_belt, first.belt.at(speed), seconds, first.recording.source, settings)
-        yield trial
-        slower = trial.search.fastest_shown
-        if trial.run.outcome.miss_rate <= settings.max_miss_rate or not slower < speed:
+    _require_enough(first, settings.max_miss_rate)
+    speed = first.search.fastest_shown
+    if math.isnan(speed):
+        return
+    for number in range(MOST_TRIES):
+        for _ in range(1 if number == 0 else 2):
+            settings = dataclasses.replace(settings, seed=settings.seed + 1)
+            belt = first.belt.at(speed)
+            trial = run_trial(run_belt, belt, seconds, first.recording.source, settings)
+            yield trial
+            kept = trial.run.outcome.miss_rate <= settings.max_miss_rate
+            if not kept:
+                break
+        if kept or not trial.search.fastest_shown < speed:
             return
-        speed = slower
+        speed = trial.search.fastest_shown
 
 
-def _predicted_speed(trial: LiveTrial, max_miss_rate: float) -> float:
+def _require_enough(trial: LiveTrial, max_miss_rate: float) -> None:
     recording, search = trial.recording, trial.search
     if not math.isnan(search.fastest_shown):
-        return search.fastest_shown
+        return
     recorded, wanted = len(recording.service_ms) // trial.belt.cameras, parts_to_show(max_miss_rate)
     if recorded < wanted:
         raise RefusedError(
@@ -89,4 +100,3 @@ def _predicted_speed(trial: LiveTrial, max_miss_rate: float) -> float:
             if math.isinf(wanted)
             else f"it takes {wanted:,} parts: give more --seconds, or a larger --max-miss-rate",
         )
-    raise GateFailed(recording.source, f"no speed keeps a miss rate of {percent(max_miss_rate)}")

@@ -54,7 +54,9 @@ def line_speeds(results: Results) -> list[Section]:
 
 def _table(result: dict[str, Any]) -> Table:
     not_kept = [("tried live, not kept", trial) for trial in result.get("not_kept", [])]
-    trials = [("as asked", result), *not_kept, ("verified live", result.get("verified"))]
+    kept = [("tried live, kept", trial) for trial in result.get("kept_once", [])]
+    verified = ("verified live", result.get("verified"))
+    trials = [("as asked", result), *not_kept, *kept, verified]
     rows = []
     for name, trial in trials:
         if trial is not None:
