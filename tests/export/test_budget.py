@@ -1,18 +1,29 @@
 from __future__ import annotations
 
+import functools
 import json
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from export import budget as module
 from export.budget import MixedPrecision, chart, choose, meets, rank_calibrations
 from export.likeness import Likeness, worst
+from tinyunet_deploy.quality.parity_limits import read_limits
 
 NAMES = [f"conv{index}" for index in range(6)]
 WEIGHTS = dict.fromkeys(NAMES, 100)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def limits_read_once() -> Iterator[None]:
+    """Read the limits of the package once: the search asks for them thousands of times."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "read_limits", functools.cache(read_limits))
+        yield
 
 
 def figures(drop: float, agreement: float, flips: int = 0) -> Likeness:

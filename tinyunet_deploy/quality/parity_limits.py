@@ -144,7 +144,8 @@ def read_limits(path: Path = LIMITS) -> Limits:
         tables = fields.get("limit", [])
         if not isinstance(tables, list) or not tables:
             raise ValueError("it has no [[limit]]")
-        limits = tuple(_limit(table) for table in tables)
+        backends = backend_names()  # looks through all installed packages
+        limits = tuple(_limit(table, backends) for table in tables)
         if len({(x.precision, x.backend, x.figure) for x in limits}) < len(limits):
             raise ValueError("it gives the same limit twice")
     except OSError as error:
@@ -154,14 +155,14 @@ def read_limits(path: Path = LIMITS) -> Limits:
     return Limits(limits)
 
 
-def _limit(table: Any) -> Limit:
+def _limit(table: Any, backends: Sequence[str]) -> Limit:
     known = {"precision", "figure", "backend", "most", "least", "reason"}
     if not isinstance(table, dict) or table.keys() - known:
         raise ValueError(f"unknown key in {table}; known: {', '.join(sorted(known))}")
     choices: dict[str, list[str | None]] = {
         "precision": [*PRECISIONS, ANOTHER_NETWORK],
         "figure": list(FIGURES),
-        "backend": [*backend_names(), None],
+        "backend": [*backends, None],
     }
     for key, values in choices.items():
         if table.get(key) not in values:
