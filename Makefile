@@ -97,13 +97,15 @@ SPEED := runs/benchmark
 CHECKPOINT := tinyunet_deploy/models/tinyunet.safetensors
 ENGINES := engines/tinyunet.onnx engines/tinyunet.fp16.onnx engines/tinyunet.int8.onnx
 INT8 := engines/tinyunet.int8.onnx
-VERIFY := $(TINYUNET) verify --strict --search $(dir $(CHECKPOINT)) $(ENGINES)
+SLIM := engines/slim.onnx engines/slim.int8.onnx
+SPED := $(CHECKPOINT) $(ENGINES) engines/tinyunet.int8-cpu.onnx $(SLIM) engines/slim.int8-cpu.onnx
+VERIFY := $(TINYUNET) verify --strict --search $(dir $(CHECKPOINT)) $(ENGINES) $(SLIM)
 CALIBRATION := $(or $(wildcard data/more dagm2007),$(SPEED)/data)
 MEASURED := $(addprefix $(SPEED)/,benchmark.json operators.json matrix.json pipeline.json \
-    line-sim.json)
+    line-sim.json model-speeds.json)
 TIMED := $(wildcard tinyunet_deploy/*.py tinyunet_deploy/*/*.py) $(addprefix benchmarks/,\
     matrix_definition.py matrix_result.py matrix_run.py matrix.toml operators.py peers.py \
-    peer_programs.py synthetic_images.py files_to_masks.py)
+    peer_programs.py synthetic_images.py files_to_masks.py free_backend.py model_speeds.py)
 
 .PHONY: benchmark
 .NOTPARALLEL:  # measurements would disturb each other
@@ -125,8 +127,10 @@ $(SPEED)/data: | .venv/.installed
 
 # Export again if an engine is missing or comes from another checkpoint.
 $(SPEED)/verified.txt: $(CHECKPOINT) | $(SPEED)/data
-	$(VERIFY) > $@ 2>&1 || $(BIN)/python -m export $(CHECKPOINT) -o $(firstword $(ENGINES)) \
-	    --precision fp32,fp16,int8 --iou-budget 0.005 $(CALIBRATION:%=--data %)
+	$(VERIFY) > $@ 2>&1 || { $(BIN)/python -m export $(CHECKPOINT) -o $(firstword $(ENGINES)) \
+	    --precision fp32,fp16,int8 --iou-budget 0.005 $(CALIBRATION:%=--data %) && \
+	    $(BIN)/python -m export slim -o $(firstword $(SLIM)) \
+	    --precision fp32,int8 --iou-budget 0.005 $(CALIBRATION:%=--data %); }
 	$(VERIFY) > $@
 
 $(SPEED)/benchmark.json:
@@ -142,7 +146,10 @@ $(SPEED)/matrix.json:
 
 $(SPEED)/pipeline.json:
 	$(BIN)/python -m benchmarks.files_to_masks --model $(firstword $(ENGINES)) --model $(INT8) \
-	    --images 1000 --output $@
+	    --model engines/slim.int8.onnx --images 1000 --output $@
+
+$(SPEED)/model-speeds.json:
+	$(BIN)/python -m benchmarks.model_speeds $(SPED) --output $@
 
 # 160 seconds are enough to show one miss in a thousand; the speed that they promise is then tried
 # for two minutes. One process for each processor, so that a virtual processor that pauses for a

@@ -59,6 +59,7 @@ TABLES: Final[dict[str, Callable[[], Rows]]] = {
     "server": scale.server,
     "speed": speed.speed,
     "speedups": compute.speedups,
+    "model_speeds": compute.model_speeds,
     "streams": compute.streams,
     "temperature": accuracy.temperature,
     "training-gpu": training.training_gpu,

@@ -6,7 +6,7 @@ from typing import Any
 
 from benchmarks.page_tables.stored import Rows, read_result
 
-__all__ = ["network_widths", "speedups", "streams", "up_step"]
+__all__ = ["model_speeds", "network_widths", "speedups", "streams", "up_step"]
 
 
 def speedups() -> Rows:
@@ -57,6 +57,15 @@ def streams() -> Rows:
             if row["choice"] != "as chosen"
         ),
     ]
+
+
+def model_speeds() -> Rows:
+    """Return the time of one image with each model, relative to the first."""
+    rows = [["file", "backend", "ms", "times as fast"]]
+    for row in read_result("model-speeds.json")["rows"]:
+        figures = [f"{row['median_ms']:.1f}", _interval(row["times_as_fast"])]
+        rows.append([f"`{row['model']}`", row["backend"], *figures])
+    return rows
 
 
 def _interval(ratio: dict[str, Any]) -> str:
