@@ -34,6 +34,7 @@ _MARKED: Final = re.compile(
 TABLES: Final[dict[str, Callable[[], Rows]]] = {
     "accuracy": accuracy.accuracy,
     "accuracy-classes": accuracy.accuracy_classes,
+    "accuracy-classes-slim": accuracy.accuracy_classes_slim,
     "accuracy-slim": accuracy.accuracy_slim,
     "capacity": scale.capacity,
     "capacity-assumed": scale.capacity_assumed,
@@ -59,7 +60,6 @@ TABLES: Final[dict[str, Callable[[], Rows]]] = {
     "server": scale.server,
     "speed": speed.speed,
     "speedups": compute.speedups,
-    "model_speeds": compute.model_speeds,
     "streams": compute.streams,
     "temperature": accuracy.temperature,
     "training-gpu": training.training_gpu,

@@ -12,6 +12,7 @@ from tinyunet_deploy.quality.confidence import clopper_pearson_upper
 __all__ = [
     "accuracy",
     "accuracy_classes",
+    "accuracy_classes_slim",
     "accuracy_slim",
     "foreign_networks",
     "parity",
@@ -83,12 +84,21 @@ def _accuracy_of(real: str, synthetic: str) -> Rows:
 
 def accuracy_classes() -> Rows:
     """Return the figures of each synthetic class, and those of the best guess of a label."""
+    return _classes_of("synthetic-test.json")
+
+
+def accuracy_classes_slim() -> Rows:
+    """Return the same of the model ``slim``."""
+    return _classes_of("synthetic-test-slim.json")
+
+
+def _classes_of(synthetic: str) -> Rows:
     best = read_result("labels.json")["classes"]
     rows = [
         ["synthetic class", "iou_defective", "iou_global", "Dice", "Dice of nothing", "escapes",
          "overkills", "best guess"],
     ]  # fmt: skip
-    for name, figures in read_result("synthetic-test.json")["classes"].items():
+    for name, figures in read_result(synthetic)["classes"].items():
         good = figures["images"] - figures["defective"]
         rows.append(
             [
