@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -215,6 +216,8 @@ class RepeatFigures:
     mismatch: str | None = None
     """Difference between the studied and the accepted model, such as ``another model``."""
     svg: str = ""
+    kappa_lower: float = math.nan
+    """Bound of ``kappa`` with 95 % confidence; NaN where there is none."""
 
 
 @dataclass(frozen=True)

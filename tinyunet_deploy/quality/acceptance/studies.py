@@ -95,6 +95,7 @@ def repeat_evidence(name: str, study: RepeatabilityStudy, evaluation: Evaluation
         photographs=study.photographs,
         simulated=study.simulation is not None,
         kappa=study.kappa,
+        kappa_lower=study.kappa_lower,
         flips=tuple(part.name for part in study.flips),
         skipped=study.skipped,
         mismatch=next((what for what, (one, other) in pairs.items() if one != other), None),

@@ -43,7 +43,7 @@ def study_lines(study: RepeatabilityStudy) -> list[str]:
     if math.isnan(kappa):
         lines.append("Fleiss' kappa is undefined: all verdicts are the same")
     else:
-        lines.append(f"Fleiss' kappa {kappa:.3f}")
+        lines.append(f"Fleiss' kappa {kappa:.3f}: {_kappa_bound(study.kappa_lower)}")
     lines.append(
         f"score within a part: standard deviation {study.repeatability_steps:.1f} steps of 1/255, "
         f"range at most {max(part.range_steps for part in study.parts)}"
@@ -66,6 +66,12 @@ def study_lines(study: RepeatabilityStudy) -> list[str]:
     if study.alone:
         lines.append(f"not counted: {len(study.alone)} parts with one usable photograph")
     return lines
+
+
+def _kappa_bound(lower: float) -> str:
+    if math.isnan(lower):
+        return "no bound, as all parts but one have the same verdicts"
+    return f"at least {lower:.3f} at {CONFIDENCE:.0%} confidence"
 
 
 def _source(study: RepeatabilityStudy) -> str:

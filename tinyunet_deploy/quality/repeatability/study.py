@@ -11,7 +11,7 @@ import numpy as np
 
 from tinyunet_deploy.inspection.defects import Verdict
 from tinyunet_deploy.quality.confidence import clopper_pearson_upper
-from tinyunet_deploy.quality.repeatability.agreement import fleiss_kappa
+from tinyunet_deploy.quality.repeatability.agreement import fleiss_kappa, fleiss_kappa_lower
 from tinyunet_deploy.quality.repeatability.variance import (
     VarianceSplit,
     split_variance,
@@ -128,7 +128,16 @@ class RepeatabilityStudy:
     @property
     def kappa(self) -> float:
         """Fleiss' kappa; NaN if every verdict is the same."""
-        return fleiss_kappa([(part.rejections, len(part.photographs)) for part in self.parts])
+        return fleiss_kappa(self._rejections)
+
+    @property
+    def kappa_lower(self) -> float:
+        """One-sided bound of the kappa with :data:`CONFIDENCE`; NaN if the parts are too few."""
+        return fleiss_kappa_lower(self._rejections, CONFIDENCE)
+
+    @property
+    def _rejections(self) -> list[tuple[int, int]]:
+        return [(part.rejections, len(part.photographs)) for part in self.parts]
 
     @property
     def repeatability_steps(self) -> float:
@@ -178,6 +187,7 @@ class RepeatabilityStudy:
             "agreement_lower": self.agreement_lower,
             "confidence": CONFIDENCE,
             "fleiss_kappa": self.kappa,
+            "fleiss_kappa_lower": self.kappa_lower,
             "repeatability_sd_steps": self.repeatability_steps,
             "largest_range_steps": max((part.range_steps for part in self.parts), default=0),
             "complete_parts": len(self.complete),
