@@ -71,7 +71,7 @@ def test_quantiles_of_student_are_those_of_the_tables(
 
 
 def test_the_bound_is_that_of_the_jackknife_by_hand() -> None:
-    rejections = [(4, 4), (0, 4), (1, 4), (0, 3), (2, 2), (1, 2), (0, 4)]
+    rejections = [(4, 4), (3, 3), (0, 4), (1, 4), (0, 3), (2, 2), (0, 2)]
     kappas = [fleiss_kappa(rejections[:i] + rejections[i + 1 :]) for i in range(7)]
     error = math.sqrt(6 / 7 * sum((k - np.mean(kappas)) ** 2 for k in kappas))
     kappa = fleiss_kappa(rejections)
