@@ -32,6 +32,7 @@ _MARKED: Final = re.compile(
 )
 
 TABLES: Final[dict[str, Callable[[], Rows]]] = {
+    "acceptance": accuracy.acceptance,
     "accuracy": accuracy.accuracy,
     "accuracy-classes": accuracy.accuracy_classes,
     "accuracy-classes-slim": accuracy.accuracy_classes_slim,

@@ -10,6 +10,7 @@ from benchmarks.page_tables.stored import Rows, read_result
 from tinyunet_deploy.quality.confidence import clopper_pearson_upper
 
 __all__ = [
+    "acceptance",
     "accuracy",
     "accuracy_classes",
     "accuracy_classes_slim",
@@ -273,6 +274,22 @@ def public_types() -> Rows:
             for row in read_result(f"{name}.json")["defects"]["by_type"]
         ]
     return rows
+
+
+def acceptance() -> Rows:
+    """Return the verdict of each requirement in the acceptance tests of the documentation."""
+    tests = read_result("acceptance.json")["acceptances"]
+    rows = [["requirement", *(_accepted(test) for test in tests)]]
+    for place, row in enumerate(tests[0]["requirements"]):
+        outcomes = [test["requirements"][place]["outcome"] for test in tests]
+        rows.append([row["title"], *outcomes])
+    return [*rows, ["the page says", *(test["decision"]["word"] for test in tests)]]
+
+
+def _accepted(test: dict[str, Any]) -> str:
+    """Return the model of an acceptance test and the parts that it judged."""
+    counts = test["detection"]
+    return f"{test['model']['name']}: {counts['good']} good, {counts['defective']} defective parts"
 
 
 def foreign_networks() -> Rows:
