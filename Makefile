@@ -100,7 +100,8 @@ INT8 := engines/tinyunet.int8.onnx
 SLIM := engines/slim.onnx engines/slim.int8.onnx
 SPED := $(CHECKPOINT) $(ENGINES) engines/tinyunet.int8-cpu.onnx $(SLIM) engines/slim.int8-cpu.onnx
 VERIFY := $(TINYUNET) verify --strict --search $(dir $(CHECKPOINT)) $(ENGINES) $(SLIM)
-CALIBRATION := $(or $(wildcard data/more dagm2007),$(SPEED)/data)
+DAGM ?= dagm2007
+CALIBRATION := $(or $(wildcard data/more $(DAGM)),$(SPEED)/data)
 MEASURED := $(addprefix $(SPEED)/,benchmark.json operators.json matrix.json pipeline.json \
     line-sim.json model-speeds.json)
 TIMED := $(wildcard tinyunet_deploy/*.py tinyunet_deploy/*/*.py) $(addprefix benchmarks/,\
@@ -157,6 +158,30 @@ $(SPEED)/model-speeds.json:
 $(SPEED)/line-sim.json:
 	$(TINYUNET) line-sim $(SPEED)/data --model $(INT8) --parts-per-minute 1200 --deadline-ms 150 \
 	    --processes 2 --jitter 0.02 --seconds 160 --verify-live 120 --output $@ || test $$? = 6
+
+# Compare fp32, fp16 and int8 with the checkpoint on both CPU backends, on real images of Class1 and on
+# 200 synthetic ones, and keep the figures, the plateaus and their picture: 20 minutes on two cores.
+# DAGM=FOLDER and SYNTHETIC=FOLDER name other places of the images.
+.PHONY: parity
+PARITY := runs/parity
+SYNTHETIC ?= $(PARITY)/synthetic0
+RUN_PARITY := $(TINYUNET) parity $(ENGINES:%=-m %) --reference $(CHECKPOINT) --backend openvino \
+    --backend onnxruntime
+
+$(PARITY)/synthetic0: | .venv/.installed
+	mkdir -p $(PARITY)
+	rm -rf $@.part
+	$(TINYUNET) data synthesize $@.part --train 1 --test 20 --defective 0.5
+	mv $@.part $@
+
+parity: $(SPEED)/verified.txt | $(SYNTHETIC)
+	$(RUN_PARITY) $(DAGM) --classes 1 -o $(PARITY)/class1 || test $$? = 6
+	$(RUN_PARITY) $(SYNTHETIC) -o $(PARITY)/synthetic || test $$? = 6
+	cp $(PARITY)/class1/parity.json benchmarks/results/parity-class1.json
+	cp $(PARITY)/synthetic/parity.json benchmarks/results/parity-synthetic.json
+	$(BIN)/python -m benchmarks.plateau $(PARITY)/class1/parity.json $(PARITY)/synthetic/parity.json
+	$(BIN)/python -m benchmarks.picture plateau.svg
+	$(BIN)/python -m benchmarks.page_tables
 
 # Measure everything on this machine's GPU, in at most nine minutes: tests, plans, every backend with
 # CUDA graphs and without, files to masks, training, peaks and parity, into benchmarks/results/GPU.

@@ -182,12 +182,13 @@ def draw_tuning(backend: Backend, path: Path) -> None:
 
 
 def draw_plateau(_: Backend, path: Path) -> None:
-    """Draw the stored plateaus, a row for each precision and backend."""
+    """Draw the stored plateaus of the first images, a row for each precision and backend."""
     try:
         rows = json.loads((RESULTS / "plateau.json").read_text())["plateaus"]
     except FileNotFoundError:
         raise SourceMissing("benchmarks/results has no plateau.json: benchmarks.plateau") from None
-    write_atomic(path, draw_plateaus([Plateau.from_fields(row["plateau"]) for row in rows]))
+    first = [row["plateau"] for row in rows if row["data"] == rows[0]["data"]]
+    write_atomic(path, draw_plateaus([Plateau.from_fields(fields) for fields in first]))
 
 
 def draw_drift(backend: Backend, path: Path) -> None:

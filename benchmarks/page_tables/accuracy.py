@@ -175,12 +175,13 @@ def parity() -> Rows:
 def plateau() -> Rows:
     """Return the plateau of every artifact on every backend."""
     rows = [
-        ["model", "backend", "images, defective", "thresholds without another verdict",
+        ["model", "backend", "images", "defective", "thresholds without another verdict",
          "width kept", "to the nearest edge", "min_area without another verdict, px"],
     ]  # fmt: skip
     for pair in read_result("plateau.json")["plateaus"]:
         flat = pair["plateau"]
-        row = [pair["precision"], pair["backend"], f"{flat['images']}, {flat['defective']}"]
+        images = f"{flat['images']} of {pair['data']}"
+        row = [pair["precision"], pair["backend"], images, str(flat["defective"])]
         if flat["steps"] is None:
             rows.append([*row, "none: a verdict differs", "0%", "-", "none"])
             continue
