@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import TensorProto, helper
 
 from tinyunet_deploy.artifacts.facts import NetworkFacts, PlanFacts, PrecisionAudit, Profile
 from tinyunet_deploy.artifacts.lineage import lineage, parent_place
@@ -40,7 +41,8 @@ REBUILD = {
     ".safetensors": "train it again in a clone of the repository: "
     "python -m training --data DATA --output FOLDER",
     ".onnx": "export it again in a clone of the repository: "
-    "python -m export CHECKPOINT --output {path}",
+    "python -m export CHECKPOINT --output {path}; "
+    "another network's: tinyunet adopt ORIGINAL.onnx --output {path}",
     ".plan": "build it again: tinyunet build MODEL.onnx --output {path}",
 }
 PLAN = PlanFacts(
@@ -166,12 +168,55 @@ def test_a_missing_model(model: Path) -> None:
     assert f"{model}: does not exist (" in refusal(model), "and not: it has no sidecar"
 
 
-def test_a_missing_sidecar(model: Path) -> None:
+def test_a_missing_sidecar_ends_in_a_command_for_a_file_of_others(model: Path) -> None:
+    """Not in one of ours: whoever has it may have no checkpoint, and no clone of the repository."""
     sidecar_path(model).unlink()
-    assert f"{model}: has no sidecar, so nothing is known about it (" in refusal(model)
+    with pytest.raises(ArtifactError) as caught:
+        read_artifact(model)
+    line = str(caught.value)
+    assert {
+        ".safetensors": "has no sidecar, so it is not a checkpoint of this package",
+        ".onnx": "is not a usable ONNX file",
+        ".plan": "has no sidecar, so nothing is known about it",
+    }[model.suffix] in line
+    assert {
+        ".safetensors": "torch.onnx.export(",
+        ".onnx": f"tinyunet adopt {model}",
+        ".plan": "--trust-engine",
+    }[model.suffix] in line
+    assert "python -m" not in line
 
 
-@pytest.mark.parametrize("name", ["model.pt", "model", "model.engine", "model.onnx.json"])
+def test_weights_that_are_not_finite_are_the_reason_and_not_the_sidecar(tmp_path: Path) -> None:
+    weights = helper.make_tensor("w", TensorProto.FLOAT, [1], [float("nan")])
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("a", "b")]
+    nodes = [helper.make_node("Add", ["a", "w"], ["b"])]
+    graph = helper.make_graph(nodes, "other", ends[:1], ends[1:], [weights])
+    path = tmp_path / "other.onnx"
+    path.write_bytes(helper.make_model(graph).SerializeToString())
+    with pytest.raises(ArtifactError) as caught:
+        read_artifact(path)
+    assert caught.value.what.endswith("the tensor w has values that are not finite")
+    assert f"then tinyunet adopt {path} -o" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [
+        ("net.pth", r"a PyTorch file.* torch.onnx.export\(.* tinyunet adopt NAME.onnx"),
+        ("net.h5", "a Keras file .*tf2onnx"),
+        ("net.tflite", "TensorFlow Lite .*tf2onnx"),
+    ],
+)
+def test_a_model_of_another_framework_ends_in_the_way_to_onnx(
+    tmp_path: Path, name: str, way: str
+) -> None:
+    (tmp_path / name).write_bytes(DATA)
+    with pytest.raises(ArtifactError, match=way):
+        read_artifact(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["model.engine", "model", "model.onnx.json"])
 def test_a_foreign_suffix(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(DATA)
     with pytest.raises(ArtifactError, match=r"by its suffix \(known: .safetensors .onnx .plan\)"):

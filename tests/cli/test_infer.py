@@ -246,9 +246,9 @@ def test_an_unusable_model_or_device_writes_nothing(
         (["--model", alone], 4, f"error: {alone}: has no sidecar, so nothing is known about it ("),
         (["--model", tmp_path / "no.onnx"], 4, f"error: {tmp_path}/no.onnx: does not exist ("),
         (
-            ["--model", tmp_path / "no.pt"],
+            ["--model", tmp_path / "no.engine"],
             4,
-            f"error: {tmp_path}/no.pt: is not a model by its",
+            f"error: {tmp_path}/no.engine: is not a model by its",
         ),
         (["--backend", "torch"], 4, f"error: {tiny_onnx}: is of kind onnx, which torch does"),
         (["--device", "gpu"], 5, "error: gpu: is not a device (use cpu or cuda:0)"),

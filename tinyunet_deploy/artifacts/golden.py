@@ -21,6 +21,10 @@ from tinyunet_deploy.data.decoding import decode_image
 from tinyunet_deploy.errors import ArtifactError, ImageError
 from tinyunet_deploy.files import read_regular, write_atomic
 
+_AGAIN: Final = (
+    "make the model again: python -m export CHECKPOINT --output NAME.onnx in a clone of the "
+    "repository; another network's: tinyunet adopt ORIGINAL.onnx -o NAME.onnx"
+)
 IMAGES: Final = 2
 TILE: Final = 64
 """Side of the square textures that an image is composed of, pixels."""
@@ -91,7 +95,7 @@ def read_golden(artifact: Artifact) -> tuple[Batch, Batch]:
     """
     path, contract = golden_path(artifact.path), artifact.sidecar.contract
     if artifact.sidecar.golden is None:
-        raise ArtifactError(artifact.path, "has no golden images", "export it again to get them")
+        raise ArtifactError(artifact.path, "has no golden images", _AGAIN)
     data = _read(artifact.path, artifact.sidecar.golden)
     try:
         pairs = decode_image(data, path).reshape(-1, 1, contract.height, 2 * contract.width)
@@ -108,7 +112,7 @@ def _read(path: Path, expected: str) -> bytes:
         raise ArtifactError(where, f"cannot be read: {error.strerror}") from error
     if digest(data) != expected:
         raise ArtifactError(
-            where, f"is not the file that the sidecar of {path.name} describes", "export it again"
+            where, f"is not the file that the sidecar of {path.name} describes", _AGAIN
         )
     return data
 

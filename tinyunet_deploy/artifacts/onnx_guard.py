@@ -167,7 +167,11 @@ def check_onnx_graph(data: bytes, where: Path) -> GraphEnds:
     try:
         return _ends(memoryview(data))
     except (ValueError, struct.error) as error:
-        raise ArtifactError(where, f"is not a usable ONNX file: {error}") from error
+        raise ArtifactError(
+            where,
+            f"is not a usable ONNX file: {error}",
+            f"export it again from the framework that trained it, then {adopt_command(where)}",
+        ) from error
 
 
 def keeps_contract(ends: GraphEnds) -> bool:

@@ -10,7 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tinyunet_deploy.artifacts.adoption.hints import foreign_model
+from tinyunet_deploy.artifacts.adoption.hints import (
+    foreign_checkpoint,
+    foreign_model,
+    foreign_plan,
+    not_a_model,
+)
 from tinyunet_deploy.artifacts.packaged import (
     DEFAULT_CHECKPOINT,
     DEFAULT_ONNX,
@@ -87,9 +92,7 @@ def kind_of(path: Path) -> Kind:
     try:
         return KINDS[path.suffix]
     except KeyError:
-        raise ArtifactError(
-            path, "is not a model by its suffix", f"known: {' '.join(KINDS)}"
-        ) from None
+        raise not_a_model(path, KINDS) from None
 
 
 def read_sidecar(path: Path) -> Sidecar:
@@ -103,9 +106,7 @@ def read_sidecar(path: Path) -> Sidecar:
     try:
         sidecar = parse_sidecar(read_regular(where, limit=MAX_SIDECAR_BYTES), where)
     except FileNotFoundError:
-        foreign = foreign_model(path, _read(path)) if kind == "onnx" else None
-        unknown = _unusable(path, path, "has no sidecar, so nothing is known about it")
-        raise foreign or unknown from None
+        raise _without_sidecar(path, kind) from None
     except OSError as error:
         raise _unusable(path, where, f"is not a readable sidecar: {error.strerror}") from error
     except ArtifactError as error:
@@ -173,6 +174,17 @@ def _read(path: Path) -> bytes:
         raise ArtifactError(path, f"cannot be read: {error.strerror}") from error
 
 
+def _without_sidecar(path: Path, kind: Kind) -> ArtifactError:
+    data = _read(path)
+    match kind:
+        case "onnx":
+            return foreign_model(path, data)
+        case "checkpoint":
+            return foreign_checkpoint(path)
+        case "plan":
+            return foreign_plan(path)
+
+
 def _rebuilt(path: Path) -> bytes:
     """Return a checkpoint that the wheel leaves out, before it is checked by its sidecar."""
     try:
@@ -189,7 +201,8 @@ def _unusable(path: Path, where: Path, what: str) -> ArtifactError:
         "checkpoint": "train it again in a clone of the repository: "
         "python -m training --data DATA --output FOLDER",
         "onnx": "export it again in a clone of the repository: "
-        f"python -m export CHECKPOINT --output {output}",
+        f"python -m export CHECKPOINT --output {output}; "
+        f"another network's: tinyunet adopt ORIGINAL.onnx --output {output}",
         "plan": f"build it again: tinyunet build MODEL.onnx --output {output}",
     }
     return ArtifactError(where, what, commands[kind_of(path)])

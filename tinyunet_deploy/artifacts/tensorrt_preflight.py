@@ -22,7 +22,8 @@ MAX_IR: Final = 10
 MAX_OPSET: Final = 21
 _FLOATS: Final = (TensorProto.FLOAT, TensorProto.FLOAT16)
 _AGAIN: Final = (
-    "export it again in a clone of the repository: python -m export CHECKPOINT --output NAME.onnx"
+    "export it again in a clone of the repository: python -m export CHECKPOINT --output NAME.onnx; "
+    "another network's: tinyunet adopt ORIGINAL.onnx -o NAME.onnx"
 )
 _NO_UINT8: Final = (
     "TensorRT takes uint8 only at the network's input and output, cast from or to float or half: "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +15,13 @@ from tinyunet_deploy.artifacts.onnx_guard import (
 )
 from tinyunet_deploy.errors import ArtifactError
 
-__all__ = ["foreign_model", "require_onnx"]
+__all__ = [
+    "foreign_checkpoint",
+    "foreign_model",
+    "foreign_plan",
+    "not_a_model",
+    "require_onnx",
+]
 
 _EXPORT: Final = (
     'torch.onnx.export(network.eval(), torch.zeros(1, 3, 512, 512), "NAME.onnx", dynamo=True, '
@@ -68,26 +76,53 @@ def require_onnx(path: Path) -> None:
     """
     if path.suffix.lower() == ".onnx":
         return
-    if path.suffix.lower() in _OTHERS:
-        what, how = _OTHERS[path.suffix.lower()]
-        raise ArtifactError(path, f"is {what}", how)
-    raise ArtifactError(path, "is not an ONNX file by its suffix", "adopt takes a .onnx file")
+    raise _to_convert(path) or ArtifactError(
+        path, "is not an ONNX file by its suffix", "adopt takes a .onnx file"
+    )
 
 
-def foreign_model(path: Path, data: bytes) -> ArtifactError | None:
+def not_a_model(path: Path, suffixes: Iterable[str]) -> ArtifactError:
+    """Return the error for a model whose suffix is none of ``suffixes``: what next, if known."""
+    return _to_convert(path) or ArtifactError(
+        path, "is not a model by its suffix", f"known: {' '.join(suffixes)}"
+    )
+
+
+def foreign_checkpoint(path: Path) -> ArtifactError:
+    """Return the error for a .safetensors file without a sidecar."""
+    what, how = "has no sidecar, so it is not a checkpoint of this package", _CHECKPOINT[1]
+    return ArtifactError(path, what, f"for weights of another network {how}")
+
+
+def foreign_plan(path: Path) -> ArtifactError:
+    """Return the error for a TensorRT plan without a sidecar."""
+    return ArtifactError(
+        path,
+        "has no sidecar, so nothing is known about it",
+        "--trust-engine takes it as it is; "
+        f"tinyunet build MODEL.onnx --output {shlex.quote(str(path))} builds one with a sidecar",
+    )
+
+
+def _to_convert(path: Path) -> ArtifactError | None:
+    """Return the error for a file of another framework, by its suffix; None if it is unknown."""
+    if path.suffix.lower() not in _OTHERS:
+        return None
+    what, how = _OTHERS[path.suffix.lower()]
+    return ArtifactError(path, f"is {what}", how)
+
+
+def foreign_model(path: Path, data: bytes) -> ArtifactError:
     """Return the error for an ONNX file without a sidecar: what it takes and gives, what next.
 
     Args:
         path: of the file, for the error.
         data: its bytes.
-
-    Returns:
-        None if it is not a usable ONNX file.
     """
     try:
         ends = check_onnx_graph(data, path)
-    except ArtifactError:
-        return None
+    except ArtifactError as error:
+        return error
     if keeps_contract(ends):
         return ArtifactError(
             path,
