@@ -117,10 +117,10 @@ def test_check_refuses_a_folder_without_data(tmp_path, capsys):
 
 def test_check_of_own_images_compares_with_nothing(tmp_path, capsys):
     write_png_at(tmp_path / "images" / "a.png", 0)
-    write_png_at(tmp_path / "masks" / "a.png", 255)
+    write_png_at(tmp_path / "masks" / "a.png", 0)
     assert tinyunet_data("check", tmp_path) == 0
     row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("│"))
-    assert row.replace("│", " ").split() == ["-", "-", "1", "-", "1", "-"]
+    assert row.replace("│", " ").split() == ["-", "-", "1", "-", "0", "-"]
 
 
 def write_png_at(path: Path, value: int) -> None:
@@ -151,19 +151,19 @@ def test_class_list_refuses_nonsense(text):
 
 def test_check_says_sizes_depths_and_mask_values_and_draws_a_sheet(tmp_path, capsys):
     write_png_at(tmp_path / "data" / "images" / "a.png", 0)
-    write_png_at(tmp_path / "data" / "masks" / "a.png", 255)
+    write_png_at(tmp_path / "data" / "masks" / "a.png", 0)
     sheet = tmp_path / "sheet"
     assert tinyunet_data("check", tmp_path / "data", "--sheet", sheet) == 0
     output = capsys.readouterr()
-    assert "sizes: 48x32 in 1\nstored bits: 8 in 1\nmask values: 255 in 1\n" in output.out
+    assert "sizes: 48x32 in 1\nstored bits: 8 in 1\nmask values: 0 in 1\n" in output.out
     assert output.err == f"sheet: {sheet}/contact-sheet.html\n"
     assert sorted(path.name for path in sheet.iterdir()) == [
         "contact-sheet.html",
         "contact-sheet.png",
     ]
-    assert "mask values: 255 in 1" in (sheet / "contact-sheet.html").read_text()
+    assert "mask values: 0 in 1" in (sheet / "contact-sheet.html").read_text()
     assert tinyunet_data("check", tmp_path / "data", "--format", "json") == 0
     result = json.loads(capsys.readouterr().out)
     assert result["sizes"] == [{"height": 32, "width": 48, "images": 1}]
     assert result["stored_bits"] == [{"bits": 8, "images": 1}]
-    assert result["mask_values"] == [{"values": "255", "masks": 1}]
+    assert result["mask_values"] == [{"values": "0", "masks": 1}]

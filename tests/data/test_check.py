@@ -63,6 +63,7 @@ def test_masks_that_look_inverted_or_cover_most_of_the_image(tmp_path):
     for name, mask in (("a", 255 - SPOT), ("b", large), ("c", grey(255)), ("d", SPOT)):
         put(tmp_path / "images" / f"{name}.png", grey(ord(name)))
         put(tmp_path / "masks" / f"{name}.png", mask)
+    (tmp_path / "dataset.toml").write_text("[masks]\nnon_zero = true\n")
     oddities = check_dataset(read_dataset(tmp_path)).oddities
     assert [(o.kind, o.path.name) for o in oddities] == [
         ("inverted-mask", "a.png"),
@@ -71,6 +72,23 @@ def test_masks_that_look_inverted_or_cover_most_of_the_image(tmp_path):
     ]
     assert "100 % of the border" in oddities[0].what
     assert "62 % of the image" in oddities[1].what
+
+
+def test_masks_of_which_a_rule_counts_nothing(tmp_path):
+    """As a threshold of 127 does with masks of 0 and 1; an inverted rule says that they are good"""
+    for name, mask in (("a", SPOT // 255), ("b", SPOT), ("c", grey(0))):
+        put(tmp_path / "images" / f"{name}.png", grey(ord(name)))
+        put(tmp_path / "masks" / f"{name}.png", mask)
+    description = tmp_path / "dataset.toml"
+    description.write_text("[masks]\nthreshold = 127\n")
+    (oddity,) = check_dataset(read_dataset(tmp_path)).oddities
+    assert (oddity.kind, oddity.path.name, oddity.fatal) == ("ignored-mask", "a.png", False)
+    assert "has the values 0, 1, none of which" in oddity.what
+    put(tmp_path / "masks" / "b.png", grey(255))
+    description.write_text("[masks]\nnon_zero = true\ninverted = true\n")
+    assert [o.path.name for o in check_dataset(read_dataset(tmp_path)).oddities] == [
+        *("a.png", "c.png")
+    ]
 
 
 def test_values_of_a_camera_of_fewer_bits_in_a_16_bit_file(tmp_path):

@@ -130,6 +130,8 @@ def test_a_rule_reads_masks_and_decides_what_is_defective(
 def test_an_inverted_mask_of_a_good_part_is_white(tmp_path: Path) -> None:
     put(tmp_path / "images" / "a.png", grey(1))
     put(tmp_path / "masks" / "a.png", grey(255))
+    refuses(r"a\.png: has the value 255 throughout: good or defect\?", tmp_path)
+    describe(tmp_path, "[masks]\nnon_zero = true\n")
     assert read_dataset(tmp_path).items[0].defective
     describe(tmp_path, "[masks]\ninverted = true\n")
     assert not read_dataset(tmp_path).items[0].defective

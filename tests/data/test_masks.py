@@ -182,8 +182,13 @@ def test_one_value_of_zero_is_a_good_part(data):
         palette(grey(1), BLACK, RED),
     ],
 )
-def test_one_value_that_is_not_zero_is_a_defect_everywhere(data):
-    assert (decode_mask(data, Path("mask.png")) == 255).all()
+def test_one_value_that_is_not_zero_is_a_defect_everywhere_only_if_a_rule_says_so(data):
+    """A part that is defective all over, or a good one in an inverted set: the file cannot say."""
+    assert "throughout: good or defect?" in refusal(data)
+    assert "non_zero = true" in refusal(data)
+    assert (decode_mask(data, Path("mask.png"), MaskRule(non_zero=True)) == 255).all()
+    inverted = MaskRule(non_zero=True, inverted=True)
+    assert not decode_mask(data, Path("mask.png"), inverted).any()
 
 
 @pytest.mark.parametrize(
@@ -264,8 +269,9 @@ def test_a_mask_may_hold_any_one_value_beside_zero(tmp_path, value):
     assert (read_mask(item, SHAPE) == SPOT).all()
 
 
-def test_a_mask_may_cover_the_whole_image(tmp_path):
-    assert (read_mask(defective_item(put(tmp_path / "mask.png", grey(255))), SHAPE) == 255).all()
+def test_a_mask_of_a_defective_part_that_marks_nothing_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"mask\.png: marks nothing, but its image counts as def"):
+        read_mask(defective_item(put(tmp_path / "mask.png", grey(0))), SHAPE)
 
 
 def test_a_wrong_mask_is_refused(tmp_path):

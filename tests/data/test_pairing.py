@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from tests.data.small_images import SPOT, grey, put
@@ -72,3 +74,45 @@ def test_each_split_is_judged_by_its_own_masks(tmp_path: Path) -> None:
     assert len(read_dataset(tmp_path, split="train").items) == 2
     with pytest.raises(DataError, match=r"test/images/c\.png: has no mask"):
         read_dataset(tmp_path)
+
+
+def test_masks_that_look_inverted_are_counted_and_the_first_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    images(tmp_path, "a", "b", "c")
+    for name, mask in (("a", SPOT), ("b", 255 - SPOT), ("c", 255 - SPOT)):
+        put(tmp_path / "masks" / f"{name}.png", mask)
+    with caplog.at_level(logging.WARNING):
+        assert all(defects(tmp_path).values())
+    (record,) = caplog.records
+    assert "2 of 3 masks mark most of the border as defect" in record.getMessage()
+    assert "the first is b.png" in record.getMessage()
+
+
+def test_masks_of_which_a_rule_counts_nothing_are_counted_and_the_first_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    images(tmp_path, "a", "b", "c")
+    for name, mask in (("a", SPOT), ("b", SPOT // 255), ("c", grey(0))):
+        put(tmp_path / "masks" / f"{name}.png", mask)
+    (tmp_path / "dataset.toml").write_text("[masks]\nthreshold = 127\n")
+    with caplog.at_level(logging.WARNING):
+        assert defects(tmp_path) == {"a": True, "b": False, "c": False}
+    (record,) = caplog.records
+    assert "1 of 3 masks have values of which dataset.toml counts none" in record.getMessage()
+    assert "the first is b.png" in record.getMessage()
+
+
+def test_noise_of_compression_is_not_a_value_that_a_rule_ignores(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    images(tmp_path, "a", "b")
+    noise = (np.arange(SPOT.size).reshape(SPOT.shape) % 9).astype(np.uint8)
+    for name, mask in (("a", SPOT), ("b", noise)):
+        path = tmp_path / "masks" / f"{name}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(cv2.imencode(".jpg", mask)[1].tobytes())
+    (tmp_path / "dataset.toml").write_text("[masks]\nthreshold = 127\n")
+    with caplog.at_level(logging.WARNING):
+        assert defects(tmp_path) == {"a": True, "b": False}
+    assert caplog.records == []

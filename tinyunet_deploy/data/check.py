@@ -20,7 +20,12 @@ from tinyunet_deploy.contract import DEFAULT_SIZE
 from tinyunet_deploy.data.dataset import Dataset, Item
 from tinyunet_deploy.data.decoding import decode_image, stored_bits
 from tinyunet_deploy.data.description import DESCRIPTION
-from tinyunet_deploy.data.mask_survey import INVERTED_BORDER, look_at_mask, shown_values
+from tinyunet_deploy.data.mask_survey import (
+    ignored_by_rule,
+    look_at_mask,
+    looks_inverted,
+    shown_values,
+)
 from tinyunet_deploy.data.masks import read_mask
 from tinyunet_deploy.errors import DataError, ImageError
 from tinyunet_deploy.files import read_regular
@@ -40,6 +45,7 @@ OddityKind = Literal[
     "bit-depth",
     "inverted-mask",
     "large-mask",
+    "ignored-mask",
     "tiny-mask",
     "fragmented-mask",
     "stray-file",
@@ -99,9 +105,10 @@ def check_dataset(
 
     Oddities are images and masks that cannot be used; sizes other than 512x512 (outside DAGM2007:
     other than the most frequent); 16-bit images without any value above 4095; masks that look
-    inverted, that cover more than half of their image, or fewer than 20 pixels of it; masks of more
-    than one piece, in DAGM2007 only, as elsewhere these are usual; images with the same bytes as
-    another; files that belong to no image.
+    inverted, that cover more than half of their image, or fewer than 20 pixels of it; masks with
+    values of which the rule in dataset.toml counts none as defect; masks of more than one piece, in
+    DAGM2007 only, as elsewhere these are usual; images with the same bytes as another; files that
+    belong to no image.
 
     Args:
         progress: called with 1 after each image.
@@ -180,6 +187,9 @@ def _inspect(item: Item, *, pieces: bool, bits: int | None) -> _Inspection:
             values = shown_values(look_at_mask(item.mask))
     if item.defective:
         oddities += _mask_oddities(item, (shape[0], shape[1]), pieces)
+    elif values is not None and item.mask is not None and ignored_by_rule(item.mask, item.rule):
+        what = f"has the values {values}, none of which dataset.toml counts as defect"
+        oddities.append(Oddity("ignored-mask", item.mask, what))
     return _Inspection(digest, (shape[0], shape[1]), stored, values, oddities)
 
 
@@ -192,9 +202,9 @@ def _mask_oddities(item: Item, shape: tuple[int, int], pieces: bool) -> list[Odd
     oddities: list[Oddity] = []
     area = np.count_nonzero(mask)
     border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
-    along_border = np.count_nonzero(border) / border.size
-    if along_border > INVERTED_BORDER and area < mask.size:
-        what = f"marks {100 * along_border:.0f} % of the border, so it looks inverted"
+    if looks_inverted(mask):
+        share = np.count_nonzero(border) / border.size
+        what = f"marks {100 * share:.0f} % of the border, so it looks inverted"
         oddities.append(Oddity("inverted-mask", label, what))
     elif area > _LARGE_MASK * mask.size:
         what = f"marks {100 * area / mask.size:.0f} % of the image"

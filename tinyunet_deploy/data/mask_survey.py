@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from tinyunet_deploy.contract import Mask
 from tinyunet_deploy.data.dataset import MaskRule
 from tinyunet_deploy.data.decoding import decode_labels, read_bytes
 from tinyunet_deploy.data.masks import decode_mask
@@ -18,14 +19,18 @@ __all__ = [
     "INVERTED_BORDER",
     "MANY_VALUES",
     "MaskLook",
+    "ignored_by_rule",
     "look_at_mask",
     "look_at_masks",
+    "looks_inverted",
     "rule_for",
     "shown_values",
 ]
 
 MANY_VALUES: Final = 32
 """A mask with more values has grey levels, as of smoothed edges, not labels."""
+_COMPRESSION_NOISE: Final = 32
+"""Largest value that lossy compression leaves where an 8-bit mask was 0."""
 _LISTED: Final = 8
 """Largest number of values that are listed one by one."""
 INVERTED_BORDER: Final = 0.75
@@ -46,7 +51,7 @@ class MaskLook(NamedTuple):
     border: float
     """Share of the border that is not zero, in a lossy file above half of the largest value."""
     marks: bool
-    """Some pixel is not zero."""
+    """Some pixel is not zero, in a lossy file above the noise of compression."""
 
 
 def look_at_masks(paths: Sequence[Path]) -> list[MaskLook]:
@@ -81,7 +86,7 @@ def look_at_mask(path: Path) -> MaskLook:
     coloured = values.ndim == 3 and bool((values != values[..., :1]).any())
     grey = values.max(axis=2) if values.ndim == 3 else values
     largest = int(grey.max())
-    marked = grey > (largest // 2 if labels.lossy else 0)
+    marked = grey > (max(largest // 2, _COMPRESSION_NOISE) if labels.lossy else 0)
     border = np.concatenate([marked[0], marked[-1], marked[:, 0], marked[:, -1]])
     unique = np.unique(grey)
     few = not coloured and len(unique) <= MANY_VALUES
@@ -89,6 +94,23 @@ def look_at_mask(path: Path) -> MaskLook:
     return MaskLook(
         labels.lossy, coloured, listed, largest, readable, float(border.mean()), bool(marked.any())
     )
+
+
+def looks_inverted(mask: Mask) -> bool:
+    """Return whether decoded defect pixels cover most of the border, but not the whole image."""
+    border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
+    return bool((border > 0).mean() > INVERTED_BORDER and not mask.all())
+
+
+def ignored_by_rule(path: Path, rule: MaskRule | None) -> bool:
+    """Return whether a mask that marks nothing by ``rule`` has other values than 0.
+
+    An inverted rule says that such values are good, so then the answer is no.
+
+    Raises:
+        DataError: the mask cannot be decoded.
+    """
+    return rule is not None and not rule.inverted and look_at_mask(path).marks
 
 
 def rule_for(looks: Sequence[MaskLook]) -> MaskRule | None:

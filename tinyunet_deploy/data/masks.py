@@ -1,10 +1,10 @@
 """Masks: the defect pixels of an image, from a mask file or from an ellipse.
 
-A mask file contains labels, not brightness. If it has a single value, 0 means that the part is
-good, and any other value that all of it is a defect. If it has two values, one means good and the
-other means defect: good is the one that is 0, black or transparent; if that does not decide, the
-one along the border. Any other mask needs a
-:class:`~tinyunet_deploy.data.dataset.MaskRule` or is refused.
+A mask file contains labels, not brightness. If it has a single value, that must be 0, black or
+transparent, and the part is good. If it has two values, one means good and the other means defect:
+good is the one that is 0, black or transparent; if that does not decide, the one along the border.
+Any other mask needs a :class:`~tinyunet_deploy.data.dataset.MaskRule` or is refused, also one of a
+single other value: all of it may be a defect or, if the mask is inverted, good.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ def read_mask(item: Item, shape: tuple[int, int]) -> Mask:
     """Return the defect pixels of an image of ``shape`` (height, width), by the item's rule.
 
     Returns:
-        uint8 [H, W], {0, 255}; all 0 for a defect-free image.
+        uint8 [H, W], {0, 255}; all 0 for a defect-free image, and only for that.
 
     Raises:
-        DataError: the mask cannot be decoded, has another size, or is ambiguous.
+        DataError: the mask cannot be decoded, has another size, is ambiguous, or marks nothing.
     """
     if not item.defective:
         return np.zeros(shape, np.uint8)
@@ -64,6 +64,12 @@ def read_mask(item: Item, shape: tuple[int, int]) -> Mask:
             item.mask,
             f"is {mask.shape[1]}x{mask.shape[0]} pixels, but its image is {shape[1]}x{shape[0]}",
             "a mask must have the size of its image",
+        )
+    if not mask.any():
+        raise DataError(
+            item.mask,
+            "marks nothing, but its image counts as defective",
+            "mark the defect, or put the image among the good ones",
         )
     return mask
 
@@ -156,7 +162,8 @@ def _by_values(labels: Labels, where: Path) -> NDArray[np.bool_]:
         raise _too_many_values(labels.values, codes, where)
     pixels = [np.unravel_index(np.argmax(group), codes.shape) for group in (~is_high, is_high)]
     if low == high:
-        return _one_value(labels, where, is_high)
+        _require_good(labels, where)
+        return np.logical_not(is_high)
     low_signs, high_signs = (_signs_of_good(labels, pixel) for pixel in pixels)
     good = _good_of_two(low_signs, high_signs)
     if good is None:
@@ -173,18 +180,18 @@ def _by_values(labels: Labels, where: Path) -> NDArray[np.bool_]:
     return is_high if good == 0 else np.logical_not(is_high)
 
 
-def _one_value(labels: Labels, where: Path, all_of_it: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return the mask of a file with a single value: no defect for 0, else a defect everywhere."""
+def _require_good(labels: Labels, where: Path) -> None:
+    """Refuse a mask of a single value that does not clearly mean good."""
     signs = _signs_of_good(labels, (0, 0))
     if not signs.get("transparent"):
         signs.pop("transparent", None)  # only transparency is a sign; an opaque mask is usual
-    if len(set(signs.values())) > 1:
+    if not all(signs.values()):
         raise DataError(
             where,
             f"has the value {_shown(labels.values[0, 0])} throughout: good or defect?",
-            "save it as 8-bit grey PNG with 0 (black) where the part is good",
+            "save it as 8-bit grey PNG with 0 (black) where the part is good, or say below [masks] "
+            "in dataset.toml what it means: non_zero = true (defect) or inverted = true (good)",
         )
-    return np.logical_not(all_of_it) if signs["zero"] else all_of_it
 
 
 def _good_of_two(low: dict[str, bool], high: dict[str, bool]) -> int | None:

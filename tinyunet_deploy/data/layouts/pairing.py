@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from tinyunet_deploy.data.dataset import Item, MaskRule, Missing, Split
 from tinyunet_deploy.data.layouts.label_names import image_of_label
+from tinyunet_deploy.data.mask_survey import ignored_by_rule, looks_inverted
 from tinyunet_deploy.data.masks import read_mask_file
 from tinyunet_deploy.errors import DataError, printable
 
@@ -28,6 +30,18 @@ class Pair(NamedTuple):
     mask: Path | None
     """None if there is no mask file."""
     class_id: int | None = None
+
+
+class _Reading(NamedTuple):
+    """What a mask says about its image."""
+
+    mask: Path
+    marks: bool
+    """The image shows a defect."""
+    inverted: bool
+    """It looks inverted."""
+    ignored: bool
+    """It marks nothing by its rule, although it has other values than 0."""
 
 
 class PairGroup(NamedTuple):
@@ -62,11 +76,11 @@ def paired_items(
     pairs = group.pairs
     with_masks = [pair.mask for pair in pairs if pair.mask is not None]
     with ThreadPoolExecutor() as pool:
-        marked = list(pool.map(lambda mask: bool(read_mask_file(mask, rule).any()), with_masks))
-    defective = dict(zip(with_masks, marked, strict=True))
+        readings = list(pool.map(partial(_read, rule=rule), with_masks))
+    defective = {reading.mask: reading.marks for reading in readings}
     without = [pair.image for pair in pairs if pair.mask is None]
     if missing != "good":
-        may_be_good = missing is None and not group.orphans and all(marked)
+        may_be_good = missing is None and not group.orphans and all(defective.values())
         _require_masks(pairs, without, group.expected, may_be_good)
     if group.orphans_are_errors:
         _require_images(group.orphans)
@@ -75,6 +89,7 @@ def paired_items(
             "%s: %d of %d images have no mask and count as good parts; the first is %s",
             printable(str(without[0].parent)), len(without), len(pairs), printable(without[0].name),
         )  # fmt: skip
+    _warn_of_doubtful(readings)
     for image, mask, class_id in pairs:
         yield Item(
             image,
@@ -85,6 +100,34 @@ def paired_items(
             group.split,
             rule=rule,
         )
+
+
+def _read(path: Path, *, rule: MaskRule | None) -> _Reading:
+    mask = read_mask_file(path, rule)
+    marks = bool(mask.any())
+    ignored = not marks and ignored_by_rule(path, rule)
+    return _Reading(path, marks, marks and looks_inverted(mask), ignored)
+
+
+def _warn_of_doubtful(readings: Sequence[_Reading]) -> None:
+    """Log the number of masks that may mean something else than they are read as."""
+    for doubtful, what in (
+        (
+            [reading.mask for reading in readings if reading.inverted],
+            "mark most of the border as defect, so they look inverted",
+        ),
+        (
+            [reading.mask for reading in readings if reading.ignored],
+            "have values of which dataset.toml counts none as defect, so their images count as "
+            "good parts",
+        ),
+    ):
+        if doubtful:
+            log.warning(
+                "%s: %d of %d masks %s; the first is %s; tinyunet data check lists them",
+                printable(str(doubtful[0].parent)), len(doubtful), len(readings), what,
+                printable(doubtful[0].name),
+            )  # fmt: skip
 
 
 def _require_images(masks: Sequence[Path]) -> None:
