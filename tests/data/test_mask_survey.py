@@ -42,6 +42,10 @@ def saved(path: Path, array: np.ndarray, **options: int) -> Path:
         ([255 - SPOT, grey(255)], ".png", INVERTED, "0, 255"),
         ([255 - SPOT, SPOT, SPOT], ".png", None, "0, 255"),
         ([255 - SPOT], ".jpg", MaskRule(threshold=127, inverted=True), "lossy"),
+        ([SPOT // 255 + 1, grey(1)], ".png", MaskRule(values=frozenset({2})), "1, 2"),
+        ([IDS + 1, grey(1)], ".png", MaskRule(values=frozenset({2, 3})), "1, 2, 3"),
+        ([SPOT // 255 + 1, SPOT // 255 + 1], ".png", None, "1, 2"),
+        ([np.dstack([grey(255)] * 3 + [SPOT])], ".png", None, "255"),
     ],
 )
 def test_the_rule_for_masks(

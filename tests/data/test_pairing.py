@@ -103,6 +103,18 @@ def test_masks_of_which_a_rule_counts_nothing_are_counted_and_the_first_is_named
     assert "the first is b.png" in record.getMessage()
 
 
+def test_the_good_value_of_a_rule_is_not_one_that_it_ignores(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    images(tmp_path, "a", "b")
+    for name, mask in (("a", SPOT // 255 + 1), ("b", grey(1))):
+        put(tmp_path / "masks" / f"{name}.png", mask)
+    (tmp_path / "dataset.toml").write_text("[masks]\nvalues = [2]\n")
+    with caplog.at_level(logging.WARNING):
+        assert defects(tmp_path) == {"a": True, "b": False}
+    assert caplog.records == []
+
+
 def test_noise_of_compression_is_not_a_value_that_a_rule_ignores(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

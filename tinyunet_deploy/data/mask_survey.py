@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tinyunet_deploy.contract import Mask
 from tinyunet_deploy.data.dataset import MaskRule
@@ -49,9 +50,12 @@ class MaskLook(NamedTuple):
     readable: bool
     """It has one or two values, of which the usual reading knows what they mean."""
     border: float
-    """Share of the border that is not zero, in a lossy file above half of the largest value."""
+    """Share of the border that is a defect by the usual reading; of a mask that this does not read,
+    the share that is not zero, or in a lossy file above half of the largest value."""
     marks: bool
-    """Some pixel is not zero, in a lossy file above the noise of compression."""
+    """Some pixel is so."""
+    border_value: int | None
+    """The value along most of the border; None if there is none, or ``values`` is empty."""
 
 
 def look_at_masks(paths: Sequence[Path]) -> list[MaskLook]:
@@ -76,41 +80,62 @@ def look_at_mask(path: Path) -> MaskLook:
     except ImageError as error:
         raise DataError(path, f"is not a usable mask: it {error.what}", error.hint) from error
     try:
-        decode_mask(data, path)
-        readable = True
+        usual: Mask | None = decode_mask(data, path)
     except DataError:
-        readable = False
+        usual = None
     values = labels.values
     if values.ndim == 3 and values.shape[2] in (2, 4):
         values = values[..., :-1]  # without transparency
     coloured = values.ndim == 3 and bool((values != values[..., :1]).any())
     grey = values.max(axis=2) if values.ndim == 3 else values
     largest = int(grey.max())
-    marked = grey > (max(largest // 2, _COMPRESSION_NOISE) if labels.lossy else 0)
-    border = np.concatenate([marked[0], marked[-1], marked[:, 0], marked[:, -1]])
+    if usual is not None:
+        marked = usual > 0
+    else:
+        marked = grey > (max(largest // 2, _COMPRESSION_NOISE) if labels.lossy else 0)
     unique = np.unique(grey)
     few = not coloured and len(unique) <= MANY_VALUES
     listed = frozenset(int(value) for value in unique) if few else frozenset[int]()
     return MaskLook(
-        labels.lossy, coloured, listed, largest, readable, float(border.mean()), bool(marked.any())
+        lossy=labels.lossy,
+        coloured=coloured,
+        values=listed,
+        largest=largest,
+        readable=usual is not None,
+        border=float(_border(marked).mean()),
+        marks=bool(marked.any()),
+        border_value=_most_of_border(grey) if few else None,
     )
+
+
+def _border(pixels: NDArray[Any]) -> NDArray[Any]:
+    return np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+
+
+def _most_of_border(grey: NDArray[Any]) -> int | None:
+    values, counts = np.unique(_border(grey), return_counts=True)
+    most = int(np.argmax(counts))
+    return int(values[most]) if counts[most] > INVERTED_BORDER * counts.sum() else None
 
 
 def looks_inverted(mask: Mask) -> bool:
     """Return whether decoded defect pixels cover most of the border, but not the whole image."""
-    border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
-    return bool((border > 0).mean() > INVERTED_BORDER and not mask.all())
+    return bool((_border(mask) > 0).mean() > INVERTED_BORDER and not mask.all())
 
 
 def ignored_by_rule(path: Path, rule: MaskRule | None) -> bool:
     """Return whether a mask that marks nothing by ``rule`` has other values than 0.
 
-    An inverted rule says that such values are good, so then the answer is no.
+    An inverted rule says that such values are good, so then the answer is no; also for a mask of
+    one value beside a rule that lists values, which is all good.
 
     Raises:
         DataError: the mask cannot be decoded.
     """
-    return rule is not None and not rule.inverted and look_at_mask(path).marks
+    if rule is None or rule.inverted:
+        return False
+    look = look_at_mask(path)
+    return look.marks and (rule.values is None or len(look.values) != 1)
 
 
 def rule_for(looks: Sequence[MaskLook]) -> MaskRule | None:
@@ -118,8 +143,12 @@ def rule_for(looks: Sequence[MaskLook]) -> MaskRule | None:
 
     Lossy masks and grey levels get a threshold at half of the largest value; masks of more values
     or colours count everything but 0 as defect, so that no kind of defect is overlooked. If most
-    masks mark their border, the rule is inverted.
+    masks mark their border, the rule is inverted. Where 0 is not used, good is the value that is in
+    every mask and along its border.
     """
+    defects = _defects_beside_good(looks)
+    if defects:
+        return MaskRule(values=defects)
     marking = [look for look in looks if look.marks]
     is_inverted = 2 * sum(look.border > INVERTED_BORDER for look in marking) > len(marking)
     if any(look.lossy or (not look.coloured and not look.values) for look in looks):
@@ -128,6 +157,16 @@ def rule_for(looks: Sequence[MaskLook]) -> MaskRule | None:
     if is_inverted or not all(look.readable for look in looks):
         return MaskRule(non_zero=True, inverted=is_inverted)
     return None
+
+
+def _defects_beside_good(looks: Sequence[MaskLook]) -> frozenset[int] | None:
+    """Return the values of defects in masks of labels that do not use 0; None in all others."""
+    if all(look.readable for look in looks) or any(0 in look.values for look in looks):
+        return None
+    good = {look.border_value for look in looks}
+    if len(good) != 1 or None in good:
+        return None
+    return frozenset[int]().union(*(look.values for look in looks)) - good
 
 
 def shown_values(look: MaskLook) -> str:
