@@ -65,6 +65,29 @@ def test_a_whole_folder_without_masks_is_an_error_unless_its_name_says_good(
     assert defects(tmp_path) == {"a": True, "b": False}
 
 
+@pytest.mark.parametrize("described", ["", '[masks]\nmissing = "good"\n'])
+def test_a_mask_of_a_format_that_is_not_read_does_not_make_a_good_part(
+    tmp_path: Path, described: str
+) -> None:
+    images(tmp_path, "a", "b")
+    put(tmp_path / "masks" / "a.png", SPOT)
+    (tmp_path / "dataset.toml").write_text(described)
+    assert defects(tmp_path) == {"a": True, "b": False}
+    put(tmp_path / "masks" / "b.png", SPOT).rename(tmp_path / "masks" / "b.gif")
+    with pytest.raises(DataError, match=r"b\.gif: is in the place of the mask of b\.png, but is"):
+        read_dataset(tmp_path)
+
+
+def test_an_annotation_beside_an_image_is_not_its_mask(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        put(tmp_path / "photos" / f"{name}.png", grey(1))
+        (tmp_path / "photos" / f"{name}.json").write_text("{}")
+    put(tmp_path / "photos" / "a.mask.bmp", SPOT).rename(tmp_path / "photos" / "a.bmp")
+    description = '[images]\nfolder = "photos"\nending = ".png"\n[masks]\nending = ".bmp"\n'
+    (tmp_path / "dataset.toml").write_text(description + 'missing = "good"\n')
+    assert defects(tmp_path) == {"a": True, "b": False}
+
+
 def test_each_split_is_judged_by_its_own_masks(tmp_path: Path) -> None:
     for split in ("train", "test"):
         images(tmp_path / split, "a", "b")

@@ -212,6 +212,26 @@ def test_images_without_content_are_refused(project: Path, tmp_path: Path) -> No
         run_parity([model], tmp_path, scores, limits=read_limits())
 
 
+def test_an_unusable_mask_ends_it_with_exit_code_4_and_the_reason(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is not the fault of a backend, of which the next one might do better."""
+    rng = np.random.default_rng(0)
+    mask = np.zeros((SIZE, SIZE + 1), np.uint8)
+    mask[9:19, 9:19] = 255
+    for folder, pixels in (
+        ("images", rng.integers(0, 99, (SIZE, SIZE), np.uint8)),
+        ("masks", mask),
+    ):
+        (tmp_path / folder).mkdir()
+        write_png(tmp_path / folder / "a.png", pixels)
+    model = project / "engines" / PRECISIONS["fp32"]
+    command = ["parity", str(tmp_path), "-m", str(model), "--backend", "onnxruntime"]
+    assert run(tinyunet, command) == 4
+    line = f"error: {tmp_path}/masks/a.png: is {SIZE + 1}x{SIZE} pixels, but its image is"
+    assert capsys.readouterr().err.splitlines()[-1].startswith(line)
+
+
 @pytest.mark.parametrize("damage", ["[" * 100_000, '{"kind": 1, "kind": 2}', "\ufeff{}"])
 def test_a_damaged_sidecar_does_not_hide_its_neighbours(
     damage: str, project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -185,8 +185,7 @@ def run_parity(
             :func:`~tinyunet_deploy.quality.parity_inputs.backends_and_devices`.
         threshold, min_area: rule for defects and verdicts; the reference's own if None.
         bits: depth of 16-bit files, 8..16; None takes the data set's, else the reference's own.
-        tile: take images of any size; False skips those that are not of the models' size. Every
-            model is run on the same tiles, those of the reference.
+        tile: take images of any size, on the reference's tiles; False skips those of another size.
         max_pixels: largest accepted height x width of an image; None is 64 megapixels.
         batch_size: images per call, and the batch that is verified; reduced to what a backend
             takes.
@@ -206,7 +205,7 @@ def run_parity(
 
     Raises:
         ArtifactError: no file is the one that its sidecar describes.
-        DataError: there is no usable image, or one has a single grey value throughout.
+        DataError: there is no usable image, a mask is unusable, or an image has one grey value.
         RefusedError: no reference is found, or the models take images of several sizes.
         RuntimeUnavailable: the reference cannot run on this machine.
     """
@@ -243,9 +242,8 @@ def run_parity(
             plateau=ReferencePlateau(opened, *decision),
             refused=refused,
         )
-        paths = [image.path for image in images]
         for scored in score_images(
-            paths,
+            [image.path for image in images],
             opened,
             batch_size=batch_size,
             workers=workers,
@@ -281,13 +279,14 @@ def run_parity(
                         artifact.batch = check_batches(backend, _examples(parity), batch_size)
                         if with_explanation:
                             artifact.explanation = _explain(parity, comparison, opened, backend)
+                except DataError:
+                    raise  # the images are the same for all artifacts
                 except TinyUNetError as error:
                     artifact.skipped = str(error)
-                    report(f"{model.name} on {row.name}", len(images) - comparison.images)
-                    continue
+                else:
+                    kind = ANOTHER_NETWORK if other_network else sidecar.precision
+                    artifact.checks = limits.check(artifact.figures, kind, row.name)
                 report(f"{model.name} on {row.name}", len(images) - comparison.images)
-                kind = ANOTHER_NETWORK if other_network else sidecar.precision
-                artifact.checks = limits.check(artifact.figures, kind, row.name)
     return parity
 
 

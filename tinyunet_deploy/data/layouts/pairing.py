@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -79,6 +79,7 @@ def paired_items(
         readings = list(pool.map(partial(_read, rule=rule), with_masks))
     defective = {reading.mask: reading.marks for reading in readings}
     without = [pair.image for pair in pairs if pair.mask is None]
+    _refuse_unread({image: group.expected(image) for image in without})
     if missing != "good":
         may_be_good = missing is None and not group.orphans and all(defective.values())
         _require_masks(pairs, without, group.expected, may_be_good)
@@ -135,6 +136,30 @@ def _require_images(masks: Sequence[Path]) -> None:
     for mask in masks:
         image = mask.with_name(f"{image_of_label(mask.stem) or mask.stem}.png")
         raise DataError(mask, "has no image", f"expected {image}")
+
+
+def _refuse_unread(places: Mapping[Path, Path]) -> None:
+    """Refuse a file in the place of a mask whose format is not read: its part may be defective.
+
+    Args:
+        places: image without a mask -> place where its mask was looked for.
+    """
+    files: dict[Path, dict[str, Path]] = {}
+    for image, place in places.items():
+        folder = place.parent
+        if place.stem == image.stem and folder == image.parent:
+            continue  # a file of another kind beside the image, such as its annotation
+        if folder not in files:
+            files[folder] = (
+                {path.stem: path for path in folder.iterdir()} if folder.is_dir() else {}
+            )
+        path = files[folder].get(place.stem)
+        if path is not None:
+            raise DataError(
+                path,
+                f"is in the place of the mask of {image.name}, but is of a format that is not read",
+                f"save it as {place.name}",
+            )
 
 
 def _require_masks(
