@@ -78,6 +78,21 @@ def test_a_mask_of_a_format_that_is_not_read_does_not_make_a_good_part(
         read_dataset(tmp_path)
 
 
+def test_a_mask_whose_image_is_not_read_is_counted_and_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    images(tmp_path, "a", "b")
+    for name in ("a", "b"):
+        put(tmp_path / "masks" / f"{name}.png", SPOT)
+    (tmp_path / "images" / "b.png").rename(tmp_path / "images" / "b.gif")
+    with caplog.at_level(logging.WARNING):
+        assert defects(tmp_path) == {"a": True}
+    (record,) = caplog.records
+    assert "masks without an image that is read are left out: 1, the first is b.png" in (
+        record.getMessage()
+    )
+
+
 def test_an_annotation_beside_an_image_is_not_its_mask(tmp_path: Path) -> None:
     for name in ("a", "b"):
         put(tmp_path / "photos" / f"{name}.png", grey(1))

@@ -64,7 +64,8 @@ def paired_items(
 
     An image without a mask is refused, unless all say that good parts have none: no mask of the
     split is empty, every mask has its image, and the image lies in a folder where others have a
-    mask or that is called ``good`` or the like. Then the number of such images is logged.
+    mask or that is called ``good`` or the like. Then the number of such images is logged, as is
+    that of masks without an image.
 
     Args:
         rule: rule by which the masks are read.
@@ -85,6 +86,12 @@ def paired_items(
         _require_masks(pairs, without, group.expected, may_be_good)
     if group.orphans_are_errors:
         _require_images(group.orphans)
+    if group.orphans:
+        log.warning(
+            "%s: masks without an image that is read are left out: %d, the first is %s",
+            printable(str(group.orphans[0].parent)), len(group.orphans),
+            printable(group.orphans[0].name),
+        )  # fmt: skip
     if without:
         log.warning(
             "%s: %d of %d images have no mask and count as good parts; the first is %s",
