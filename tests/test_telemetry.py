@@ -20,6 +20,7 @@ import pytest
 from benchmarks.local_triton import PACKAGES, serve
 from tests.backends.test_server import Played
 from tests.conftest import REPOSITORY, part
+from tests.foreign_networks import NETWORKS
 from tinyunet_deploy import telemetry
 from tinyunet_deploy.data.encoding import write_png
 
@@ -284,6 +285,35 @@ subprocess.run([sys.executable, "-m", "export", *words, *data], check=True)
     assert watched.code == 0, watched.errors
     assert watched.connections == []
     assert watched.elsewhere == []
+
+
+@pytest.mark.nightly
+def test_the_other_verbs_stay_inside(
+    watch_library: Path, tmp_path: Path, data: Path, tiny_onnx: Path
+) -> None:
+    """Each ends with an exit code of its own results; none with a missing runtime or a bug."""
+    make, options = NETWORKS["rgb-logits"]
+    (tmp_path / "foreign.onnx").write_bytes(make())
+    out, images, mine = tmp_path / "out", data / "test" / "images", ["-m", tiny_onnx]
+    shadowed = ["infer", images, *mine, "--shadow", tiny_onnx, "-o", out / "report"]
+    simulated = ["--simulate", 2, "--noise", 5, "-o", out / "repeats"]
+    commands = [
+        ["adopt", tmp_path / "foreign.onnx", *options, "-o", out / "adopted.onnx"],
+        shadowed,
+        ["drift", out / "report", "--against", out / "report", "-o", out / "drift.svg"],
+        ["repeatability", images, *mine, *simulated],
+        ["accept", data, *mine, "-o", out / "accept"],
+        ["triton", tiny_onnx, "-o", out / "models"],
+        ["data", "init", data, "--dry-run"],
+        ["data", "synthesize", out / "made", "--classes", 1, "--train", 1, "--test", 1],
+    ]
+    words = json.dumps([[str(word) for word in words] for words in commands])
+    watched = watch(watch_library, tmp_path, "-c", COMMANDS, words)
+    assert watched.code in (0, 6), watched.errors
+    assert watched.connections == []
+    assert watched.elsewhere == []
+    for name in ("adopted.onnx", "report/shadow", "drift.svg", "repeats", "accept", "models"):
+        assert (out / name).exists(), (name, watched.errors)
 
 
 def test_what_the_user_has_set_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
