@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -258,6 +259,23 @@ def test_a_signal_while_the_program_is_imported_ends_it(
         [sys.executable, script], env=environment, capture_output=True, text=True, check=True
     )
     assert handler in done.stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_first_process_of_a_container_before_a_command_runs(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    """The kernel drops a signal for which that process has no handler."""
+    unshare = ["unshare", "--pid", "--fork"]
+    if not shutil.which("unshare") or subprocess.run([*unshare, "true"], check=False).returncode:
+        pytest.skip("no namespace of processes can be made here")
+    script = tmp_path / "tinyunet"
+    signalled = f"os.kill(os.getpid(), {int(number)})"
+    script.write_text(f"import os, tinyunet_deploy.cli\n{signalled}\nprint('goes on')\n")
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    words = [*unshare, sys.executable, script]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (128 + number, ""), done.stderr
 
 
 def instants(count: int) -> Iterator[tuple[signal.Signals, float]]:

@@ -7,8 +7,10 @@ runs, so that ``--help`` answers at once.
 # ruff: noqa: E402
 from __future__ import annotations
 
+import os
 import signal
 import sys
+from typing import Final, NoReturn
 
 # Before the other imports, which take a tenth of a second: until our own handlers are set, SIGINT
 # ends the program. Python's handler would raise an exception, which the import system may swallow.
@@ -17,12 +19,20 @@ _is_ours = sys.argv[0].removesuffix(".exe").endswith(("tinyunet", "tinyunet-infe
 if _is_ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
+
+def _end(number: int, _: object) -> NoReturn:
+    os._exit(128 + number)
+
+
+# To the first process of a container the kernel gives no signal without a handler.
+if _is_ours and os.getpid() == 1:
+    for _number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(_number, _end)
+
 import contextlib
 import importlib
-import os
 import tempfile
 import traceback
-from typing import Final, NoReturn
 
 import click
 
