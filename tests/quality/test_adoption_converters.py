@@ -118,3 +118,18 @@ def test_int8_is_symmetric_with_float32_biases_and_names_what_is_kept() -> None:
     assert floats == (names[0],) and read_graph(data).precision() == "unknown"
     with pytest.raises(ValueError, match="no convolution that could be quantised"):
         int8(model, images, names)
+
+
+def test_int8_weights_have_a_scale_for_each_channel() -> None:
+    graph = Graph()
+    graph.add("Cast", INPUT_NAME, name="x", to=TensorProto.FLOAT)
+    graph.conv(graph.conv("x", 1, 5), 5, 1)
+    graph.add("Cast", graph.nodes[-1].output[0], name=OUTPUT_NAME, to=TensorProto.UINT8)
+    shape: list[int | str] = ["N", 1, SIDE, SIDE]
+    ends = (INPUT_NAME, TensorProto.UINT8, shape), (OUTPUT_NAME, TensorProto.UINT8, shape)
+    images = np.random.default_rng(0).integers(0, 256, (3, SIDE, SIDE), np.uint8)
+    quantized = onnx.load_from_string(int8(with_node_names(graph.model(*ends)), images)[0])
+    sizes = {c.name: list(c.dims) for c in quantized.graph.initializer}
+    made = {node.output[0]: node for node in quantized.graph.node}
+    weights = [made[n.input[1]] for n in quantized.graph.node if n.op_type == "Conv"]
+    assert [sizes[weight.input[1]] for weight in weights] == [[5], [1]]

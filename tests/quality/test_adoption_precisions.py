@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from tinyunet_deploy.data.encoding import write_png
 from tinyunet_deploy.errors import ArtifactError, DataError, GateFailed
 from tinyunet_deploy.quality import adoption_precisions
 from tinyunet_deploy.quality.adoption_precisions import convert_adopted
+from tinyunet_deploy.quality.parity_limits import Limit
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +140,7 @@ def test_without_truth_no_verdict_may_flip(
     limits: list[Any] = []
 
     def run_parity(*_: object, **options: Any) -> None:
-        limits.append([str(limit.figure) for limit in options["limits"].of("int8")])
+        limits.append({limit.figure: limit.value for limit in options["limits"].of("int8")})
         raise GateFailed("x", "stop")
 
     monkeypatch.setattr(adoption_precisions, "run_parity", run_parity)
@@ -149,7 +151,67 @@ def test_without_truth_no_verdict_may_flip(
     for images in (photos, data):
         with pytest.raises(GateFailed, match="stop"):
             convert_adopted(converted, "int8", calibrate=data, images=images)
-    assert ["flips" in names for names in limits] == [True, False]
+    assert [figures.get("flips") for figures in limits] == [0, None]
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "refused"),
+    [
+        (("green", "green"), None),
+        (("green", "skipped"), None),
+        (("green", "red"), "but must be >= 0.999"),
+        (("green", "no limits"), "no backend runs it"),
+        (("skipped", "skipped"), "net.fp16.onnx: is not written: no backend runs it .net.fp16"),
+    ],
+)
+def test_a_file_is_written_only_if_no_backend_breaks_a_limit_and_one_keeps_them(
+    outcomes: tuple[str, ...],
+    refused: str | None,
+    converted: Path,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def run_parity(models: list[Path], *_: object, **__: Any) -> SimpleNamespace:
+        artifacts = [
+            SimpleNamespace(
+                outcome=outcome,
+                backend=f"backend {number}",
+                model=models[0],
+                figures={"agreement": 1.0, "flips": 0.0},
+                skipped=f"{models[0]}: cannot run" if outcome == "skipped" else None,
+            )
+            for number, outcome in enumerate(outcomes)
+        ]
+        limit = Limit("fp16", "agreement", 0.999, "a test")
+        broken = [
+            (artifact, SimpleNamespace(limit=limit, value=0.5))
+            for artifact in artifacts
+            if artifact.outcome == "red"
+        ]
+        return SimpleNamespace(artifacts=artifacts, broken=broken, images=[1])
+
+    monkeypatch.setattr(adoption_precisions, "run_parity", run_parity)
+    model = tmp_path / "net.onnx"
+    for suffix in ("", ".json", ".golden.png"):
+        shutil.copy(f"{converted}{suffix}", f"{model}{suffix}")
+    if refused is None:
+        file = convert_adopted(model, "fp16", images=data)
+        assert list(file.figures) == [
+            f"backend {place}" for place, outcome in enumerate(outcomes) if outcome == "green"
+        ]
+        return
+    with pytest.raises((GateFailed, ArtifactError), match=refused):
+        convert_adopted(model, "fp16", images=data)
+    assert not model.with_suffix(".fp16.onnx").exists()
+
+
+def test_a_network_that_stays_in_float32_is_not_called_fp16(
+    converted: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adoption_precisions, "float16", lambda _: read_artifact(converted).data)
+    with pytest.raises(ArtifactError, match="its convolutions stay in float32"):
+        convert_adopted(converted, "fp16", images=data)
 
 
 def test_only_float32_is_converted(converted: Path, data: Path) -> None:

@@ -70,6 +70,11 @@ def test_the_page_says_first_whether_the_model_may_run(tmp_path: Path) -> None:
     assert "What is missing" not in text
     assert text.index("MAY RUN") < text.index("Requirements") < text.index("Signatures")
     assert "2026-11-28 12:30 UTC" in text
+    assert "rejects a part that has 64 pixels or more above 0.5" in text
+    assert (
+        "Judged on parts, folders layout: 100 defective parts, of which 0 pass, and 1,900 good "
+        "parts, of which 3 are rejected" in text
+    )
 
 
 def test_the_page_lists_what_is_missing_the_failed_first(tmp_path: Path) -> None:

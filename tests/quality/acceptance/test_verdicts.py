@@ -57,7 +57,7 @@ def test_without_evidence_nothing_is_shown_and_nothing_is_met() -> None:
     assert {row.outcome for row in judged if row.name != "lineage"} == {"not shown"}
     decision = decide(judged)
     assert (decision.word, decision.accepted) == ("NOT SHOWN YET", False)
-    assert "12 of 13 requirements are not shown yet: unseen images, a verdict" in decision.sentence
+    assert "12 of 13 requirements are not shown: unseen images, a verdict" in decision.sentence
 
 
 def seen(**changes: Any) -> SeenImages:

@@ -151,8 +151,8 @@ def decide(verdicts: Sequence[RequirementVerdict]) -> Decision:
         return Decision("MAY NOT RUN", sentence + waived)
     if not_shown:
         sentence = (
-            f"Nothing speaks against the model, but {_of(len(not_shown), total)} not shown yet: "
-            f"{', '.join(not_shown)}."
+            f"Nothing speaks against the model, but it may not run yet: {_of(len(not_shown), total)} "
+            f"not shown: {', '.join(not_shown)}."
         )
         return Decision("NOT SHOWN YET", sentence + waived)
     met = "All" if not waived else "All other"
@@ -185,20 +185,20 @@ def _line_required(requirements: Requirements) -> str:
 
 _ROWS: Final[dict[str, _Row]] = {
     "unseen_images": _Row(
-        "Unseen images", lambda _: "none trained or tuned it", check_unseen_images
+        "Unseen images", lambda _: "no image trained or tuned it", check_unseen_images
     ),
     "verdicts": _Row("A verdict for every part", lambda _: "no image is left out", check_verdicts),
     "escapes": _Row("Escapes", lambda r: _rate_required(r.escapes), check_escapes),
     "overkills": _Row("Overkill", lambda r: _rate_required(r.overkills), check_overkills),
     "smallest_defect": _Row("Smallest defect", _size_required, check_smallest_defect),
-    "parity": _Row("Parity", lambda _: "the limits of tinyunet parity", check_parity),
-    "batches": _Row("Batches", lambda _: "one score, whatever is beside it", check_batches),
-    "self_test": _Row("Self-test", lambda _: "the golden scores", check_self_test),
+    "parity": _Row("Parity", lambda _: "the answers of the network that was trained", check_parity),
+    "batches": _Row("Batches", lambda _: "the same scores alone and in batches", check_batches),
+    "self_test": _Row("Self-test", lambda _: "the scores of the day it was made", check_self_test),
     "lineage": _Row("Lineage", lambda _: "unchanged files, back to the checkpoint", check_lineage),
     "line": _Row("Line speed", _line_required, check_line),
     "drift": _Row(
         "Images like the line's",
-        lambda r: f"no drift, {percent(r.drift.alpha)} false alarms",
+        lambda r: f"light and contrast of the line, {percent(r.drift.alpha)} false alarms",
         check_drift,
     ),
     "repeatability": _Row(
@@ -212,7 +212,8 @@ _ROWS: Final[dict[str, _Row]] = {
     "plateau": _Row(
         "Plateau",
         lambda r: (
-            f"{r.plateau.min_margin:g} on either side; {percent(r.plateau.min_share)} of fp32's"
+            f"the threshold may move by {r.plateau.min_margin:g}; "
+            f"{percent(r.plateau.min_share)} of the room of fp32"
         ),
         check_plateau,
     ),
