@@ -151,8 +151,8 @@ def decide(verdicts: Sequence[RequirementVerdict]) -> Decision:
         return Decision("MAY NOT RUN", sentence + waived)
     if not_shown:
         sentence = (
-            f"Nothing speaks against the model, but it may not run yet: {_of(len(not_shown), total)} "
-            f"not shown: {', '.join(not_shown)}."
+            "Nothing speaks against the model, but it may not run yet: "
+            f"{_of(len(not_shown), total)} not shown: {', '.join(not_shown)}."
         )
         return Decision("NOT SHOWN YET", sentence + waived)
     met = "All" if not waived else "All other"
