@@ -22,8 +22,8 @@ def plateau(precision: str, best_good: int) -> Plateau:
 def test_a_row_for_each_plateau_says_its_range_and_the_share_of_the_first() -> None:
     drawn = draw_plateaus([plateau("fp32", 10), plateau("int8", 51)])
     text = drawn.decode()
-    assert "fp32 on openvino: no verdict changes from 0.04 to 0.90" in text
-    assert "int8 on openvino: no verdict changes from 0.20 to 0.90, 81% of fp32" in text
+    assert "fp32 on openvino: no verdict changes from 0.039 to 0.898" in text
+    assert "int8 on openvino: no verdict changes from 0.200 to 0.898, 81% of fp32" in text
     assert GREEN in text and RED not in text
     assert drawn == draw_plateaus([plateau("fp32", 10), plateau("int8", 51)])
 

@@ -102,7 +102,7 @@ def _title(plateau: Plateau, reference: Plateau) -> str:
         return f"{name}: no plateau, a verdict differs from the reference's"
     low, high = plateau.steps
     assert high is not None
-    width = f"{name}: no verdict changes from {low / 255:.3g} to {high / 255:.3g}"
+    width = f"{name}: no verdict changes from {low / 255:.3f} to {high / 255:.3f}"
     if plateau is reference:
         return width
     return f"{width}, {plateau.kept(reference):.0%} of {reference.scored_by.precision}"
