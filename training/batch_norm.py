@@ -1,8 +1,9 @@
 """Batch normalisation while a network trains, and the same network without it afterwards.
 
-A network from random weights learns in fewer steps with batch normalisation behind its convolutions
-(Ioffe & Szegedy 2015). What it does to an image that is scored is a factor and a shift for each
-channel, which its convolution can do as well: checkpoints have the plain network.
+A network learns in fewer steps with batch normalisation behind its convolutions (Ioffe & Szegedy
+2015), from random weights as well as from those that it learned on other images. For an image that
+is scored, the normalisation is a factor and a shift for each channel, which the convolution can do
+as well: checkpoints have the plain network.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from tinyunet_deploy.artifacts.network import Network, make_network
 
-__all__ = ["add_batch_norm", "plain_network", "plain_weights"]
+__all__ = ["add_batch_norm", "keep_answers", "plain_network", "plain_weights"]
 
 
 class _NormalizedConv(nn.Module):
@@ -44,6 +45,36 @@ def add_batch_norm(network: Network) -> None:
         for name, child in list(module.named_children()):
             if isinstance(child, nn.Conv2d) and child is not network.logit:
                 setattr(module, name, _NormalizedConv(child))
+
+
+@torch.no_grad()
+def keep_answers(network: Network, x_NCHW: Tensor) -> None:
+    """Set every normalisation so that a network answers as it did without, on a typical batch.
+
+    A trained network then starts with what it has learned: factor and shift of each channel are the
+    deviation and the mean that the normalisation removes.
+
+    Args:
+        x_NCHW: normalised images, on the network's device.
+    """
+
+    def match(norm: nn.Module, inputs: tuple[Tensor]) -> None:
+        assert isinstance(norm, nn.BatchNorm2d)
+        assert norm.running_mean is not None and norm.running_var is not None
+        variance, mean = torch.var_mean(inputs[0], (0, 2, 3), correction=0)
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_(variance)
+        norm.weight.copy_(torch.sqrt(variance + norm.eps))
+        norm.bias.copy_(mean)
+
+    hooks = [
+        module.norm.register_forward_pre_hook(match)
+        for module in network.modules()
+        if isinstance(module, _NormalizedConv)
+    ]
+    network(x_NCHW)
+    for hook in hooks:
+        hook.remove()
 
 
 @torch.no_grad()

@@ -17,13 +17,13 @@ from torch import Tensor
 from tinyunet_deploy.artifacts.checkpoint import load_checkpoint
 from tinyunet_deploy.artifacts.facts import NetworkFacts
 from tinyunet_deploy.artifacts.network import normalize
-from tinyunet_deploy.artifacts.sidecar import DEFAULT_CHECKPOINT
+from tinyunet_deploy.artifacts.packaged import PACKAGED
 from tinyunet_deploy.cli.stopping import reacting
 from tinyunet_deploy.contract import Contract
 from tinyunet_deploy.data.tiles import Tiling
 from tinyunet_deploy.errors import RefusedError
 from tinyunet_deploy.inspection.folder_lock import lock_folder
-from training.batch_norm import add_batch_norm, plain_network
+from training.batch_norm import add_batch_norm, keep_answers, plain_network
 from training.batches import BatchQueue, Load, batch_loader
 from training.data_folders import DataFolders
 from training.distributed import ALONE, Ranks
@@ -85,21 +85,18 @@ def train(
         The checkpoint's path, ``output/checkpoint.safetensors``.
 
     Raises:
-        RefusedError: the folder is in use, the loss is not finite, or a teacher is missing or of no
-            use to the recipe.
+        RefusedError: the folder is in use, the loss is not finite, or a checkpoint or a teacher is
+            missing or of no use to the recipe.
         DataError: the folder contains another run.
         RuntimeUnavailable: the device does not exist, or the disk cannot be written.
     """
     if init is None and recipe.start == "package":
-        init = DEFAULT_CHECKPOINT
+        init = _packaged_checkpoint(recipe.variant)
     facts = NetworkFacts.of(recipe.variant, recipe.network)
     contract = _contract(facts, size or model_size(sources, facts.size_multiple or 1))
     require_teacher(recipe, teacher, sources)
-    if recipe.batch_norm and (init is not None or ranks.size > 1):
-        what = "a checkpoint to start from" if init is not None else f"{ranks.size} processes"
-        raise RefusedError(
-            "batch_norm = true", f"is for a run from random weights in one process, not for {what}"
-        )
+    if recipe.batch_norm and ranks.size > 1:
+        raise RefusedError("batch_norm = true", f"is for one process, not for {ranks.size}")
     device = choose_device(machine, ranks)
     run = _Run(recipe, output, machine, ranks, device, contract, init, teacher)
     if recipe.batch % ranks.size:
@@ -115,6 +112,19 @@ def train(
         return checkpoint
     finally:
         lock.close()
+
+
+def _packaged_checkpoint(variant: str) -> Path:
+    """Return the checkpoint of the package with this network.
+
+    Raises:
+        RefusedError: the package has no such network.
+    """
+    if variant not in PACKAGED:
+        what = f"has no {variant} network to start from, only {' and '.join(PACKAGED)}"
+        hint = f"give --variant {' or '.join(PACKAGED)}, --init or --from-scratch"
+        raise RefusedError("the package", what, hint)
+    return PACKAGED[variant].with_suffix(".safetensors")
 
 
 @dataclass(frozen=True)
@@ -189,6 +199,9 @@ def _train(
         facts = state.network.facts
         tiling = Tiling(run.contract, facts.size_multiple, facts.reach)
         load = batch_loader(sources, run.recipe, tiling, run.device, ranks)
+    if run.recipe.batch_norm and init is not None and not state.step:
+        images = load(0)[0].to(run.device)
+        keep_answers(state.network, normalize(images))
     with (
         reacting(save_and_stop, waits=False),
         progress,

@@ -132,8 +132,8 @@ class Recipe:
     """Number of validations in a row without a better one after which the run ends early. 0 never
     ends it early. A one-cycle schedule does its best near its end, so give it many."""
     start: Literal["random", "package"] = "random"
-    """Weights of the first step: random ones, or those of the model in the package. ``--init`` and
-    ``--from-scratch`` on the command line come first."""
+    """Weights of the first step: random ones, or those of the package's model with this network.
+    ``--init`` and ``--from-scratch`` on the command line come first."""
     int8: float = 0.0
     """Share of the steps in which the input of every convolution is rounded to int8."""
     teacher: float = 0.0
@@ -142,7 +142,7 @@ class Recipe:
     teacher."""
     batch_norm: bool = False
     """True to normalise the outputs of the convolutions over each batch, which lets a network learn
-    from random weights in fewer steps; the checkpoint has the plain network. One process only."""
+    in fewer steps; the checkpoint has the plain network. One process only."""
     network: Architecture | None = None
     """Widths of a network of its own, whose name is ``variant``; None takes the one that
     :data:`~tinyunet_deploy.artifacts.architectures.NETWORKS` has under that name."""

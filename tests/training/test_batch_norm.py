@@ -12,13 +12,16 @@ from tests.training.small_runs import SMALL, final_bytes, load_until
 from tinyunet_deploy.artifacts.architectures import Architecture
 from tinyunet_deploy.artifacts.checkpoint import load_checkpoint
 from tinyunet_deploy.artifacts.network import make_network
+from tinyunet_deploy.artifacts.packaged import PACKAGED
 from tinyunet_deploy.errors import RefusedError
-from training.batch_norm import add_batch_norm, plain_network, plain_weights
+from training.batch_norm import add_batch_norm, keep_answers, plain_network, plain_weights
+from training.distributed import Ranks
 from training.loop import train
 from training.machine import Machine
-from training.recipe import AdamW
+from training.recipe import AdamW, Staircase
 from training.sources import read_source
 
+SLIM = PACKAGED["slim"].with_suffix(".safetensors")
 BLOCKS = Architecture(encoder=(8, 8), bottleneck=8, head=8, space_to_depth=4)
 NORMALIZED = replace(
     SMALL, variant="blocks", network=BLOCKS, batch_norm=True, optimizer=AdamW(), validate_every=2
@@ -57,8 +60,34 @@ def test_a_normalised_run_resumes_to_the_same_bytes(tiny_data: Path, tmp_path: P
     assert load_checkpoint(checkpoint)[0].facts.architecture == BLOCKS
 
 
-def test_it_is_for_random_weights(finished: Path, tiny_data: Path, tmp_path: Path) -> None:
+def test_a_trained_network_starts_with_its_answers() -> None:
+    network, _ = load_checkpoint(SLIM)
+    image_NCHW = torch.randn(2, 1, 64, 64)
+    with torch.no_grad():
+        expected = network(image_NCHW)
+        add_batch_norm(network)
+        keep_answers(network.train(), image_NCHW)
+        assert torch.allclose(network(image_NCHW), expected, atol=1e-3)
+        plain = plain_network(network.eval())
+        assert torch.allclose(plain(image_NCHW), expected, atol=0.02)  # divided by n - 1, not n
+
+
+def test_a_normalised_run_starts_from_a_checkpoint(tiny_data: Path, tmp_path: Path) -> None:
+    still = replace(
+        SMALL, variant="slim", start="package", steps=1, batch_norm=True,
+        schedule=Staircase(rate=0.0),
+    )  # fmt: skip
+    source = read_source(tiny_data, None, still)
+    checkpoint = train(still, [source], tmp_path, machine=Machine())
+    network, _ = load_checkpoint(checkpoint)
+    package, _ = load_checkpoint(SLIM)
+    image_NCHW = torch.from_numpy(source.defective[0].image)[None, None] / 255.0
+    with torch.no_grad():
+        before, after = (each(image_NCHW) for each in (package, network))
+    assert float((after - before).abs().mean()) < 0.1 * float(before.std())
+
+
+def test_it_is_for_one_process(tiny_data: Path, tmp_path: Path) -> None:
     source = read_source(tiny_data, None, NORMALIZED)
-    init = finished / "checkpoint.safetensors"
-    with pytest.raises(RefusedError, match="is for a run from random weights in one process"):
-        train(NORMALIZED, [source], tmp_path, machine=Machine(), init=init)
+    with pytest.raises(RefusedError, match="is for one process, not for 2"):
+        train(NORMALIZED, [source], tmp_path, machine=Machine(), ranks=Ranks(size=2))

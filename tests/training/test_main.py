@@ -11,6 +11,7 @@ import torch
 
 from tests.training.small_runs import write_recipe
 from tinyunet_deploy.artifacts.checkpoint import load_checkpoint
+from tinyunet_deploy.artifacts.packaged import PACKAGED
 from tinyunet_deploy.artifacts.sidecar import DEFAULT_CHECKPOINT, digest
 from tinyunet_deploy.cli import run
 from tinyunet_deploy.data import synthetic
@@ -96,11 +97,17 @@ def test_a_recipe_starts_from_the_model_of_the_package_unless_told_otherwise(
     assert torch.equal(weights, other) and sha256 == digest(given.read_bytes())
     weights, sha256 = start("nothing", "--from-scratch")
     assert sha256 is None and not torch.equal(weights, package)
+    slim = PACKAGED["slim"].with_suffix(".safetensors")
+    weights, sha256 = start("slim", "--variant", "slim")
+    assert torch.equal(weights, load_checkpoint(slim)[0].logit.weight)
+    assert sha256 == digest(slim.read_bytes())
     capsys.readouterr()
     command = [str(recipe), "--data", str(tiny_data), "--output", str(tmp_path / "both")]
     assert run(training, [*command, "--init", str(given), "--from-scratch"]) == 2
     assert run(training, [*command, "--variant", "original"]) == 4
-    assert "give --variant tiny or --from-scratch" in capsys.readouterr().err
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "has no original network to start from, only tiny and slim" in error
+    assert "give --variant tiny or slim, --init or --from-scratch" in error
 
 
 def test_all_unusable_files_are_listed_at_once(
