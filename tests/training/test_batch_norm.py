@@ -47,17 +47,21 @@ def test_the_plain_network_scores_as_the_normalised_one() -> None:
 
 
 def test_a_normalised_run_resumes_to_the_same_bytes(tiny_data: Path, tmp_path: Path) -> None:
+    """From random weights, and from those of the run before."""
     source = read_source(tiny_data, None, NORMALIZED)
-    train(NORMALIZED, [source], tmp_path / "whole", machine=Machine())
-    run = tmp_path / "run"
-    with pytest.raises(OSError, match="the camera is gone"):
-        train(
-            NORMALIZED, [source], run, machine=Machine(save_every=3),
-            load=load_until(source, NORMALIZED, 4),
-        )  # fmt: skip
-    checkpoint = train(NORMALIZED, [source], run, machine=Machine())
-    assert final_bytes(run) == final_bytes(tmp_path / "whole")
-    assert load_checkpoint(checkpoint)[0].facts.architecture == BLOCKS
+    init = None
+    for name in ("random", "trained"):
+        whole, resumed = tmp_path / name / "whole", tmp_path / name / "resumed"
+        checkpoint = train(NORMALIZED, [source], whole, machine=Machine(), init=init)
+        with pytest.raises(OSError, match="the camera is gone"):
+            train(
+                NORMALIZED, [source], resumed, machine=Machine(save_every=3), init=init,
+                load=load_until(source, NORMALIZED, 4),
+            )  # fmt: skip
+        train(NORMALIZED, [source], resumed, machine=Machine(), init=init)
+        assert final_bytes(resumed) == final_bytes(whole)
+        assert load_checkpoint(checkpoint)[0].facts.architecture == BLOCKS
+        init = checkpoint
 
 
 def test_a_trained_network_starts_with_its_answers() -> None:
@@ -83,7 +87,7 @@ def test_a_normalised_run_starts_from_a_checkpoint(tiny_data: Path, tmp_path: Pa
     package, _ = load_checkpoint(SLIM)
     image_NCHW = torch.from_numpy(source.defective[0].image)[None, None] / 255.0
     with torch.no_grad():
-        before, after = (each(image_NCHW) for each in (package, network))
+        before, after = package(image_NCHW), network(image_NCHW)
     assert float((after - before).abs().mean()) < 0.1 * float(before.std())
 
 
