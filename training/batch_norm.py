@@ -54,6 +54,8 @@ def keep_answers(network: Network, x_NCHW: Tensor) -> None:
     A trained network then starts with what it has learned: factor and shift of each channel are the
     deviation and the mean that the normalisation removes.
 
+    Leaves the network in training mode.
+
     Args:
         x_NCHW: normalised images, on the network's device.
     """
@@ -72,7 +74,8 @@ def keep_answers(network: Network, x_NCHW: Tensor) -> None:
         for module in network.modules()
         if isinstance(module, _NormalizedConv)
     ]
-    network(x_NCHW)
+    network.eval()(x_NCHW)  # in eval mode the running mean and variance stay as they are set
+    network.train()
     for hook in hooks:
         hook.remove()
 

@@ -55,6 +55,7 @@ TABLES: Final[dict[str, Callable[[], Rows]]] = {
     "plateau": accuracy.plateau,
     "public-sets": accuracy.public_sets,
     "public-types": accuracy.public_types,
+    "quick-recipe": training.quick_recipe,
     "recipes": training.recipes,
     "robustness": scale.robustness,
     "roofline": speed.roofline,

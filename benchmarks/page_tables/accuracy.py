@@ -227,6 +227,7 @@ def temperature() -> Rows:
 _PUBLIC: Final = {
     "public-steel": "NEU_Seg, hot-rolled steel, 200x200",
     "public-magnetic": "magnetic tiles, 103 to 632 pixels a side",
+    "public-magnetic-tuned": "the same, after `tinyunet tune --cost 1:1`",
 }
 """Name of the stored result -> public set and sizes of its images."""
 

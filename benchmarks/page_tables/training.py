@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks.page_tables.stored import Rows, read_result
 
-__all__ = ["mixed_precision", "recipes", "training_gpu", "training_throughput"]
+__all__ = ["mixed_precision", "quick_recipe", "recipes", "training_gpu", "training_throughput"]
 
 
 def training_throughput() -> Rows:
@@ -51,6 +51,32 @@ def training_gpu() -> Rows:
                 str(published[precision]),
             ]
         )
+    return rows
+
+
+def quick_recipe() -> Rows:
+    """Return what forms of the recipe ``quick`` reached on a public set's validation images."""
+    result = read_result("quick-recipe.json")
+    defective, good = result["validation"]["defective"], result["validation"]["good"]
+    rows = [
+        ["network", "batch normalisation", "turned by", "step", "iou_defective", "escapes",
+         "overkills", "processor time of the run"],
+    ]  # fmt: skip
+    for recipe in result["recipes"]:
+        turns = ", ".join(map(str, recipe["rotations"]))
+        rows += [
+            [
+                f"`{recipe['network']}`",
+                "yes" if recipe["batch_norm"] else "no",
+                f"{turns} degrees",
+                f"{reached['step']} of {recipe['steps']}",
+                f"{reached['iou_defective']:.3f}",
+                f"{reached['escapes']} / {defective}",
+                f"{reached['overkills']} / {good}",
+                f"{recipe['processor_s']} s",
+            ]
+            for reached in recipe["validations"]
+        ]
     return rows
 
 
