@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import time
 import weakref
-from collections import deque
-from collections.abc import Iterable, Iterator
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
 from tinyunet_deploy.artifacts.sidecar import Artifact
 from tinyunet_deploy.backends import nvidia_probe
 from tinyunet_deploy.backends.base import Backend, Run
-from tinyunet_deploy.backends.cuda_device import Device, Event, Graph, Memory, PyCUDADevice
+from tinyunet_deploy.backends.cuda_device import Device, Graph, Memory, PyCUDADevice
+from tinyunet_deploy.backends.double_buffer import DoubleBuffer, Slot
 from tinyunet_deploy.backends.layer_profiler import LayerTimes, layer_profiler
 from tinyunet_deploy.backends.nvidia_probe import TensorRT
 from tinyunet_deploy.backends.plan_check import (
@@ -23,11 +21,8 @@ from tinyunet_deploy.backends.plan_check import (
     contract_of,
     fitting_profile,
 )
-from tinyunet_deploy.contract import INPUT_NAME, OUTPUT_NAME, Batch, Contract
+from tinyunet_deploy.contract import INPUT_NAME, OUTPUT_NAME, Batch
 from tinyunet_deploy.errors import ArtifactError, RuntimeUnavailable, unavailable
-
-SLOTS: Final = 2
-"""Batches in flight: one is copied while the other is computed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,10 +104,10 @@ class TensorRTBackend(Backend):
 
     def run_many(self, images: Iterable[Batch]) -> Iterator[Run]:
         """Score batches in order, with two in flight so that copies overlap computing."""
-        return self._loaded.run_many(map(self._checked, images))
+        return self._loaded.buffers.run_many(map(self._checked, images))
 
     def _run(self, image: Batch) -> Run:
-        return next(self._loaded.run_many(iter([image])))
+        return next(self._loaded.buffers.run_many(iter([image])))
 
     def layer_information(self, batch_size: int) -> str:
         """Return what TensorRT's inspector says about every layer, as JSON, for a batch size."""
@@ -158,37 +153,17 @@ class _Program(NamedTuple):
 
     context: Any
     graph: Graph | None
+    handle: int
+    """Address of the slot's stream."""
+    failed: Callable[[], RuntimeUnavailable]
+    """Function that returns the error of a refused execution."""
 
-
-class _Slot:
-    """Stream, buffers and events of one batch in flight."""
-
-    def __init__(self) -> None:
-        self.programs: dict[int, _Program] = {}
-        """Batch size -> program that runs it."""
-        self.batch: int | None = None
-        """Images in flight; None if the slot is free."""
-        self.staging_ms = 0.0
-        """Time to copy the images into page-locked memory, milliseconds."""
-        self.enqueue_ms = 0.0
-        """Time in which the engine's work was handed to the GPU, milliseconds."""
-
-    def open(self, device: Device, contract: Contract) -> None:
-        """Allocate the stream, buffers and events on the GPU."""
-        assert contract.max_batch is not None
-        shape = (contract.max_batch, 1, contract.height, contract.width)
-        self.stream = device.stream()
-        self.image, self.score = device.pinned(shape), device.pinned(shape)
-        self.device_image, self.device_score = (
-            device.allocate(self.image.nbytes),
-            device.allocate(self.score.nbytes),
-        )
-        self.uploading, self.uploaded = device.event(), device.event()
-        self.begin, self.end, self.downloaded = device.event(), device.event(), device.event()
-
-    def close(self) -> None:
-        """Free everything now, even if a loop or a traceback still refers to the slot."""
-        vars(self).clear()
+    def enqueue(self) -> None:
+        """Queue the engine's work on the slot's stream."""
+        if self.graph is not None:
+            self.graph.launch()
+        elif not self.context.execute_async_v3(self.handle):
+            raise self.failed()
 
 
 class _Loaded:
@@ -200,14 +175,12 @@ class _Loaded:
         self._device = device
         self._graphs = graphs
         self._log = nvidia_probe.logger(trt)
-        self._slots: list[_Slot] = []
+        self._buffers: DoubleBuffer | None = None
         self._runtime: Any = None
         self._engine: Any = None
         self._activations: Memory | None = None
         self._size = len(artifact.data)
         self._free_before = 0
-        self._computed: Event | None = None
-        """End of the last batch's computing; the next waits for it, as slots share activations."""
         try:
             with device.current():
                 self._load(artifact)
@@ -223,81 +196,25 @@ class _Loaded:
             raise ArtifactError(self._path, f"TensorRT refuses it: {self._log.reason()}")
         self.contract, self._profiles = contract_of(self._engine, self._trt, artifact)
         self._activations = self._device.allocate(max(self._engine.device_memory_size_v2, 1))
-        self._slots += [_Slot() for _ in range(SLOTS)]
-        for slot in self._slots:
-            slot.open(self._device, self.contract)
+        size = self.contract.height, self.contract.width
+        self._buffers = DoubleBuffer(self._device, *size, self._program, self._rows)
+        assert self.contract.max_batch is not None
+        self._buffers.open(self.contract.max_batch)
 
-    def run_many(self, images: Iterator[Batch]) -> Iterator[Run]:
-        running: deque[_Slot] = deque()
-        try:
-            for image in images:
-                while (slot := self._free_slot()) is None:
-                    yield self._finish(running.popleft())
-                self._start(slot, image)
-                running.append(slot)
-            while running:
-                yield self._finish(running.popleft())
-        finally:
-            for slot in running:
-                if slot in self._slots:  # not closed in the meantime
-                    self._finish(slot)
+    @property
+    def buffers(self) -> DoubleBuffer:
+        """The batches in flight, which share the activations."""
+        assert self._buffers is not None
+        return self._buffers
 
-    def _free_slot(self) -> _Slot | None:
-        return next((slot for slot in self._slots if slot.batch is None), None)
-
-    def _start(self, slot: _Slot, image: Batch) -> None:
-        profile, rows = fitting_profile(self._profiles, len(image))
-        with self._device.current():
-            program = slot.programs.get(rows)
-            if program is None:
-                program = slot.programs[rows] = self._program(slot, profile, rows)
-            started = time.perf_counter()
-            slot.image[: len(image)] = image
-            slot.staging_ms = (time.perf_counter() - started) * 1e3
-            slot.uploading.record(slot.stream)
-            self._device.upload(slot.image[:rows], slot.device_image, slot.stream)
-            slot.uploaded.record(slot.stream)
-            if self._computed is not None:
-                slot.stream.wait_for_event(self._computed)
-            slot.begin.record(slot.stream)
-            started = time.perf_counter()
-            if program.graph is not None:
-                program.graph.launch()
-            elif not program.context.execute_async_v3(slot.stream.handle):
-                slot.stream.synchronize()
-                raise self._failed()
-            slot.enqueue_ms = (time.perf_counter() - started) * 1e3
-            slot.end.record(slot.stream)
-            self._computed = slot.end
-            self._device.download(slot.device_score, slot.score[:rows], slot.stream)
-            slot.downloaded.record(slot.stream)
-        slot.batch = len(image)
-
-    def _finish(self, slot: _Slot) -> Run:
-        batch, slot.batch = slot.batch, None
-        with self._device.current():
-            slot.stream.synchronize()
-            started = time.perf_counter()
-            score = slot.score[:batch].copy()
-            copied_ms = (time.perf_counter() - started) * 1e3
-            return Run(
-                score,
-                slot.end.time_since(slot.begin),
-                copy_in_ms=slot.staging_ms + slot.uploaded.time_since(slot.uploading),
-                copy_out_ms=slot.downloaded.time_since(slot.end) + copied_ms,
-                enqueue_ms=slot.enqueue_ms,
-            )
-
-    def _idle_slot(self) -> _Slot:
-        slot = self._free_slot()
-        if slot is None:
-            raise ValueError("expected no batch in flight, got two")
-        return slot
+    def _rows(self, batch: int) -> int:
+        _, rows = fitting_profile(self._profiles, batch)
+        return rows
 
     def layer_information(self, batch_size: int) -> str:
         with self._device.current():
             fit = fitting_profile(self._profiles, batch_size)
-            context = self._context(self._idle_slot(), *fit)
+            context = self._context(self.buffers.idle_slot(), *fit)
             inspector = self._engine.create_engine_inspector()
             inspector.execution_context = context
             text: str = inspector.get_engine_information(self._trt.LayerInformationFormat.JSON)
@@ -305,7 +222,7 @@ class _Loaded:
 
     def profile_layers(self, images: Batch, calls: int) -> list[LayerTimes]:
         with self._device.current():
-            slot = self._idle_slot()
+            slot = self.buffers.idle_slot()
             context = self._context(slot, *fitting_profile(self._profiles, len(images)))
             slot.image[: len(images)] = images
             self._device.upload(slot.image, slot.device_image, slot.stream)
@@ -334,15 +251,14 @@ class _Loaded:
             self._size,
             weights if weights is not None and weights >= 0 else None,
             self._engine.device_memory_size_v2,
-            sum(slot.image.nbytes + slot.score.nbytes for slot in self._slots),
+            self.buffers.buffer_bytes,
             max(taken, 0),
         )
 
-    def _context(self, slot: _Slot, profile: int, rows: int) -> Any:
+    def _context(self, slot: Slot, profile: int, rows: int) -> Any:
         """Return an execution context that has run one batch of ``rows`` images in a slot."""
         assert self._activations is not None
-        for other in self._slots:
-            other.stream.synchronize()
+        self.buffers.synchronize()
         context = self._engine.create_execution_context(
             self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
         )
@@ -366,15 +282,15 @@ class _Loaded:
             raise self._failed()
         return context
 
-    def _program(self, slot: _Slot, profile: int, rows: int) -> _Program:
-        context = self._context(slot, profile, rows)
+    def _program(self, slot: Slot, rows: int) -> _Program:
+        context = self._context(slot, *fitting_profile(self._profiles, rows))
         handle = slot.stream.handle
         graph = None
         if self._graphs:
             graph = self._device.capture(
                 slot.stream, lambda: bool(context.execute_async_v3(handle))
             )
-        return _Program(context, graph)
+        return _Program(context, graph, handle, self._failed)
 
     def _failed(self) -> RuntimeUnavailable:
         return unavailable(self._path, f"TensorRT does not run it: {self._log.reason()}")
@@ -382,12 +298,7 @@ class _Loaded:
     def close(self) -> None:
         """Free everything while the context is current."""
         with self._device.current():
-            for slot in self._slots:
-                if slot.batch is not None:
-                    with contextlib.suppress(RuntimeUnavailable):
-                        slot.stream.synchronize()
-            for slot in self._slots:
-                slot.close()
-            self._slots.clear()
-            self._computed = self._activations = self._engine = self._runtime = None
+            if self._buffers is not None:
+                self._buffers.close()
+            self._activations = self._engine = self._runtime = None
         self._device.close()
