@@ -1,7 +1,8 @@
 """``python -m benchmarks.gpu``: compare a GPU with published figures, with and without CUDA graphs.
 
 Every model is loaded twice, with and without graphs, and the two take turns; a backend without CUDA
-graphs is loaded once. Batches are in memory.
+graphs is loaded once. Batches are in memory. A backend that computes a float32 file in another
+number type, such as torch-fp16, counts as that precision.
 The answers of the two are compared, so that a graph that computes something else cannot win.
 """
 
@@ -26,11 +27,11 @@ from benchmarks.synthetic_images import draw_images
 from tinyunet_deploy.artifacts.sidecar import read_artifact
 from tinyunet_deploy.backends import nvidia_probe
 from tinyunet_deploy.backends.base import Backend
-from tinyunet_deploy.backends.table import BACKENDS
+from tinyunet_deploy.backends.table import find_row
 from tinyunet_deploy.cli import run
-from tinyunet_deploy.cli.options import NumberList
+from tinyunet_deploy.cli.options import BackendName, NumberList
 from tinyunet_deploy.contract import Batch
-from tinyunet_deploy.errors import GateFailed
+from tinyunet_deploy.errors import GateFailed, RefusedError
 from tinyunet_deploy.host import describe_machine
 
 PUBLISHED: Final = {
@@ -52,6 +53,11 @@ _WARM_UP: Final = 10
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="An ONNX file, a plan or a checkpoint; can be repeated.",
 )
+@click.option(
+    "--backend",
+    type=BackendName(),
+    help="Backend that runs the models. Default: tensorrt, onnxruntime or torch, by their kind.",
+)
 @click.option("--device", default="cuda:0", show_default=True)
 @click.option("-b", "--batch-size", "sizes", type=NumberList("batch sizes"), default="1,8,16")
 @click.option(
@@ -65,6 +71,7 @@ _WARM_UP: Final = 10
 @output_option("gpu.json")
 def gpu(
     models: tuple[Path, ...],
+    backend: str | None,
     device: str,
     sizes: tuple[int, ...],
     calls: int,
@@ -73,12 +80,13 @@ def gpu(
 ) -> None:
     """Measure each model with each batch size, with and without CUDA graphs."""
     words = ["python", "-m", "benchmarks.gpu", *(f"--model={path.name}" for path in models)]
+    words += [] if backend is None else ["--backend", backend]
     words += ["--device", device, "--batch-size", ",".join(map(str, sizes))]
     words += ["--calls", str(calls), "--rounds", str(rounds)]
     rows = []
     with progress_lines(len(models)) as progress:
         for model in models:
-            rows += _measure_model(model, device, sizes, calls, rounds)
+            rows += _measure_model(model, backend, device, sizes, calls, rounds)
             progress.advance()
     index = nvidia_probe.gpu_index(device)
     clocks = nvidia_probe.clocks(index)
@@ -100,13 +108,19 @@ def gpu(
 
 
 def _measure_model(
-    model: Path, device: str, sizes: Sequence[int], calls: int, rounds: int
+    model: Path,
+    chosen: str | None,
+    device: str,
+    sizes: Sequence[int],
+    calls: int,
+    rounds: int,
 ) -> list[dict[str, Any]]:
     """Return and print a row for each batch size and choice of graphs."""
     rows = []
     with contextlib.ExitStack() as stack:
         backends = {
-            graphs: stack.enter_context(load()) for graphs, load in _choices(model, device).items()
+            graphs: stack.enter_context(load())
+            for graphs, load in _choices(model, chosen, device).items()
         }
         contract = next(iter(backends.values())).contract
         for size in sizes:
@@ -120,7 +134,7 @@ def _measure_model(
                 row = _row(model, backend, size, graphs, measured[graphs])
                 rows.append(row)
                 click.echo(
-                    f"{model.name:24} batch {size:2} graphs {_GRAPHS[graphs]} "
+                    f"{model.name:24} {backend.name:12} batch {size:2} graphs {_GRAPHS[graphs]} "
                     f"{row['images_per_s']:8.1f} images/s   device {row['device_ms']:7.3f} ms   "
                     f"call {row['call_ms']:7.3f} ms   p99 {row['call_p99_ms']:7.3f} ms"
                 )
@@ -130,11 +144,17 @@ def _measure_model(
 _GRAPHS: Final = {True: "on ", False: "off", None: "-  "}
 
 
-def _choices(model: Path, device: str) -> dict[bool | None, Callable[[], Backend]]:
+def _choices(
+    model: Path, backend: str | None, device: str
+) -> dict[bool | None, Callable[[], Backend]]:
     """Return how to load a model with graphs and without; one way if its backend has none."""
     artifact = read_artifact(model)
-    name = {"plan": "tensorrt", "onnx": "onnxruntime", "checkpoint": "torch"}[artifact.sidecar.kind]
-    implementation: Any = BACKENDS[name].load_class()
+    kind = artifact.sidecar.kind
+    by_kind = {"plan": "tensorrt", "onnx": "onnxruntime", "checkpoint": "torch"}
+    row = find_row(backend or by_kind[kind])
+    if kind not in row.kinds:
+        raise RefusedError(model, f"is of kind {kind}, which {row.name} does not run")
+    implementation: Any = row.load_class()
     if "graphs" not in inspect.signature(implementation).parameters:
         return {None: functools.partial(implementation, artifact, device)}
     return {
@@ -175,7 +195,7 @@ def _row(
 ) -> dict[str, Any]:
     return {
         "model": model.name,
-        "precision": backend.artifact.sidecar.precision,
+        "precision": find_row(type(backend)).compute or backend.artifact.sidecar.precision,
         "backend": backend.name,
         "versions": backend.versions,
         "batch_size": size,

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from tinyunet_deploy.artifacts.sidecar import DEFAULT_CHECKPOINT, DEFAULT_ONNX, 
 from tinyunet_deploy.backends import nvidia_probe
 from tinyunet_deploy.backends.cuda_device import PyCUDADevice
 from tinyunet_deploy.backends.registry import open_backend
+from tinyunet_deploy.backends.table import BACKENDS
 from tinyunet_deploy.data import synthetic
 from tinyunet_deploy.errors import RuntimeUnavailable
 from tinyunet_deploy.quality.self_test import self_test
@@ -52,6 +54,22 @@ def test_torch_answers_on_the_gpu_as_on_the_cpu() -> None:
         run = gpu.run(batch)
     assert np.abs(run.score - wanted).max() <= 1
     assert run.device_ms > 0 and run.copy_in_ms > 0 and run.copy_out_ms > 0
+
+
+@pytest.mark.parametrize("graphs", [True, False])
+@pytest.mark.parametrize(
+    ("name", "most"), [("torch", 0.01), ("torch-fp16", 0.5), ("torch-bf16", 4)]
+)
+def test_torch_overlaps_batches_of_every_size(name: str, most: float, graphs: bool) -> None:
+    batch = images(4)
+    with open_backend(DEFAULT_CHECKPOINT, "torch", "cpu") as cpu:
+        wanted = cpu.run(batch).score.astype(int)
+    implementation: Any = BACKENDS[name].load_class()
+    parts = [slice(0, 2), slice(2, 4), slice(0, 4), slice(3, 4), slice(0, 2), slice(0, 4)]
+    with implementation(read_artifact(DEFAULT_CHECKPOINT), "cuda:0", graphs=graphs) as gpu:
+        for part, run in zip(parts, gpu.run_many(batch[part] for part in parts), strict=True):
+            assert np.abs(run.score - wanted[part]).mean() <= most
+            assert run.device_ms > 0 and run.copy_in_ms > 0 and run.copy_out_ms > 0
 
 
 @pytest.mark.parametrize("graphs", [True, False])

@@ -20,7 +20,7 @@ from benchmarks.report.results import read_results
 from tinyunet_deploy.artifacts.sidecar import DEFAULT_CHECKPOINT
 from tinyunet_deploy.backends import nvidia_probe
 from tinyunet_deploy.cli import run
-from tinyunet_deploy.errors import RuntimeUnavailable
+from tinyunet_deploy.errors import DataError, RuntimeUnavailable
 from tinyunet_deploy.host import describe_machine
 
 __all__ = ["gpu_suite", "run_suite"]
@@ -123,10 +123,13 @@ def _copy(results: Path, output: Path) -> None:
     """Copy results and pages, and write the report of them."""
     output.mkdir(parents=True, exist_ok=True)
     shutil.copytree(results, output, dirs_exist_ok=True)
-    files = [path for path in sorted(output.glob("*.json")) if path.name != "suite.json"]
-    if files:
-        command = f"python -m benchmarks report {output.name} -o {output.name}/report.md"
-        write_report(read_results(files), output / "report.md", command=command)
+    try:
+        known = read_results([output])
+    except DataError as error:  # nothing of what the report knows was finished
+        click.echo(f"no report: {error}")
+        return
+    command = f"python -m benchmarks report {output.name} -o {output.name}/report.md"
+    write_report(known, output / "report.md", command=command)
 
 
 def _say(outcomes: Sequence[Outcome], bars: Sequence[Bar]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from tinyunet_deploy.artifacts.precision import PRECISIONS, Precision
+from tinyunet_deploy.backends.table import COMPUTES
 
 __all__ = ["Step", "suite_steps"]
 
@@ -15,6 +16,9 @@ BATCHES: Final = "1,8,16,32"
 _PYTHON: Final = (sys.executable, "-m")
 PRECISIONS_BY_WORTH: Final[tuple[Precision, ...]] = ("fp16", "int8", "fp32")
 """Precisions in order of their worth: if the time runs out, float32 is missing."""
+FLOATS: Final[tuple[Precision, ...]] = ("fp16", "fp32")
+"""Precisions of which options of ONNX Runtime's CUDA provider are compared."""
+_TORCH: Final = ("torch", *(f"torch-{compute}" for compute in COMPUTES))
 
 
 class Step(NamedTuple):
@@ -58,9 +62,11 @@ def suite_steps(
     for checkpoint in checkpoints:
         steps += _export(checkpoint, engines)
     for checkpoint in checkpoints:
+        for compute in COMPUTES:
+            steps.append(_measure(checkpoint, f"torch-{compute}", (), results, device))
         for precision in PRECISIONS_BY_WORTH:
             steps += _speed(checkpoint, precision, engines, results, device, tensorrt=tensorrt)
-        steps.append(_measure(checkpoint, "", (f"export-{checkpoint.stem}",), results, device))
+        steps.append(_measure(checkpoint, "torch", (), results, device))
     first = checkpoints[0]
     built = PRECISIONS_BY_WORTH if tensorrt else ()
     plans = [_plan(first, precision, engines) for precision in built]
@@ -105,6 +111,7 @@ def suite_steps(
                 *(f"build-{first.stem}-{precision}" for precision in built),
             ),
         ),
+        *(_provider_options(first, precision, engines, results, device) for precision in FLOATS),
         Step(
             "parity",
             _tinyunet(
@@ -116,8 +123,37 @@ def suite_steps(
             gates=True,
             needs=("data", f"export-{first.stem}"),
         ),
+        Step(
+            "parity-torch",
+            _tinyunet(
+                "parity", data, "--model", first, *_words("--backend", _TORCH), "--device", device,
+                "--output", results / "parity-torch",
+            ),
+            60,
+            results / "parity-torch",
+            gates=True,
+            needs=("data",),
+        ),
     ]  # fmt: skip
     return steps
+
+
+def _provider_options(
+    checkpoint: Path, precision: Precision, engines: Path, results: Path, device: str
+) -> Step:
+    """Compare options of ONNX Runtime's CUDA provider in one precision."""
+    name = f"cuda-options-{checkpoint.stem}.{precision}"
+    output = results / f"{name}.json"
+    return Step(
+        name,
+        _module(
+            "benchmarks.cuda_options", "--model", _onnx(checkpoint, precision, engines),
+            "--device", device, "--output", output,
+        ),
+        75,
+        output,
+        needs=(f"export-{checkpoint.stem}",),
+    )  # fmt: skip
 
 
 def _export(checkpoint: Path, engines: Path) -> list[Step]:
@@ -151,18 +187,20 @@ def _speed(
             150,
             needs=exported,
         )  # fmt: skip
-        steps += [build, _measure(plan, "-tensorrt", (build.name,), results, device)]
-    return [*steps, _measure(onnx, "-onnxruntime", exported, results, device)]
+        steps += [build, _measure(plan, "tensorrt", (build.name,), results, device)]
+    return [*steps, _measure(onnx, "onnxruntime", exported, results, device)]
 
 
 def _measure(model: Path, backend: str, needs: tuple[str, ...], results: Path, device: str) -> Step:
     stem = model.name.rpartition(".")[0]
-    name = f"gpu-{stem}{backend or '-torch'}"
+    name = f"gpu-{stem}-{backend}"
     output = results / f"{name}.json"
-    words = ("benchmarks.gpu", "--model", model, "--device", device, "--batch-size", BATCHES)
+    words = ("benchmarks.gpu", "--model", model, "--backend", backend, "--device", device)
     return Step(
         name,
-        _module(*words, "--calls", "60", "--rounds", "3", "--output", output),
+        _module(
+            *words, "--batch-size", BATCHES, "--calls", "60", "--rounds", "3", "--output", output
+        ),
         60,
         output,
         needs=needs,
@@ -180,7 +218,11 @@ def _plan(checkpoint: Path, precision: Precision, engines: Path) -> Path:
 
 
 def _models(models: Sequence[Path]) -> list[str]:
-    return [word for model in models for word in ("--model", str(model))]
+    return _words("--model", models)
+
+
+def _words(option: str, values: Sequence[object]) -> list[str]:
+    return [word for value in values for word in (option, str(value))]
 
 
 def _module(*words: object) -> tuple[str, ...]:

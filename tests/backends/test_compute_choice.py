@@ -34,9 +34,36 @@ def test_the_backend_that_computes_in_a_type_is_found_by_its_runtime() -> None:
     for name in (None, "openvino", "openvino-bf16", BACKENDS["openvino"], OpenVINOBackend):
         assert computing(name, "bf16") == "openvino-bf16"
     assert computing("openvino", "fp16") == "openvino-fp16"
-    for name in ("onnxruntime", "openvino-fp16"):
-        with pytest.raises(RefusedError, match=r"does not compute in bf16 \(known: openvino\)"):
+    for name in ("onnxruntime", "openvino-fp16", "torch-fp16"):
+        with pytest.raises(
+            RefusedError, match=r"does not compute in bf16 \(known: openvino, torch\)"
+        ):
             computing(name, "bf16")
+
+
+def test_the_kind_of_the_file_and_the_device_choose_among_runtimes() -> None:
+    assert computing(None, "fp16", "onnx") == computing(None, "fp16", None) == "openvino-fp16"
+    assert computing(None, "fp16", "checkpoint") == computing("torch", "fp16") == "torch-fp16"
+    assert computing(None, "bf16", None, "cuda:0") == "torch-bf16"
+    assert computing(None, "bf16", "onnx", "cuda:0") == "openvino-bf16", "then opening it says why"
+    assert computing("openvino", "bf16", "checkpoint") == "openvino-bf16", "as the user named it"
+    with pytest.raises(RuntimeUnavailable, match="is not a device"):
+        computing(None, "bf16", None, "tpu")
+
+
+def test_a_checkpoint_is_computed_by_torch(
+    tiny_checkpoint: Path, tiny_onnx: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with load(tiny_checkpoint, compute="fp16") as model:
+        assert model.backend.name == "torch-fp16"
+    write_png(tmp_path / "a.png", part(1))
+    words = ["parity", str(tmp_path), "-m", str(tiny_checkpoint), "--compute", "fp16"]
+    assert run(tinyunet, [*words, "--format", "json"]) in (0, 6)
+    comparisons = json.loads(capsys.readouterr().out)["comparisons"]
+    assert [one["backend"] for one in comparisons] == ["torch-fp16"]
+    infer = ["infer", str(tmp_path), "-o", str(tmp_path / "out"), "--compute", "fp16"]
+    assert run(tinyunet, [*infer, "-m", str(tiny_onnx), "--device", "cuda"]) == 5
+    assert "openvino-fp16 does not run there" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("compute", COMPUTES)
@@ -88,8 +115,9 @@ def test_other_files_than_float32_are_refused(
         open_backend(path, "openvino-bf16")
 
 
-def test_the_limits_of_bfloat16_are_its_own_and_no_verdict_may_flip() -> None:
-    own = {limit.figure: limit for limit in read_limits().of("fp32", "openvino-bf16")}
+@pytest.mark.parametrize("backend", ["openvino-bf16", "torch-bf16"])
+def test_the_limits_of_bfloat16_are_its_own_and_no_verdict_may_flip(backend: str) -> None:
+    own = {limit.figure: limit for limit in read_limits().of("fp32", backend)}
     common = {limit.figure: limit for limit in read_limits().of("fp32")}
     assert own["agreement"].value < common["agreement"].value
     assert own["flips"] == common["flips"] and own["flips"].value == 0

@@ -67,6 +67,8 @@ class FakeMachineCommands:
             option(rest, "--output").write_text(json.dumps(rates))
         elif module == "benchmarks.files_to_masks":
             option(rest, "--output").write_text("{}")
+        elif module == "benchmarks.cuda_options":
+            return 5, f"error: {rest[1]}: no such provider"
         elif rest[0] == "parity":
             option(rest, "--output").mkdir()
             return 6, "error: a limit is broken"
@@ -76,7 +78,9 @@ class FakeMachineCommands:
 @pytest.fixture
 def quiet_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """The stand-ins' files are not results that the report could read."""
-    monkeypatch.setattr("benchmarks.gpu_suite.__main__.read_results", lambda paths: paths)
+    monkeypatch.setattr(
+        "benchmarks.gpu_suite.__main__.read_results", lambda paths: [*paths[0].glob("*.json")]
+    )
     monkeypatch.setattr(
         "benchmarks.gpu_suite.__main__.write_report",
         lambda results, output, command: output.write_text(str(len(results))),
@@ -115,7 +119,8 @@ def test_it_runs_end_to_end_on_the_fake_and_again_only_what_is_left(
     first = len(commands.names)
     assert run_suite("cuda:0", 540.0, tmp_path / "out", **where) == 5
     again = commands.names[first:]
-    assert again and all(name.startswith("benchmarks.gpu ") for name in again)
+    tried = {name.partition(" ")[0] for name in again}
+    assert tried == {"benchmarks.gpu", "benchmarks.cuda_options"}
 
 
 def step(name: str, limit_s: float = 100.0, **fields: Any) -> Step:
@@ -182,7 +187,8 @@ def test_without_tensorrt_no_step_needs_a_plan(tmp_path: Path) -> None:
             assert set(part.needs) <= known
             assert part.name not in known and part.limit_s < 540
             known.add(part.name)
-        assert {"gpu-slim.int8-onnxruntime", "gpu-tinyunet-torch"} <= known
+        assert {"gpu-slim.int8-onnxruntime", "gpu-tinyunet-torch", "gpu-slim-torch-bf16"} <= known
+        assert "cuda-options-tinyunet.fp16" in known
 
 
 def measured(folder: Path, **rates: tuple[str, str, float]) -> None:
@@ -207,7 +213,10 @@ def test_bars_are_met_short_or_not_measured(tmp_path: Path) -> None:
     assert (bars["int8 over fp16 with TensorRT"].met, bars["training"].met) == (False, None)
     measured(tmp_path, a=("onnxruntime", "fp16", 3000.0))
     assert judge_bars(tmp_path, "m")[0].met is True
-    measured(tmp_path, a=("onnxruntime", "fp16", 3000.0))
+    measured(tmp_path, a=("onnxruntime", "fp16", 1.0), e=("torch-bf16", "bf16", 3100.0))
+    assert judge_bars(tmp_path, "m")[0].measured == 1.0, "bfloat16 rounds more than the bar allows"
+    measured(tmp_path, f=("torch-fp16", "fp16", 3100.0))
+    assert judge_bars(tmp_path, "m")[0].measured == 3100.0
 
 
 def test_a_missed_bar_is_explained_by_the_engines_reports(tmp_path: Path) -> None:

@@ -51,7 +51,9 @@ def test_the_reference_has_every_verb_and_option(site: Path) -> None:
         assert f'id="tinyunet-{verb}"' in page
     for option in ("--max-escape-rate", "--iou-budget", "--compute-capability", "--save-every"):
         assert option in page
-    assert "openvino-bf16&#124;<wbr>openvino-fp16]" in page  # all choices, in one cell
+    assert (
+        "openvino-fp16&#124;<wbr>torch-fp16&#124;<wbr>torch-bf16]" in page
+    )  # all choices, in one cell
 
 
 def test_the_reference_has_the_public_names(site: Path) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyunet_deploy.artifacts.packaged import named_model
+from tinyunet_deploy.artifacts.sidecar import kind_of
 from tinyunet_deploy.backends.base import Backend
 from tinyunet_deploy.backends.compute_choice import computing
 from tinyunet_deploy.backends.registry import open_backend
@@ -50,8 +51,9 @@ def load(
             ``onnxruntime-tensorrt``, or a :class:`~tinyunet_deploy.backends.base.Backend` class or
             row of your own; None takes the first installed one that can run the file.
         device: ``cpu`` or ``cuda:N``; None is the first GPU for a TensorRT plan, else the CPU.
-        compute: ``bf16`` or ``fp16`` computes a float32 file in that number type, with OpenVINO on
-            a CPU that has it; None computes in the file's own precision.
+        compute: ``bf16`` or ``fp16`` computes a float32 file in that number type: an ONNX file
+            with OpenVINO on a CPU that has it, a checkpoint with PyTorch; None computes in the
+            file's own precision.
         batch_size: images per call of the backend; reduced to what the model accepts.
         trust_engine: load a model that has no sidecar. A TensorRT plan can run any code; an ONNX
             file is first tried in a separate process.
@@ -65,7 +67,7 @@ def load(
     if batch_size < 1:
         raise ValueError(f"batch_size {batch_size} is not a positive number")
     path = None if model is None else named_model(model)
-    chosen = computing(backend, compute)
+    chosen = computing(backend, compute, None if path is None else kind_of(path), device)
     return Model(open_backend(path, chosen, device, trust_engine=trust_engine), batch_size)
 
 

@@ -2,28 +2,48 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from tinyunet_deploy.backends.device_name import device_type
 from tinyunet_deploy.backends.table import BACKENDS, BackendChoice, Compute, find_row
 from tinyunet_deploy.errors import RefusedError
+
+if TYPE_CHECKING:
+    from tinyunet_deploy.artifacts.sidecar import Kind
 
 __all__ = ["computing"]
 
 
-def computing(backend: BackendChoice | None, compute: Compute | None) -> BackendChoice | None:
+def computing(
+    backend: BackendChoice | None,
+    compute: Compute | None,
+    kind: Kind | None = None,
+    device: str | None = None,
+) -> BackendChoice | None:
     """Return the backend that computes in a number type.
 
     Args:
         backend: backend that the user named; None for any.
         compute: number type that the user named; None leaves ``backend`` as it is.
+        kind: kind of the artifact; a backend that runs it is preferred.
+        device: device that the user named; a backend that runs there is preferred.
 
     Raises:
         RefusedError: the backend has no such choice.
+        RuntimeUnavailable: ``device`` is not the name of a device.
     """
     if compute is None:
         return backend
     choices = [row for row in BACKENDS.values() if row.compute == compute]
     name = None if backend is None else find_row(backend).name
-    for row in choices:
-        if name in (None, row.name, row.runtime):
-            return row.name
-    known = ", ".join(row.runtime for row in choices)
-    raise RefusedError(str(name), f"does not compute in {compute}", f"known: {known}")
+    named = [row for row in choices if name in (None, row.name, row.runtime)]
+    if not named:
+        known = ", ".join(row.runtime for row in choices)
+        raise RefusedError(str(name), f"does not compute in {compute}", f"known: {known}")
+    fitting = [
+        row
+        for row in named
+        if (kind is None or kind in row.kinds)
+        and (device is None or device_type(device) in row.devices)
+    ]
+    return (fitting or named)[0].name  # open_backend says why the first does not run it

@@ -6,6 +6,7 @@ import importlib.metadata
 import logging
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, assert_never
 
@@ -37,6 +38,8 @@ class ONNXRuntimeBackend(Backend):
 
     Args:
         graphs: replay each batch size's work on a GPU as one CUDA graph, from its second call on.
+        provider_options: further options of the CUDA provider, by ONNX Runtime's names; None takes
+            its own defaults. ``python -m benchmarks.cuda_options`` compares them.
     """
 
     name = "onnxruntime"
@@ -49,9 +52,17 @@ class ONNXRuntimeBackend(Backend):
         native.RuntimeException,
     )
 
-    def __init__(self, artifact: Artifact, device: str = "cpu", *, graphs: bool = True) -> None:
+    def __init__(
+        self,
+        artifact: Artifact,
+        device: str = "cpu",
+        *,
+        graphs: bool = True,
+        provider_options: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__(artifact, device)
         self._graphs = graphs
+        self._provider_options = dict(provider_options or {})
         if device == "cpu" and artifact.sidecar.unsigned_activations and _may_overflow():
             log.warning(
                 "%s: was made for processors with VNNI, which this one lacks: sums of %s may "
@@ -113,7 +124,8 @@ class ONNXRuntimeBackend(Backend):
         if self.device == "cpu":
             return [("CPUExecutionProvider", {})]
         index = nvidia_probe.gpu_index(self.device)
-        return [("CUDAExecutionProvider", cuda_options(self.artifact, index, self._graphs))]
+        options = cuda_options(self.artifact, index, self._graphs)
+        return [("CUDAExecutionProvider", options | self._provider_options)]
 
     def _run(self, image: Batch) -> Run:
         if self.device == "cpu":

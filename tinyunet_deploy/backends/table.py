@@ -266,6 +266,38 @@ _ROWS: Final = (
         runtime="openvino",
         obstacle=_no_instructions,
     ),
+    BackendRow(
+        name="torch-fp16",
+        implementation="tinyunet_deploy.backends.torch:TorchFp16Backend",
+        kinds=("checkpoint",),
+        devices=("cpu", "cuda"),
+        modules=("torch", "safetensors"),
+        distributions=("torch",),
+        extra="train",
+        preference=80,
+        unasked=False,  # as bfloat16
+        title="PyTorch in half precision",
+        marker="<",
+        dashes=":",
+        compute="fp16",
+        runtime="torch",
+    ),
+    BackendRow(
+        name="torch-bf16",
+        implementation="tinyunet_deploy.backends.torch:TorchBf16Backend",
+        kinds=("checkpoint",),
+        devices=("cpu", "cuda"),
+        modules=("torch", "safetensors"),
+        distributions=("torch",),
+        extra="train",
+        preference=90,
+        unasked=False,  # as bfloat16
+        title="PyTorch in bfloat16",
+        marker=">",
+        dashes=":",
+        compute="bf16",
+        runtime="torch",
+    ),
 )
 
 BACKENDS: Final = {row.name: row for row in _ROWS}

@@ -216,18 +216,31 @@ def _compute_option(command: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(command)
     def with_backend(*args: Any, compute: Compute | None, **options: Any) -> Any:
         if compute is not None:
+            from tinyunet_deploy.artifacts.sidecar import KINDS
+
             if "backends" in options:
-                named = options["backends"] or (None,)
-                options["backends"] = tuple(computing(one, compute) for one in named)
+                kinds = [KINDS.get(model.suffix) for model in options["models"]] or [None]
+                devices = options["devices"] or (None,)
+                options["backends"] = tuple(
+                    dict.fromkeys(
+                        computing(name, compute, kind, device)
+                        for name in options["backends"] or (None,)
+                        for kind in kinds
+                        for device in devices
+                    )
+                )
             else:
-                options["backend"] = computing(options["backend"], compute)
+                model = options["model"]
+                kind = None if model is None else KINDS.get(model.suffix)
+                chosen = computing(options["backend"], compute, kind, options["device"])
+                options["backend"] = chosen
         return command(*args, **options)
 
     return click.option(
         "--compute",
         type=click.Choice(COMPUTES),
-        help="Compute a float32 file in bfloat16 or half precision, on a CPU that has it "
-        "(OpenVINO). Default: the file's own precision.",
+        help="Compute a float32 file in bfloat16 or half precision: an ONNX file on a CPU that "
+        "has it (OpenVINO), a checkpoint in PyTorch. Default: the file's own precision.",
     )(with_backend)
 
 
