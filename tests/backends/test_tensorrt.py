@@ -453,3 +453,90 @@ def test_a_plan_with_another_largest_batch_than_its_sidecar_is_refused() -> None
     trt = FakeTensorRT(device, profiles=[Profile(1, 1, 1), Profile(2, 8, 8)])
     with pytest.raises(ArtifactError, match="its sidecar says otherwise"):
         backend(device, trt)
+
+
+# --- plans that are compatible with other releases and GPUs ---------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("built", "installed", "runs"),
+    [
+        ("11.4.0.106", "11.4.0.200", True),
+        ("11.0.0.114", "11.4.0.106", True),
+        ("10.16.1.11", "11.4.0.106", True),
+        ("10.9.0.34", "10.16.1.11", True),
+        ("11.4.0.106", "11.1.0.1", False),
+        ("11.0.0.114", "10.16.1.11", False),
+        ("10.16.1.11", "12.0.0.1", False),
+    ],
+)
+def test_a_version_compatible_plan_runs_on_later_releases_only(
+    built: str, installed: str, runs: bool
+) -> None:
+    device = FakeDevice()
+    trt = FakeTensorRT(device, inverted, version=installed)
+    (image,) = batches([2])
+    if runs:
+        with backend(device, trt, plan(version=built, version_compatible=True)) as loaded:
+            np.testing.assert_array_equal(loaded.run(image).score, inverted(image))
+        assert trt.host_code_allowed == [True], "it has a lean runtime"
+    else:
+        with pytest.raises(ArtifactError, match=r"version-compatible plans run on later releases"):
+            backend(device, trt, plan(version=built, version_compatible=True))
+        assert trt.deserialised == 0
+    if nvidia_probe.release(built) != nvidia_probe.release(installed):
+        with pytest.raises(ArtifactError, match="but this machine has tensorrt"):
+            backend(device, trt, plan(version=built))
+
+
+def test_a_version_compatible_plan_does_not_run_on_another_flavour() -> None:
+    device = FakeDevice()
+    trt = FakeTensorRT(device, flavour="tensorrt_rtx", version="11.5.0.1")
+    with pytest.raises(ArtifactError, match=r"this machine has tensorrt_rtx 11\.5\.0 \(build"):
+        backend(device, trt, plan(version_compatible=True))
+
+
+def test_a_plan_that_says_nothing_of_a_lean_runtime_may_not_bring_programs() -> None:
+    device = FakeDevice()
+    trt = FakeTensorRT(device, inverted)
+    backend(device, trt).close()
+    assert trt.host_code_allowed == [False]
+
+
+@pytest.mark.parametrize(
+    ("compatible", "gpu", "reason"),
+    [
+        ("ampere-plus", GPU("NVIDIA H200", "9.0"), None),
+        ("ampere-plus", GPU("NVIDIA A100", "8.0"), None),
+        ("ampere-plus", GPU("NVIDIA RTX PRO 6000", "12.0"), None),
+        ("ampere-plus", GPU("Tesla T4", "7.5"), "GPUs from compute capability 8.0 on, but .* T4"),
+        ("same-compute-capability", GPU("NVIDIA A10", "8.6"), None),
+        ("same-compute-capability", GPU("NVIDIA H200", "9.0"), "compute capability 8.6, but"),
+        (None, GPU("NVIDIA A10", "8.6"), "Fake GPU, but this machine has NVIDIA A10"),
+    ],
+)
+def test_a_hardware_compatible_plan_runs_on_the_gpus_that_were_promised(
+    compatible: Any, gpu: GPU, reason: str | None
+) -> None:
+    device = FakeDevice(gpu)
+    artifact = plan(hardware_compatible=compatible)
+    if reason is None:
+        backend(device, artifact=artifact).close()
+    else:
+        with pytest.raises(ArtifactError, match=reason) as caught:
+            backend(device, artifact=artifact)
+        assert REBUILD in str(caught.value)
+
+
+def test_compatibility_is_kept_in_the_sidecar_and_nonsense_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.plan"
+    made = plan(version_compatible=True, hardware_compatible="ampere-plus", refittable=True)
+    write_artifact(path, made.data, made.sidecar)
+    assert read_sidecar(path) == made.sidecar
+    for field, value in (
+        ("hardware_compatible", "all"),
+        ("version_compatible", 1),
+        ("structure", 3),
+    ):
+        with pytest.raises(ValueError, match=f"plan.{field} {value!r} is not"):
+            plan(**{field: value})

@@ -31,6 +31,8 @@ SOURCES = (
     "backends/precision_audit.py",
     "backends/tensorrt.py",
     "backends/layer_profiler.py",
+    "backends/build_options.py",
+    "backends/tensorrt_refit.py",
 )
 CLASSES = {
     "builder": "Builder",
@@ -46,6 +48,9 @@ CLASSES = {
     "engine": "ICudaEngine",
     "inspector": "EngineInspector",
     "context": "IExecutionContext",
+    "refitter": "Refitter",
+    "onnx_refitter": "OnnxParserRefitter",
+    "settings": "ISerializationConfig",
 }
 """How the sources call an object -> its class."""
 NOT_TENSORRT = {"error": {"where", "what", "hint"}, "profile": {"min", "opt", "max", "sizes"}}
@@ -182,6 +187,11 @@ def test_the_walk_finds_what_the_sources_use(used: Names) -> None:
         ("ICudaEngine", "device_memory_size_v2"),
         ("IBuilderConfig", "set_timing_cache"),
         ("ParserError", "desc"),
+        ("Refitter", "get_missing_weights"),
+        ("OnnxParserRefitter", "refit_from_bytes"),
+        ("ISerializationConfig", "set_flag"),
+        ("IBuilderConfig", "hardware_compatibility_level"),
+        ("Runtime", "engine_host_code_allowed"),
     } <= used.members
     assert ("IBuilderConfig", "set_timing_cache", "ignore_mismatch") in used.keywords
 

@@ -33,6 +33,7 @@ from tinyunet_deploy.artifacts.sidecar import (
     write_artifact,
 )
 from tinyunet_deploy.backends import (
+    build_options,
     nvidia_probe,
     tensorrt_builder,
 )
@@ -425,3 +426,72 @@ def test_a_plan_with_several_profiles_is_built_and_remembers_them(
     assert "--batch 1,2,4 --batch 4,8,8" in sidecar.plan.rebuild
     assert (sidecar.plan.level, sidecar.plan.timing_cache) == (3, "off")
     assert "TF32" in sidecar.plan.flags
+
+
+# --- compatible and refittable plans --------------------------------------------------------------
+
+
+def test_flags_and_level_of_compatibility_are_set(rtx: str) -> None:
+    trt = nvidia_probe.tensorrt(rtx).module
+    config = SimpleNamespace(flags=[], hardware_compatibility_level=None)
+    config.set_flag = config.flags.append
+    build_options.set_compatibility(config, trt, Options())
+    assert (config.flags, config.hardware_compatibility_level) == ([], None)
+    build_options.set_compatibility(config, trt, Options(version_compatible=True, refittable=True))
+    assert config.flags == [trt.BuilderFlag.VERSION_COMPATIBLE, trt.BuilderFlag.REFIT]
+    levels = trt.HardwareCompatibilityLevel
+    for name, level in (
+        ("ampere-plus", levels.AMPERE_PLUS),
+        ("same-compute-capability", levels.SAME_COMPUTE_CAPABILITY),
+    ):
+        build_options.set_compatibility(config, trt, Options(hardware_compatible=name))
+        assert config.hardware_compatibility_level == level
+
+
+@pytest.mark.parametrize(
+    ("precision", "flavour", "options", "reason"),
+    [
+        ("fp32", "tensorrt_rtx", {"version_compatible": True}, "--version-compatible: is not for"),
+        ("fp32", "tensorrt_rtx", {"hardware_compatible": "ampere-plus"}, "--hardware-compatible: "),
+        ("fp32", "tensorrt_rtx", {"refittable": True}, "--refittable: is not for TensorRT-RTX"),
+        ("fp32", "tensorrt", {"refittable": True, "version_compatible": True}, "lean runtime has"),
+        ("int8", "tensorrt", {"refittable": True}, "is not for int8"),
+        ("int8", "tensorrt", {"version_compatible": True}, None),
+        ("fp16", "tensorrt", {"refittable": True, "hardware_compatible": "ampere-plus"}, None),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(
+    precision: Precision, flavour: str, options: Any, reason: str | None, onnx_files: Path
+) -> None:
+    source = read_artifact(onnx_files / f"tinyunet.{precision}.onnx")
+    library = nvidia_probe.TensorRT(flavour, "11.4.0", SimpleNamespace())
+    if reason is None:
+        build_options.check_options(Options(**options), source, library)
+    else:
+        with pytest.raises(RefusedError, match=reason):
+            build_options.check_options(Options(**options), source, library)
+
+
+def test_ampere_plus_is_built_on_ampere_or_newer() -> None:
+    options = Options(hardware_compatible="ampere-plus")
+    build_options.check_gpu_option(options, nvidia_probe.GPU("NVIDIA A100", "8.0"))
+    with pytest.raises(RefusedError, match=r"but Tesla T4 has 7\.5"):
+        build_options.check_gpu_option(options, nvidia_probe.GPU("Tesla T4", "7.5"))
+    build_options.check_gpu_option(Options(), nvidia_probe.GPU("Tesla T4", "7.5"))
+
+
+def test_what_compatibility_costs_is_said() -> None:
+    assert Options().costs == []
+    costs = Options(version_compatible=True, hardware_compatible="ampere-plus").costs
+    assert [text.partition(":")[0] for text in costs] == ["version-compatible", "ampere-plus"]
+    assert Options(refittable=True).costs[0].startswith("refittable: fewer fusions")
+
+
+def test_the_command_refuses_what_rtx_lacks(
+    onnx_files: Path, rtx: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["build", str(onnx_files / "tinyunet.fp32.onnx"), "-o", str(tmp_path)]
+    words += ["--flavour", rtx, "--compute-capability", "8.6"]
+    assert run(tinyunet, [*words, "--hardware-compatible", "ampere-plus"]) == 4
+    assert "use --flavour tensorrt, or leave it out" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

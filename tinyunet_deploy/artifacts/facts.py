@@ -10,8 +10,10 @@ from typing import Final, Literal, Self, TypeAlias, get_args
 from tinyunet_deploy.artifacts.architectures import NETWORKS, Architecture
 
 __all__ = [
+    "HARDWARE_COMPATIBILITIES",
     "Activation",
     "AdoptionFacts",
+    "HardwareCompatibility",
     "Layout",
     "NetworkFacts",
     "PlanFacts",
@@ -197,6 +199,12 @@ class PrecisionAudit:
             raise ValueError(f"not_inspected {self.not_inspected!r} is not a string")
 
 
+HardwareCompatibility: TypeAlias = Literal["ampere-plus", "same-compute-capability"]
+"""GPUs that a plan may run on beside its own: all from NVIDIA's Ampere on, or those of the same
+compute capability."""
+HARDWARE_COMPATIBILITIES: Final[tuple[HardwareCompatibility, ...]] = get_args(HardwareCompatibility)
+
+
 @dataclass(frozen=True)
 class PlanFacts:
     """TensorRT, GPU and batch sizes that a plan was built for, and the command to rebuild it."""
@@ -230,6 +238,17 @@ class PlanFacts:
     more_profiles: tuple[Profile, ...] = ()
     """Further optimisation profiles, each tuned for its own batch size; the one that suits a batch
     best is chosen when it is run."""
+    version_compatible: bool = False
+    """True if later releases of TensorRT run it too; it then contains TensorRT's lean runtime."""
+    hardware_compatible: HardwareCompatibility | None = None
+    """Other GPUs that run it; None is only the GPU that it was built for."""
+    refittable: bool = False
+    """True if new weights of the same network can be put into it."""
+    structure: str | None = None
+    """sha256 of the ONNX file without the weights of its convolutions, for a refit; None if the
+    plan is not refittable."""
+    refitted_from: str | None = None
+    """sha256 of the plan that these weights were put into; None if it was built."""
 
     @property
     def profiles(self) -> tuple[Profile, ...]:
@@ -257,5 +276,13 @@ class PlanFacts:
             raise ValueError(f"plan.timing_cache {self.timing_cache!r} is not a string")
         if not all(isinstance(flag, str) for flag in self.flags):
             raise ValueError("plan.flags is not a list of names")
+        for field in ("version_compatible", "refittable"):
+            if type(getattr(self, field)) is not bool:
+                raise ValueError(f"plan.{field} {getattr(self, field)!r} is not true or false")
+        if self.hardware_compatible not in (None, *HARDWARE_COMPATIBILITIES):
+            raise ValueError(f"plan.hardware_compatible {self.hardware_compatible!r} is not known")
+        for field in ("structure", "refitted_from"):
+            if not isinstance(getattr(self, field), str | None):
+                raise ValueError(f"plan.{field} {getattr(self, field)!r} is not a string")
         if type(self.build_s) not in (int, float, type(None)):
             raise ValueError(f"plan.build_s {self.build_s!r} is not a number")

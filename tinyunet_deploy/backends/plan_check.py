@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final, assert_never
 
 from tinyunet_deploy.artifacts.facts import Profile
 from tinyunet_deploy.artifacts.sidecar import Artifact, Sidecar
@@ -12,7 +12,18 @@ from tinyunet_deploy.backends.nvidia_probe import GPU, TensorRT
 from tinyunet_deploy.contract import INPUT_NAME, OUTPUT_NAME, Contract
 from tinyunet_deploy.errors import ArtifactError
 
-__all__ = ["check_gpu", "check_recorded", "check_release", "contract_of", "fitting_profile"]
+__all__ = [
+    "AMPERE",
+    "check_gpu",
+    "check_recorded",
+    "check_release",
+    "contract_of",
+    "fitting_profile",
+]
+
+
+AMPERE: Final = 8.0
+"""First compute capability of NVIDIA's Ampere."""
 
 
 def check_recorded(artifact: Artifact) -> None:
@@ -34,6 +45,10 @@ def check_recorded(artifact: Artifact) -> None:
 def check_release(artifact: Artifact, tensorrt: TensorRT) -> None:
     """Refuse a plan that was built by another TensorRT.
 
+    A version-compatible plan also runs on later releases, of the same major version and of the
+    next: NVIDIA promises that engines of TensorRT 10 run on 11, and of 11.0 on later 11.x, never
+    the other way (docs.nvidia.com/deeplearning/tensorrt, Engine Compatibility, 11.1).
+
     Raises:
         ArtifactError: the plan is refused; the hint is the command that rebuilds it.
     """
@@ -41,28 +56,51 @@ def check_release(artifact: Artifact, tensorrt: TensorRT) -> None:
     assert plan is not None
     was = f"{plan.flavour} {nvidia_probe.release(plan.version)}"
     now = f"{tensorrt.flavour} {nvidia_probe.release(tensorrt.version)}"
-    if was != now:
-        raise ArtifactError(
-            artifact.path,
-            f"was built by {was}, but this machine has {now}",
-            _rebuild(artifact.sidecar),
-        )
+    if was == now:
+        return
+    promise = ""
+    if plan.version_compatible and plan.flavour == tensorrt.flavour:
+        built, here = _numbers(plan.version), _numbers(tensorrt.version)
+        if built <= here and here[0] <= built[0] + 1:
+            return
+        promise = f", and version-compatible plans run on later releases up to {built[0] + 1}.x"
+    raise ArtifactError(
+        artifact.path,
+        f"was built by {was}, but this machine has {now}{promise}",
+        _rebuild(artifact.sidecar),
+    )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in nvidia_probe.release(version).split(".") if part.isdigit())
 
 
 def check_gpu(artifact: Artifact, gpu: GPU) -> None:
     """Refuse a plan that was built for another GPU.
 
-    A plan that was built without a GPU names only the compute capability.
+    A plan that was built without a GPU names only the compute capability. A hardware-compatible
+    plan runs on every GPU from NVIDIA's Ampere on, or on those of the same compute capability
+    (docs.nvidia.com/deeplearning/tensorrt, Engine Compatibility, 11.1).
 
     Raises:
         ArtifactError: the plan is refused; the hint is the command that rebuilds it.
     """
     plan = artifact.sidecar.plan
     assert plan is not None
-    for word, was, now in (
-        ("", plan.gpu_name or gpu.name, gpu.name),
-        ("compute capability ", plan.compute_capability, gpu.compute_capability),
-    ):
+    name = ("", plan.gpu_name or gpu.name, gpu.name)
+    capability = ("compute capability ", plan.compute_capability, gpu.compute_capability)
+    match plan.hardware_compatible:
+        case None:
+            comparisons = [name, capability]
+        case "same-compute-capability":
+            comparisons = [capability]
+        case "ampere-plus":
+            comparisons = []
+            if float(gpu.compute_capability) < AMPERE:
+                comparisons = [("", f"GPUs from compute capability {AMPERE} on", gpu.name)]
+        case _:
+            assert_never(plan.hardware_compatible)
+    for word, was, now in comparisons:
         if was != now:
             raise ArtifactError(
                 artifact.path,

@@ -134,6 +134,7 @@ def inspect_plan(plan: bytes, tensorrt: TensorRT, names: Iterable[str]) -> dict[
     """
     trt, log = tensorrt.module, nvidia_probe.logger(tensorrt.module)
     runtime = trt.Runtime(log)
+    runtime.engine_host_code_allowed = True  # built here, perhaps with a lean runtime
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         raise RuntimeUnavailable(tensorrt.flavour, f"does not load what it built: {log.reason()}")

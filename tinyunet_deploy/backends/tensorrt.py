@@ -45,7 +45,8 @@ class EngineMemory:
 class TensorRTBackend(Backend):
     """A TensorRT plan on an NVIDIA GPU.
 
-    A plan whose sidecar names another TensorRT or GPU is refused before it is loaded.
+    A plan whose sidecar names another TensorRT or GPU is refused before it is loaded, unless it was
+    built to be compatible with it.
 
     Args:
         artifact: a plan. If its sidecar does not describe a plan, the user chose to trust it, and
@@ -191,6 +192,9 @@ class _Loaded:
     def _load(self, artifact: Artifact) -> None:
         self._free_before = self._device.free_bytes()
         self._runtime = self._trt.Runtime(self._log)
+        plan = artifact.sidecar.plan
+        if plan is None or plan.version_compatible:  # it has a lean runtime, a program; the user
+            self._runtime.engine_host_code_allowed = True  # built it, or chose to trust it
         self._engine = self._runtime.deserialize_cuda_engine(artifact.data)
         if self._engine is None:
             raise ArtifactError(self._path, f"TensorRT refuses it: {self._log.reason()}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,9 +16,10 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from tinyunet_deploy import __version__
-from tinyunet_deploy.artifacts.facts import PlanFacts, PrecisionAudit, Profile
+from tinyunet_deploy.artifacts.facts import PlanFacts, PrecisionAudit
 from tinyunet_deploy.artifacts.lineage import parent_place
 from tinyunet_deploy.artifacts.onnx_guard import check_onnx_file
+from tinyunet_deploy.artifacts.onnx_structure import structure_of
 from tinyunet_deploy.artifacts.precision import AnyPrecision
 from tinyunet_deploy.artifacts.sidecar import (
     Artifact,
@@ -28,6 +29,12 @@ from tinyunet_deploy.artifacts.sidecar import (
 )
 from tinyunet_deploy.artifacts.tensorrt_preflight import check_onnx
 from tinyunet_deploy.backends import nvidia_probe
+from tinyunet_deploy.backends.build_options import (
+    Options,
+    check_gpu_option,
+    check_options,
+    set_compatibility,
+)
 from tinyunet_deploy.backends.nvidia_probe import GPU, TensorRT
 from tinyunet_deploy.backends.precision_audit import (
     check_precision,
@@ -41,23 +48,6 @@ from tinyunet_deploy.errors import ArtifactError, GateFailed, RefusedError, Runt
 from tinyunet_deploy.files import read_regular, write_atomic
 
 __all__ = ["Options", "build", "plan_name"]
-
-
-@dataclass(frozen=True)
-class Options:
-    """Options of a build."""
-
-    profile: Profile = field(default_factory=Profile)
-    more_profiles: tuple[Profile, ...] = ()
-    """Further optimisation profiles of the same plan, each tuned for its own batch size."""
-    workspace_mb: int | None = None
-    """Largest scratch memory of a tactic, MiB; None allows all that the GPU has."""
-    level: int = 3
-    """Effort to find fast tactics, 0..5; 3 is TensorRT's own default."""
-    timing_cache: Path | None = None
-    """File of tactic timings, read if it exists and then updated; TensorRT-RTX has none."""
-    compute_capability: str | None = None
-    """The GPU to build for, such as ``8.6``; TensorRT-RTX only, None is the GPU of this machine."""
 
 
 def plan_name(model: Path, precision: AnyPrecision) -> str:
@@ -103,7 +93,9 @@ def build(
     graph = _graph(source)
     check_onnx(graph, model)
     tensorrt = nvidia_probe.tensorrt(flavour)
+    check_options(options, source, tensorrt)
     gpu = _gpu(tensorrt, options)
+    check_gpu_option(options, gpu)
     started = time.perf_counter()
     kept = kept_nodes(graph, source.sidecar)
     built = _plan(source, tensorrt, options, gpu, kept)
@@ -133,6 +125,10 @@ def build(
         workspace_mb=options.workspace_mb,
         flags=built.flags,
         timing_cache=built.timing_cache,
+        version_compatible=options.version_compatible,
+        hardware_compatible=options.hardware_compatible,
+        refittable=options.refittable,
+        structure=structure_of(graph) if options.refittable else None,
     )
     sidecar = replace(
         _sidecar(source, plan, facts, options), parent_place=parent_place(model, output)
@@ -208,6 +204,7 @@ def _plan(
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # lets the inspector show types
     if options.workspace_mb is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mb << 20)
+    set_compatibility(config, trt, options)
     contract = source.sidecar.contract
     for sizes in (options.profile, *options.more_profiles):
         profile = builder.create_optimization_profile()
@@ -283,7 +280,11 @@ def _sidecar(source: Artifact, plan: bytes, facts: PlanFacts, options: Options) 
         contract=Contract(contract.height, contract.width, max_batch=facts.max_batch),
         origin={
             "onnx": source.path.name,
-            "builder": {"workspace_mb": options.workspace_mb, "level": options.level},
+            "builder": {
+                "workspace_mb": options.workspace_mb,
+                "level": options.level,
+                **({"costs": options.costs} if options.costs else {}),
+            },
             "versions": {"tinyunet_deploy": __version__},
             **({} if source.has_sidecar else source.sidecar.origin),
         },
@@ -303,4 +304,10 @@ def _command(source: Artifact, path: Path, tensorrt: TensorRT, options: Options)
         words += ["--flavour", tensorrt.flavour]
     if options.compute_capability is not None:
         words += ["--compute-capability", options.compute_capability]
+    if options.version_compatible:
+        words += ["--version-compatible"]
+    if options.hardware_compatible is not None:
+        words += ["--hardware-compatible", options.hardware_compatible]
+    if options.refittable:
+        words += ["--refittable"]
     return shlex.join(words)

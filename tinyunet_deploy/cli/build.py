@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
+from tinyunet_deploy.artifacts.facts import HARDWARE_COMPATIBILITIES, HardwareCompatibility
 from tinyunet_deploy.cli.options import ModelPath, debug_option, trust_option
 from tinyunet_deploy.cli.progress import Progress
 
@@ -80,6 +82,30 @@ class BatchRange(click.ParamType):  # type: ignore[type-arg]  # not subscriptabl
     metavar="X.Y",
     help="Build for a GPU that this machine lacks, such as 8.6; TensorRT-RTX only.",
 )
+@click.option(
+    "--version-compatible",
+    is_flag=True,
+    help="Also run on later releases of TensorRT. May be slower, and the plan is larger.",
+)
+@click.option(
+    "--hardware-compatible",
+    type=click.Choice(HARDWARE_COMPATIBILITIES),
+    help="Also run on all GPUs from NVIDIA's Ampere on, or on those of the same compute "
+    "capability. May be slower. Default: only this GPU.",
+)
+@click.option(
+    "--refittable",
+    is_flag=True,
+    help="Let --refit put new weights into the plan later. May be slower; not for int8.",
+)
+@click.option(
+    "--refit",
+    "plan_to_refit",
+    metavar="PLAN",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Do not build: put the weights of MODEL into a copy of this refittable plan, in seconds. "
+    "MODEL is another training of the same network.",
+)
 @trust_option
 @debug_option
 def build(
@@ -91,13 +117,20 @@ def build(
     builder_level: int,
     flavour: str | None,
     compute_capability: str | None,
+    version_compatible: bool,
+    hardware_compatible: HardwareCompatibility | None,
+    refittable: bool,
+    plan_to_refit: Path | None,
     trust_engine: bool,
 ) -> None:
     """Build the ONNX file MODEL into a TensorRT plan.
 
-    A plan runs only on the TensorRT release and the GPU it was built with. It is refused
-    unless its convolutions compute in the precision of MODEL.
+    A plan runs only on the TensorRT release and the GPU it was built with, unless it is made
+    compatible with others. It is refused unless its convolutions compute in the precision of MODEL.
     """
+    if plan_to_refit is not None:
+        _refit(plan_to_refit, model, output)
+        return
     from tinyunet_deploy.artifacts.facts import Profile
     from tinyunet_deploy.artifacts.foreign import is_foreign
     from tinyunet_deploy.artifacts.golden import inherit_golden
@@ -120,6 +153,9 @@ def build(
         level=builder_level,
         timing_cache=timing_cache,
         compute_capability=compute_capability,
+        version_compatible=version_compatible,
+        hardware_compatible=hardware_compatible,
+        refittable=refittable,
     )
     with Progress("building", unit="plans"):
         plan = tensorrt_builder.build(model, output, options, flavour, trust_engine=trust_engine)
@@ -138,3 +174,24 @@ def build(
     )
     if audit.not_inspected is not None:
         click.echo(f"the plan itself was not inspected: {audit.not_inspected}", err=True)
+
+
+def _refit(plan: Path, model: Path, output: Path) -> None:
+    """Put weights into a plan; options of a build have no effect there, so they are refused."""
+    from tinyunet_deploy.quality.refitting import refit_plan
+
+    context = click.get_current_context()
+    ours = {"model", "output", "plan_to_refit"}
+    for parameter in context.command.params:
+        name = parameter.name
+        given = name and context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if given and name not in ours:
+            raise click.UsageError(f"{parameter.opts[0]} has no effect with --refit")
+    with Progress("refitting", unit="plans"):
+        artifact, test = refit_plan(plan, model, output)
+    click.echo(artifact.path)
+    click.echo(
+        f"self-test passed: {test.mean_steps:.3g} steps of 255 from the golden scores on average, "
+        f"{test.largest_steps} at most",
+        err=True,
+    )

@@ -7,7 +7,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import Enum
 from types import SimpleNamespace
 from typing import Any
@@ -49,6 +50,10 @@ class _Format(Enum):
     JSON = 1
 
 
+class _SerializationFlag(Enum):
+    INCLUDE_REFIT = 2
+
+
 class _IProfiler:
     def __init__(self) -> None: ...
 
@@ -75,6 +80,9 @@ class FakeTensorRT:
         enqueues: number of executions that succeed before they fail; None for all.
         layers: name and milliseconds of each layer that a profiler gets after a call.
         information: JSON that the inspector returns.
+        weights: name -> bytes of a plan's weights; None for a plan that is not refittable.
+        score_with: function that returns the score function of a plan with these weights; None
+            takes ``score``.
     """
 
     def __init__(
@@ -92,6 +100,8 @@ class FakeTensorRT:
         enqueues: int | None = None,
         layers: Sequence[tuple[str, float]] = (("conv", 0.5), ("reformat", 0.25)),
         information: str = '{"Layers": [], "Bindings": []}',
+        weights: Mapping[str, bytes] | None = None,
+        score_with: Callable[[Mapping[str, bytes]], Callable[[Batch], Batch]] | None = None,
     ) -> None:
         assert contract.max_batch is not None
         self.device = device
@@ -106,6 +116,16 @@ class FakeTensorRT:
         self.enqueues = enqueues
         self.layers = layers
         self.information = information
+        self.weights = weights
+        self.score_with = score_with
+        self.refitted: dict[bytes, dict[str, bytes]] = {}
+        """Plan that was serialised after a refit -> its weights."""
+        self.unset: Collection[str] = ()
+        """Weights that the ONNX refitter forgets."""
+        self.stuck: Collection[str] = ()
+        """Weights that keep their value although a refit succeeds."""
+        self.host_code_allowed: list[bool] = []
+        """Whether programs inside a plan were allowed, for each plan that was loaded."""
         self.deserialised = 0
         """Number of plans that were deserialised or refused."""
         self.shapes: list[tuple[int, ...]] = []
@@ -122,6 +142,9 @@ class FakeTensorRT:
                 EngineStat=_Stat,
                 LayerInformationFormat=_Format,
                 IProfiler=_IProfiler,
+                Refitter=_Refitter,
+                OnnxParserRefitter=_OnnxParserRefitter,
+                SerializationFlag=_SerializationFlag,
             ),
         )
         """Stands for the result of :func:`tinyunet_deploy.backends.nvidia_probe.tensorrt`."""
@@ -132,22 +155,39 @@ class _Runtime:
         trt.device.check_current()
         self._trt = trt
         self._log = log
+        self.engine_host_code_allowed = False
 
     def deserialize_cuda_engine(self, data: bytes) -> _Engine | None:
         self._trt.deserialised += 1
+        self._trt.host_code_allowed.append(self.engine_host_code_allowed)
         if self._trt.refuses is not None:
             self._log.log(_Severity.ERROR, self._trt.refuses)
             return None
-        return _Engine(self._trt, self._log)
+        return _Engine(self._trt, self._log, data)
 
 
 class _Engine:
     num_io_tensors = 2
     device_memory_size_v2 = 512
 
-    def __init__(self, trt: FakeTensorRT, log: Any) -> None:
-        self._trt = trt
+    def __init__(self, trt: FakeTensorRT, log: Any, data: bytes) -> None:
+        self.trt = self._trt = trt
         self._log = log
+        self.weights = dict(trt.refitted.get(data, trt.weights or {}))
+        self.score = trt.score if trt.score_with is None else trt.score_with(self.weights)
+
+    @property
+    def refittable(self) -> bool:
+        return self._trt.weights is not None
+
+    def create_serialization_config(self) -> _SerializationConfig:
+        return _SerializationConfig()
+
+    def serialize_with_config(self, config: _SerializationConfig) -> bytes:
+        assert config.flags == {_SerializationFlag.INCLUDE_REFIT}
+        data = b"refitted " + hashlib.sha256(repr(self.weights).encode()).digest()
+        self._trt.refitted[data] = dict(self.weights)
+        return data
 
     def get_tensor_name(self, index: int) -> str:
         return (INPUT_NAME, OUTPUT_NAME)[index]
@@ -168,13 +208,69 @@ class _Engine:
         return len(self._trt.profiles)
 
     def create_execution_context(self, strategy: _AllocationStrategy) -> _Context:
-        return _Context(self._trt, self._log)
+        return _Context(self._trt, self._log, self.score)
 
     def create_engine_inspector(self) -> _Inspector:
         return _Inspector(self._trt)
 
     def get_engine_stat(self, stat: _Stat) -> int:
         return 1024
+
+
+class _SerializationConfig:
+    def __init__(self) -> None:
+        self.flags: set[_SerializationFlag] = set()
+
+    def set_flag(self, flag: _SerializationFlag) -> None:
+        self.flags.add(flag)
+
+
+class _Refitter:
+    def __init__(self, engine: _Engine, log: Any) -> None:
+        engine.trt.device.check_current()
+        self.engine = engine
+        self.given: dict[str, bytes] = {}
+
+    def get_all_weights(self) -> list[str]:
+        return list(self.engine.weights)
+
+    def get_missing_weights(self) -> list[str]:
+        return [name for name in self.engine.weights if name not in self.given]
+
+    def refit_cuda_engine(self) -> bool:
+        if self.get_missing_weights():
+            return False
+        stuck = self.engine.trt.stuck
+        self.engine.weights |= {n: v for n, v in self.given.items() if n not in stuck}
+        return True
+
+
+class _OnnxParserRefitter:
+    def __init__(self, refitter: _Refitter, log: Any) -> None:
+        self._refitter = refitter
+        self._errors: list[str] = []
+
+    @property
+    def num_errors(self) -> int:
+        return len(self._errors)
+
+    def get_error(self, index: int) -> Any:
+        return SimpleNamespace(desc=lambda: self._errors[index])
+
+    def refit_from_bytes(self, model: bytes) -> bool:
+        import onnx
+        from onnx import numpy_helper
+
+        engine = self._refitter.engine
+        for value in onnx.load_from_string(model).graph.initializer:
+            data = numpy_helper.to_array(value).tobytes()
+            if value.name not in engine.weights or value.name in engine.trt.unset:
+                continue
+            if len(data) != len(engine.weights[value.name]):
+                self._errors.append(f"{value.name} has another number of weights")
+                return False
+            self._refitter.given[value.name] = data
+        return True
 
 
 class _Inspector:
@@ -187,9 +283,10 @@ class _Inspector:
 
 
 class _Context:
-    def __init__(self, trt: FakeTensorRT, log: Any) -> None:
+    def __init__(self, trt: FakeTensorRT, log: Any, score: Callable[[Batch], Batch]) -> None:
         self._trt = trt
         self._log = log
+        self._score = score
         self._shape: tuple[int, ...] = ()
         self._addresses: dict[str, int] = {}
         self._activations = 0
@@ -237,10 +334,11 @@ class _Context:
         shape, size = self._shape, int(np.prod(self._shape))
         image, score = self._addresses[INPUT_NAME], self._addresses[OUTPUT_NAME]
         device, activations = trt.device, self._activations
+        compute = self._score
         token = device.next_address() >> 20 & 0xFF
 
         def begin() -> None:
-            result = trt.score(device.bytes_at(image)[:size].reshape(shape).copy())
+            result = compute(device.bytes_at(image)[:size].reshape(shape).copy())
             device.bytes_at(score)[:size] = POISON
             device.bytes_at(activations)[:] = token
             results.append(result)
