@@ -80,9 +80,9 @@ def test_a_gpu_that_the_installed_onnxruntime_cannot_reach_is_refused(
 
 def test_why_not_onnxruntime_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nvidia_probe, "onnxruntime_tensorrt", lambda: 10)
-    monkeypatch.setattr(nvidia_probe, "_why_no_driver", lambda: None)
+    monkeypatch.setattr(nvidia_probe, "why_no_driver", lambda: None)
     assert backends.why_not("onnxruntime-tensorrt") is None
-    monkeypatch.setattr(nvidia_probe, "_why_no_driver", lambda: "no driver")
+    monkeypatch.setattr(nvidia_probe, "why_no_driver", lambda: "no driver")
     assert backends.why_not("onnxruntime-tensorrt") == "no driver"
 
 

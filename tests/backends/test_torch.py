@@ -20,7 +20,7 @@ from tinyunet_deploy.artifacts.checkpoint import network_of
 from tinyunet_deploy.artifacts.network import Network
 from tinyunet_deploy.artifacts.sidecar import Artifact, read_artifact
 from tinyunet_deploy.backends.nvidia_probe import GPU
-from tinyunet_deploy.backends.registry import open_backend
+from tinyunet_deploy.backends.table import BACKENDS
 from tinyunet_deploy.backends.torch import TorchBackend, TorchBf16Backend, TorchFp16Backend
 from tinyunet_deploy.backends.torch_device import TorchCUDADevice
 from tinyunet_deploy.contract import Batch
@@ -73,6 +73,7 @@ def test_each_class_computes_in_its_own_type(artifact: Artifact) -> None:
         seen.append(output.dtype)
 
     for backend_class in CLASSES:
+        assert BACKENDS[backend_class.name].load_class() is backend_class
         seen.clear()
         with backend_class(artifact) as loaded:
             for module in loaded._graph.modules():
@@ -84,10 +85,11 @@ def test_each_class_computes_in_its_own_type(artifact: Artifact) -> None:
 
 def test_rounded_numbers_stay_near_float32_and_are_not_float32(tiny_checkpoint: Path) -> None:
     images = np.stack([part(seed)[None] for seed in range(2)])
-    with open_backend(tiny_checkpoint, "torch") as exact:
+    checkpoint = read_artifact(tiny_checkpoint)
+    with TorchBackend(checkpoint) as exact:
         wanted = exact.run(images).score
-    for name, most in (("torch-fp16", 0.5), ("torch-bf16", 4.0)):
-        with open_backend(tiny_checkpoint, name) as loaded:
+    for backend_class, most in ((TorchFp16Backend, 0.5), (TorchBf16Backend, 4.0)):
+        with backend_class(checkpoint) as loaded:
             difference = steps(loaded.run(images).score, wanted)
             assert loaded.versions == {"torch": torch.__version__}
         assert 0 < difference.mean() < most

@@ -52,8 +52,8 @@ def load(
             row of your own; None takes the first installed one that can run the file.
         device: ``cpu`` or ``cuda:N``; None is the first GPU for a TensorRT plan, else the CPU.
         compute: ``bf16`` or ``fp16`` computes a float32 file in that number type: an ONNX file
-            with OpenVINO on a CPU that has it, a checkpoint with PyTorch; None computes in the
-            file's own precision.
+            with OpenVINO on a CPU that has it, a checkpoint with PyTorch on a GPU; None computes
+            in the file's own precision.
         batch_size: images per call of the backend; reduced to what the model accepts.
         trust_engine: load a model that has no sidecar. A TensorRT plan can run any code; an ONNX
             file is first tried in a separate process.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tinyunet_deploy.backends.device_name import device_type
-from tinyunet_deploy.backends.table import BACKENDS, BackendChoice, Compute, find_row
+from tinyunet_deploy.backends.table import BACKENDS, BackendChoice, BackendRow, Compute, find_row
 from tinyunet_deploy.errors import RefusedError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def computing(
         backend: backend that the user named; None for any.
         compute: number type that the user named; None leaves ``backend`` as it is.
         kind: kind of the artifact; a backend that runs it is preferred.
-        device: device that the user named; a backend that runs there is preferred.
+        device: device that the user named; among those, a backend that runs there is preferred.
 
     Raises:
         RefusedError: the backend has no such choice.
@@ -40,10 +40,9 @@ def computing(
     if not named:
         known = ", ".join(row.runtime for row in choices)
         raise RefusedError(str(name), f"does not compute in {compute}", f"known: {known}")
-    fitting = [
-        row
-        for row in named
-        if (kind is None or kind in row.kinds)
-        and (device is None or device_type(device) in row.devices)
-    ]
-    return (fitting or named)[0].name  # open_backend says why the first does not run it
+
+    def fits(row: BackendRow) -> tuple[bool, bool]:
+        runs_kind = kind is None or kind in row.kinds
+        return runs_kind, device is None or device_type(device) in row.devices
+
+    return max(named, key=fits).name  # where none fits, open_backend says why

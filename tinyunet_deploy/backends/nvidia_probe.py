@@ -238,7 +238,7 @@ def why_no_tensorrt() -> str | None:
         return f"tensorrt is not installed: {install_hint('tensorrt', 'gpu')}"
     if not _installed("pycuda"):
         return f"pycuda is not installed: {install_hint('pycuda', 'gpu')}"
-    return _why_no_driver()
+    return why_no_driver()
 
 
 def why_no_onnxruntime_tensorrt() -> str | None:
@@ -251,7 +251,7 @@ def why_no_onnxruntime_tensorrt() -> str | None:
     major = onnxruntime_tensorrt()
     if major is None:
         return f"this onnxruntime has no TensorRT provider: {install_hint('onnxruntime', 'gpu')}"
-    return _why_no_driver()
+    return why_no_driver()
 
 
 def onnxruntime_tensorrt() -> int | None:
@@ -278,7 +278,8 @@ def _installed(module: str) -> bool:
         return True
 
 
-def _why_no_driver() -> str | None:
+def why_no_driver() -> str | None:
+    """Return why this machine has no NVIDIA driver that works, and what to do; None if it has."""
     try:
         driver()
     except RuntimeUnavailable as error:

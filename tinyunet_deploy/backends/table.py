@@ -159,6 +159,12 @@ def _no_tensorrt(_: BackendRow) -> str | None:
     return nvidia_probe.why_no_tensorrt()
 
 
+def _no_gpu(row: BackendRow) -> str | None:
+    from tinyunet_deploy.backends import nvidia_probe
+
+    return missing_package(row) or nvidia_probe.why_no_driver()
+
+
 def _no_onnxruntime_tensorrt(_: BackendRow) -> str | None:
     from tinyunet_deploy.backends import nvidia_probe
 
@@ -270,7 +276,7 @@ _ROWS: Final = (
         name="torch-fp16",
         implementation="tinyunet_deploy.backends.torch:TorchFp16Backend",
         kinds=("checkpoint",),
-        devices=("cpu", "cuda"),
+        devices=("cuda",),
         modules=("torch", "safetensors"),
         distributions=("torch",),
         extra="train",
@@ -281,12 +287,13 @@ _ROWS: Final = (
         dashes=":",
         compute="fp16",
         runtime="torch",
+        obstacle=_no_gpu,
     ),
     BackendRow(
         name="torch-bf16",
         implementation="tinyunet_deploy.backends.torch:TorchBf16Backend",
         kinds=("checkpoint",),
-        devices=("cpu", "cuda"),
+        devices=("cuda",),
         modules=("torch", "safetensors"),
         distributions=("torch",),
         extra="train",
@@ -297,6 +304,7 @@ _ROWS: Final = (
         dashes=":",
         compute="bf16",
         runtime="torch",
+        obstacle=_no_gpu,
     ),
 )
 

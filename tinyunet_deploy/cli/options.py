@@ -240,7 +240,7 @@ def _compute_option(command: Callable[..., Any]) -> Callable[..., Any]:
         "--compute",
         type=click.Choice(COMPUTES),
         help="Compute a float32 file in bfloat16 or half precision: an ONNX file on a CPU that "
-        "has it (OpenVINO), a checkpoint in PyTorch. Default: the file's own precision.",
+        "has it (OpenVINO), a checkpoint on a GPU (PyTorch). Default: the file's own precision.",
     )(with_backend)
 
 
