@@ -66,15 +66,27 @@ def test_a_whole_folder_without_masks_is_an_error_unless_its_name_says_good(
 
 
 @pytest.mark.parametrize("described", ["", '[masks]\nmissing = "good"\n'])
+@pytest.mark.parametrize("name", ["b.gif", "B.npy", "b_mask.gif", "b_GT.tga"])
 def test_a_mask_of_a_format_that_is_not_read_does_not_make_a_good_part(
-    tmp_path: Path, described: str
+    tmp_path: Path, name: str, described: str
 ) -> None:
     images(tmp_path, "a", "b")
     put(tmp_path / "masks" / "a.png", SPOT)
     (tmp_path / "dataset.toml").write_text(described)
     assert defects(tmp_path) == {"a": True, "b": False}
-    put(tmp_path / "masks" / "b.png", SPOT).rename(tmp_path / "masks" / "b.gif")
-    with pytest.raises(DataError, match=r"b\.gif: is in the place of the mask of b\.png, but is"):
+    put(tmp_path / "masks" / "b.png", SPOT).rename(tmp_path / "masks" / name)
+    with pytest.raises(DataError, match=f"{name}: is in the place of the mask of b.png, but is"):
+        read_dataset(tmp_path)
+
+
+def test_beside_images_too_a_mask_of_a_format_that_is_not_read_is_refused(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        put(tmp_path / f"{name}.png", grey(1))
+        (tmp_path / f"{name}.json").write_text("{}")  # an annotation, and no mask
+    put(tmp_path / "a_mask.png", SPOT)
+    assert defects(tmp_path) == {"a": True, "b": False, "c": False}
+    (tmp_path / "b_label.gif").touch()
+    with pytest.raises(DataError, match=r"b_label\.gif: is in the place of the mask of b\.png"):
         read_dataset(tmp_path)
 
 

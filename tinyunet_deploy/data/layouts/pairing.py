@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from tinyunet_deploy.data.dataset import Item, MaskRule, Missing, Split
+from tinyunet_deploy.data.decoding import IMAGE_SUFFIXES
 from tinyunet_deploy.data.layouts.label_names import image_of_label
 from tinyunet_deploy.data.mask_survey import ignored_by_rule, looks_inverted
 from tinyunet_deploy.data.masks import read_mask_file
@@ -151,22 +152,27 @@ def _refuse_unread(places: Mapping[Path, Path]) -> None:
     Args:
         places: image without a mask -> place where its mask was looked for.
     """
-    files: dict[Path, dict[str, Path]] = {}
-    for image, place in places.items():
-        folder = place.parent
-        if place.stem == image.stem and folder == image.parent:
-            continue  # a file of another kind beside the image, such as its annotation
-        if folder not in files:
-            files[folder] = (
-                {path.stem: path for path in folder.iterdir()} if folder.is_dir() else {}
-            )
-        path = files[folder].get(place.stem)
-        if path is not None:
-            raise DataError(
-                path,
-                f"is in the place of the mask of {image.name}, but is of a format that is not read",
-                f"save it as {place.name}",
-            )
+    for folder in sorted({place.parent for place in places.values()}):
+        if folder.is_dir():
+            unread = [
+                path for path in folder.iterdir() if path.suffix.lower() not in IMAGE_SUFFIXES
+            ]
+            by_name = {path.stem.casefold(): path for path in unread}
+            by_label = {(image_of_label(path.stem) or "").casefold(): path for path in unread}
+            for image, place in places.items():
+                if place.parent != folder:
+                    continue
+                path = by_label.get(image.stem.casefold())
+                if place.stem != image.stem or folder != image.parent:
+                    # else it may be of another kind, such as the annotation of the image
+                    path = path or by_name.get(place.stem.casefold())
+                if path is not None:
+                    raise DataError(
+                        path,
+                        f"is in the place of the mask of {image.name}, but is of a format that is "
+                        "not read",
+                        f"save it as {place.name}",
+                    )
 
 
 def _require_masks(
