@@ -152,27 +152,26 @@ def _refuse_unread(places: Mapping[Path, Path]) -> None:
     Args:
         places: image without a mask -> place where its mask was looked for.
     """
-    for folder in sorted({place.parent for place in places.values()}):
-        if folder.is_dir():
-            unread = [
-                path for path in folder.iterdir() if path.suffix.lower() not in IMAGE_SUFFIXES
-            ]
-            by_name = {path.stem.casefold(): path for path in unread}
-            by_label = {(image_of_label(path.stem) or "").casefold(): path for path in unread}
-            for image, place in places.items():
-                if place.parent != folder:
-                    continue
-                path = by_label.get(image.stem.casefold())
-                if place.stem != image.stem or folder != image.parent:
-                    # else it may be of another kind, such as the annotation of the image
-                    path = path or by_name.get(place.stem.casefold())
-                if path is not None:
-                    raise DataError(
-                        path,
-                        f"is in the place of the mask of {image.name}, but is of a format that is "
-                        "not read",
-                        f"save it as {place.name}",
-                    )
+    images: dict[Path, list[Path]] = {}
+    for image, place in places.items():
+        images.setdefault(place.parent, []).append(image)
+    for folder in filter(Path.is_dir, images):
+        unread = [file for file in folder.iterdir() if file.suffix.lower() not in IMAGE_SUFFIXES]
+        by_name = {file.stem.casefold(): file for file in unread}
+        by_label = {(image_of_label(file.stem) or "").casefold(): file for file in unread}
+        for image in images[folder]:
+            place = places[image]
+            path = by_label.get(image.stem.casefold())
+            if path is None and (place.stem != image.stem or folder != image.parent):
+                # else it may be of another kind, such as the annotation of the image
+                path = by_name.get(place.stem.casefold())
+            if path is not None:
+                raise DataError(
+                    path,
+                    f"is in the place of the mask of {image.name}, but is of a format that is not "
+                    "read",
+                    f"save it as {place.name}",
+                )
 
 
 def _require_masks(
