@@ -110,11 +110,10 @@ def overwrite_and_set_the_time_back(station: Path, _: Path) -> int:
     path = image(station, 7)
     data = path.read_bytes()
     before = path.stat()
-    changed = encode_png(read_image(path).T.copy())
-    size = max(len(data), len(changed))
-    for content in (data, changed):
-        path.write_bytes(content.ljust(size, b"\0"))
-        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    changed = encode_png(read_image(path) // 2)
+    assert len(changed) < len(data), "else its size alone would tell"
+    path.write_bytes(changed.ljust(len(data), b"\0"))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     return 1
 
 
