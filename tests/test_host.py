@@ -76,6 +76,20 @@ def test_a_system_without_these_files_is_described_all_the_same(files: dict[str,
             0.5,
             9,
         ),
+        *(  # the strictest of all groups counts, the inner or an outer one
+            (
+                "0::/pod/box\n",
+                {
+                    f"{first}/cpu.max": "50000 100000",
+                    f"{second}/cpu.max": "400000 100000",
+                    f"{first}/memory.max": "9",
+                    f"{second}/memory.max": "99",
+                },
+                0.5,
+                9,
+            )
+            for first, second in (("pod", "pod/box"), ("pod/box", "pod"))
+        ),
         ("0::/../other\n", {"cpu.max": "200000 100000"}, 2.0, None),
         ("3:cpu:/x\n", {"cpu.max": "1 1"}, math.inf, None),
         ("0::/\n", {"cpu.max": "nonsense"}, math.inf, None),
