@@ -177,6 +177,17 @@ def test_a_target_that_is_not_kept_is_exit_6_and_writes_nothing(
     assert list(out.iterdir()) == []
 
 
+def test_without_good_parts_a_fixed_threshold_is_written(tiny_onnx: Path, tmp_path: Path) -> None:
+    """The rates that cannot be shown are null in the sidecar."""
+    data, out = write_parts(tmp_path / "data", [blob(20, 200), blob(20, 201)], []), tmp_path / "out"
+    command = ["tune", str(data), "-m", str(tiny_onnx), "-o", str(out), "--threshold", "0.5"]
+    assert run(tinyunet, command) == 0
+    sidecar = read_artifact(out / tiny_onnx.name).sidecar
+    assert sidecar.threshold == 0.5
+    note = sidecar.origin["tuned"]
+    assert (note["good"], note["overkill_rate"], note["overkill_rate_upper"]) == (0, None, None)
+
+
 @pytest.mark.parametrize(("defective", "good", "missing"), [(4, 0, "good"), (0, 4, "defective")])
 def test_without_good_or_defective_parts_the_threshold_must_be_given(
     tmp_path: Path, defective: int, good: int, missing: str

@@ -24,6 +24,7 @@ from tinyunet_deploy.backends.base import Backend
 from tinyunet_deploy.contract import Image, Score, score_threshold
 from tinyunet_deploy.data.dataset import Dataset, Item
 from tinyunet_deploy.errors import DataError, GateFailed, ImageError, RefusedError
+from tinyunet_deploy.files import json_value
 from tinyunet_deploy.quality.confidence import clopper_pearson_upper
 from tinyunet_deploy.quality.dataset_scoring import image_digest, missing_kinds, score_dataset
 from tinyunet_deploy.quality.part_score import AreaProfile, area_profile, part_at
@@ -257,7 +258,7 @@ def write_tuned(tuning: Tuning, path: Path) -> None:
         threshold=tuning.chosen.threshold,
         min_area=tuning.chosen.min_area,
         tuned_on=tuple(tuning.images),
-        origin={**own.origin, "tuned": note},
+        origin={**own.origin, "tuned": json_value(note)},
     )
     if path.exists() or sidecar_path(path).exists():
         trust = not tuning.artifact.has_sidecar
