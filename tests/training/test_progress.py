@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import logging
 from pathlib import Path
 
@@ -85,3 +86,26 @@ def test_a_run_without_validation_images_reports_none(
     with TrainingProgress(SMALL, tmp_path, 0, first=True) as training:
         training.validated(6, OperatingPoint(), 0.0)
     assert caplog.messages == []
+
+
+class Terminal(io.StringIO):
+    """Takes the place of a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_terminal_has_a_bar_with_the_last_validation_in_the_first_process(
+    first: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(progress.sys, "stderr", terminal)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("TERM", "xterm")
+    with TrainingProgress(SMALL, tmp_path, 0, first=first) as training:
+        training.report(1, loss=0.5, dice=0.25, learning_rate=1e-3)
+        training.validated(1, OperatingPoint(0.35, 8, 40, 14, 0.7125, 2, 3), 0.0)
+    shown = "validation at step 1: iou_defective 0.713" in terminal.getvalue()
+    assert shown == first
+    assert first or not terminal.getvalue()

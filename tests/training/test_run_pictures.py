@@ -5,8 +5,10 @@ import shutil
 from pathlib import Path
 
 import cv2
+import numpy as np
 
 from tests.training.small_runs import SMALL
+from tinyunet_deploy.inspection.overlays import TRUTH
 from training.run_pictures import draw_run
 from training.sources import read_source
 
@@ -33,6 +35,8 @@ def test_a_finished_run_is_drawn_once_with_its_worst_images(
         height, width = example.image.shape
         share = (drawn[:height, :width] == grey).all(axis=2).mean()
         assert 0.3 < share <= 1.0, "the picture shows another image"
+        outlined = (drawn[:height, :width] == np.array(TRUTH)).all(axis=2).any()
+        assert outlined == example.item.defective, "the truth is outlined where there is one"
 
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*.png")}
     draw_run(run, [source])
