@@ -84,32 +84,10 @@ def suite_steps(
             results / "training_speed.json",
             needs=("data",),
         ),
-        Step(
-            "pipeline",
-            _module(
-                "benchmarks.files_to_masks", "--model", plans[0] if plans else fp16, "--device",
-                device, "--images", "600", "--rounds", "2", "--batch-size", "16",
-                "--output", results / "pipeline.json",
-            ),
-            90,
-            results / "pipeline.json",
-            needs=(f"build-{first.stem}-fp16",) if plans else (f"export-{first.stem}",),
-        ),
-        Step(
-            "benchmark",
-            _tinyunet(
-                "benchmark", data / "Class1" / "Test", "--reference", first,
-                *_models([fp16, *plans]), "--device", device, "--batch-size", "1,16",
-                "--duration", "2", "--images", "16",
-                "--engine-report", results / "engines", "--output", results / "benchmark.json",
-            ),
-            150,
-            results / "benchmark.json",
-            gates=True,
-            needs=(
-                f"export-{first.stem}",
-                *(f"build-{first.stem}-{precision}" for precision in built),
-            ),
+        *(
+            step
+            for checkpoint in checkpoints
+            for step in _in_use(checkpoint, first, engines, results, data, device, built)
         ),
         *(_provider_options(first, precision, engines, results, device) for precision in FLOATS),
         Step(
@@ -136,6 +114,50 @@ def suite_steps(
         ),
     ]  # fmt: skip
     return steps
+
+
+def _in_use(
+    checkpoint: Path,
+    first: Path,
+    engines: Path,
+    results: Path,
+    data: Path,
+    device: str,
+    built: Sequence[Precision],
+) -> list[Step]:
+    """Files to masks, and latency on checked answers; the first model's results have no suffix."""
+    suffix = "" if checkpoint == first else f"-{checkpoint.stem}"
+    plans = [_plan(checkpoint, precision, engines) for precision in built]
+    fp16 = _onnx(checkpoint, "fp16", engines)
+    exported = f"export-{checkpoint.stem}"
+    builds = [f"build-{checkpoint.stem}-{precision}" for precision in built]
+    masks, times = results / f"pipeline{suffix}.json", results / f"benchmark{suffix}.json"
+    return [
+        Step(
+            f"pipeline{suffix}",
+            _module(
+                "benchmarks.files_to_masks", "--model", plans[0] if plans else fp16, "--device",
+                device, "--images", "600", "--rounds", "2", "--batch-size", "16",
+                "--output", masks,
+            ),
+            90,
+            masks,
+            needs=(builds[0] if plans else exported,),
+        ),
+        Step(
+            f"benchmark{suffix}",
+            _tinyunet(
+                "benchmark", data / "Class1" / "Test", "--reference", checkpoint,
+                *_models([fp16, *plans]), "--device", device, "--batch-size", "1,16",
+                "--duration", "2", "--images", "16",
+                "--engine-report", results / "engines", "--output", times,
+            ),
+            150,
+            times,
+            gates=True,
+            needs=(exported, *builds),
+        ),
+    ]  # fmt: skip
 
 
 def _provider_options(
