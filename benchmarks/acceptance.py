@@ -3,7 +3,7 @@
 The tests of the documentation are ``tinyunet accept dagm2007 --classes 1 -m tiny`` on real images,
 and a line that is synthetic: ``tinyunet data synthesize LINE --classes 1 --train 1 --test 2000
 --defective 0.05 --size 256``, ``python -m export slim -o NAME.onnx --size 256``, ``tinyunet accept
-LINE -m NAME.onnx --parity-images 60``.
+LINE -m NAME.onnx --parity-images 60 --trained-on LINE/Class1/Train``.
 """
 
 from __future__ import annotations
