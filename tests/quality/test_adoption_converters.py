@@ -93,7 +93,9 @@ def test_fp16_keeps_the_scale_of_an_enlarged_image() -> None:
     scales_name = graph.add("Constant", value=scales)
     graph.add("Resize", small, "", scales_name, name="y")
     shape: list[int | str] = ["N", 1, 33, 33]
-    model = with_node_names(graph.model(("x", 1, shape), ("y", 1, shape)))
+    data = graph.model(("x", 1, shape), ("y", 1, shape))
+    typed = onnx.shape_inference.infer_shapes(onnx.load_from_string(data))  # as adopted files are
+    model = with_node_names(typed.SerializeToString())
     session = onnxruntime.InferenceSession(float16(model))
     (scores,) = session.run(None, {"x": np.ones((2, 1, 33, 33), np.float32)})
     assert scores.shape == (2, 1, 33, 33)

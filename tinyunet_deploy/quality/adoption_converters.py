@@ -68,6 +68,10 @@ def _constants_as_initializers(graph: onnx.GraphProto) -> None:
         tensor.CopyFrom(node.attribute[0].t)
         tensor.name = node.output[0]
         graph.node.remove(node)
+    # the converter would write half precision into the types of those that stay in float32
+    names = {node.output[0] for node in constants}
+    for value in [value for value in graph.value_info if value.name in names]:
+        graph.value_info.remove(value)
 
 
 def int8(
