@@ -42,16 +42,21 @@ def write_recipe(path: Path, lines: str) -> Path:
     return path
 
 
-def launch(*arguments: object, restarts: int = 0) -> subprocess.Popen[str]:
-    """``python -m training`` as two processes on this machine."""
+def torchrun(logs: Path, *words: object, restarts: int = 0) -> subprocess.Popen[str]:
+    """Run a program as two processes on this machine; torchrun keeps its logs in a folder."""
     return subprocess.Popen(
         [
             sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
-            "--max-restarts", str(restarts), "--standalone", "-m", "training",
-            *map(str, arguments),
+            "--max-restarts", str(restarts), "--log-dir", str(logs), "--standalone",
+            *map(str, words),
         ],
         cwd=REPOSITORY, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(REPOSITORY),
+            "OMP_NUM_THREADS": "1",
+            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+        },
     )  # fmt: skip
 
 

@@ -3,12 +3,13 @@ from __future__ import annotations
 import os
 import signal
 import time
+from itertools import chain
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.training.small_runs import SMALL, final_bytes, launch, losses, write_recipe
+from tests.training.small_runs import SMALL, final_bytes, losses, torchrun, write_recipe
 from tinyunet_deploy.artifacts.checkpoint import load_checkpoint
 from tinyunet_deploy.errors import RefusedError
 from training.distributed import Ranks
@@ -17,26 +18,37 @@ from training.machine import Machine
 from training.recipe import read_recipe
 from training.sources import read_source
 
+LOSSES = ("adaptive", "adaptive-as-published", "every-image")
+"""By cross-entropy and by Dice, whose gradient needs the sums of both processes."""
 
-@pytest.mark.parametrize("loss", ["adaptive", "adaptive-as-published", "every-image"])
-def test_two_processes_train_as_one(tiny_data: Path, tmp_path: Path, loss: str):
-    """By cross-entropy and by Dice, whose gradient needs the sums of both processes."""
-    lines = f"steps = 20\nloss = '{loss}'\nvalidate_every = 8"
-    path = write_recipe(tmp_path / "recipe.toml", lines)
-    with path.open("a") as file:
-        file.write("[schedule]\nname = 'staircase'\nrate = 5e-4\n")  # a wrong gradient shows
-    recipe = read_recipe(str(path))
-    train(recipe, [read_source(tiny_data, None, recipe)], tmp_path / "one", machine=Machine())
-    two = launch(path, "--data", tiny_data, "--output", tmp_path / "two")
-    out, err = two.communicate()
-    assert two.returncode == 0, err
-    assert out.count("checkpoint.safetensors") == 1
-    assert len(list((tmp_path / "two" / "tensorboard").iterdir())) == 1
 
-    curves = [losses(tmp_path / run) for run in ("one", "two")]
+@pytest.fixture(scope="module")
+def two(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs of two processes: LOSS.toml and LOSS/ for each loss, long.toml and long/."""
+    folder = tmp_path_factory.mktemp("two")
+    for loss in LOSSES:
+        lines = f"steps = 20\nloss = '{loss}'\nvalidate_every = 8"
+        with write_recipe(folder / f"{loss}.toml", lines).open("a") as file:
+            file.write("[schedule]\nname = 'staircase'\nrate = 5e-4\n")  # a wrong gradient shows
+    write_recipe(folder / "long.toml", "steps = 40")
+    runs = [(folder / f"{name}.toml", folder / name) for name in (*LOSSES, "long")]
+    program = Path(__file__).with_name("two_ranks.py")
+    with torchrun(folder / "logs", program, tiny_data, *chain(*runs)) as process:
+        _, err = process.communicate()
+    assert process.returncode == 0, err
+    return folder
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_two_processes_train_as_one(loss: str, two: Path, tiny_data: Path, tmp_path: Path):
+    recipe = read_recipe(str(two / f"{loss}.toml"))
+    train(recipe, [read_source(tiny_data, None, recipe)], tmp_path, machine=Machine())
+    assert len(list((two / loss / "tensorboard").iterdir())) == 1
+
+    curves = [losses(run) for run in (tmp_path, two / loss)]
     assert [len(curve) for curve in curves] == [20, 20]
     assert curves[0] == pytest.approx(curves[1], abs=1e-4)
-    one, two_ = (load_checkpoint(tmp_path / r / "checkpoint.safetensors") for r in ("one", "two"))
+    one, two_ = (load_checkpoint(run / "checkpoint.safetensors") for run in (tmp_path, two / loss))
     point, point_ = (sidecar.origin["operating_point"] for _, sidecar in (one, two_))
     assert {**point, "iou_defective": 0} == {**point_, "iou_defective": 0}
     assert point["iou_defective"] == pytest.approx(point_["iou_defective"], abs=1e-2)
@@ -51,18 +63,17 @@ def test_a_batch_is_shared_equally_or_not_at_all(tiny_data: Path, tmp_path: Path
 
 
 @pytest.mark.slow
-def test_torchrun_restarts_after_a_killed_process(tiny_data: Path, tmp_path: Path):
-    path = write_recipe(tmp_path / "recipe.toml", "steps = 40")
-    whole = launch(path, "--data", tiny_data, "--output", tmp_path / "whole")
-    assert whole.communicate() and whole.returncode == 0
-    arguments = (path, "--data", tiny_data, "--output", tmp_path / "run", "--save-every", "2")
-    killed = launch(*arguments, restarts=1)
-    while not list((tmp_path / "run").glob("state-*.safetensors")):
-        assert killed.poll() is None
-        time.sleep(0.002)
-    children = Path(f"/proc/{killed.pid}/task/{killed.pid}/children").read_text().split()
-    os.kill(int(children[-1]), signal.SIGKILL)
-    _, err = killed.communicate()
+def test_torchrun_restarts_after_a_killed_process(two: Path, tiny_data: Path, tmp_path: Path):
+    words = ("-m", "training", two / "long.toml", "--data", tiny_data)
+    words += ("--output", tmp_path / "run", "--save-every", "2")
+    with torchrun(tmp_path / "logs", *words, restarts=1) as killed:
+        while not list((tmp_path / "run").glob("state-*.safetensors")):
+            assert killed.poll() is None
+            time.sleep(0.002)
+        children = Path(f"/proc/{killed.pid}/task/{killed.pid}/children").read_text().split()
+        os.kill(int(children[-1]), signal.SIGKILL)
+        out, err = killed.communicate()
     assert killed.returncode == 0, err
     assert "resuming at step" in err
-    assert final_bytes(tmp_path / "run") == final_bytes(tmp_path / "whole")
+    assert out.count("checkpoint.safetensors") == 1, "of two processes one says it"
+    assert final_bytes(tmp_path / "run") == final_bytes(two / "long")
