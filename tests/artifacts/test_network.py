@@ -125,7 +125,7 @@ def test_a_network_on_blocks_sees_each_block_as_channels():
         assert network(image)[0, 0, :2, :4].tolist() == [[0, 1, 0, 1], [2, 3, 2, 3]]
 
 
-@pytest.mark.parametrize("widths", [(0,), (), (8, 9000), (1,) * 10])
+@pytest.mark.parametrize("widths", [(0,), (), (8, 9000), (2,) * 10, (8, 1)])
 def test_widths_that_cannot_be_are_refused(widths):
     with pytest.raises(ValueError, match="Architecture"):
         Architecture(widths, 8, 8)

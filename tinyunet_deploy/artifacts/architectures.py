@@ -38,6 +38,8 @@ class Architecture:
         numbers = (*self.encoder, self.bottleneck, self.head, self.space_to_depth)
         if not self.encoder or any(type(number) is not int or number < 1 for number in numbers):
             raise ValueError(f"{self} is not a list of widths of at least 1")
+        if min(self.encoder[1:], default=2) < 2:
+            raise ValueError(f"{self} has one channel below the first block, which is halved")
         if self.size_multiple > MAX_SIZE_MULTIPLE:
             raise ValueError(
                 f"{self} takes images in multiples of {self.size_multiple}, more than "
