@@ -42,6 +42,9 @@ $(TRITON)/.installed: .venv/.installed
 	    nvidia-pytriton tritonclient python-rapidjson
 	touch $@
 
+# Tests start hundreds of processes, each of which would compile the package again.
+unexport PYTHONDONTWRITEBYTECODE
+
 # One process for each processor; the tests of a file stay together, for they share what they made.
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
