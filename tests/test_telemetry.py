@@ -131,35 +131,31 @@ def test_the_watch_sees(watch_library: Path, tmp_path: Path, code: str) -> None:
         assert watched.elsewhere == [str(tmp_path / "elsewhere")]
 
 
-@pytest.mark.parametrize("backend", CPU_BACKENDS)
 def test_infer_evaluate_and_benchmark_stay_inside(
-    backend: str, watch_library: Path, tmp_path: Path, data: Path,
-    tiny_onnx: Path, tiny_checkpoint: Path,
-) -> None:  # fmt: skip
-    model = tiny_checkpoint if backend == "torch" else tiny_onnx
+    watch_library: Path, tmp_path: Path, data: Path, tiny_onnx: Path, tiny_checkpoint: Path
+) -> None:
+    """Every CPU backend, one after another in one process."""
     out = tmp_path / "out"
-    chosen = ["--model", model, "--backend", backend]
+    commands: list[list[object]] = []
+    for backend in CPU_BACKENDS:
+        model = tiny_checkpoint if backend == "torch" else tiny_onnx
+        chosen = ["--model", model, "--backend", backend]
+        drawn = ["--overlays", "--scores", "-o", out / backend]
+        commands.append(["infer", data / "test", *chosen, *drawn])
+        commands.append(["evaluate", data, *chosen, "-o", out / f"{backend}.json"])
+    models = ["--model", tiny_onnx, "--model", tiny_checkpoint, "--reference", tiny_checkpoint]
     short = ["--samples", 2, "-b", 1]
-    commands = [
-        ["infer", data / "test", *chosen, "--overlays", "--scores", "-o", out / "infer"],
-        ["evaluate", data, *chosen, "-o", out / "evaluate.json"],
-        [
-            "benchmark",
-            *chosen,
-            "--reference",
-            tiny_checkpoint,
-            *short,
-            "-o",
-            out / "benchmark.json",
-        ],
-    ]
+    commands.append(["benchmark", *models, *CHOSEN, *short, "-o", out / "benchmark.json"])
     words = json.dumps([[str(word) for word in words] for words in commands])
     watched = watch(watch_library, tmp_path, "-c", COMMANDS, words)
     assert watched.code == 0, watched.errors
     assert watched.connections == []
     assert watched.elsewhere == []
-    for name in ("infer/report.jsonl", "evaluate.json", "benchmark.json"):
-        assert (out / name).exists()
+    for backend in CPU_BACKENDS:
+        assert (out / backend / "report.jsonl").exists()
+        assert (out / f"{backend}.json").exists()
+    rows = json.loads((out / "benchmark.json").read_text())["measurements"]
+    assert {row["backend"] for row in rows} == set(CPU_BACKENDS)
 
 
 def test_doctor_and_tune_stay_inside(
