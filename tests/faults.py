@@ -27,7 +27,7 @@ HERE = Path(__file__).resolve().parent
 RESULTS = HERE.parent / "benchmarks" / "results" / "robustness.json"
 COMMANDS = {
     "infer": ("tinyunet_deploy.cli.infer", "tinyunet_deploy.inspection.infer", "onnxruntime"),
-    "training": ("training.__main__", "training.loop"),
+    "training": ("training.__main__", "training.loop", "matplotlib.figure"),
     "export": ("export.__main__", "export.exporter", "tinyunet_deploy.backends.torch"),
 }
 """Command -> the module that has it, and others that it will import."""
@@ -47,6 +47,9 @@ class Forge:
 
     def __init__(self, command: str, scratch: Path) -> None:
         self._scratch = scratch
+        temporary, drawing = scratch / "tmp", scratch / "matplotlib"
+        for folder in (temporary, drawing):
+            folder.mkdir(exist_ok=True)
         library = self.library = scratch / "faults.so"
         compiler = shutil.which("cc")
         if compiler is None or sys.platform != "linux":
@@ -62,6 +65,8 @@ class Forge:
                 "LD_PRELOAD": str(library),
                 "OMP_NUM_THREADS": "1",
                 "OPENBLAS_NUM_THREADS": "1",
+                "TMPDIR": str(temporary),  # what is killed leaves its temporary folder
+                "MPLCONFIGDIR": str(drawing),  # fonts are listed once, not by every process
             },
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
