@@ -130,9 +130,20 @@ def test_each_precision_is_built_and_audited(
     assert str(model) in str(caught.value) and "--compute-capability 8.6" in str(caught.value)
 
 
-@pytest.mark.slow
+def test_the_model_of_the_package_is_what_export_makes_of_it(rtx: str, tmp_path: Path) -> None:
+    """Build the file that `python -m export` makes at its own size."""
+    output = tmp_path / "tinyunet.onnx"
+    assert run(export, [str(DEFAULT_CHECKPOINT), "-o", str(output)]) == 0
+    assert output.read_bytes() == DEFAULT_ONNX.read_bytes()
+    sidecar = tensorrt_builder.build(output, tmp_path / "plans", TARGET, rtx).sidecar
+    assert (sidecar.contract.height, sidecar.contract.width) == (512, 512)
+    assert sidecar.plan is not None and sidecar.plan.audit is not None
+    assert mixture(sidecar.plan.audit.parsed_network) == {"Float": 23}
+
+
+@pytest.mark.nightly
 def test_the_model_of_the_package_in_every_precision(rtx: str, tmp_path: Path) -> None:
-    """What `python -m export` makes of it at its own size is built, and audited by `build`."""
+    """Build what `python -m export` makes of it at its own size, calibrated 18 times."""
     words = [str(DEFAULT_CHECKPOINT), "-o", str(tmp_path / "tinyunet.onnx")]
     assert run(export, [*words, "--precision", "fp32,fp16,int8", "--min-speedup", "0"]) == 0
     assert (tmp_path / "tinyunet.onnx").read_bytes() == DEFAULT_ONNX.read_bytes()
