@@ -27,7 +27,10 @@ HERE = Path(__file__).resolve().parent
 RESULTS = HERE.parent / "benchmarks" / "results" / "robustness.json"
 COMMANDS = {
     "infer": ("tinyunet_deploy.cli.infer", "tinyunet_deploy.inspection.infer", "onnxruntime"),
-    "training": ("training.__main__", "training.loop", "matplotlib.figure"),
+    "training": (
+        *("training.__main__", "training.loop", "training.run_pictures"),
+        *("torch._dynamo", "matplotlib.figure", "matplotlib.backends.backend_svg"),
+    ),
     "export": ("export.__main__", "export.exporter", "tinyunet_deploy.backends.torch"),
 }
 """Command -> the module that has it, and others that it will import."""
