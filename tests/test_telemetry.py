@@ -20,6 +20,7 @@ import pytest
 from benchmarks.local_triton import PACKAGES, serve
 from tests.backends.test_server import Played
 from tests.conftest import REPOSITORY, part
+from tests.data.conversion.sets import SQUARE, coco, coco_annotation
 from tests.foreign_networks import NETWORKS
 from tinyunet_deploy import telemetry
 from tinyunet_deploy.data.encoding import write_png
@@ -296,6 +297,7 @@ def test_the_other_verbs_stay_inside(
         write_png(tmp_path / "belt" / f"{seed}.png", part(seed))
     shadowed = ["infer", tmp_path / "belt", *mine, "--shadow", tiny_onnx, "-o", out / "report"]
     simulated = ["--simulate", 2, "--noise", 5, "-o", out / "repeats"]
+    coco(tmp_path / "annotated", coco_annotation([SQUARE]))
     commands = [
         ["adopt", tmp_path / "foreign.onnx", *options, "-o", out / "adopted.onnx"],
         shadowed,
@@ -304,6 +306,7 @@ def test_the_other_verbs_stay_inside(
         ["accept", data, *mine, "-o", out / "accept"],
         ["triton", tiny_onnx, "-o", out / "models"],
         ["data", "init", data, "--dry-run"],
+        ["data", "convert", tmp_path / "annotated", "--unlabelled", "good", "-o", out / "masks"],
         ["data", "synthesize", out / "made", "--classes", 1, "--train", 1, "--test", 1],
     ]
     words = json.dumps([[str(word) for word in words] for words in commands])
@@ -311,7 +314,8 @@ def test_the_other_verbs_stay_inside(
     assert watched.code in (0, 6), watched.errors
     assert watched.connections == []
     assert watched.elsewhere == []
-    for name in ("adopted.onnx", "report/shadow", "drift.svg", "repeats", "accept", "models"):
+    made = ("adopted.onnx", "report/shadow", "drift.svg", "repeats", "accept", "models", "masks")
+    for name in made:
         assert (out / name).exists(), (name, watched.errors)
 
 
