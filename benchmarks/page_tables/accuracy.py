@@ -235,7 +235,7 @@ _PUBLIC: Final = {
 def public_sets() -> Rows:
     """Return what the tutorial's commands reach on public sets of other products."""
     rows = [
-        ["images", "trained on", "steps", "processor time", "tested on", "iou_defective (95 %)",
+        ["images", "trained on", "steps", "time", "tested on", "iou_defective (95 %)",
          "escapes", "overkills", "AUROC"],
     ]  # fmt: skip
     for name, label in _PUBLIC.items():
@@ -248,7 +248,7 @@ def public_sets() -> Rows:
                 label,
                 f"{run['train_defective']} defective, {run['train_good']} good",
                 str(run["steps"]),
-                f"{run['processor_s'] / 60:.0f} min",
+                f"{run['wall_s'] / 60:.0f} min, {run['threads']} thread(s)",
                 f"{whole['defective']} defective, {good} good",
                 f"{whole['iou_defective']:.3f} ({low:.3f} to {high:.3f})",
                 _counted(whole["escapes"], whole["defective"]),
