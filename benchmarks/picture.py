@@ -20,6 +20,7 @@ from typing import Any, Final
 import click
 import cv2
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from benchmarks.example_engine import example_report
@@ -38,6 +39,7 @@ from tinyunet_deploy.data.layouts import read_dataset
 from tinyunet_deploy.data.tiles import score_in_tiles
 from tinyunet_deploy.files import write_atomic
 from tinyunet_deploy.inspection import drift
+from tinyunet_deploy.inspection.drawing import draw_svg
 from tinyunet_deploy.inspection.infer import infer
 from tinyunet_deploy.inspection.outputs import Outputs
 from tinyunet_deploy.inspection.overlays import TRUTH, outline
@@ -191,6 +193,30 @@ def draw_plateau(_: Backend, path: Path) -> None:
     write_atomic(path, draw_plateaus([Plateau.from_fields(fields) for fields in first]))
 
 
+def draw_quick(_: Backend, path: Path) -> None:
+    """Draw what forms of the recipe ``quick`` reached on validation images, step by step."""
+    forms = json.loads((RESULTS / "quick-recipe.json").read_text())["recipes"]
+
+    def draw(figure: Figure) -> None:
+        left, right = figure.subplots(1, 2)
+        for form in forms:
+            reached = form["validations"]
+            turns = "turned" if len(form["rotations"]) > 1 else "mirrored only"
+            label = f"{form['network']}, {turns}, {form['steps']} steps"
+            steps = [one["step"] for one in reached]
+            left.plot(steps, [one["iou_defective"] for one in reached], "o-", label=label)
+            wrong = [one["escapes"] + one["overkills"] for one in reached]
+            right.plot(steps, wrong, "o-", label=label)
+        left.set_title("iou_defective")
+        right.set_title("escapes and overkills of 39 parts")
+        for axes in (left, right):
+            axes.set_xlabel("step")
+            axes.set_ylim(bottom=0)
+        left.legend(fontsize=8)
+
+    write_atomic(path, draw_svg(9.0, 3.4, draw))
+
+
 def draw_drift(backend: Backend, path: Path) -> None:
     """Draw the picture of ``tinyunet drift -o`` after the light has dropped by 15 %."""
     side, sidecar = backend.contract.height, backend.artifact.sidecar
@@ -304,6 +330,7 @@ PICTURES: Final[dict[str, Callable[[Backend, Path], None]]] = {
     "tiles.png": draw_tiles,
     "tune.svg": draw_tuning,
     "plateau.svg": draw_plateau,
+    "quick.svg": draw_quick,
     "drift.svg": draw_drift,
     "line.svg": draw_line,
     "report.png": draw_report,

@@ -53,7 +53,7 @@ ALLOWED = {
         "ssl": "the server that --server names",
         "urllib.parse": "takes an address apart",
     },
-    "tinyunet_deploy/backends/table.py": {
+    "tinyunet_deploy/backends/row.py": {
         "importlib.import_module": "classes of its rows",
     },
     "tinyunet_deploy/cli/__init__.py": {

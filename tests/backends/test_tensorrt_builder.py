@@ -275,10 +275,14 @@ def test_a_changed_or_stale_onnx_file_is_refused(
     edited: Callable[..., Path], rtx: str, tmp_path: Path
 ) -> None:
     path = edited("fp16")
-    path.write_bytes(path.read_bytes() + b" ")
+    data = path.read_bytes()
+    path.write_bytes(data + b" ")
     with pytest.raises(ArtifactError, match="is not the file that its sidecar describes"):
         tensorrt_builder.build(path, tmp_path, TARGET, rtx)
     sidecar_path(path).unlink()
+    with pytest.raises(ArtifactError, match="is not a usable ONNX file"):
+        tensorrt_builder.build(path, tmp_path, TARGET, rtx)
+    path.write_bytes(data)
     with pytest.raises(ArtifactError, match="has no sidecar"):
         tensorrt_builder.build(path, tmp_path, TARGET, rtx)
 

@@ -43,7 +43,8 @@ def test_one_command_draws_every_picture(
     results: Path, bright_spots: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made_up_line(results / "line.json")
-    shutil.copy(REPOSITORY / "benchmarks" / "results" / "plateau.json", results)
+    for name in ("plateau.json", "quick-recipe.json"):
+        shutil.copy(REPOSITORY / "benchmarks" / "results" / name, results)
     drawn = set(PICTURES)
     if not any(map(shutil.which, BROWSERS)):
         drawn -= {"report.png", "engine.png", "engines.png"}

@@ -95,6 +95,7 @@ def test_values_of_a_mask_are_types_also_where_they_touch(tmp_path):
 
 def test_values_that_the_rule_takes_for_good_are_no_type(tmp_path):
     numbered(tmp_path, {})
+    put(tmp_path / "masks/b.png", blocks(x8=2))
     evaluation = measure(with_rule(tmp_path, MaskRule(values=frozenset({2})), {}))
     assert [row.type for row in evaluation.by_type] == ["value 2"]
 

@@ -49,7 +49,7 @@ def test_the_demos_recipe_improves_on_the_untrained_network(
 ) -> None:
     recipe: Recipe = read_recipe("demo")
     small = dataclasses.replace(
-        recipe, steps=60, batch=8, data=dataclasses.replace(recipe.data, crop=32)
+        recipe, steps=120, batch=8, data=dataclasses.replace(recipe.data, crop=32)
     )  # fmt: skip
     source = read_source(demo_data, None, small)
     write_untrained(small, source, tmp_path / "untrained.safetensors")
