@@ -47,6 +47,7 @@ TABLES: Final[dict[str, Callable[[], Rows]]] = {
     "latency": speed.latency,
     "line": speed.line,
     "mixed-precision": training.mixed_precision,
+    "model-speeds": compute.model_speeds,
     "network-widths": compute.network_widths,
     "operators": speed.operators,
     "parity": accuracy.parity,
