@@ -128,7 +128,11 @@ def test_results_that_stdout_does_not_take_are_an_error(
 def test_a_limit_of_address_space_is_clear(verb: str, kib: int, site: Path, tmp_path: Path) -> None:
     if (verb, kib) == ("tune", 1_200_000):
         pytest.skip("the C library itself ends a process that has no memory for a thread's data")
-    is_clear(run(verb, site, tmp_path, limit=f"ulimit -v {kib};"))
+    done = run(verb, site, tmp_path, limit=f"ulimit -v {kib};")
+    is_clear(done)
+    if kib < 512 << 10:  # before anything is imported that could end the process by itself
+        wanted = f"an address space of {kib >> 10} MiB (ulimit -v 524288, or more)"
+        assert done.stderr == f"error: tinyunet: does not work in {wanted}\n"
 
 
 @pytest.mark.parametrize(

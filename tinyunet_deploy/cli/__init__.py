@@ -64,6 +64,10 @@ VERBS: Final = {
 """Verb -> ``module:name`` of its command."""
 
 
+_LEAST_ADDRESS_SPACE: Final = 512 << 20
+"""Bytes of address space below which imports have failed at a place that varies from run to run.
+OpenBLAS, which numpy loads, then ends the process itself."""
+
 _COMPLETION: Final = """\b
 Completion of verbs and options, one line for your shell:
   bash  echo 'eval "$(_TINYUNET_COMPLETE=bash_source tinyunet)"' >> ~/.bashrc
@@ -100,6 +104,7 @@ def run(command: click.Command, arguments: list[str] | None = None) -> int:
     debug = "--debug" in arguments
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # our own error says what cannot be decoded
     try:
+        _check_address_space()
         with stopping.ended_by_signals():
             outcome = command.main(args=arguments, standalone_mode=False)
         return outcome if isinstance(outcome, int) else 0
@@ -132,6 +137,16 @@ def run(command: click.Command, arguments: list[str] | None = None) -> int:
             return RuntimeUnavailable.exit_code
         _say(f"error: a bug of ours: {error!r} ({_keep_trace()})")
         return 70
+
+
+def _check_address_space() -> None:
+    limit = systems.address_space_bytes()
+    if limit is not None and limit < _LEAST_ADDRESS_SPACE:
+        raise RuntimeUnavailable(
+            "tinyunet",
+            f"does not work in an address space of {limit >> 20} MiB",
+            f"ulimit -v {_LEAST_ADDRESS_SPACE >> 10}, or more",
+        )
 
 
 def _of_the_machine(error: MemoryError | OSError) -> str:
