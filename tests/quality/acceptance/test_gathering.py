@@ -200,7 +200,9 @@ def resign(root: Path, data: bytes, precision: Any = "fp32", *, golden: bool = T
 
 @pytest.fixture(scope="module")
 def accepted_run(accepted_station: Path) -> tuple[int, str, dict[str, Any]]:
-    return run(accepted_station, "--shadow", str(accepted_station / "shadow.json"))
+    declared = [accepted_station / name / "images" for name in ("trained", "of-the-line")]
+    trained_on = [option for folder in declared for option in ("--trained-on", str(folder))]
+    return run(accepted_station, "--shadow", str(accepted_station / "shadow.json"), *trained_on)
 
 
 def test_a_model_with_all_evidence_may_run(
@@ -219,6 +221,8 @@ def test_a_model_with_all_evidence_may_run(
     assert evidence["shadow"]["mismatch"] is None
     assert [flip["name"] for flip in evidence["shadow"]["flips"]] == ["7.png"]
     assert len(result["parts"]) == 24
+    unseen = next(row for row in result["requirements"] if row["name"] == "unseen_images")
+    assert unseen["sentence"].endswith("(declared: trained/images, of-the-line/images).")
 
 
 def test_every_input_has_its_sha256_and_no_path_of_the_machine_is_told(
@@ -364,6 +368,18 @@ def test_what_was_made_worse_turns_one_requirement_red(
     assert (code, result["decision"]["word"]) == (6, "MAY NOT RUN")
     title = rows[red]["title"].lower()
     assert line.startswith(f"MAY NOT RUN: 1 of 13 requirements is not met: {title}.")
+
+
+@pytest.mark.nightly
+def test_declared_training_images_count_where_the_sidecar_names_none(station: Path) -> None:
+    sidecar = read_sidecar(station / "net.onnx")
+    write_sidecar(station / "net.onnx", dataclasses.replace(sidecar, trained_on=()))
+    assert outcomes(run(station)[2], "not shown") == {"unseen_images"}
+    _, line, _ = run(station, "--trained-on", str(station / "trained"))
+    assert line.startswith("MAY RUN")
+    _, _, result = run(station, "--trained-on", str(station / "data" / "images"))
+    assert outcomes(result, "not met") == {"unseen_images"}
+    assert result["evidence"]["seen"]["trained_on"] == 24
 
 
 @pytest.mark.nightly

@@ -79,13 +79,22 @@ def test_the_page_says_first_whether_the_model_may_run(tmp_path: Path) -> None:
 
 def test_the_page_lists_what_is_missing_the_failed_first(tmp_path: Path) -> None:
     evidence = dataclasses.replace(accepted(), line=None, detection=detection(overkills=40))
-    text = text_of(page(tmp_path, evidence))
+    html = page(tmp_path, evidence)
+    text = text_of(html)
     missing = text[text.index("What is missing") : text.index("Requirements")]
     assert "MAY NOT RUN 1 of 13 requirements is not met: overkill." in text
-    assert missing.index("Overkill, not met: tune the threshold") < missing.index(
-        "Line speed, not shown: tinyunet line-sim IMAGES -m MODEL -o line.json"
+    assert missing.index("Overkill, not met: choose another threshold") < missing.index(
+        "Line speed, not shown: run 2,995 parts past this model"
     )
-    assert "Escapes, " not in missing
+    assert "Escapes, " not in missing and "`" not in missing
+    assert "<code>--line line.json</code>" in html
+
+
+def test_a_simulated_study_is_not_called_the_camera(tmp_path: Path) -> None:
+    simulated = dataclasses.replace(accepted(), repeatability=repeats(simulated=True))
+    text = text_of(page(tmp_path, simulated))
+    assert "A simulation, not the camera" in text and "judged alike again?" not in text
+    assert "Are the same parts judged alike again?" in text_of(page(tmp_path, accepted()))
 
 
 def test_the_same_result_gives_the_same_page_byte_for_byte(tmp_path: Path) -> None:
@@ -107,6 +116,7 @@ def test_names_and_pictures_are_never_markup(tmp_path: Path) -> None:
         detection=detection(skipped=(SkippedPart(HOSTILE, HOSTILE),)),
         repeatability=repeats(flips=(HOSTILE,), svg=SVG),
         plateau=plateau(svg=SVG),
+        line=None,  # its command has the name of the model
     )
     html = page(tmp_path, evidence, picture("escape", HOSTILE))
     assert "<script" not in html

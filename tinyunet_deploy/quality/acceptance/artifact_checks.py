@@ -21,7 +21,7 @@ def check_parity(_: Requirements, evidence: Evidence) -> Finding:
         return Finding(
             "not shown",
             f"The artifact was compared with itself only, as {comparison.vacuous}.",
-            "give its checkpoint: --reference CHECKPOINT, or --search with its folder",
+            "give its checkpoint: `--reference CHECKPOINT`, or `--search` with its folder",
         )
     broken = [check for check in comparison.checks if not check.holds]
     against = f"on {count(comparison.images, 'image')} against {comparison.reference}"
@@ -31,7 +31,7 @@ def check_parity(_: Requirements, evidence: Evidence) -> Finding:
             "not met",
             f"{first.figure} is {first.value:.4g}, but must be {first.limit}, {against}."
             + (f" {_more_broken(len(broken) - 1)}" if len(broken) > 1 else ""),
-            "tinyunet parity --explain names the stage at which the two first differ",
+            "`tinyunet parity --explain` names the stage at which the two first differ",
         )
     if not comparison.checks:
         return Finding("not shown", "No limit of parity applies to this precision.")
@@ -54,7 +54,7 @@ def check_batches(_: Requirements, evidence: Evidence) -> Finding:
     if not check.holds:
         return Finding(
             "not met",
-            f"The {shown} of 255, but must by {check.limit}.",
+            f"The {shown} of 255; allowed: {check.limit}.",
             "run the model with a batch of one",
         )
     return Finding("met", f"The {shown} of 255 at most; allowed: {check.limit}.")
@@ -94,7 +94,7 @@ def check_lineage(_: Requirements, evidence: Evidence) -> Finding:
             return Finding(
                 "not shown",
                 f"The ancestor {link.sha256[:12]}... was not found.",
-                "give its folder: --search DIR",
+                "give its folder: `--search DIR`",
             )
     last = evidence.lineage[-1]
     if last.kind not in ("checkpoint", "adopted"):

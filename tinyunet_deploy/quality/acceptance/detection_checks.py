@@ -38,7 +38,7 @@ def check_unseen_images(_: Requirements, evidence: Evidence) -> Finding:
             "not shown",
             "The model's sidecar does not name the images that trained it, so they cannot be "
             "compared.",
-            "name the folders of the training images: --trained-on DIR",
+            "name each folder of its training images: `--trained-on DIR`",
         )
     where = f" (declared: {', '.join(seen.folders)})" if seen.folders else ""
     return Finding(
@@ -79,7 +79,7 @@ def _rate(limit: RateLimit, events: int, parts: int, kind: str, event: str) -> F
         return Finding(
             "not met",
             f"{counted}: {percent(events / parts)}, more than the {rate} allowed.",
-            "tune the threshold, or train on such parts",
+            "choose another threshold with `tinyunet tune`, or train on such parts",
         )
     bound = clopper_pearson_upper(events, parts, limit.confidence)
     shown = f"{counted}: with {sure} confidence at most {percent(bound, 'up')} do"

@@ -308,8 +308,17 @@ def _seen(
         trained_on=sum(digest in trained_on for digest in digests),
         tuned_on=sum(digest in origin.tuned_on for digest in digests),
         known=bool(trained_on),
-        folders=tuple(folder.resolve().name for folder in folders),
+        folders=_names(folders),
     )
+
+
+def _names(folders: Sequence[Path]) -> tuple[str, ...]:
+    """Return the name of each folder; with its parent's if they would not differ."""
+    paths = [folder.resolve() for folder in folders]
+    names = tuple(path.name for path in paths)
+    if len(set(names)) < len(names):
+        return tuple(f"{path.parent.name}/{path.name}" for path in paths)
+    return names
 
 
 def _evaluate(

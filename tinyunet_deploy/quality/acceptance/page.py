@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from tinyunet_deploy.errors import printable
 from tinyunet_deploy.inspection.html_page import render_page
 from tinyunet_deploy.quality.acceptance.wording import count, percent
 from tinyunet_deploy.quality.confidence import clopper_pearson_upper
@@ -44,8 +46,17 @@ def page_of(result: Mapping[str, Any]) -> bytes:
         "upper": clopper_pearson_upper,
         "css": _CLASSES.__getitem__,
         "base64": _base64,
+        "commands": _commands,
     }
     return render_page(_TEMPLATE, filters=filters, **result)
+
+
+def _commands(text: str) -> Any:
+    """Return a text as markup, with what stands between backticks in the type of a command."""
+    from markupsafe import Markup, escape
+
+    escaped = str(escape(printable(text)))
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", escaped))
 
 
 def _base64(text: str) -> str:

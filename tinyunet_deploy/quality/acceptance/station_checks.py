@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 from tinyunet_deploy.quality.acceptance.evidence import Evidence
 from tinyunet_deploy.quality.acceptance.finding import Finding
-from tinyunet_deploy.quality.acceptance.requirements import Requirements
+from tinyunet_deploy.quality.acceptance.requirements import LineLimit, Requirements
 from tinyunet_deploy.quality.acceptance.wording import count, percent
 from tinyunet_deploy.quality.confidence import clopper_pearson_upper, trials_to_show
 
@@ -14,13 +16,15 @@ __all__ = ["check_drift", "check_line", "check_plateau", "check_repeatability", 
 def check_line(requirements: Requirements, evidence: Evidence) -> Finding:
     """The share of parts without a verdict must be proven, for this model on this machine."""
     limit, line, model = requirements.line, evidence.line, evidence.model
+    missing = (
+        f"run {trials_to_show(limit.max_miss_rate):,} parts past this model on this machine: "
+        f"`tinyunet line-sim IMAGES -m {model.name} --parts-per-minute "
+        f"{_given(limit.parts_per_minute, 'SPEED')} --deadline-ms "
+        f"{_given(limit.deadline_ms, 'TIME')} --seconds {_seconds(limit)} -o line.json`, then "
+        "`--line line.json`"
+    )
     if line is None:
-        return Finding(
-            "not shown",
-            "No measurement of the line was given.",
-            "tinyunet line-sim IMAGES -m MODEL -o line.json, then --line line.json",
-        )
-    missing = "measure this model on this machine with tinyunet line-sim"
+        return Finding("not shown", "No measurement of the line was given.", missing)
     for measured, wanted, what in (
         (line.model_sha256, model.sha256, "another model file"),
         (line.backend, model.backend, f"the backend {line.backend}"),
@@ -40,13 +44,13 @@ def check_line(requirements: Requirements, evidence: Evidence) -> Finding:
         return Finding(
             "not shown",
             f"The belt was measured at {speed}, not at {limit.parts_per_minute:,.4g}.",
-            f"tinyunet line-sim with --parts-per-minute {limit.parts_per_minute:g}",
+            f"`tinyunet line-sim` with `--parts-per-minute {limit.parts_per_minute:g}`",
         )
     if limit.deadline_ms is not None and line.deadline_ms > limit.deadline_ms:
         return Finding(
             "not shown",
             f"The deadline was {line.deadline_ms:,.4g} ms, longer than the one required.",
-            f"tinyunet line-sim with --deadline-ms {limit.deadline_ms:g}",
+            f"`tinyunet line-sim` with `--deadline-ms {limit.deadline_ms:g}`",
         )
     allowed = percent(limit.max_miss_rate)
     counted = (
@@ -63,12 +67,28 @@ def check_line(requirements: Requirements, evidence: Evidence) -> Finding:
         f"{counted}: with 95 % confidence at most {percent(line.miss_rate_bound, 'up')} have none"
     )
     if line.miss_rate_bound > limit.max_miss_rate:
+        needed = trials_to_show(limit.max_miss_rate, line.missed)
+        seconds = math.ceil(60 * needed / line.parts_per_minute)
         return Finding(
             "not shown",
             f"{shown}, which does not show {allowed}.",
-            f"{trials_to_show(limit.max_miss_rate):,} parts without a miss: more --seconds",
+            f"a run of {needed:,} parts with {line.missed:,} missed at most: "
+            f"`tinyunet line-sim` with `--seconds {seconds}`",
         )
     return Finding("met", f"{shown}.")
+
+
+def _given(value: float | None, word: str) -> str:
+    """Return a number as an option takes it; a word in its place if the requirements have none."""
+    return word if value is None else f"{value:g}"
+
+
+def _seconds(limit: LineLimit) -> str:
+    """Return how long a belt of the required speed must run to show the limit, in seconds."""
+    if limit.parts_per_minute is None:
+        return "TIME"
+    parts = trials_to_show(limit.max_miss_rate)
+    return f"{math.ceil(60 * parts / limit.parts_per_minute)}"
 
 
 def check_drift(_: Requirements, evidence: Evidence) -> Finding:
@@ -78,7 +98,8 @@ def check_drift(_: Requirements, evidence: Evidence) -> Finding:
         return Finding(
             "not shown",
             "No report of the line was given to compare the images with.",
-            "tinyunet-infer IMAGES-OF-THE-LINE -o out-line, then --baseline out-line",
+            f"inspect images of the line: `tinyunet-infer IMAGES -m {evidence.model.name} "
+            "-o out-line`, then `--baseline out-line`",
         )
     if drift.comparison is None:
         return Finding("not shown", f"{drift.hint}.", "a baseline of more images of the line")
@@ -99,7 +120,11 @@ def check_drift(_: Requirements, evidence: Evidence) -> Finding:
 def check_repeatability(requirements: Requirements, evidence: Evidence) -> Finding:
     """The share of parts that are judged alike on all photographs must be proven."""
     limit, study = requirements.repeatability, evidence.repeatability
-    photograph = "photograph the same parts several times: --repeats DIR"
+    fewest = trials_to_show(1 - limit.min_agreement, 0, limit.confidence)
+    photograph = (
+        f"photograph {fewest:,} parts or more, each several times with one folder for each time, "
+        "then `--repeats DIR`"
+    )
     again = "take these photographs again, or mend what made them unusable"
     if study is None:
         return Finding("not shown", "No repeated photographs were given.", photograph)
@@ -149,14 +174,14 @@ def check_plateau(requirements: Requirements, evidence: Evidence) -> Finding:
         return Finding(
             "not met",
             f"{stands} {study.margin:.2g} from the edge.",
-            "choose a threshold in the middle: tinyunet tune",
+            "choose a threshold in the middle: `tinyunet tune`",
         )
     share = study.share_of_reference
     if share is None and evidence.model.precision != "fp32":
         return Finding(
             "not shown",
             f"{span}, but the plateau of the fp32 network was not measured.",
-            "give its checkpoint: --reference CHECKPOINT, or --search with its folder",
+            "give its checkpoint: `--reference CHECKPOINT`, or `--search` with its folder",
         )
     if share is not None and share < limit.min_share:
         return Finding(
@@ -172,8 +197,8 @@ def check_shadow(requirements: Requirements, evidence: Evidence) -> Finding:
     """The model must judge nearly all parts of the line as the model that runs there today."""
     limit, run = requirements.shadow, evidence.shadow
     again = (
-        "tinyunet-infer IMAGES -m LEADER --shadow MODEL -o OUT, then "
-        "--shadow OUT/shadow/shadow.json"
+        f"`tinyunet-infer IMAGES -m LEADER --shadow {evidence.model.name} -o OUT`, then "
+        "`--shadow OUT/shadow/shadow.json`"
     )
     if run is None:
         return Finding("not shown", "No report of a shadow run was given.", again)

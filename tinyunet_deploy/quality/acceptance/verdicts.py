@@ -151,7 +151,7 @@ def decide(verdicts: Sequence[RequirementVerdict]) -> Decision:
         return Decision("MAY NOT RUN", sentence + waived)
     if not_shown:
         sentence = (
-            "Nothing speaks against the model, but it may not run yet: "
+            "It may not run yet. Nothing speaks against it, but "
             f"{_of(len(not_shown), total)} not shown: {', '.join(not_shown)}."
         )
         return Decision("NOT SHOWN YET", sentence + waived)
