@@ -32,6 +32,21 @@ def test_kappa_by_hand() -> None:
     assert fleiss_kappa(rejections) == pytest.approx(by_pairs(rejections))
 
 
+@pytest.mark.parametrize(
+    ("rejected", "times", "kappa"),
+    [  # statsmodels 0.15.0, stats.inter_rater.fleiss_kappa, of the counts (rejected, passed)
+        ((0, 1, 3), 4, 0.25),
+        ((4, 4, 2, 3, 4), 4, 0.084967320261),
+        ((3, 0, 5, 2, 2), 7, 0.11231884058),
+        ((7, 6, 4, 4, 6), 8, -0.025641025641),
+        ((3, 0, 0, 3, 1), 4, 0.340659340659),
+        ((8, 6, 8, 8, 8, 8), 8, 0.105590062112),
+    ],
+)
+def test_kappa_is_that_of_statsmodels(rejected: tuple[int, ...], times: int, kappa: float) -> None:
+    assert fleiss_kappa([(count, times) for count in rejected]) == pytest.approx(kappa, abs=1e-11)
+
+
 def test_kappa_of_the_published_formula_for_other_numbers_of_photographs() -> None:
     random = np.random.default_rng(2)
     for _ in range(20):
