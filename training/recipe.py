@@ -61,6 +61,13 @@ class Augment:
     flip_vertical: float = 0.0
     rotations: tuple[int, ...] = (0, 90, 180)
     """Angles to draw from, degrees counter-clockwise."""
+    warped: float = 0.0
+    """Share of the crops that are also scaled and rotated freely, which keeps a network from
+    learning a few images by heart. The others stay as sharp as the camera's."""
+    scale: float = 0.0
+    """Range of that scale: a factor between 1 / (1 + scale) and 1 + scale."""
+    angle: float = 0.0
+    """Largest angle of that rotation in either direction, degrees."""
     contrast: float = 0.0
     """Range of the contrast: grey values are scaled around 127.5 by a factor from
     [1 - contrast, 1 + contrast]."""
@@ -272,8 +279,8 @@ def _value(hint: Any, value: Any, key: str) -> Any:
 
 
 _SHARES = {
-    "defect_free", "crop_on_defect", "validation", "flip_horizontal", "flip_vertical",
-    "contrast", "decay", "int8", "momentum", "factor", "rise", "beta1", "beta2", "teacher",
+    "defect_free", "crop_on_defect", "validation", "flip_horizontal", "flip_vertical", "warped",
+    "scale", "contrast", "decay", "int8", "momentum", "factor", "rise", "beta1", "beta2", "teacher",
 }  # fmt: skip
 
 
@@ -297,6 +304,10 @@ def _check(part: Any, prefix: str) -> None:
         raise ValueError(f"{prefix}rotations are {part.rotations}, not of 0, 90, 180, 270")
     if isinstance(part, Augment) and not part.rotations:
         raise ValueError(f"{prefix}rotations must contain at least one angle; 0 means no rotation")
+    if isinstance(part, Augment) and part.angle > 180.0:
+        raise ValueError(f"{prefix}angle is {part.angle}, outside 0..180")
+    if isinstance(part, Augment) and bool(part.warped) != bool(part.scale or part.angle):
+        raise ValueError(f"{prefix}warped is a share of crops, so it needs scale or angle")
     if isinstance(part, Recipe) and part.validate_every and not part.data.validation:
         raise ValueError(f"{prefix}validate_every needs a [data] validation share")
     if isinstance(part, Recipe) and part.patience and not part.validate_every:

@@ -6,8 +6,10 @@ batch, see exactly what one uninterrupted process sees.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -70,11 +72,14 @@ class Sampler:
         """Draw one crop of an image, its mask, and the teacher's score if it has one."""
         rng = np.random.default_rng((self._recipe.seed, _AUGMENTATION, position))
         y, x = self._corner(example, rng)
-        side = self._recipe.data.crop
+        side, augment = self._recipe.data.crop, self._recipe.augment
         planes = [example.image, example.mask]
         planes += [] if example.score is None else [example.score]
-        crops = [mirrored_window(pixels, y, x, side, side) for pixels in planes]
-        return _augmented(crops, self._recipe.augment, rng)
+        if augment.warped and rng.random() < augment.warped:
+            crops = _warped_crops(planes, y, x, side, augment, rng)
+        else:
+            crops = [mirrored_window(pixels, y, x, side, side) for pixels in planes]
+        return _augmented(crops, augment, rng)
 
     def _corner(self, example: Example, rng: np.random.Generator) -> tuple[int, int]:
         """Draw the upper left corner of a crop, row and column."""
@@ -109,6 +114,38 @@ class Sampler:
         order = np.random.default_rng((self._recipe.seed, _ORDER, *stream, lap))
         index = int(order.permutation(len(examples))[place])
         return examples[index]
+
+
+def _warped_crops(
+    planes: Sequence[NDArray[np.uint8]],
+    y: int,
+    x: int,
+    side: int,
+    augment: Augment,
+    rng: np.random.Generator,
+) -> list[NDArray[np.uint8]]:
+    """Cut crops out of planes of one size that are scaled and rotated alike around their centre.
+
+    The first plane, the image, is interpolated bicubically, which blurs it less than bilinearly.
+    """
+    scale = (1.0 + augment.scale) ** rng.uniform(-1.0, 1.0)
+    angle = rng.uniform(-augment.angle, augment.angle)
+    margin = math.ceil(side * (math.sqrt(2.0) * (1.0 + augment.scale) - 1.0) / 2.0) + 2
+    top, left = max(y - margin, 0), max(x - margin, 0)
+    middle = (side - 1) / 2.0
+    centre = (x - left + middle, y - top + middle)
+    matrix = cv2.getRotationMatrix2D(centre, angle, scale)
+    matrix = matrix - np.outer(np.subtract(centre, middle), (0.0, 0.0, 1.0))
+    return [
+        cv2.warpAffine(
+            mirrored_window(plane, top, left, side + 2 * margin, side + 2 * margin),
+            matrix,
+            (side, side),
+            flags=cv2.INTER_LINEAR if number else cv2.INTER_CUBIC,
+            borderMode=cv2.BORDER_REFLECT_101,
+        ).astype(np.uint8, copy=False)
+        for number, plane in enumerate(planes)
+    ]
 
 
 def _augmented(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from tests.training.small_runs import AS_THEY_ARE, SMALL
 from tinyunet_deploy.contract import Contract
@@ -120,3 +121,48 @@ def test_crops_reach_as_far_beyond_the_image_as_the_model_sees(
         np.testing.assert_array_equal(crop, extended[y : y + 48, x : x + 48])
     largest = tuple(int(places.max()) for places in corners)
     assert largest == (16 + beyond[0], 16 + beyond[1])
+
+
+def crops_of(
+    image: NDArray[np.uint8], mask: NDArray[np.uint8], augment: Augment, crop: int, at: float = 0.0
+) -> list[NDArray[np.uint8]]:
+    """Return 64 crops and their masks, uint8 [64, crop, crop]; with ``at`` of 1 on the defect."""
+    item = Item(Path("a.png"), True, None, None, None, None)
+    example = Example(item, image, mask, np.argwhere(mask).astype(np.int32))
+    recipe = Recipe(batch=64, data=Data(crop=crop, crop_on_defect=at), augment=augment)
+    sampler = Sampler([Source("data", (example,), (), ())], recipe, AS_THEY_ARE)
+    return [planes[:, 0] for planes in sampler.batch(0)]
+
+
+def test_a_warped_crop_has_its_defect_under_its_mask_in_other_sizes() -> None:
+    y, x = np.mgrid[:192, :192] - 95.5
+    disc = np.where((y / 40) ** 2 + (x / 20) ** 2 <= 1, 255, 0).astype(np.uint8)
+    augment = Augment(flip_horizontal=0.0, rotations=(0,), warped=1.0, scale=0.25, angle=90.0)
+    images, masks = crops_of(disc, disc, augment, 192)
+    areas = masks.sum(axis=(1, 2)) / np.count_nonzero(disc)
+    assert 1 / 1.25**2 < areas.min() < 0.8 and 1.25 < areas.max() < 1.25**2 * 1.01
+    agreement = (images > 127) == masks.astype(bool)
+    assert agreement.mean(axis=(1, 2)).min() > 0.995
+    widths = masks.any(axis=1).sum(axis=1) / np.sqrt(areas)
+    assert widths.min() < 50 and widths.max() > 75  # it lies and it stands
+    middles = [np.argwhere(mask).mean(axis=0) for mask in masks]
+    np.testing.assert_allclose(middles, 95.5, atol=0.5)
+
+
+def test_only_a_share_of_the_crops_is_warped_and_the_others_are_exact() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
+    augment = Augment(flip_horizontal=0.0, rotations=(0,), warped=0.25, angle=20.0)
+    images, _ = crops_of(noise, np.zeros_like(noise) + 255, augment, 64)
+    exact = sum(np.array_equal(image, noise) for image in images)
+    assert 40 <= exact <= 56
+
+
+def test_a_warped_crop_is_mirrored_beyond_the_image_and_stays_on_its_defect() -> None:
+    """A constant image has no dark corner, however the crop is turned, and the defect is seen."""
+    image = np.full((40, 40), 200, np.uint8)
+    mask = np.zeros((40, 40), np.uint8)
+    mask[2:6, 30:36] = 255
+    augment = Augment(warped=1.0, scale=0.3, angle=180.0)
+    images, masks = crops_of(image, mask, augment, 32, at=1.0)
+    assert set(np.unique(images)) == {200}
+    assert masks.any(axis=(1, 2)).sum() > 50
