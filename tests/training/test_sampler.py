@@ -166,3 +166,20 @@ def test_a_warped_crop_is_mirrored_beyond_the_image_and_stays_on_its_defect() ->
     images, masks = crops_of(image, mask, augment, 32, at=1.0)
     assert set(np.unique(images)) == {200}
     assert masks.any(axis=(1, 2)).sum() > 50
+
+
+def test_a_warped_crop_shows_what_the_image_has_around_it() -> None:
+    """A plane of grey values stays a plane, which a fold by mirroring would break."""
+    y, x = np.mgrid[:240, :240]
+    plane = np.rint(0.5 * x + 0.5 * y).astype(np.uint8)
+    mask = np.where((y == 120) & (x == 120), 255, 0).astype(np.uint8)
+    augment = Augment(flip_horizontal=0.0, rotations=(0,), warped=1.0, scale=0.3, angle=60.0)
+    images, _ = crops_of(plane, mask, augment, 48, at=1.0)
+    rows, columns = np.mgrid[:48, :48].reshape(2, -1)
+    terms = np.stack([columns, rows, np.ones_like(rows)], axis=1)
+    directions = []
+    for image in images:
+        slope, *_ = np.linalg.lstsq(terms, image.ravel().astype(float))
+        assert np.abs(terms @ slope - image.ravel()).max() < 2
+        directions.append(np.degrees(np.arctan2(slope[1], slope[0])) - 45)
+    assert -62 < min(directions) < -40 and 40 < max(directions) < 62
