@@ -82,7 +82,7 @@ class Rates(NamedTuple):
 def read_rates(results: Path) -> Rates:
     """Read the rates from the results in a folder."""
     slowest, memory = math.inf, 0.0
-    for name in ("pipeline.json", "epyc/pipeline.json"):
+    for name in ("pipeline.json", "xeon/pipeline.json"):
         pipeline = _read(results / name)
         row = next(row for row in pipeline["results"] if row["precision"] == "int8")
         rate = _median([r["from_files_images_per_s"] for r in row["rounds"]])

@@ -55,13 +55,13 @@ def capacity_rates() -> Rows:
         ["measured, images of 512x512 from files to masks", "value", "from"],
         ["one processor, int8, OpenVINO, slower of two machines",
          f"{rates['processor_images_per_s']:.1f} images/s",
-         "`pipeline.json`, `epyc/pipeline.json`"],
+         "`pipeline.json`, `xeon/pipeline.json`"],
         ["one H200 and 16 processors, fp16, ONNX Runtime",
          f"{rates['gpu_images_per_s']:.0f} images/s", "`h200/pipeline.json`"],
         ["the same over the backend alone", f"{rates['gpu_share']:.2f}", "`h200/pipeline.json`"],
         ["time with Ray over plain shards", f"{rates['ray_cost']:.2f}", "`cluster.json`"],
         ["memory of one process, at most", f"{rates['process_mib']:,.0f} MiB",
-         "`pipeline.json`, `epyc/pipeline.json`"],
+         "`pipeline.json`, `xeon/pipeline.json`"],
     ]  # fmt: skip
 
 

@@ -25,7 +25,7 @@ _RUNNERS: Final = {
     "tinyunet.safetensors@pytorch-eager/1": "PyTorch, eager",
 }
 """Cell of the matrix -> its name in a table."""
-_MACHINES: Final = (("EPYC", "epyc/"), ("Xeon", ""))
+_MACHINES: Final = (("EPYC", ""), ("Xeon", "xeon/"))
 """Name of a machine -> folder of its results."""
 
 
@@ -99,8 +99,8 @@ def gpu() -> Rows:
 def pipeline() -> Rows:
     """Return the rate from files to masks, divided by the rate of the bare backend."""
     rows = [["", "share of the bare backend", "images/s from files"]]
-    for machine, name in (("EPYC", "epyc/"), ("Xeon", ""), ("H200", "h200/")):
-        fields = read_result(f"{name}pipeline.json")
+    for machine, folder in (*_MACHINES, ("H200", "h200/")):
+        fields = read_result(f"{folder}pipeline.json")
         for result in fields["results"]:
             rate = float(np.median([r["from_files_images_per_s"] for r in result["rounds"]]))
             label = f"{machine}, {result['precision']}, {result['backend']}"
@@ -117,7 +117,7 @@ def pipeline() -> Rows:
 def line() -> Rows:
     """Return the predicted belt speeds, and whether they held in a live run."""
     rows = [["machine", "processes", "promised, parts/min", "run live, parts", "late", "kept"]]
-    for machine, folder in (("Xeon", ""), ("EPYC", "epyc/")):
+    for machine, folder in _MACHINES:
         study = read_result(f"{folder}line-sim.json")
         trials = [*study.get("not_kept", []), *study.get("kept_once", []), study["verified"]]
         for trial in filter(None, trials):
@@ -137,7 +137,8 @@ def line() -> Rows:
 
 def operators() -> Rows:
     """Return the eight slowest operators of the int8 file with their times."""
-    result = next(r for r in read_result("operators.json")["results"] if r["precision"] == "int8")
+    results = read_result("xeon/operators.json")["results"]
+    result = next(result for result in results if result["precision"] == "int8")
     slowest = sorted(result["operators"], key=lambda operator: -operator["ms"])
     total = sum(operator["ms"] for operator in slowest)
     rows = [["operator, int8 on the Xeon", "kind", "ms", "share"]]

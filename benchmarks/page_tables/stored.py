@@ -14,5 +14,5 @@ Rows: TypeAlias = "list[list[str]]"
 
 
 def read_result(name: str) -> Any:
-    """Return the JSON of a file in benchmarks/results, such as ``epyc/matrix.json``."""
+    """Return the JSON of a file in benchmarks/results, such as ``xeon/matrix.json``."""
     return json.loads((RESULTS / name).read_text())
