@@ -157,6 +157,13 @@ ONE_RED: list[tuple[str, dict[str, Any], str]] = [
     ),
     (
         "shadow",
+        {"shadow": shadow(offered=1000, new_rejects=5, unseen={"too far behind": 800})},
+        "5 of 200 parts are judged otherwise than by old.onnx (fp32) on openvino, cpu "
+        "(5 newly rejected, 0 newly passed): 2.5 %, more than the 2 % allowed. It did not see 800 "
+        "of 1,000 parts.",
+    ),
+    (
+        "shadow",
         {"shadow": shadow(seen=199, failure="was ended by SIGKILL", unseen={"it ended": 1})},
         "In the shadow run the model was ended by SIGKILL, after 199 of 200 parts.",
     ),
