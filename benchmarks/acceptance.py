@@ -49,7 +49,7 @@ class SyntheticLine:
     defective: float = 0.05
     inspected: int = 400
     """Images of another seed, of which the line's report is made."""
-    photographed: int = 100
+    photographed: int = 200
     """Parts that are photographed again, half of them defective."""
     size: int = 512
     """Width and height, pixels."""

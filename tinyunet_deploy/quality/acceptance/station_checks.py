@@ -158,7 +158,8 @@ def check_repeatability(requirements: Requirements, evidence: Evidence) -> Findi
         return Finding(
             "not shown",
             f"{shown}, which does not show {wanted}.",
-            f"repeated photographs of {needed - study.parts:,} more parts ({needed:,} in all)",
+            f"repeated photographs of {needed - study.parts:,} more parts ({needed:,} in all) that "
+            "are judged alike",
         )
     return Finding("met", f"{shown}.")
 
