@@ -43,8 +43,8 @@ from tinyunet_deploy.cli.progress import Progress
     "folders",
     multiple=True,
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="int8: data set whose training images calibrate and choose the file; can be repeated. "
-    "Default: synthetic images.",
+    help="Data set of the model. Its training images compare every file with the checkpoint, and "
+    "calibrate and choose an int8 file. Can be repeated. Default: synthetic images.",
 )
 @click.option(
     "--iou-budget",
@@ -69,7 +69,7 @@ from tinyunet_deploy.cli.progress import Progress
 @click.option(
     "--images",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Folder of images for the comparison. Default: synthetic images.",
+    help="Folder of images for the comparison. Default: those of --data.",
 )
 @bits_option
 @debug_option
@@ -93,8 +93,8 @@ def export(
     if output.suffix != ".onnx":
         raise click.UsageError(f"--output {output} must end in .onnx")
     quantized = any(precision_facts(precision).quantized for precision in precisions)
-    if not quantized and (folders or iou_budget is not None):
-        raise click.UsageError("--data and --iou-budget are for --precision int8")
+    if not quantized and iou_budget is not None:
+        raise click.UsageError("--iou-budget is for --precision int8")
     from export.exporter import export_checkpoint, output_paths
 
     paths = output_paths(output, precisions)

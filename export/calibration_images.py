@@ -1,4 +1,4 @@
-"""Choose the images by which an int8 file is made and tested: three sets that never overlap."""
+"""Choose the images by which files are made and tested; the three sets of int8 never overlap."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ __all__ = [
     "best_tile",
     "images_digest",
     "read_image_sets",
+    "read_training_images",
     "synthetic_image",
 ]
 
@@ -116,9 +117,7 @@ def read_image_sets(
             for start in starts
         ]
         return ImageSets("synthetic images", *sets)
-    items = _shuffled(
-        item for folder in folders for item in read_dataset(folder).items if item.split != "test"
-    )
+    items = _training_items(folders)
     calibration = min(CALIBRATION_IMAGES, len(items) // 4)
     measure = min(MEASURE_IMAGES, (len(items) - calibration) // 2)
     ends = (calibration, calibration + measure, calibration + 2 * measure)
@@ -136,6 +135,27 @@ def read_image_sets(
         "training images",
         *(tuple(_read(item, contract, depth) for item in part) for part in parts),
     )
+
+
+def read_training_images(
+    folders: Sequence[Path], contract: Contract, most: int, bits: int | None = None
+) -> tuple[Labelled, ...]:
+    """Read training images of data folders: classes, and defective and good images, in turns.
+
+    Of an image of another size than the contract's, the tile of :func:`best_tile` is taken.
+
+    Args:
+        most: largest number of images.
+        bits: depth of 16-bit files, 8..16; None leaves it to the files.
+
+    Raises:
+        DataError: there are no training images, or one is unusable.
+    """
+    items = _training_items(folders)
+    if not items:
+        raise DataError(folders[0], "has no training images")
+    depth = BitDepth(bits)
+    return tuple(_read(item, contract, depth) for item in items[:most])
 
 
 def synthetic_image(contract: Contract, class_id: int, index: int, *, defective: bool) -> Labelled:
@@ -176,6 +196,11 @@ def _start(places: NDArray[np.intp], length: int, side: int) -> int:
     """Return the start of a cut that is centred on the defect, if possible."""
     middle = int(places.mean()) if len(places) else 0
     return min(max(middle - length // 2, 0), side - length)
+
+
+def _training_items(folders: Sequence[Path]) -> list[Item]:
+    items = (item for folder in folders for item in read_dataset(folder).items)
+    return _shuffled(item for item in items if item.split != "test")
 
 
 def _shuffled(items: Iterable[Item]) -> list[Item]:

@@ -13,7 +13,11 @@ import numpy as np
 import onnx
 
 from export.calibrate import histograms, largest
-from export.checkpoint_comparison import compare_with_checkpoint, comparison_images
+from export.checkpoint_comparison import (
+    ComparisonImages,
+    compare_with_checkpoint,
+    comparison_images,
+)
 from export.graph import OPSET, onnx_graph
 from export.int8 import Int8File, make_int8, sensitivity_reports
 from export.speedup import measure_speedup
@@ -98,8 +102,9 @@ def export_checkpoint(
         checkpoint: a ``.safetensors`` file with its sidecar.
         paths: precision -> file to write.
         size: height and width of the images, pixels; the checkpoint's own if None.
-        folders: labelled data sets whose training images calibrate int8; synthetic images if empty.
-        images: folder of images for the comparison; synthetic images if None.
+        folders: labelled data sets whose training images calibrate int8 and compare every file;
+            synthetic images if empty.
+        images: folder of images for the comparison; None takes ``folders``.
         iou_budget: iou_defective that int8 may lose; None reports the loss without a limit.
         bits: depth of 16-bit files, 8..16, which the files keep; the checkpoint's own if None.
         min_speedup: how many times as fast as fp32 a file must be to count as faster; 0 skips the
@@ -124,8 +129,8 @@ def export_checkpoint(
         float32 = _artifact(
             source, contract, checkpoint, "fp32", _Made(onnx_graph(network, contract))
         )
-        pictures = comparison_images(contract, images, bits)
-        expected = reference.score_alone(np.stack(pictures)[:, None])
+        pictures = comparison_images(contract, images, folders, bits)
+        expected = reference.score_alone(np.stack(pictures.images)[:, None])
         compared = []
         for precision, path in paths.items():
             files: dict[Path, _Made]
@@ -133,7 +138,7 @@ def export_checkpoint(
                 case "fp32":
                     files = {path: _Made(float32.data)}
                 case "fp16":
-                    reach = largest_activation(float32.data, pictures, path)
+                    reach = largest_activation(float32.data, pictures.images, path)
                     data = onnx_graph(network, contract, "fp16")
                     files = {path: _Made(data, {"largest_activation": reach})}
                 case "int8":
@@ -147,7 +152,7 @@ def export_checkpoint(
                 artifact = _artifact(source, contract, place, precision, made)
                 _compare(artifact, expected, pictures, log)
                 if min_speedup and precision != "fp32":
-                    speed = measure_speedup(artifact, float32, pictures[0], min_speedup, log)
+                    speed = measure_speedup(artifact, float32, pictures.images[0], min_speedup, log)
                     sidecar = dataclasses.replace(artifact.sidecar, speed=speed)
                     artifact = dataclasses.replace(artifact, sidecar=sidecar)
                 compared.append((artifact, made.reports))
@@ -193,17 +198,17 @@ def largest_activation(float32: bytes, images: Sequence[Image], path: Path) -> f
     return reach
 
 
-def _compare(artifact: Artifact, expected: Batch, pictures: Sequence[Image], log: Log) -> None:
+def _compare(artifact: Artifact, expected: Batch, pictures: ComparisonImages, log: Log) -> None:
     """Check the graph and its scores, and record the figures in the sidecar."""
     if not artifact.sidecar.unsigned_activations:
         check_onnx(onnx.load_from_string(artifact.data), artifact.path)
     figures = compare_with_checkpoint(expected, artifact, pictures)
-    artifact.sidecar.origin["parity_with_checkpoint"] = figures
+    artifact.sidecar.origin["parity_with_checkpoint"] = {"source": pictures.source, **figures}
     log(
         f"{artifact.path.name}: scores differ from the checkpoint's by up to "
         f"{figures['largest_steps']} of 255, masks overlap by "
-        f"{figures['agreement']:.4f}, {figures['flips']} verdicts flipped "
-        f"on {figures['images']} images"
+        f"{figures['agreement']:.4f} of {figures['union_px']} pixels, "
+        f"{figures['flips']} verdicts flipped on {figures['images']} {pictures.source}"
     )
 
 

@@ -169,7 +169,7 @@ def training(
         )
     if ranks.first:
         draw_run(output, sources)
-        say_result(output, checkpoint)
+        say_result(output, checkpoint, folders)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -82,15 +83,22 @@ def write_result(path: Path, fields: Mapping[str, Any]) -> None:
     write_atomic(path, text.encode(), durable=True)
 
 
-def say_result(output: Path, checkpoint: Path) -> None:
-    """Print what a finished run reached, its checkpoint as the last line, and what comes next."""
+def say_result(output: Path, checkpoint: Path, folders: Sequence[Path]) -> None:
+    """Print what a finished run reached, its checkpoint as the last line, and what comes next.
+
+    Args:
+        folders: data folders that the export should name; empty leaves them to the user.
+    """
     from training.run_result import describe_result, read_result
 
     result = read_result(output)
     for line in describe_result(result) if result is not None else ():
         click.echo(line)
     click.echo(f"{checkpoint}")
-    click.echo(f"next: python -m export {checkpoint} --output engines/NAME.onnx", err=True)
+    words = [str(checkpoint)]
+    for folder in dict.fromkeys(map(str, folders)) or ("DIR",):
+        words += ["--data", folder]
+    click.echo(f"next: python -m export {shlex.join(words)} --output engines/NAME.onnx", err=True)
 
 
 def log_to_stderr(level: int = logging.INFO) -> None:

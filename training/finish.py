@@ -54,7 +54,7 @@ def finish(
     log_to_stderr()
     checkpoint, sources = finish_run(run_folder, weights, folders, device)
     draw_run(run_folder, sources)
-    say_result(run_folder, checkpoint)
+    say_result(run_folder, checkpoint, folders)
 
 
 def finish_run(

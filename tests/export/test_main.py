@@ -31,7 +31,6 @@ from tinyunet_deploy.quality.self_test import self_test
         (["-o", "net.onnx", "--precision", "bf16"], "'bf16' is not one of fp32, fp16, int8"),
         (["-o", "net.onnx", "--precision", "unknown"], "'unknown' is not one of fp32, fp16, int8"),
         (["-o", "net.onnx", "--precision", "fp16", "--iou-budget", "0.005"], "--precision int8"),
-        (["-o", "net.onnx", "--data", "."], "--precision int8"),
         (["-o", "net.onnx", "--size", "128,64"], "'128,64' is not a size such as 256 or 384x640"),
         (["-o", "net.onnx", "--size", "-64"], "'-64' is not a size such as 256 or 384x640"),
     ],

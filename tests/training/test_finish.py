@@ -82,7 +82,9 @@ def test_the_command_says_what_was_reached_and_leaves_a_finished_run_alone(
     output = stop_after(4, tiny_data, tmp_path / "run", save_every=2)
     for _ in range(2):
         assert run(finish, [str(output), "--weights", "last"]) == 0
-        lines = capsys.readouterr().out.splitlines()
+        written = capsys.readouterr()
+        lines = written.out.splitlines()
+        assert f"python -m export {lines[-1]} --data DIR --output" in written.err
         assert lines[0].startswith("step 4 of 20 (ended after step 4), threshold ")
         assert lines[-1] == str(output / "checkpoint.safetensors")
     assert (output / "curve.png").exists()

@@ -66,7 +66,8 @@ def test_values_on_the_command_line_are_those_of_the_run(
     record = json.loads((tmp_path / "run" / "run.json").read_text())["recipe"]
     assert (record["batch"], record["data"]["crop"]) == (2, 16)
     assert (record["data"]["defect_free"], record["data"]["validation"]) == (0.5, 0.0)
-    capsys.readouterr()
+    says = capsys.readouterr().err.splitlines()[-1]
+    assert says.endswith(f"checkpoint.safetensors --data {tiny_data} --output engines/NAME.onnx")
     for index in range(0, len(values), 2):
         fewer = values[:index] + values[index + 2 :]
         assert run(training, [*command, *fewer]) == 4, values[index]
