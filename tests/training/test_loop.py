@@ -164,6 +164,21 @@ def test_what_fails_after_the_last_step_costs_no_training(
         assert not list(run.glob("state-*"))
 
 
+def test_what_fails_after_patience_is_over_costs_no_training(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = read_source(tiny_data, None, PATIENT)
+    ScriptedValidation((0, 0.6), (0, 0.3), (0, 0.2)).install(monkeypatch)
+    with monkeypatch.context() as patch:
+        patch.setattr("training.loop.write_checkpoint", None)
+        with pytest.raises(TypeError):
+            train(PATIENT, [source], tmp_path, machine=Machine())
+    no_images = load_until(source, PATIENT, 0)
+    train(PATIENT, [source], tmp_path, machine=Machine(), load=no_images)
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert (result["step"], result["steps_done"]) == (2, 6)
+
+
 @pytest.mark.skipif(not has_bfloat16(), reason="the CPU has no bf16")
 def test_amp_on_the_cpu_trains_in_bfloat16_with_float32_weights(tiny_data: Path, tmp_path: Path):
     source = read_source(tiny_data, None, SMALL)
