@@ -108,8 +108,8 @@ def test_every_byte_is_that_of_threads(
     assert tree(tmp_path / "processes") == tree(tmp_path / "threads")
     assert len(warnings_of(caplog)) == len(said) == 2  # shallow images once, and small ones
     (used,) = started
-    assert not used._slot_of
-    assert len(used._free) == used._slot_count
+    assert not used._driver_of
+    assert used._free == set(range(used._slot_count))
     assert all(process._popen.returncode == 0 for process in used._processes)
 
 

@@ -42,7 +42,11 @@ class ChildProcess:
             stdout=subprocess.PIPE,
             pass_fds=[descriptor],
             process_group=0,  # Ctrl-C is for the run, which ends its processes
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [*sys.path, library]))},
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(filter(None, [*sys.path, library])),
+                "OPENBLAS_NUM_THREADS": "1",  # numpy would start threads that spin
+            },
         )
         assert self._popen.stdin is not None
         assert self._popen.stdout is not None

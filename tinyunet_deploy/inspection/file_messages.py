@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
@@ -13,9 +12,7 @@ from tinyunet_deploy import errors
 from tinyunet_deploy.contract import Contract
 from tinyunet_deploy.data.bit_depth import BitDepth
 from tinyunet_deploy.errors import ImageError, TinyUNetError
-from tinyunet_deploy.inspection.identity import FileIdentity
 from tinyunet_deploy.inspection.outputs import Inspection, Outputs
-from tinyunet_deploy.inspection.scoring import Scored
 
 __all__ = [
     "error_fields",
@@ -23,8 +20,6 @@ __all__ = [
     "inspection_fields",
     "inspection_of",
     "receive",
-    "scored_fields",
-    "scored_of",
     "send",
 ]
 
@@ -83,24 +78,6 @@ def inspection_of(fields: dict[str, Any]) -> tuple[Inspection, Contract]:
         frozenset(fields["clashes"]),
     )
     return inspection, Contract(*fields["size"])
-
-
-def scored_fields(scored: Scored) -> list[Any]:
-    """Return the fields of one image without its pixels and its score."""
-    error = None if scored.error is None else error_fields(scored.error)
-    return [
-        *(scored.index, os.fspath(scored.path), error),
-        *(scored.identity, scored.fit, scored.approximate),
-    ]
-
-
-def scored_of(fields: Iterable[Any]) -> Scored:
-    """Return the image of :func:`scored_fields`."""
-    index, path, error, identity, fit, approximate = fields
-    read = None if error is None else error_of(error)
-    assert read is None or isinstance(read, ImageError)
-    known = None if identity is None else FileIdentity(*identity)
-    return Scored(index, Path(path), None, None, read, known, fit, approximate)
 
 
 def error_fields(error: Exception) -> list[Any]:

@@ -19,17 +19,15 @@ import numpy as np
 from tinyunet_deploy import systems
 from tinyunet_deploy.contract import Contract
 from tinyunet_deploy.data.bit_depth import BitDepth
+from tinyunet_deploy.data.tiles import Fit
 from tinyunet_deploy.inspection.file_messages import (
     error_fields,
     inspection_of,
     receive,
-    scored_fields,
-    scored_of,
     send,
 )
 from tinyunet_deploy.inspection.outputs import Inspection
-from tinyunet_deploy.inspection.report_line import ReportLine
-from tinyunet_deploy.inspection.scoring import decode_part
+from tinyunet_deploy.inspection.scoring import Scored, decode_part
 
 __all__: list[str] = []
 
@@ -48,14 +46,18 @@ class _Files:
         self._inspection = inspection
         self._contract = contract
         size = contract.height * contract.width
-        self._slots = np.frombuffer(mmap.mmap(descriptor, 0), np.uint8).reshape(-1, 2, size)
+        self._images, self._scores = np.frombuffer(mmap.mmap(descriptor, 0), np.uint8).reshape(
+            2, -1, size
+        )
+        self._decoded: dict[int, Scored] = {}
+        """Slot -> its image, until its files are written."""
 
-    def decode(self, index: int, path: str, slot: int) -> list[Any]:
+    def decode(self, slot: int, index: int, path: str) -> list[Any]:
         """Decode an image into a slot.
 
         Returns:
-            Fields of the image; its shape, None if there is an error or the image is larger than a
-            slot; the largest value if it is shallow.
+            Its shape, and the largest value if it is shallow. Else None, and the error with the
+            identity of the file; no error if the image is larger than a slot.
         """
         inspection = self._inspection
         depth = _Noticed(inspection.depth.bits)
@@ -68,20 +70,32 @@ class _Files:
             depth=depth,
             max_pixels=inspection.max_pixels,
         )
-        if scored.image is None or scored.image.size > self._slots.shape[2]:
-            return [scored_fields(scored), None, None]
-        self._slots[slot, 0, : scored.image.size] = scored.image.reshape(-1)
-        return [scored_fields(scored), scored.image.shape, depth.largest]
+        if scored.error is not None:
+            return [None, error_fields(scored.error), scored.identity]
+        assert scored.image is not None
+        size, shape = scored.image.size, scored.image.shape
+        if size > self._images.shape[1]:
+            return [None, None, None]
+        pixels = self._images[slot, :size].reshape(shape)
+        pixels[:] = scored.image
+        self._decoded[slot] = replace(scored, image=pixels)
+        return [shape, depth.largest]
 
-    def finish(self, fields: list[Any], shape: list[int], slot: int) -> ReportLine:
-        """Write the files of the image whose pixels and score lie in a slot."""
-        height, width = shape
-        image, score = self._slots[slot, :, : height * width].reshape(2, height, width)
-        return self._inspection.finish(replace(scored_of(fields), image=image, score=score))
+    def finish(self, slot: int, fit: Fit, approximate: bool) -> list[Any]:
+        """Write the files of the image whose pixels and score lie in a slot.
+
+        Returns:
+            Its line of the report, alone in a list.
+        """
+        scored = self._decoded.pop(slot)
+        assert scored.image is not None
+        score = self._scores[slot, : scored.image.size].reshape(scored.image.shape)
+        scored = replace(scored, score=score, fit=fit, approximate=approximate)
+        return [self._inspection.finish(scored)]
 
     def answer(self, kind: str, *arguments: Any) -> list[Any]:
         """Return the answer to one request, or the error that it met."""
-        call: Callable[..., Any] = self.decode if kind == "decode" else self.finish
+        call: Callable[..., list[Any]] = self.decode if kind == "decode" else self.finish
         try:
             return ["answer", call(*arguments)]
         except Exception as error:

@@ -2,12 +2,14 @@
 
 A run begins in threads. If these are busy most of the time, so that files limit the rate, processes
 are started beside them, which then take every image. An image lies in one slot of shared memory
-from its decoding until its mask is written; requests and answers go through pipes, several in a
-message.
+from its decoding until its mask is written, both by the same process; successive images lie in
+successive slots, so that a batch of them needs no copy. Requests and answers go through pipes,
+several in a message.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import mmap
@@ -15,23 +17,19 @@ import os
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from tinyunet_deploy.contract import Contract
-from tinyunet_deploy.errors import RuntimeUnavailable
+from tinyunet_deploy.errors import ImageError, RuntimeUnavailable
 from tinyunet_deploy.inspection.child_process import ChildProcess, shared_memory
 from tinyunet_deploy.inspection.executors import executor
-from tinyunet_deploy.inspection.file_messages import (
-    error_of,
-    inspection_fields,
-    scored_fields,
-    scored_of,
-)
+from tinyunet_deploy.inspection.file_messages import error_of, inspection_fields
+from tinyunet_deploy.inspection.identity import FileIdentity
 from tinyunet_deploy.inspection.outputs import Inspection
 from tinyunet_deploy.inspection.report_line import ReportLine
 from tinyunet_deploy.inspection.scoring import Scored, decode_part
@@ -61,8 +59,19 @@ that processes wait for this one."""
 
 class _Request(NamedTuple):
     future: Future[Any]
-    message: list[Any]
-    slot: int
+    message: tuple[Any, ...]
+    result: Callable[..., Any]
+    """Makes the future's result of the process and its answer."""
+
+
+class _Driver:
+    """One process, the requests that only it can answer, and the thread that hands them over."""
+
+    def __init__(self, process: ChildProcess, lock: threading.Lock) -> None:
+        self.process = process
+        self.waiting: deque[_Request] = deque()
+        self.idle = False
+        self.changed = threading.Condition(lock)
 
 
 class FileProcesses:
@@ -85,21 +94,23 @@ class FileProcesses:
         self._writers = executor(workers, "write")
         in_queue = _IN_QUEUE * workers
         # decoded ahead, in and around the backend, and waiting for their masks to be written
-        self._slot_count = 6 * batch_size + 2 * in_queue
+        self._slot_count = 6 * batch_size + batch_size * math.ceil(2 * in_queue / batch_size)
         self._bytes = 2 * self._slot_count * contract.height * contract.width
         self.in_queue = in_queue if self._bytes <= _LARGEST_BYTES else 2 * workers
         """Images of the network's size that wait for the backend, and as many for their files."""
-        self._slots = np.empty((0, 2, 0), np.uint8)
-        self._free: list[int] = []
-        self._slot_of: dict[int, int] = {}
-        """Number of an image whose pixels lie in shared memory -> slot."""
-        self._changed = threading.Condition()
+        self._images = self._scores = np.empty((0, 0), np.uint8)
+        self._free: set[int] = set()
+        self._driver_of: dict[int, _Driver] = {}
+        """Number of an image whose pixels lie in shared memory -> driver of its process."""
+        self._lock = threading.Lock()
         self._waiting: deque[_Request] = deque()
+        """Requests that any process can answer."""
         self._began: float | None = None
         self._busy_s = 0.0
         self._files = 0
         self._threads: list[threading.Thread] = []
         self._processes: list[ChildProcess] = []
+        self._drivers: list[_Driver] = []
         self._used = False
         self._killed = False
         self._closing = False
@@ -109,37 +120,39 @@ class FileProcesses:
 
         The future raises RuntimeUnavailable if a process was killed.
         """
-        with self._changed:
-            slot = self._free.pop() if self._used and self._free else None
-        if slot is None:
+        slot = index % self._slot_count
+        with self._lock:
+            if fits := self._used and slot in self._free:
+                self._free.remove(slot)
+        if not fits:
             return self._decoders.submit(self._decode_watched, index, path)
-        return self._submit(["decode", index, os.fspath(path), slot], slot)
+        decoded = functools.partial(self._decoded, index, path)
+        return self._submit(None, ("decode", slot, index, os.fspath(path)), decoded)
 
     def finish(self, scored: Scored) -> Future[ReportLine]:
         """Write the files of one image, as :meth:`.Inspection.finish`.
 
         The future raises RuntimeUnavailable if the disk is full, or a process was killed.
         """
-        with self._changed:
-            slot = self._slot_of.pop(scored.index, None)
-        if slot is None:
+        with self._lock:
+            driver = self._driver_of.pop(scored.index, None)
+        if driver is None:
             return self._writers.submit(self._inspection.finish, scored)
-        assert scored.image is not None
         assert scored.score is not None
-        self._slots[slot, 1, : scored.score.size] = scored.score.reshape(-1)
-        return self._submit(["finish", scored_fields(scored), scored.image.shape, slot], slot)
+        slot = scored.index % self._slot_count
+        self._scores[slot, : scored.score.size] = scored.score.reshape(-1)
+        finished = functools.partial(self._finished, slot)
+        return self._submit(driver, ("finish", slot, scored.fit, scored.approximate), finished)
 
     def close(self) -> None:
         """End the processes and threads; what has not begun is not done."""
-        with self._changed:
+        with self._lock:
             self._closing = True
             if not self._used:
                 for process in self._processes:
                     process.kill()  # it may still be starting
-            for request in self._waiting:
+            for request in self._take_all():
                 request.future.cancel()
-            self._waiting.clear()
-            self._changed.notify_all()
         self._writers.shutdown(cancel_futures=True)
         self._decoders.shutdown(cancel_futures=True)
         for thread in self._threads:
@@ -147,14 +160,19 @@ class FileProcesses:
         for process in self._processes:
             process.close()
 
-    def _submit(self, message: list[Any], slot: int) -> Future[Any]:
-        request = _Request(Future(), message, slot)
-        with self._changed:
+    def _submit(
+        self, driver: _Driver | None, message: tuple[Any, ...], result: Callable[..., Any]
+    ) -> Future[Any]:
+        request = _Request(Future(), message, result)
+        with self._lock:
             if self._killed:
                 request.future.set_exception(self._error())
-            else:
-                self._waiting.append(request)
-                self._changed.notify()
+                return request.future
+            (driver.waiting if driver else self._waiting).append(request)
+            driver = driver or next((driver for driver in self._drivers if driver.idle), None)
+            if driver is not None and driver.idle:
+                driver.idle = False
+                driver.changed.notify()
         return request.future
 
     def _decode_watched(self, index: int, path: Path) -> Scored:
@@ -171,7 +189,7 @@ class FileProcesses:
             max_pixels=inspection.max_pixels,
         )
         ended = time.perf_counter()
-        with self._changed:
+        with self._lock:
             self._began = self._began or started
             self._busy_s += ended - started
             self._files += 1
@@ -199,7 +217,7 @@ class FileProcesses:
                 buffer = mmap.mmap(descriptor, 0)
                 for _ in range(min(self._workers, _MOST)):
                     process = ChildProcess(descriptor)
-                    with self._changed:
+                    with self._lock:
                         self._processes.append(process)
                         if self._closing:
                             return
@@ -214,72 +232,105 @@ class FileProcesses:
                 return
             log.warning("a process that decodes files cannot be started: %s", reason)
             return
-        self._slots = np.frombuffer(buffer, np.uint8).reshape(-1, 2, size)
-        drivers = [
-            threading.Thread(target=self._drive, args=(process,), name="process", daemon=True)
-            for process in self._processes
+        self._images, self._scores = np.frombuffer(buffer, np.uint8).reshape(2, -1, size)
+        drivers = [_Driver(process, self._lock) for process in self._processes]
+        threads = [
+            threading.Thread(target=self._drive, args=(driver,), name="process", daemon=True)
+            for driver in drivers
         ]
-        with self._changed:
-            self._threads += drivers
-            self._free = list(range(self._slot_count))
+        with self._lock:
+            self._drivers = drivers
+            self._threads += threads
+            self._free = set(range(self._slot_count))
             self._used = True
-            for driver in drivers:
-                driver.start()
+            for thread in threads:
+                thread.start()
 
-    def _drive(self, process: ChildProcess) -> None:
+    def _drive(self, driver: _Driver) -> None:
         """Hand requests to one process until the run ends."""
-        while requests := self._take():
+        while requests := self._take(driver):
             try:
-                process.send([request.message for request in requests])
-                answers = process.receive()
+                driver.process.send([request.message for request in requests])
+                answers = driver.process.receive()
             except (OSError, EOFError, ValueError):
                 self._fail(requests)
                 return
             for request, (kind, answer) in zip(requests, answers, strict=True):
-                if kind == "error":
-                    request.future.set_exception(error_of(answer))
-                elif request.message[0] == "decode":
-                    self._decoded(request, *answer)
-                else:
-                    with self._changed:
-                        self._free.append(request.slot)
-                    request.future.set_result(answer)
+                try:
+                    if kind == "error":
+                        raise error_of(answer)
+                    request.future.set_result(request.result(driver, *answer))
+                except Exception as error:
+                    request.future.set_exception(error)
 
-    def _take(self) -> list[_Request]:
-        """Wait for requests, and return this process's share of them; none at the end."""
-        with self._changed:
-            while not self._waiting and not self._closing and not self._killed:
-                self._changed.wait()
-            share = math.ceil(len(self._waiting) / len(self._processes))
-            return [self._waiting.popleft() for _ in range(min(share, _IN_A_MESSAGE))]
+    def _take(self, driver: _Driver) -> list[_Request]:
+        """Wait for requests, and return those of one process and its share of the others; none at
+        the end."""
+        own, others = driver.waiting, self._waiting
+        with self._lock:
+            while not (own or others or self._closing or self._killed):
+                driver.idle = True
+                driver.changed.wait()
+            driver.idle = False
+            requests = [own.popleft() for _ in range(min(len(own), _IN_A_MESSAGE))]
+            share = math.ceil(len(others) / len(self._drivers))
+            room = _IN_A_MESSAGE - len(requests)
+            return requests + [others.popleft() for _ in range(min(share, room))]
+
+    def _take_all(self) -> list[_Request]:
+        """Return all requests that wait, and wake all drivers, so that they end."""
+        waiting = [self._waiting, *(driver.waiting for driver in self._drivers)]
+        requests = [request for queue in waiting for request in queue]
+        for queue in waiting:
+            queue.clear()
+        for driver in self._drivers:
+            driver.changed.notify()
+        return requests
 
     def _decoded(
-        self, request: _Request, fields: list[Any], shape: list[int] | None, largest: int | None
-    ) -> None:
-        scored = scored_of(fields)
-        if largest is not None:
-            self._inspection.depth.on_shallow(scored.path, largest)
-        with self._changed:
-            if shape is not None:
-                self._slot_of[scored.index] = request.slot
-            else:
-                self._free.append(request.slot)
-            if shape is None and scored.error is None:
-                self._used = False  # larger than a slot, as its neighbours will be
+        self,
+        index: int,
+        path: Path,
+        driver: _Driver,
+        shape: list[int] | None,
+        *details: Any,
+    ) -> Scored:
+        """Return the image of an answer.
+
+        Args:
+            details: the largest value of a shallow image, else None; without a shape the error and
+                the identity of the file.
+        """
+        slot = index % self._slot_count
         if shape is not None:
-            pixels = self._slots[request.slot, 0, : math.prod(shape)]
-            scored = replace(scored, image=pixels.reshape(shape))
-        elif scored.error is None:
-            scored = self._decode_watched(scored.index, scored.path)
-        request.future.set_result(scored)
+            (largest,) = details
+            if largest is not None:
+                self._inspection.depth.on_shallow(path, largest)
+            with self._lock:
+                self._driver_of[index] = driver
+            return Scored(index, path, self._images[slot, : math.prod(shape)].reshape(shape))
+        error, identity = details
+        with self._lock:
+            self._free.add(slot)
+            if error is None:
+                self._used = False  # larger than a slot, as its neighbours will be
+        if error is None:
+            return self._decode_watched(index, path)
+        reason = error_of(error)
+        assert isinstance(reason, ImageError)
+        known = None if identity is None else FileIdentity(*identity)
+        return Scored(index, path, error=reason, identity=known)
+
+    def _finished(self, slot: int, _: _Driver, line: ReportLine) -> ReportLine:
+        with self._lock:
+            self._free.add(slot)
+        return line
 
     def _fail(self, requests: list[_Request]) -> None:
         """Let all requests fail: a process was killed."""
-        with self._changed:
+        with self._lock:
             self._killed = True
-            requests = [*requests, *self._waiting]
-            self._waiting.clear()
-            self._changed.notify_all()
+            requests = requests + self._take_all()
         for request in requests:
             request.future.set_exception(self._error())
 

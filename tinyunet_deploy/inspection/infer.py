@@ -117,7 +117,10 @@ def infer(
             batch_size=batch_size,
             workers=workers,
             trace=trace,
-            processes=workers > 1 and trace is None and systems.INHERITS_DESCRIPTORS,
+            processes=workers > 1
+            and trace is None
+            and observer is None  # it takes images and scores of this process
+            and systems.INHERITS_DESCRIPTORS,
         )
         with contextlib.closing(lines):
             for index, line in enumerate(lines):
@@ -161,7 +164,7 @@ def inspect_images(
         workers: threads that decode, and as many that write; with 0 nothing overlaps.
         trace: records the stages of each image, without ``processes``.
         processes: once the decoding threads are busy most of the time, let as many processes do
-            their work (:mod:`~tinyunet_deploy.inspection.file_processes`).
+            their work (:mod:`~tinyunet_deploy.inspection.file_processes`), without an observer.
 
     Yields:
         The report line of each image, in order, once its files are in place.

@@ -274,7 +274,7 @@ def _run_batches(
             if trace is not None:
                 trace.left_queue(*_usable(batch))
             with timed(trace, "copy in", *_usable(batch)):
-                stacked = np.stack(usable)[:, None]
+                stacked = _stack(usable)
             started.append(time.perf_counter())
             yield stacked
 
@@ -349,3 +349,23 @@ def _run_tiles(
 
 def _usable(batch: list[Scored]) -> tuple[int, ...]:
     return tuple(scored.index for scored in batch if scored.error is None)
+
+
+def _stack(images: list[Image]) -> Batch:
+    """Return images of one size as a batch: a view if they follow each other in one array."""
+    first = images[0]
+    address = _address(first)
+    if first.base is not None and all(
+        image.base is first.base
+        and image.flags.c_contiguous
+        and _address(image) == address + number * first.nbytes
+        for number, image in enumerate(images)
+    ):
+        shape, strides = (len(images), 1, *first.shape), (first.nbytes, 0, *first.strides)
+        return np.lib.stride_tricks.as_strided(first, shape, strides)
+    return np.stack(images)[:, None]
+
+
+def _address(array: Image) -> int:
+    address: int = array.__array_interface__["data"][0]
+    return address
