@@ -113,6 +113,39 @@ def test_every_byte_is_that_of_threads(
     assert all(process._popen.returncode == 0 for process in used._processes)
 
 
+def test_a_batch_of_the_shared_memory_is_not_copied(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = starting_at_once(monkeypatch)
+    shared: list[bool] = []
+
+    class Watching(FakeBackend):
+        def _run(self, image):  # type: ignore[no-untyped-def]
+            shared.append(np.shares_memory(image, started[0]._images))
+            return super()._run(image)
+
+    for name in ("010.png", "011.png"):
+        (photos / name).unlink()  # without a slot of their own, each shifts the batches
+    backend = Watching(contract=Contract(64, 64))
+    infer([photos], tmp_path / "out", backend, threshold=0.8, batch_size=4, workers=2)
+    assert shared[:9] == [True] * 9  # the last image is smaller than a slot
+    inspect(photos, tmp_path / "threads", workers=0)
+    masks = [tree(tmp_path / run / "masks") for run in ("out", "threads")]
+    assert masks[0] == masks[1]
+
+
+def test_an_observer_has_every_image(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = starting_at_once(monkeypatch)
+    names: list[str] = []
+    summary, _ = inspect(
+        photos, tmp_path / "out", observer=lambda name, image, score: names.append(name)
+    )
+    assert not started
+    assert len(set(names)) == len(names) == summary.inspected
+
+
 @pytest.mark.nightly
 @pytest.mark.usefixtures("_from_the_start")
 def test_images_larger_than_a_slot_go_to_threads(photos: Path, tmp_path: Path) -> None:

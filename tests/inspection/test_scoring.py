@@ -499,3 +499,20 @@ def test_tiles_start_on_the_grid_of_the_network(
         backend = FakeBackend(contract=CONTRACT, network=network)
         list(score_images([tmp_path / "wide.png"], backend, batch_size=1, workers=1))
     assert grids == [(4, (2, 3)), (None, None)]
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=5), st.integers(1, 2))
+def test_a_batch_has_the_pixels_of_its_images_wherever_they_lie(
+    places: list[int], step: int
+) -> None:
+    memory = np.random.default_rng(0).integers(0, 256, (6, *SHAPE), np.uint8)
+    images = [memory[place, :, ::step] for place in places]
+    batch = scoring._stack(images)
+    assert np.array_equal(batch, np.stack(images)[:, None])
+    successive = places == list(range(places[0], places[0] + len(places)))
+    assert np.shares_memory(batch, memory) == (successive and step == 1)
+
+
+def test_images_of_different_arrays_are_copied() -> None:
+    batch = scoring._stack([numbered(1)[:], numbered(2)[:]])
+    assert batch[:, 0, 0, 0].tolist() == [1, 2]
