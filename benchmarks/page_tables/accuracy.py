@@ -20,6 +20,7 @@ __all__ = [
     "plateau",
     "public_sets",
     "public_types",
+    "score_quality",
     "temperature",
     "tuned",
 ]
@@ -223,6 +224,34 @@ def temperature() -> Rows:
         )
     return rows
 
+
+def score_quality() -> Rows:
+    """Return how graded and how well calibrated the scores of the package's models are."""
+    rows = [
+        ["images", "network", "parts between 5 and 250", "calibration error, parts",
+         "calibration error, pixels"],
+    ]  # fmt: skip
+    for label, names in _SCORED.items():
+        for network, name in names.items():
+            result = read_result(f"{name}.json")
+            quality, images = result["score_quality"], result["all"]["images"]
+            rows.append(
+                [
+                    label,
+                    f"`{network}`",
+                    f"{quality['graded_parts']} / {images}",
+                    f"{quality['parts']['expected_calibration_error']:.4f}",
+                    f"{quality['pixels']['expected_calibration_error']:.4f}",
+                ]
+            )
+    return rows
+
+
+_SCORED: Final = {
+    "real, 40 of Class1 Test": {"tiny": "class1-test-openvino", "slim": "class1-test-slim"},
+    "synthetic, ten classes": {"tiny": "synthetic-test", "slim": "synthetic-test-slim"},
+}
+"""Images -> network -> name of its stored evaluation."""
 
 _PUBLIC: Final = {
     "public-steel": "NEU_Seg, hot-rolled steel, 200x200",
