@@ -60,6 +60,14 @@ def test_counts_and_worst_images_are_those_of_the_chosen_point() -> None:
     assert point.min_area > 1, "the speck on the good part is no defect"
 
 
+def test_saturated_scores_have_a_threshold_above_all_but_the_surest() -> None:
+    """What surrounds the defect scores 248 of 255, which is above 0.95."""
+    marked = part((8, 40), (8, 40))
+    surrounded = np.where(marked.mask == 0, 248, 255).astype(np.uint8)
+    point, _ = choose(example(surrounded, marked.mask), part((), ()))
+    assert point.threshold == 0.99 and point.iou_defective == 1.0
+
+
 def test_the_list_of_the_worst_is_bounded() -> None:
     point, _ = choose(*[part((), (8, 40))] * (WORST + 3), part((), ()))
     assert point.worst == tuple(range(WORST))
