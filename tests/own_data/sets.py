@@ -43,7 +43,7 @@ def part(number: int, height: int, width: int) -> Part:
     mask = np.zeros((height, width), np.uint8)
     if number % 3 == 0:
         return Part(image, mask, (0, 0, 0, 0))
-    side = max(min(height, width) // 6, 32)
+    side = min(max(min(height, width) // 6, 32), 64)  # a crop of 96 pixels shows its outline
     top, left = (int(random.integers(0, length - side)) for length in (height, width))
     image[top : top + side, left : left + side] = 230
     mask[top : top + side, left : left + side] = 255

@@ -61,9 +61,8 @@ def test_a_set_goes_from_its_folder_to_a_gated_model(
     folder = described(name, tmp_path)
     run_folder, models, tuned = (tmp_path / part for part in ("run", "models", "tuned"))
     # Until outlines are sharp, many scores are at the threshold, where rounding decides.
-    large = name in ("1920x1080", "40 sizes")  # with defects larger than a crop of 96 pixels
-    length = ("--steps", 150, "--crop", 192) if large else ("--steps", 300, "--crop", 96)
-    command("training", "quick", "--data", folder, *length, "--batch", 2, "-o", run_folder)
+    length = ("--steps", 300, "--crop", 96, "--batch", 2)
+    command("training", "quick", "--data", folder, *length, "-o", run_folder)
     command(
         *("export", run_folder / "checkpoint.safetensors", "-o", models / "parts.onnx"),
         *("--precision", "fp32,fp16,int8", "--data", folder, "--min-speedup", 0),
