@@ -189,7 +189,7 @@ NOT_SHOWN: list[tuple[str, dict[str, Any], str, str]] = [
         "escapes",
         {"detection": detection(defective=14)},
         "0 of 14 defective parts pass: with 95 % confidence at most 19.3 % do, which does not show",
-        "85 more defective parts (99 in all) of which none pass",
+        "judge 85 more defective parts (99 in all) of which none pass",
     ),
     (
         "escapes",
@@ -265,7 +265,8 @@ NOT_SHOWN: list[tuple[str, dict[str, Any], str, str]] = [
         "drift",
         {"drift": None},
         "No report of the line was given",
-        "`tinyunet-infer IMAGES -m net.onnx -o out-line`, then `--baseline out-line`",
+        "`tinyunet-infer IMAGES -m net.onnx -o out-line`, then accept again with `--baseline "
+        "out-line`",
     ),
     (
         "repeatability",
@@ -410,7 +411,7 @@ def test_a_rate_exactly_at_its_limit_is_not_more_than_allowed() -> None:
     evidence = dataclasses.replace(accepted(), detection=detection(escapes=3))
     row = rows(evidence)["escapes"]
     assert row.outcome == "not shown"  # 3 of 100 may come from 7.6 %
-    assert row.missing == "157 more defective parts (257 in all) of which none pass"
+    assert row.missing == "judge 157 more defective parts (257 in all) of which none pass"
 
 
 def test_a_plateau_without_an_edge_is_wide_enough() -> None:

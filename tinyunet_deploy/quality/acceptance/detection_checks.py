@@ -72,7 +72,7 @@ def _rate(limit: RateLimit, events: int, parts: int, kind: str, event: str) -> F
         return Finding(
             "not shown",
             f"There is no {kind} part among the images.",
-            f"{needed:,} {kind} parts of which none {event}",
+            f"judge {needed:,} {kind} parts of which none {event}",
         )
     counted = f"{events:,} of {parts:,} {kind} parts {event}"
     if events / parts > limit.max_rate:
@@ -87,8 +87,8 @@ def _rate(limit: RateLimit, events: int, parts: int, kind: str, event: str) -> F
         return Finding(
             "not shown",
             f"{shown}, which does not show {rate}.",
-            f"{count(int(needed) - parts, f'more {kind} part')} ({needed:,} in all) of which none "
-            f"{event}",
+            f"judge {count(int(needed) - parts, f'more {kind} part')} ({needed:,} in all) of which "
+            f"none {event}",
         )
     return Finding("met", f"{shown}.")
 

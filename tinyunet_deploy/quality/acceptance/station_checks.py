@@ -21,7 +21,7 @@ def check_line(requirements: Requirements, evidence: Evidence) -> Finding:
         f"`tinyunet line-sim IMAGES -m {model.name} --parts-per-minute "
         f"{_given(limit.parts_per_minute, 'SPEED')} --deadline-ms "
         f"{_given(limit.deadline_ms, 'TIME')} --seconds {_seconds(limit)} -o line.json`, then "
-        "`--line line.json`"
+        "accept again with `--line line.json`"
     )
     if line is None:
         return Finding("not shown", "No measurement of the line was given.", missing)
@@ -99,7 +99,7 @@ def check_drift(_: Requirements, evidence: Evidence) -> Finding:
             "not shown",
             "No report of the line was given to compare the images with.",
             f"inspect images of the line: `tinyunet-infer IMAGES -m {evidence.model.name} "
-            "-o out-line`, then `--baseline out-line`",
+            "-o out-line`, then accept again with `--baseline out-line`",
         )
     if drift.comparison is None:
         return Finding("not shown", f"{drift.hint}.", "a baseline of more images of the line")
@@ -123,7 +123,7 @@ def check_repeatability(requirements: Requirements, evidence: Evidence) -> Findi
     fewest = trials_to_show(1 - limit.min_agreement, 0, limit.confidence)
     photograph = (
         f"photograph {fewest:,} parts or more, each several times with one folder for each time, "
-        "then `--repeats DIR`"
+        "then accept again with `--repeats DIR`"
     )
     again = "take these photographs again, or mend what made them unusable"
     if study is None:
@@ -199,7 +199,7 @@ def check_shadow(requirements: Requirements, evidence: Evidence) -> Finding:
     limit, run = requirements.shadow, evidence.shadow
     again = (
         f"`tinyunet-infer IMAGES -m LEADER --shadow {evidence.model.name} -o OUT`, then "
-        "`--shadow OUT/shadow/shadow.json`"
+        "accept again with `--shadow OUT/shadow/shadow.json`"
     )
     if run is None:
         return Finding("not shown", "No report of a shadow run was given.", again)
