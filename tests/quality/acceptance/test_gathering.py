@@ -33,6 +33,8 @@ from tinyunet_deploy.backends.registry import open_backend
 from tinyunet_deploy.cli import tinyunet
 from tinyunet_deploy.data.encoding import write_png
 from tinyunet_deploy.host import describe_machine
+from tinyunet_deploy.quality.acceptance.comparison_evidence import compare_artifact
+from tinyunet_deploy.quality.acceptance.evidence import ModelFacts
 from tinyunet_deploy.quality.acceptance.requirements import DEFAULTS
 from tinyunet_deploy.quality.dataset_scoring import image_digest
 from tinyunet_deploy.quality.scored_by import ScoredBy
@@ -217,6 +219,8 @@ def test_a_model_with_all_evidence_may_run(
     assert evidence["detection"]["defective"] == evidence["detection"]["good"] == 12
     assert [link["name"] for link in evidence["lineage"]] == ["net.onnx", "net.safetensors"]
     assert evidence["parity"]["reference"].startswith("net.safetensors on torch")
+    figures = {check["figure"] for check in evidence["parity"]["checks"]}
+    assert not figures & {"batch_steps", "plateau_kept", "margin_steps"}, "rows of their own"
     assert {p["kind"] for p in result["pictures"]} == {"near escape", "near reject"}
     assert evidence["shadow"]["mismatch"] is None
     assert [flip["name"] for flip in evidence["shadow"]["flips"]] == ["7.png"]
@@ -249,6 +253,32 @@ def test_every_input_has_its_sha256_and_no_path_of_the_machine_is_told(
         assert sha256 == digest((root / "data" / name).read_bytes())
     for name in ("acceptance.json", "acceptance.html"):
         assert str(root.parent) not in (root / "acceptance" / name).read_text()
+
+
+def test_a_file_that_is_its_own_reference_shows_no_parity(accepted_station: Path) -> None:
+    model = accepted_station / "net.onnx"
+    sha256 = read_sidecar(model).sha256
+    facts = ModelFacts("net.onnx", sha256, "onnx", "fp32", "onnxruntime", "cpu", 0.5, 8, {})
+    compared = compare_artifact(
+        model,
+        accepted_station / "data",
+        facts,
+        reference=model,
+        search=(),
+        trust_engine=False,
+        classes=None,
+        tile=True,
+        bits=None,
+        max_pixels=None,
+        batch_size=4,
+        workers=1,
+        most_images=6,
+        progress=lambda *_: None,
+        on_total=lambda _: None,
+    )
+    assert compared.parity.vacuous == "it was given as its own reference"
+    assert (compared.parity.images, compared.plateau_kept) == (6, None)
+    assert compared.batches is not None and compared.batches.check is not None
 
 
 def test_the_page_is_made_again_from_the_result_byte_for_byte(

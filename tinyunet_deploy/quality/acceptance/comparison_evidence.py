@@ -14,8 +14,10 @@ from tinyunet_deploy.quality.acceptance.evidence import (
     FigureCheck,
     ModelFacts,
 )
+from tinyunet_deploy.quality.acceptance.inputs import hash_file
 from tinyunet_deploy.quality.parity import ArtifactParity, Parity, Progress, run_parity
 from tinyunet_deploy.quality.parity_limits import LimitCheck, read_limits
+from tinyunet_deploy.quality.reference import Reference
 from tinyunet_deploy.quality.stored_scores import StoredScores
 
 __all__ = ["ArtifactComparison", "compare_artifact"]
@@ -88,7 +90,7 @@ def compare_artifact(
             what = f"{Path(error.where).name} {error.what}"
             return ArtifactComparison(Comparison("", None, 0, (), what), None, None)
         artifact = parity.artifacts[0]
-        comparison = _comparison(parity, artifact)
+        comparison = _comparison(parity, artifact, facts)
     kept = None
     if artifact.plateau is not None and comparison.vacuous is None:
         kept = artifact.plateau.figures["plateau_kept"]
@@ -97,15 +99,27 @@ def compare_artifact(
     )
 
 
-def _comparison(parity: Parity, artifact: ArtifactParity) -> Comparison:
-    role, reason = parity.reference.role, parity.reference.reason
+def _comparison(parity: Parity, artifact: ArtifactParity, facts: ModelFacts) -> Comparison:
     return Comparison(
         reference=parity.reference.describe(parity.reference_backend),
-        vacuous=reason if role in ("golden-images", "same-file") else None,
+        vacuous=_why_vacuous(parity.reference, facts),
         images=artifact.comparison.images,
         checks=tuple(_check(c) for c in artifact.checks if c.limit.figure not in _OTHERS),
         skipped=artifact.skipped,
     )
+
+
+def _why_vacuous(reference: Reference, facts: ModelFacts) -> str | None:
+    """Return why a comparison says nothing of the network that was trained; None if it does.
+
+    A checkpoint is that network, so that it may be its own reference.
+    """
+    if reference.role in ("golden-images", "same-file"):
+        return reference.reason
+    itself = hash_file("reference", reference.path).sha256 == facts.sha256
+    if itself and facts.kind != "checkpoint":
+        return "it was given as its own reference"
+    return None
 
 
 def _batches(artifact: ArtifactParity) -> BatchFigures | None:
