@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -17,6 +18,7 @@ import pytest
 from tests.conftest import REPOSITORY
 from tinyunet_deploy import systems
 from tinyunet_deploy.contract import Contract
+from tinyunet_deploy.data.encoding import write_png
 from tinyunet_deploy.errors import RuntimeUnavailable
 from tinyunet_deploy.inspection import file_processes
 from tinyunet_deploy.inspection.file_processes import FileProcesses
@@ -144,6 +146,34 @@ def test_an_observer_has_every_image(
     )
     assert not started
     assert len(set(names)) == len(names) == summary.inspected
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="paths longer than other systems take")
+def test_messages_longer_than_a_pipe_do_not_wait_for_each_other(tmp_path: Path) -> None:
+    """Eight requests or eight answers with these names are twice as long as Linux's pipes."""
+    long = "/".join(["\x01" * 240] * 13)
+    folder, output = tmp_path / "photos" / long, tmp_path / "out"
+    for made in (folder, output / "masks" / long):
+        made.mkdir(parents=True)
+    write_png(folder / "0.png", np.zeros((32, 32), np.uint8))
+    paths = [folder / f"{number}.png" for number in range(64)]
+    for path in paths[1:]:
+        path.hardlink_to(paths[0])
+    inspection = file_processes.Inspection(tmp_path / "photos", output, 0.5, 1)
+    files = FileProcesses(inspection, Contract(32, 32), batch_size=8, workers=1)
+    files._start()
+    decoded = [files.decode(index, paths[index]).result(60) for index in range(40)]
+    lines = [files.finish(replace(scored, score=scored.image)) for scored in decoded]
+    images = [files.decode(index, paths[index]) for index in range(40, 64)]
+    try:
+        assert [line.result(60)["path"] for line in lines] == [
+            f"{long}/{path.name}" for path in paths[:40]
+        ]
+        assert [image.result(60).path for image in images] == paths[40:]
+    finally:
+        if not all(future.done() for future in (*lines, *images)):
+            files._processes[0].kill()
+        files.close()
 
 
 @pytest.mark.nightly

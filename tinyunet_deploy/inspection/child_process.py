@@ -52,8 +52,8 @@ class ChildProcess:
         assert self._popen.stdout is not None
         self._requests, self._answers = self._popen.stdin, self._popen.stdout
 
-    def send(self, message: object) -> None:
-        """Send one message.
+    def send(self, message: bytes) -> None:
+        """Send one encoded message.
 
         Raises:
             OSError: the process has ended.

@@ -15,6 +15,7 @@ from tinyunet_deploy.errors import ImageError, TinyUNetError
 from tinyunet_deploy.inspection.outputs import Inspection, Outputs
 
 __all__ = [
+    "encoded",
     "error_fields",
     "error_of",
     "inspection_fields",
@@ -24,13 +25,18 @@ __all__ = [
 ]
 
 
-def send(pipe: IO[bytes], message: object) -> None:
-    """Write one message.
+def encoded(message: object) -> bytes:
+    """Return a message as it is sent."""
+    return json.dumps(message).encode() + b"\n"
+
+
+def send(pipe: IO[bytes], message: bytes) -> None:
+    """Write one encoded message.
 
     Raises:
         OSError: the other process has ended.
     """
-    pipe.write(json.dumps(message).encode() + b"\n")
+    pipe.write(message)
     pipe.flush()
 
 

@@ -21,6 +21,7 @@ from tinyunet_deploy.contract import Contract
 from tinyunet_deploy.data.bit_depth import BitDepth
 from tinyunet_deploy.data.tiles import Fit
 from tinyunet_deploy.inspection.file_messages import (
+    encoded,
     error_fields,
     inspection_of,
     receive,
@@ -111,9 +112,9 @@ def main() -> None:
     systems.keep_freed_memory()
     try:
         files = _Files(*inspection_of(receive(requests)), int(sys.argv[1]))
-        send(answers, "ready")
+        send(answers, encoded("ready"))
         while True:
-            send(answers, [files.answer(*request) for request in receive(requests)])
+            send(answers, encoded([files.answer(*request) for request in receive(requests)]))
     except (EOFError, BrokenPipeError):
         os._exit(0)  # without flushing into the closed pipe
 

@@ -4,7 +4,7 @@ A run begins in threads. If these are busy most of the time, so that files limit
 are started beside them, which then take every image. An image lies in one slot of shared memory
 from its decoding until its mask is written, both by the same process; successive images lie in
 successive slots, so that a batch of them needs no copy. Requests and answers go through pipes,
-several in a message.
+several in a message, and the next message is sent while one is answered.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tinyunet_deploy.contract import Contract
 from tinyunet_deploy.errors import ImageError, RuntimeUnavailable
 from tinyunet_deploy.inspection.child_process import ChildProcess, shared_memory
 from tinyunet_deploy.inspection.executors import executor
-from tinyunet_deploy.inspection.file_messages import error_of, inspection_fields
+from tinyunet_deploy.inspection.file_messages import encoded, error_of, inspection_fields
 from tinyunet_deploy.inspection.identity import FileIdentity
 from tinyunet_deploy.inspection.outputs import Inspection
 from tinyunet_deploy.inspection.report_line import ReportLine
@@ -52,6 +52,8 @@ _LARGEST_BYTES: Final = 256 << 20
 decode them without Python's lock nearly all the time."""
 _IN_A_MESSAGE: Final = 8
 """Most requests in one message."""
+_PIPE_BYTES: Final = 4096
+"""Bytes that an empty pipe takes at least while nobody reads."""
 _IN_QUEUE: Final = 10
 """Images of each process before and again behind the backend: with fewer, messages are so short
 that processes wait for this one."""
@@ -223,7 +225,7 @@ class FileProcesses:
                             return
             run = inspection_fields(self._inspection, self._contract)
             for process in self._processes:
-                process.send(run)
+                process.send(encoded(run))
             for process in self._processes:
                 process.receive()
         except (OSError, EOFError, ValueError) as error:
@@ -247,28 +249,43 @@ class FileProcesses:
                 thread.start()
 
     def _drive(self, driver: _Driver) -> None:
-        """Hand requests to one process until the run ends."""
-        while requests := self._take(driver):
+        """Hand requests to one process until the run ends, the next while some are answered."""
+        sent: deque[list[_Request]] = deque()
+        while (requests := self._take(driver, wait=not sent)) or sent:
+            message = encoded([request.message for request in requests])
             try:
-                driver.process.send([request.message for request in requests])
-                answers = driver.process.receive()
+                if not requests:
+                    self._settle(driver, sent)
+                    continue
+                # While a process writes an answer, it reads nothing: both could wait for ever.
+                while len(sent) == 2 or (sent and len(message) > _PIPE_BYTES):
+                    self._settle(driver, sent)
+                sent.append(requests)
+                driver.process.send(message)
             except (OSError, EOFError, ValueError):
-                self._fail(requests)
+                self._fail([request for requests in sent for request in requests])
                 return
-            for request, (kind, answer) in zip(requests, answers, strict=True):
-                try:
-                    if kind == "error":
-                        raise error_of(answer)
-                    request.future.set_result(request.result(driver, *answer))
-                except Exception as error:
-                    request.future.set_exception(error)
 
-    def _take(self, driver: _Driver) -> list[_Request]:
-        """Wait for requests, and return those of one process and its share of the others; none at
-        the end."""
+    def _settle(self, driver: _Driver, sent: deque[list[_Request]]) -> None:
+        """Wait for the answers to the oldest requests, and set their futures."""
+        answers = driver.process.receive()
+        for request, (kind, answer) in zip(sent.popleft(), answers, strict=True):
+            try:
+                if kind == "error":
+                    raise error_of(answer)
+                request.future.set_result(request.result(driver, *answer))
+            except Exception as error:
+                request.future.set_exception(error)
+
+    def _take(self, driver: _Driver, *, wait: bool) -> list[_Request]:
+        """Return the requests of one process and its share of the others, if there are any.
+
+        Args:
+            wait: wait for requests until the end of the run.
+        """
         own, others = driver.waiting, self._waiting
         with self._lock:
-            while not (own or others or self._closing or self._killed):
+            while wait and not (own or others or self._closing or self._killed):
                 driver.idle = True
                 driver.changed.wait()
             driver.idle = False
