@@ -255,15 +255,23 @@ def test_every_input_has_its_sha256_and_no_path_of_the_machine_is_told(
         assert str(root.parent) not in (root / "acceptance" / name).read_text()
 
 
-def test_a_file_that_is_its_own_reference_shows_no_parity(accepted_station: Path) -> None:
-    model = accepted_station / "net.onnx"
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [(True, "it was given as its own reference"), (False, "the checkpoint was not found")],
+)
+def test_a_file_that_is_its_own_reference_shows_no_parity(
+    accepted_station: Path, tmp_path: Path, given: bool, reason: str
+) -> None:
+    for path in accepted_station.glob("net.onnx*"):
+        shutil.copy(path, tmp_path)  # without its checkpoint
+    model = tmp_path / "net.onnx"
     sha256 = read_sidecar(model).sha256
     facts = ModelFacts("net.onnx", sha256, "onnx", "fp32", "onnxruntime", "cpu", 0.5, 8, {})
     compared = compare_artifact(
         model,
         accepted_station / "data",
         facts,
-        reference=model,
+        reference=model if given else None,
         search=(),
         trust_engine=False,
         classes=None,
@@ -276,7 +284,7 @@ def test_a_file_that_is_its_own_reference_shows_no_parity(accepted_station: Path
         progress=lambda *_: None,
         on_total=lambda _: None,
     )
-    assert compared.parity.vacuous == "it was given as its own reference"
+    assert compared.parity.vacuous == reason
     assert (compared.parity.images, compared.plateau_kept) == (6, None)
     assert compared.batches is not None and compared.batches.check is not None
 

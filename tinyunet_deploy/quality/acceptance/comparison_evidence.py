@@ -114,11 +114,9 @@ def _why_vacuous(reference: Reference, facts: ModelFacts) -> str | None:
 
     A checkpoint is that network, so that it may be its own reference.
     """
-    if reference.role in ("golden-images", "same-file"):
-        return reference.reason
     itself = hash_file("reference", reference.path).sha256 == facts.sha256
     if itself and facts.kind != "checkpoint":
-        return "it was given as its own reference"
+        return reference.reason or "it was given as its own reference"
     return None
 
 
