@@ -123,14 +123,21 @@ def test_files_of_another_size_answer_as_the_checkpoint(
     assert run(tinyunet, command) == 0
 
 
-def test_the_files_keep_the_depth_of_the_camera(checkpoint: Path, tmp_path: Path) -> None:
+def test_the_files_keep_the_depth_of_the_camera_and_the_source_of_the_images(
+    checkpoint: Path, labelled_data: Path, tmp_path: Path
+) -> None:
     deep = tmp_path / checkpoint.name
     shutil.copy(checkpoint, deep)
     write_sidecar(deep, dataclasses.replace(read_artifact(checkpoint).sidecar, bits=12))
-    for words, bits in (([], 12), (["--bits", "10"], 10)):
+    for words, bits, source in (
+        ([], 12, "synthetic images"),
+        (["--bits", "10", "--data", str(labelled_data)], 10, "training images"),
+    ):
         output = tmp_path / f"{bits}.onnx"
         assert run(export, [str(deep), "-o", str(output), "--precision", "fp32", *words]) == 0
-        assert read_artifact(output).sidecar.bits == bits
+        sidecar = read_artifact(output).sidecar
+        assert sidecar.bits == bits
+        assert sidecar.origin["parity_with_checkpoint"]["source"] == source
 
 
 def test_every_precision_is_offered(capsys: pytest.CaptureFixture[str]) -> None:
