@@ -60,6 +60,7 @@ TABLES: Final[dict[str, Callable[[], Rows]]] = {
     "recipes": training.recipes,
     "robustness": scale.robustness,
     "roofline": speed.roofline,
+    "rounding": compute.rounding,
     "score-quality": accuracy.score_quality,
     "server": scale.server,
     "speed": speed.speed,

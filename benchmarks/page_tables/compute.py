@@ -6,7 +6,7 @@ from typing import Any
 
 from benchmarks.page_tables.stored import Rows, read_result
 
-__all__ = ["model_speeds", "network_widths", "speedups", "streams", "up_step"]
+__all__ = ["model_speeds", "network_widths", "rounding", "speedups", "streams", "up_step"]
 
 
 def speedups() -> Rows:
@@ -88,6 +88,28 @@ def network_widths() -> Rows:
                 f"{before} and {after}",
                 str(row["size_multiple"]),
                 f"{row['times_as_fast_as_tiny']:.1f}",
+            ]
+        )
+    return rows
+
+
+def rounding() -> Rows:
+    """Return what half precision changes on own and on synthetic images."""
+    names = {"own": "its own test images", "synthetic": "synthetic, of the DAGM 2007 kind"}
+    rows = [
+        ["images", "number", "pixels between 5 and 250", "defect pixels", "changed", "agreement",
+         "verdicts changed"],
+    ]  # fmt: skip
+    for name, row in read_result("rounding.json")["images"].items():
+        rows.append(
+            [
+                names[name],
+                f"{row['images']}",
+                f"{row['graded_px'] / row['pixels']:.1%}",
+                f"{row['union_px']}",
+                f"{row['flipped_px']}",
+                f"{row['agreement']:.5f}",
+                f"{row['flips']}",
             ]
         )
     return rows
