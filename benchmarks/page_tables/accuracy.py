@@ -16,6 +16,7 @@ __all__ = [
     "accuracy_classes_slim",
     "accuracy_slim",
     "foreign_networks",
+    "learned_by_heart",
     "parity",
     "plateau",
     "public_sets",
@@ -59,6 +60,30 @@ def accuracy() -> Rows:
 def accuracy_slim() -> Rows:
     """Return the same of the model ``slim``."""
     return _accuracy_of("class1-test-slim.json", "synthetic-test-slim.json")
+
+
+def learned_by_heart() -> Rows:
+    """Return the figures of models on images that trained them and on others."""
+    rows = [
+        ["model", "Class1, trained on", "Class1, others", "synthetic", "mistakes on the others"]
+    ]
+    for label, name, others in (
+        ("`tiny`", "tiny", ("class1-test-openvino.json", "synthetic-test.json")),
+        ("`slim`", "slim", ("class1-test-slim.json", "synthetic-test-slim.json")),
+        (
+            "`slim`, warped",
+            "slim-warped",
+            ("class1-test-slim-warped.json", "synthetic-test-slim-warped.json"),
+        ),
+    ):
+        evaluations = [read_result(file) for file in (f"class1-train-{name}.json", *others)]
+        ious = [f"{evaluation['mean']['iou_defective']:.3f}" for evaluation in evaluations]
+        escapes, overkills = (
+            " and ".join(str(evaluation["all"][kind]) for evaluation in evaluations[1:])
+            for kind in ("escapes", "overkills")
+        )
+        rows.append([label, *ious, f"{escapes} escapes, {overkills} overkills"])
+    return rows
 
 
 def _accuracy_of(real: str, synthetic: str) -> Rows:
