@@ -72,9 +72,16 @@ def test_the_page_says_first_whether_the_model_may_run(tmp_path: Path) -> None:
     assert "2026-11-28 12:30 UTC" in text
     assert "rejects a part that has 64 pixels or more above 0.5" in text
     assert (
-        "Judged on parts, folders layout: 100 defective parts, of which 0 pass, and 1,900 good "
-        "parts, of which 3 are rejected" in text
+        "Judged on parts, folders layout: 100 defective parts, of which 0 slip through, and "
+        "1,900 good parts, of which 3 are rejected" in text
     )
+    limits = text[text.index("How far this goes") : text.index("Requirements")]
+    assert "shown on parts, folders layout, and says nothing about parts" in limits
+    assert (
+        "0 of 100 defective parts slip through: with 95 % confidence at most 2.96 % do." in limits
+    )
+    assert "3 of 1,900 good parts are rejected" in limits
+    assert "defects are found; the smallest has" in limits
 
 
 def test_the_page_lists_what_is_missing_the_failed_first(tmp_path: Path) -> None:
@@ -83,6 +90,7 @@ def test_the_page_lists_what_is_missing_the_failed_first(tmp_path: Path) -> None
     text = text_of(html)
     missing = text[text.index("What is missing") : text.index("Requirements")]
     assert "MAY NOT RUN 1 of 13 requirements is not met: overkill." in text
+    assert "How far this goes" not in text
     assert missing.index("Overkill, not met: choose another threshold") < missing.index(
         "Line speed, not shown: run 2,995 parts past this model"
     )
@@ -158,10 +166,10 @@ def test_a_shadow_run_that_failed_at_once_is_on_the_page(tmp_path: Path) -> None
 def test_the_pictures_of_escapes_say_how_many_there_are(tmp_path: Path) -> None:
     evidence = dataclasses.replace(accepted(), detection=detection(escapes=20))
     text = text_of(page(tmp_path, evidence, *[picture("escape")] * 12))
-    assert "Escapes: defective parts that pass (12 of 20 shown)" in text
-    assert "No defective part passes" not in text
+    assert "Escapes: defective parts that slip through (12 of 20 shown)" in text
+    assert "No defective part slips through" not in text
     near = text_of(page(tmp_path, accepted(), picture("near escape")))
-    assert "Escapes: defective parts that pass No defective part passes." in near
+    assert "Escapes: defective parts that slip through No defective part slips through." in near
 
 
 def test_every_part_of_the_evidence_may_be_absent(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ ONE_RED: list[tuple[str, dict[str, Any], str]] = [
     (
         "escapes",
         {"detection": detection(escapes=4)},
-        "4 of 100 defective parts pass: 4 %, more than the 3 % allowed.",
+        "4 of 100 defective parts slip through: 4 %, more than the 3 % allowed.",
     ),
     (
         "overkills",
@@ -188,20 +188,20 @@ NOT_SHOWN: list[tuple[str, dict[str, Any], str, str]] = [
     (
         "escapes",
         {"detection": detection(defective=14)},
-        "0 of 14 defective parts pass: with 95 % confidence at most 19.3 % do, which does not show",
-        "judge 85 more defective parts (99 in all) of which none pass",
+        "0 of 14 defective parts slip through: with 95 % confidence at most 19.3 % do",
+        "judge 85 more defective parts of your line, 99 in all, of which none slip through",
     ),
     (
         "escapes",
         {"detection": detection(defective=0)},
         "There is no defective part",
-        "99 defective parts of which none pass",
+        "99 defective parts of your line of which none slip through (157 in all if one does)",
     ),
     (
         "overkills",
         {"detection": detection(good=298, overkills=0)},
         "0 of 298 good parts are rejected: with 95 % confidence at most 1.01 % do",
-        "1 more good part (299 in all)",
+        "299 in all, of which none are rejected (473 in all if one is)",
     ),
     (
         "smallest_defect",
@@ -272,7 +272,7 @@ NOT_SHOWN: list[tuple[str, dict[str, Any], str, str]] = [
         "repeatability",
         {"repeatability": None},
         "No repeated photographs were given.",
-        "photograph 59 parts or more, each several times",
+        "photograph 59 parts or more three times each, every time into a folder of its own",
     ),
     (
         "drift",
@@ -411,7 +411,10 @@ def test_a_rate_exactly_at_its_limit_is_not_more_than_allowed() -> None:
     evidence = dataclasses.replace(accepted(), detection=detection(escapes=3))
     row = rows(evidence)["escapes"]
     assert row.outcome == "not shown"  # 3 of 100 may come from 7.6 %
-    assert row.missing == "judge 157 more defective parts (257 in all) of which none pass"
+    assert row.missing == (
+        "judge 157 more defective parts of your line, 257 in all, of which none slip through "
+        "(303 in all if one does)"
+    )
 
 
 def test_a_plateau_without_an_edge_is_wide_enough() -> None:

@@ -50,13 +50,13 @@ def cause_of(
 
 
 def _of_smallest_defect(requirements: Requirements, evidence: Evidence) -> Cause | None:
-    """Missed defects are the escapes again if every one lies in a part that passes."""
+    """Missed defects are the escapes again if every one lies in a part that slips through."""
     detection, least = evidence.detection, requirements.smallest_defect.area_px or 1
     assert detection is not None
     passed = sum(area >= least for area in detection.areas_missed_in_passed_px)
     if passed < sum(area >= least for area in detection.areas_missed_px):
         return None
-    return Cause("escapes", "all these defects lie in parts that pass")
+    return Cause("escapes", "all these defects lie in parts that slip through")
 
 
 def _of_plateau(requirements: Requirements, evidence: Evidence) -> Cause | None:

@@ -64,15 +64,19 @@ def check_verdicts(_: Requirements, evidence: Evidence) -> Finding:
     return Finding("met", f"Every one of {count(judged, 'image')} got a verdict.")
 
 
-def _rate(limit: RateLimit, events: int, parts: int, kind: str, event: str) -> Finding:
+def _rate(limit: RateLimit, events: int, parts: int, kind: str, event: str, does: str) -> Finding:
     """Decide a rate of mistakes that was counted on parts."""
     rate, sure = percent(limit.max_rate), percent(limit.confidence)
-    needed = trials_to_show(limit.max_rate, events, limit.confidence)
+    needed, with_another = (
+        int(trials_to_show(limit.max_rate, mistakes, limit.confidence))
+        for mistakes in (events, events + 1)
+    )
+    without = f"of which none {event} ({with_another:,} in all if one {does})"
     if not parts:
         return Finding(
             "not shown",
             f"There is no {kind} part among the images.",
-            f"judge {needed:,} {kind} parts of which none {event}",
+            f"judge {needed:,} {kind} parts of your line {without}",
         )
     counted = f"{events:,} of {parts:,} {kind} parts {event}"
     if events / parts > limit.max_rate:
@@ -86,20 +90,20 @@ def _rate(limit: RateLimit, events: int, parts: int, kind: str, event: str) -> F
     if bound > limit.max_rate:
         return Finding(
             "not shown",
-            f"{shown}, which does not show {rate}.",
-            f"judge {count(int(needed) - parts, f'more {kind} part')} ({needed:,} in all) of which "
-            f"none {event}",
+            f"{shown}, which does not prove at most {rate}.",
+            f"judge {count(needed - parts, f'more {kind} part')} of your line, {needed:,} in all, "
+            f"{without}",
         )
     return Finding("met", f"{shown}.")
 
 
 def check_escapes(requirements: Requirements, evidence: Evidence) -> Finding:
-    """The rate of defective parts that pass must be proven to be low enough."""
+    """The rate of defective parts that slip through must be proven to be low enough."""
     detection = evidence.detection
     if detection is None:
         return Finding("not shown", "No image was judged.")
     limit = requirements.escapes
-    return _rate(limit, detection.escapes, detection.defective, "defective", "pass")
+    return _rate(limit, detection.escapes, detection.defective, "defective", "slip through", "does")
 
 
 def check_overkills(requirements: Requirements, evidence: Evidence) -> Finding:
@@ -108,7 +112,7 @@ def check_overkills(requirements: Requirements, evidence: Evidence) -> Finding:
     if detection is None:
         return Finding("not shown", "No image was judged.")
     return _rate(
-        requirements.overkills, detection.overkills, detection.good, "good", "are rejected"
+        requirements.overkills, detection.overkills, detection.good, "good", "are rejected", "is"
     )
 
 

@@ -122,8 +122,8 @@ def check_repeatability(requirements: Requirements, evidence: Evidence) -> Findi
     limit, study = requirements.repeatability, evidence.repeatability
     fewest = trials_to_show(1 - limit.min_agreement, 0, limit.confidence)
     photograph = (
-        f"photograph {fewest:,} parts or more, each several times with one folder for each time, "
-        "then accept again with `--repeats DIR`"
+        f"photograph {fewest:,} parts or more three times each, every time into a folder of its "
+        "own below DIR, then accept again with `--repeats DIR`"
     )
     again = "take these photographs again, or mend what made them unusable"
     if study is None:
