@@ -58,23 +58,30 @@ def latency() -> Rows:
 def roofline() -> Rows:
     """Return the share of the machine's limit that single images reach."""
     rows = [["one image at a time", *(name for name, _ in _MACHINES)]]
-    measured = [read_result(f"{folder}benchmark.json") for _, folder in _MACHINES]
-    for precision, backend in (
-        ("int8", "openvino"), ("fp32", "openvino"), ("fp32", "onnxruntime"),
+    tiny = [read_result(f"{folder}benchmark.json") for _, folder in _MACHINES]
+    slim = [read_result("slim/benchmark.json"), None]
+    for model, measured, precision, backend in (
+        ("tiny", tiny, "int8", "openvino"), ("tiny", tiny, "fp32", "openvino"),
+        ("tiny", tiny, "fp32", "onnxruntime"), ("slim", slim, "int8", "openvino"),
+        ("slim", slim, "fp32", "openvino"),
     ):  # fmt: skip
-        row = [f"{precision}, {backend}"]
-        for benchmark in measured:
-            measurement = next(
-                m
-                for m in benchmark["measurements"]
-                if (m["precision"], m["backend"], m["batch_size"]) == (precision, backend, 1)
-            )
-            kind = "int8" if precision == "int8" else "float32"
-            limit = max(c["value"] for c in benchmark["ceilings"] if c["kind"] == kind)
-            share = measurement["roofline"]["latency_percent"]
-            row.append(f"{share:.0f} % of {limit:,.0f} GFLOP/s")
-        rows.append(row)
+        shares = [_share_of_limit(result, precision, backend) for result in measured]
+        rows.append([f"`{model}`, {precision}, {backend}", *shares])
     return rows
+
+
+def _share_of_limit(benchmark: dict[str, Any] | None, precision: str, backend: str) -> str:
+    if benchmark is None:
+        return "-"
+    wanted = (precision, backend, 1)
+    measurement = next(
+        row
+        for row in benchmark["measurements"]
+        if (row["precision"], row["backend"], row["batch_size"]) == wanted
+    )
+    kind = "int8" if precision == "int8" else "float32"
+    limit = max(row["value"] for row in benchmark["ceilings"] if row["kind"] == kind)
+    return f"{measurement['roofline']['latency_percent']:.0f} % of {limit:,.0f} GFLOP/s"
 
 
 def gpu() -> Rows:
