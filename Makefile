@@ -116,6 +116,7 @@ TIMED := $(wildcard tinyunet_deploy/*.py tinyunet_deploy/*/*.py) $(addprefix ben
 benchmark: $(MEASURED) $(SPEED)/slim/benchmark.json
 	cp $(MEASURED) benchmarks/results
 	cp -r $(SPEED)/slim benchmarks/results
+	$(BIN)/python -m benchmarks report benchmarks/results/slim -o benchmarks/results/slim/report.md
 	$(BIN)/python -m benchmarks report benchmarks/results -o benchmarks/results/report.md
 	rm -rf $(SPEED)/inspected
 	$(TINYUNET) infer $(SPEED)/data/Class4/Test $(SPEED)/data/Class7/Test -m $(INT8) \

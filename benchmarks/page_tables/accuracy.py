@@ -73,10 +73,10 @@ def learned_by_heart() -> Rows:
         (
             "`slim`, warped",
             "slim-warped",
-            ("class1-test-slim-warped.json", "synthetic-test-slim-warped.json"),
+            ("tried/class1-test-slim-warped.json", "tried/synthetic-test-slim-warped.json"),
         ),
     ):
-        evaluations = [read_result(file) for file in (f"class1-train-{name}.json", *others)]
+        evaluations = [read_result(file) for file in (f"tried/class1-train-{name}.json", *others)]
         ious = [f"{evaluation['mean']['iou_defective']:.3f}" for evaluation in evaluations]
         escapes, overkills = (
             " and ".join(str(evaluation["all"][kind]) for evaluation in evaluations[1:])
