@@ -516,3 +516,11 @@ def test_a_batch_has_the_pixels_of_its_images_wherever_they_lie(
 def test_images_of_different_arrays_are_copied() -> None:
     batch = scoring._stack([numbered(1)[:], numbered(2)[:]])
     assert batch[:, 0, 0, 0].tolist() == [1, 2]
+
+
+def test_an_image_that_cannot_be_written_is_copied_into_its_batch() -> None:
+    """OpenVINO refuses an array that cannot be written, such as one from the bytes of a message."""
+    image = np.frombuffer(bytes(range(12)), np.uint8).reshape(3, 4)
+    batch = scoring._stack([image])
+    assert batch.flags.writeable
+    assert np.array_equal(batch, image[None, None])

@@ -352,12 +352,16 @@ def _usable(batch: list[Scored]) -> tuple[int, ...]:
 
 
 def _stack(images: list[Image]) -> Batch:
-    """Return images of one size as a batch: a view if they follow each other in one array."""
+    """Return images of one size as a batch: a view if they follow each other in one array.
+
+    Images that cannot be written are copied, because runtimes refuse such arrays.
+    """
     first = images[0]
     address = _address(first)
     if first.base is not None and all(
         image.base is first.base
         and image.flags.c_contiguous
+        and image.flags.writeable
         and _address(image) == address + number * first.nbytes
         for number, image in enumerate(images)
     ):
