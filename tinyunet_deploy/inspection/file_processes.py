@@ -252,11 +252,11 @@ class FileProcesses:
         """Hand requests to one process until the run ends, the next while some are answered."""
         sent: deque[list[_Request]] = deque()
         while (requests := self._take(driver, wait=not sent)) or sent:
-            message = encoded([request.message for request in requests])
             try:
                 if not requests:
                     self._settle(driver, sent)
                     continue
+                message = encoded([request.message for request in requests])
                 # While a process writes an answer, it reads nothing: both could wait for ever.
                 while len(sent) == 2 or (sent and len(message) > _PIPE_BYTES):
                     self._settle(driver, sent)
