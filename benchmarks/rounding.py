@@ -31,6 +31,7 @@ from tinyunet_deploy.data.layouts import read_dataset
 from tinyunet_deploy.data.tiles import score_in_tiles
 from tinyunet_deploy.errors import RefusedError
 from tinyunet_deploy.quality.comparison import ScoreComparison
+from tinyunet_deploy.quality.score_quality import GRADED
 
 __all__ = ["compare_scores"]
 
@@ -52,7 +53,7 @@ def compare_scores(pairs: Iterable[tuple[Score, Score]], threshold: float) -> di
     for expected, score in pairs:
         comparison.add(score, expected, str(comparison.images))
         pixels += expected.size
-        graded += int(np.count_nonzero((expected >= 5) & (expected <= 250)))
+        graded += int(np.count_nonzero((expected >= GRADED[0]) & (expected <= GRADED[1])))
     figures = comparison.figures
     return {
         "images": comparison.images,

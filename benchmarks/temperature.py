@@ -30,7 +30,7 @@ from tinyunet_deploy.data.masks import read_mask
 from tinyunet_deploy.files import json_value, write_atomic
 from tinyunet_deploy.quality.metrics import count_pixels
 from tinyunet_deploy.quality.part_score import score_part
-from tinyunet_deploy.quality.score_quality import ScoreQuality, score_counts
+from tinyunet_deploy.quality.score_quality import GRADED, ScoreQuality, score_counts
 
 __all__ = ["best_temperature", "scaled_threshold"]
 
@@ -118,7 +118,7 @@ def _figures(
         "graded_parts": quality.graded_parts,
         "expected_calibration_error_pixels": quality.pixels.expected_calibration_error,
         "expected_calibration_error_parts": quality.parts.expected_calibration_error,
-        "graded_pixels": int(pixels[:, 5:251].sum()),
+        "graded_pixels": int(pixels[:, GRADED[0] : GRADED[1] + 1].sum()),
         "deciding_scores": sorted(part.deciding_score for part in parts),
     }
 

@@ -28,6 +28,11 @@ __all__ = [
 
 _RESAMPLES: Final = 10_000
 """Number of bootstrap samples of an interval."""
+_SCORED: Final = {
+    "real, 40 of Class1 Test": {"tiny": "class1-test-openvino", "slim": "class1-test-slim"},
+    "synthetic, ten classes": {"tiny": "synthetic-test", "slim": "synthetic-test-slim"},
+}
+"""Images -> network -> name of its stored evaluation."""
 
 
 def _bootstrap(evaluation: dict[str, Any]) -> tuple[float, float]:
@@ -271,12 +276,6 @@ def score_quality() -> Rows:
             )
     return rows
 
-
-_SCORED: Final = {
-    "real, 40 of Class1 Test": {"tiny": "class1-test-openvino", "slim": "class1-test-slim"},
-    "synthetic, ten classes": {"tiny": "synthetic-test", "slim": "synthetic-test-slim"},
-}
-"""Images -> network -> name of its stored evaluation."""
 
 _PUBLIC: Final = {
     "public-steel": "NEU_Seg, hot-rolled steel, 200x200",
