@@ -104,7 +104,7 @@ SLIM := engines/slim.onnx engines/slim.int8.onnx
 SPED := $(CHECKPOINT) $(ENGINES) engines/tinyunet.int8-cpu.onnx $(SLIM) engines/slim.int8-cpu.onnx
 VERIFY := $(TINYUNET) verify --strict --search $(dir $(CHECKPOINT)) $(ENGINES) $(SLIM)
 DAGM ?= dagm2007
-CALIBRATION := $(or $(wildcard data/more $(DAGM)),$(SPEED)/data)
+CALIBRATION := $(SPEED)/data $(wildcard data/more $(DAGM))
 MEASURED := $(addprefix $(SPEED)/,benchmark.json operators.json matrix.json pipeline.json \
     line-sim.json model-speeds.json)
 TIMED := $(wildcard tinyunet_deploy/*.py tinyunet_deploy/*/*.py) $(addprefix benchmarks/,\

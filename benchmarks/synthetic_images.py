@@ -11,10 +11,11 @@ __all__ = ["draw_images"]
 
 
 def draw_images(count: int, height: int, width: int, *, defective_every: int) -> Batch:
-    """Draw synthetic images, the ten classes in turn.
+    """Draw synthetic images of the ten classes, each with defects and without.
 
     Args:
-        defective_every: images 0, n, 2n, ... have a defect; 1 gives every image one.
+        defective_every: images 0, n, 2n, ... have a defect, and each begins the next class; 1 gives
+            every image one.
 
     Returns:
         uint8 [count, 1, height, width], the same for the same arguments.
@@ -22,8 +23,7 @@ def draw_images(count: int, height: int, width: int, *, defective_every: int) ->
     images = np.empty((count, 1, height, width), np.uint8)
     for index in range(count):
         defective = index % defective_every == 0
-        drawn = synthetic.sample(
-            1 + index % 10, index, defective=defective, size=max(height, width)
-        )
+        class_id = synthetic.CLASSES[index // defective_every % len(synthetic.CLASSES)]
+        drawn = synthetic.sample(class_id, index, defective=defective, size=max(height, width))
         images[index, 0] = drawn.image[:height, :width]
     return images

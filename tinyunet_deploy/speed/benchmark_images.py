@@ -159,10 +159,10 @@ def _find_images(sources: Sequence[Path]) -> list[ComparedImage]:
 
 
 def _synthesize(folder: Path, height: int, width: int, count: int) -> list[ComparedImage]:
-    """Write images of all classes in turn, every other one defective."""
+    """Write a defect-free and a defective image of each class, then again."""
     images = []
     for index in range(count):
-        class_id = synthetic.CLASSES[index % len(synthetic.CLASSES)]
+        class_id = synthetic.CLASSES[index // 2 % len(synthetic.CLASSES)]
         sample = synthetic.sample(
             class_id, index, defective=index % 2 == 1, size=max(height, width)
         )
