@@ -87,7 +87,7 @@ def say_result(output: Path, checkpoint: Path, folders: Sequence[Path]) -> None:
     """Print what a finished run reached, its checkpoint as the last line, and what comes next.
 
     Args:
-        folders: data folders that the export should name; empty leaves them to the user.
+        folders: the run's data folders, which the export is to name.
     """
     from training.run_result import describe_result, read_result
 
@@ -96,7 +96,7 @@ def say_result(output: Path, checkpoint: Path, folders: Sequence[Path]) -> None:
         click.echo(line)
     click.echo(f"{checkpoint}")
     words = [str(checkpoint)]
-    for folder in dict.fromkeys(map(str, folders)) or ("DIR",):
+    for folder in dict.fromkeys(map(str, folders)):
         words += ["--data", folder]
     click.echo(f"next: python -m export {shlex.join(words)} --output engines/NAME.onnx", err=True)
 

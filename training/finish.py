@@ -49,12 +49,16 @@ def finish(
 
     The run is finished then: the steps that it has not done are never done.
     """
+    from training.data_folders import DataFolders
+    from training.run_folder import read_record
     from training.run_pictures import draw_run
 
     log_to_stderr()
     checkpoint, sources = finish_run(run_folder, weights, folders, device)
     draw_run(run_folder, sources)
-    say_result(run_folder, checkpoint, folders)
+    say_result(
+        run_folder, checkpoint, folders or DataFolders.of(read_record(run_folder)["data"]).folders
+    )
 
 
 def finish_run(

@@ -45,7 +45,7 @@ from training.run_folder import (
 from training.run_result import write_result
 from training.sources import Example, Source, model_size, validation_images
 from training.state import State, restore_state, save_state, state_files
-from training.teacher import require_teacher, scores_digest, with_scores
+from training.teacher import crop_scorer, require_teacher, scores_digest, with_scores
 from training.untrained import initial_network
 from training.validation import choose_operating_point
 
@@ -169,7 +169,7 @@ def _train(
     if ranks.first:
         claim_folder(output, record, data, init, teacher)
     ranks.wait()
-    if teacher is not None and not finished:
+    if teacher is not None and run.recipe.teacher_of == "images" and not finished:
         sources = with_scores(sources, teacher, output, run.machine, ranks)
         claim_scores(output, scores_digest(sources), ranks)
     names = [path.name for path in state_files(output)]
@@ -207,7 +207,10 @@ def _train(
         progress,
         BatchQueue(load, state.step) as batches,
     ):
-        _run_steps(run, state, batches, validation, progress)
+        score = None
+        if teacher is not None and run.recipe.teacher_of == "crops":
+            score = crop_scorer(teacher, run.device)
+        _run_steps(run, state, batches, validation, progress, score)
         if ranks.first:
             end_run(state, run.contract, sources, record, output, init, teacher)
     ranks.wait()
@@ -280,11 +283,15 @@ def _run_steps(
     batches: BatchQueue,
     validation: Sequence[Example],
     progress: TrainingProgress,
+    score_crops: Callable[[Tensor], Tensor] | None,
 ) -> None:
     """Run the remaining steps, and leave the best weights in ``state.best``.
 
     The state after the last step is saved before it is validated, so that nothing that fails
     afterwards costs the training.
+
+    Args:
+        score_crops: the teacher of crops, uint8 -> uint8 [N, 1, H, W]; None without one.
     """
 
     def validate() -> None:
@@ -320,6 +327,8 @@ def _run_steps(
             else nullcontext(),
         ):
             logit_NCHW = forward(normalize(images_NCHW))
+            if score_crops:
+                taught.insert(0, score_crops(images_NCHW))
         if taught:
             score_NCHW, labelled_N = taught[0].to(device, non_blocking=True), taught[1].bool()
             loss, dice_loss = distillation_loss(

@@ -73,6 +73,9 @@ class Augment:
     [1 - contrast, 1 + contrast]."""
     brightness: float = 0.0
     """Largest shift of the grey values in either direction, steps of 255."""
+    mixed: float = 0.0
+    """Share of the crops that are blended with another one in a random proportion. Only a teacher
+    of crops can say what is a defect in them."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +150,10 @@ class Recipe:
     """Share of the loss that compares with the scores of a teacher (``--teacher``), 0..1; the
     labels have the rest. Images without a label have the teacher's loss alone. 0 takes no
     teacher."""
+    teacher_of: Literal["images", "crops"] = "images"
+    """images: the teacher scores every image once, before the first step, so that a step costs
+    hardly more than without one.
+    crops: it scores every crop as the network sees it, in every step."""
     batch_norm: bool = False
     """True to normalise the outputs of the convolutions over each batch, which lets a network learn
     in fewer steps; the checkpoint has the plain network. One process only."""
@@ -280,7 +287,8 @@ def _value(hint: Any, value: Any, key: str) -> Any:
 
 _SHARES = {
     "defect_free", "crop_on_defect", "validation", "flip_horizontal", "flip_vertical", "warped",
-    "scale", "contrast", "decay", "int8", "momentum", "factor", "rise", "beta1", "beta2", "teacher",
+    "mixed", "scale", "contrast", "decay", "int8", "momentum", "factor", "rise", "beta1", "beta2",
+    "teacher",
 }  # fmt: skip
 
 
@@ -310,6 +318,10 @@ def _check(part: Any, prefix: str) -> None:
         raise ValueError(f"{prefix}warped is a share of crops, so it needs scale or angle")
     if isinstance(part, Recipe) and part.validate_every and not part.data.validation:
         raise ValueError(f"{prefix}validate_every needs a [data] validation share")
+    if isinstance(part, Recipe) and part.teacher_of == "crops" and not part.teacher:
+        raise ValueError(f'{prefix}teacher_of = "crops" needs a share for a teacher')
+    if isinstance(part, Recipe) and part.augment.mixed and part.teacher_of != "crops":
+        raise ValueError(f'{prefix}augment.mixed needs teacher_of = "crops"')
     if isinstance(part, Recipe) and part.patience and not part.validate_every:
         raise ValueError(f"{prefix}patience counts validations, so it needs validate_every")
     if isinstance(part, Recipe):

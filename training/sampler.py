@@ -20,7 +20,9 @@ from training.sources import Example, Source
 __all__ = ["Sampler"]
 
 # The words after the seed that keep the random streams of a run apart; int8_steps has 3.
-_AUGMENTATION, _ORDER = 1, 2
+_AUGMENTATION, _ORDER, _BLEND = 1, 2, 4
+_APART = 1 << 40
+"""Distance of the two images of a blend in the order of their source: no step gets so far."""
 
 
 class Sampler:
@@ -55,21 +57,39 @@ class Sampler:
 
         Returns:
             uint8 [N, 1, crop, crop] grey values and uint8 [N, 1, crop, crop] of {0, 1}, the masks.
-            With a teacher also uint8 [N, 1, crop, crop], its scores, and uint8 [N], 1 for an image
-            with a label and 0 for one without, whose mask says nothing.
+            With a teacher also uint8 [N, 1, crop, crop], its scores, unless it scores crops, and
+            uint8 [N], 1 for an image with a label and 0 for one without, whose mask says nothing.
         """
         first = step * self._recipe.batch
         positions = range(first, first + self._recipe.batch)[part]
-        examples = [self._example(position) for position in positions]
-        crops = [self._draw(*drawn) for drawn in zip(examples, positions, strict=True)]
+        crops = [self._draw(position) for position in positions]
         images, masks, *scores = (np.stack(planes)[:, None] for planes in zip(*crops, strict=True))
-        if not scores:
-            return images, masks >> np.uint8(7)
-        labelled = [self._is_labelled(position) for position in positions]
-        return images, masks >> np.uint8(7), *scores, np.array(labelled, np.uint8)
+        masks >>= np.uint8(7)
+        if not scores and self._recipe.teacher_of == "images":
+            return images, masks
+        labelled = [
+            not self._blend(image, position) and self._is_labelled(position)
+            for (image,), position in zip(images, positions, strict=True)
+        ]
+        return images, masks, *scores, np.array(labelled, np.uint8)
 
-    def _draw(self, example: Example, position: int) -> list[NDArray[np.uint8]]:
+    def _blend(self, image: NDArray[np.uint8], position: int) -> bool:
+        """Blend the crop of a position, in place, with another of its source, or leave it.
+
+        Returns:
+            Whether it was blended, so that no label fits it.
+        """
+        rng = np.random.default_rng((self._recipe.seed, _BLEND, position))
+        if rng.random() >= self._recipe.augment.mixed:
+            return False
+        other, *_ = self._draw(position + len(self._sources) * _APART)
+        weight = rng.random()
+        image[:] = np.rint(weight * image + (1.0 - weight) * other)
+        return True
+
+    def _draw(self, position: int) -> list[NDArray[np.uint8]]:
         """Draw one crop of an image, its mask, and the teacher's score if it has one."""
+        example = self._example(position)
         rng = np.random.default_rng((self._recipe.seed, _AUGMENTATION, position))
         y, x = self._corner(example, rng)
         side, augment = self._recipe.data.crop, self._recipe.augment

@@ -1,21 +1,28 @@
 """Scores of a teacher, a trained checkpoint, for the images of a run that learns from it.
 
-The teacher scores every training image once, whole, before the first step; its score is then
-cropped, turned and flipped with the image, as the mask is. So distillation costs hardly more than
-training on the labels alone. The scores are kept in the run's folder until the run is finished: a
-resumed run reads the same ones, whatever machine it goes on.
+A teacher of images scores every training image once, whole, before the first step; its score is
+then cropped, turned and flipped with the image, as the mask is. So distillation costs hardly more
+than training on the labels alone. The scores are kept in the run's folder until the run is
+finished: a resumed run reads the same ones, whatever machine it goes on.
+
+A teacher of crops scores what the network sees, in every step: it says how much of a defect is left
+when a crop is stretched, darkened or blended with another, which no label says, and it does not
+repeat the labels that it knows by heart.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from tinyunet_deploy.artifacts.checkpoint import load_checkpoint
+from tinyunet_deploy.artifacts.network import DeployableGraph
 from tinyunet_deploy.artifacts.sidecar import Artifact, digest, read_artifact
 from tinyunet_deploy.backends.torch import TorchBackend
 from tinyunet_deploy.cli.progress import Progress
@@ -30,7 +37,7 @@ from training.machine import Machine, choose_device, half_precision
 from training.recipe import Recipe
 from training.sources import Example, Source, defect_pixels, different_sources
 
-__all__ = ["remove_scores", "require_teacher", "scores_digest", "with_scores"]
+__all__ = ["crop_scorer", "remove_scores", "require_teacher", "scores_digest", "with_scores"]
 
 _FOLDER: Final = "teacher"
 """Folder of the scores in the folder of a run, ``<sha256 of the image's pixels>.png``."""
@@ -115,6 +122,26 @@ def with_scores(
         for source in different_sources(sources)
     }
     return [changed[id(source)] for source in sources]
+
+
+def crop_scorer(teacher: Path, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """Return a function that scores crops: uint8 [N, 1, H, W] on the device -> the same of scores.
+
+    Raises:
+        ArtifactError: the teacher is missing, changed, or not a checkpoint of a known network.
+    """
+    network = load_checkpoint(teacher)[0].to(
+        device,
+        memory_format=torch.channels_last,  # type: ignore[call-overload]  # torch's stubs lack it
+    )
+    graph = DeployableGraph(network).eval()
+
+    def score(image_NCHW: Tensor) -> Tensor:
+        with torch.no_grad():
+            result: Tensor = graph(image_NCHW)
+        return result
+
+    return score
 
 
 def scores_digest(sources: Sequence[Source]) -> str:

@@ -84,7 +84,7 @@ def test_the_command_says_what_was_reached_and_leaves_a_finished_run_alone(
         assert run(finish, [str(output), "--weights", "last"]) == 0
         written = capsys.readouterr()
         lines = written.out.splitlines()
-        assert f"python -m export {lines[-1]} --data DIR --output" in written.err
+        assert f"export {lines[-1]} --data {tiny_data.resolve()} --output" in written.err
         assert lines[0].startswith("step 4 of 20 (ended after step 4), threshold ")
         assert lines[-1] == str(output / "checkpoint.safetensors")
     assert (output / "curve.png").exists()

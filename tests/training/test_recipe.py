@@ -45,6 +45,8 @@ def test_changes_replace_values_of_the_file():
         ("[augment]\nwarped = 0.5", "needs scale or angle"),
         ("[augment]\nscale = 0.2", "warped is a share"),
         ("[augment]\nwarped = 0.5\nangle = 181", "outside 0..180"),
+        ("teacher = 0.5\n[augment]\nmixed = 0.5", 'mixed needs teacher_of = "crops"'),
+        ("teacher_of = 'crops'", "needs a share for a teacher"),
         ("[optimizer]\nname = 'sgd'", "optimizer.name must be one of rmsprop, adamw"),
         ("[optimizer]\nname = 'adamw'\ndecay = 0.5", "unknown key optimizer.decay"),
         ("[schedule]\nname = 'staircase'\nrate = nan", "not a number"),

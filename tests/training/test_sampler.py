@@ -183,3 +183,23 @@ def test_a_warped_crop_shows_what_the_image_has_around_it() -> None:
         assert np.abs(terms @ slope - image.ravel()).max() < 2
         directions.append(np.degrees(np.arctan2(slope[1], slope[0])) - 45)
     assert -62 < min(directions) < -40 and 40 < max(directions) < 62
+
+
+def test_a_blend_lies_between_two_images_and_has_no_label() -> None:
+    item = Item(Path("a.png"), True, None, None, None, None)
+    marks = np.zeros((32, 32), np.uint8)
+    marks[:, ::2] = 255
+    examples = tuple(
+        Example(item, np.full((32, 32), grey, np.uint8), marks, None) for grey in (40, 200)
+    )
+    augment = Augment(flip_horizontal=0.0, rotations=(0,), mixed=0.25)
+    recipe = Recipe(
+        batch=400, teacher=0.5, teacher_of="crops", data=Data(crop=32), augment=augment
+    )
+    images, masks, labelled = Sampler([Source("", examples, (), ())], recipe, AS_THEY_ARE).batch(0)
+    greys = np.array([np.unique(image).item() for image in images])
+    blended = ~np.isin(greys, (40, 200))
+    assert 30 <= blended.sum() <= 70  # an eighth, and another eighth blends an image with itself
+    assert 40 < greys[blended].min() < 70 and 170 < greys[blended].max() < 200
+    assert not labelled[blended].any() and 270 <= labelled.sum() <= 330
+    assert np.array_equal(masks[0, 0], marks // 255)

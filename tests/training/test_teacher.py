@@ -27,7 +27,7 @@ from training.machine import Machine
 from training.recipe import Augment, Data, Recipe, read_recipe
 from training.sampler import Sampler
 from training.sources import Example, Source, read_source
-from training.teacher import with_scores
+from training.teacher import crop_scorer, with_scores
 
 TAUGHT = replace(SMALL, teacher=0.5)
 ITEM = Item(Path("a.png"), True, None, None, None, None)
@@ -153,6 +153,55 @@ def test_a_taught_run_can_be_finished_early(teacher: Path, tiny_data: Path, tmp_
     sidecar = read_sidecar(checkpoint)
     assert (sidecar.step, sidecar.teacher) == (4, read_sidecar(teacher).sha256)
     assert not (tmp_path / "teacher").exists()
+
+
+OF_CROPS = replace(TAUGHT, teacher_of="crops", augment=replace(TAUGHT.augment, mixed=0.5))
+
+
+def test_a_teacher_scores_the_very_crops(teacher: Path) -> None:
+    crops = np.random.default_rng(0).integers(0, 256, (3, 1, 64, 64), dtype=np.uint8)
+    scores = crop_scorer(teacher, torch.device("cpu"))(torch.from_numpy(crops))
+    with open_backend(teacher, "torch") as backend:
+        assert np.array_equal(scores.numpy(), backend.score_alone(crops))
+
+
+def test_a_run_with_a_teacher_of_crops_resumes_to_the_same_bytes(
+    teacher: Path, tiny_data: Path, tmp_path: Path
+):
+    source = read_source(tiny_data, None, OF_CROPS)
+    run = tmp_path / "run"
+    with pytest.raises(OSError, match="the camera is gone"):
+        train(
+            OF_CROPS, [source], run, machine=Machine(save_every=2), teacher=teacher,
+            load=load_until(source, OF_CROPS, 4),
+        )  # fmt: skip
+    assert not (run / "teacher").exists(), "no image is scored beforehand"
+    checkpoint = train(OF_CROPS, [source], run, machine=Machine(), teacher=teacher)
+    assert read_sidecar(checkpoint).teacher == read_sidecar(teacher).sha256
+    for name, recipe in (
+        ("whole", OF_CROPS),
+        ("unmixed", replace(OF_CROPS, augment=TAUGHT.augment)),
+        ("images", TAUGHT),
+    ):
+        train(recipe, [source], tmp_path / name, machine=Machine(), teacher=teacher)
+    finals = {final_bytes(tmp_path / name) for name in ("run", "whole", "unmixed", "images")}
+    assert len(finals) == 3 and final_bytes(run) == final_bytes(tmp_path / "whole")
+
+
+def test_a_teacher_of_crops_with_the_whole_loss_needs_no_label(
+    teacher: Path, tiny_data: Path, tmp_path: Path
+):
+    recipe = replace(
+        OF_CROPS, teacher=1.0, data=replace(OF_CROPS.data, crop_on_defect=0.0, validation=0.0)
+    )
+    source = read_source(tiny_data, None, recipe)
+    wrong = replace(
+        source,
+        defective=tuple(replace(one, mask=255 - one.mask) for one in source.defective),
+    )
+    for name, labels in (("right", source), ("wrong", wrong)):
+        train(recipe, [labels], tmp_path / name, machine=Machine(), teacher=teacher)
+    assert final_bytes(tmp_path / "right") == final_bytes(tmp_path / "wrong")
 
 
 def test_a_recipe_and_its_teacher_belong_together(teacher: Path, tiny_data: Path, tmp_path: Path):

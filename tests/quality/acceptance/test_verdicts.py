@@ -200,7 +200,7 @@ NOT_SHOWN: list[tuple[str, dict[str, Any], str, str]] = [
     (
         "overkills",
         {"detection": detection(good=298, overkills=0)},
-        "0 of 298 good parts are rejected: with 95 % confidence at most 1.01 % do",
+        "0 of 298 good parts are rejected: with 95 % confidence at most 1.01 % are",
         "299 in all, of which none are rejected (473 in all if one is)",
     ),
     (

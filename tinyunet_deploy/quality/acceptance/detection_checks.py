@@ -86,7 +86,8 @@ def _rate(limit: RateLimit, events: int, parts: int, kind: str, event: str, does
             "choose another threshold with `tinyunet tune`, or train on such parts",
         )
     bound = clopper_pearson_upper(events, parts, limit.confidence)
-    shown = f"{counted}: with {sure} confidence at most {percent(bound, 'up')} do"
+    do = "do" if does == "does" else "are"
+    shown = f"{counted}: with {sure} confidence at most {percent(bound, 'up')} {do}"
     if bound > limit.max_rate:
         return Finding(
             "not shown",
