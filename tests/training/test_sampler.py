@@ -193,13 +193,14 @@ def test_a_blend_lies_between_two_images_and_has_no_label() -> None:
         Example(item, np.full((32, 32), grey, np.uint8), marks, None) for grey in (40, 200)
     )
     augment = Augment(flip_horizontal=0.0, rotations=(0,), mixed=0.25)
-    recipe = Recipe(
-        batch=400, teacher=0.5, teacher_of="crops", data=Data(crop=32), augment=augment
-    )
-    images, masks, labelled = Sampler([Source("", examples, (), ())], recipe, AS_THEY_ARE).batch(0)
+    recipe = Recipe(batch=800, teacher=0.5, teacher_of="crops", data=Data(crop=32), augment=augment)
+    sources = [Source("", examples, (), ()), Source("", (), (), (), unlabelled=examples)]
+    images, masks, labelled = Sampler(sources, recipe, AS_THEY_ARE).batch(0)
     greys = np.array([np.unique(image).item() for image in images])
     blended = ~np.isin(greys, (40, 200))
-    assert 30 <= blended.sum() <= 70  # an eighth, and another eighth blends an image with itself
+    for one_source in (blended[::2], blended[1::2]):
+        assert 30 <= one_source.sum() <= 70  # an eighth; another eighth is blended with itself
     assert 40 < greys[blended].min() < 70 and 170 < greys[blended].max() < 200
-    assert not labelled[blended].any() and 270 <= labelled.sum() <= 330
+    assert not labelled[blended].any() and 270 <= labelled[::2].sum() <= 330
+    assert not labelled[1::2].any()
     assert np.array_equal(masks[0, 0], marks // 255)
