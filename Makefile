@@ -128,7 +128,7 @@ $(MEASURED) $(SPEED)/slim/benchmark.json: $(SPEED)/verified.txt $(TIMED)
 
 $(SPEED)/data: | .venv/.installed
 	rm -rf $@.part
-	$(TINYUNET) data synthesize $@.part --train 20 --test 4 --defective 0.5
+	$(TINYUNET) data synthesize $@.part --train 40 --test 4 --defective 0.5
 	mv $@.part $@
 
 # Export again if an engine is missing or comes from another checkpoint.
