@@ -76,9 +76,14 @@ def learned_by_heart() -> Rows:
         ("`tiny`", "tiny", ("class1-test-openvino.json", "synthetic-test.json")),
         ("`slim`", "slim", ("class1-test-slim.json", "synthetic-test-slim.json")),
         (
-            "`slim`, warped",
+            "`slim`, warped instead",
             "slim-warped",
             ("tried/class1-test-slim-warped.json", "tried/synthetic-test-slim-warped.json"),
+        ),
+        (
+            "`slim`, without `slim-crops`",
+            "slim-images",
+            ("tried/class1-test-slim-images.json", "tried/synthetic-test-slim-images.json"),
         ),
     ):
         evaluations = [read_result(file) for file in (f"tried/class1-train-{name}.json", *others)]
