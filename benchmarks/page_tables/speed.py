@@ -110,7 +110,8 @@ def pipeline() -> Rows:
         fields = read_result(f"{folder}pipeline.json")
         for result in fields["results"]:
             rate = float(np.median([r["from_files_images_per_s"] for r in result["rounds"]]))
-            label = f"{machine}, {result['precision']}, {result['backend']}"
+            network = "`slim`" if result["model"].startswith("slim.") else "`tiny`"
+            label = f"{machine}, {network}, {result['precision']}, {result['backend']}"
             rows.append([label, f"{result['ratio_median']:.2f}", f"{rate:.0f}"])
         for number, runs in fields.get("free_backend", {"runs": {}})["runs"].items():
             rate = float(np.median([run["images_per_s"] for run in runs]))

@@ -121,18 +121,20 @@ def speeds_of(results: Results) -> dict[tuple[str, str], float]:
 
 
 def one_per_data_set(results: Results) -> list[dict[str, Any]]:
-    """Return one evaluation per data set, preferably of the fastest configuration."""
+    """Return one evaluation per data set: of the fastest configuration, else of a measured model,
+    else the first."""
     best = best_measurement(results)
-    chosen: dict[str, dict[str, Any]] = {}
+    measured = {measurement.model_sha256 for measurement in results.measurements}
+
+    def rank(evaluation: dict[str, Any]) -> tuple[bool, bool]:
+        sha256, backend = evaluation["model"]["sha256"], evaluation["backend"]
+        fastest = best is not None and (sha256, backend) == (best.model_sha256, best.backend)
+        return fastest, sha256 in measured
+
+    of_data_set: dict[str, list[dict[str, Any]]] = {}
     for evaluation in results.evaluations.values():
-        name = json.dumps(evaluation["dataset"])
-        ours = best is not None and (
-            evaluation["model"]["sha256"],
-            evaluation["backend"],
-        ) == (best.model_sha256, best.backend)
-        if name not in chosen or ours:
-            chosen[name] = evaluation
-    return list(chosen.values())
+        of_data_set.setdefault(json.dumps(evaluation["dataset"]), []).append(evaluation)
+    return [max(evaluations, key=rank) for evaluations in of_data_set.values()]
 
 
 def machines_of(results: Results) -> list[dict[str, Any]]:

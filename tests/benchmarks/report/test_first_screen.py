@@ -82,6 +82,21 @@ def test_it_is_go_if_every_gate_passes(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_of_two_models_on_one_data_set_the_measured_one_is_shown(tmp_path: Path) -> None:
+    everything(tmp_path)
+    (benchmark,) = read_results([tmp_path]).benchmarks.values()
+    fields = json.loads((REPOSITORY / "benchmarks" / "results" / "synthetic-test.json").read_text())
+    for place, (name, sha256) in enumerate(
+        (("a", "0" * 64), ("b", benchmark.measurements[0].model_sha256), ("c", "1" * 64))
+    ):
+        fields["model"] = {"name": f"{name}.onnx", "sha256": sha256, "precision": "fp32"}
+        fields["backend"] = "elsewhere"
+        (tmp_path / f"evaluation-{place}.json").write_text(json.dumps(fields))
+    accuracy = screen_of(tmp_path).accuracy
+    assert accuracy is not None
+    assert [row[0].rsplit(", ", 1)[1] for row in accuracy.rows] == ["b fp32"]
+
+
 def missing(name: str) -> Callable[[Path], None]:
     return lambda folder: (folder / name).unlink()
 
