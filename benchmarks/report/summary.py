@@ -80,11 +80,12 @@ def summary(results: Results) -> list[str]:
     for evaluation in one_per_data_set(results):
         all_ = evaluation["all"]
         model = model_label(evaluation["model"]["name"], evaluation["model"]["precision"])
+        good = all_["images"] - all_["defective"]
+        rejects = f"rejects {all_['overkills']} of {good} good ones" if good else "met no good one"
         sentences.append(
             f"On {data_name(evaluation)} {model} finds defects with an "
             f"IoU of {share(evaluation['mean']['iou_defective'])}, lets {all_['escapes']} of "
-            f"{all_['defective']} defective parts through and rejects {all_['overkills']} of "
-            f"{all_['images'] - all_['defective']} good ones."
+            f"{all_['defective']} defective parts through and {rejects}."
         )
     sentences += map(line_sentence, results.lines.values())
     for (sha256, backend), reasons in red_answers(results).items():
