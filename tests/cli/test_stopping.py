@@ -30,6 +30,8 @@ from tinyunet_deploy.cli import run
 from tinyunet_deploy.cli.stopping import reacting, safe_place
 from tinyunet_deploy.files import scratch_folder, write_atomic
 
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup, which ignores it
+
 def compute():
     for _ in range(60):
         ctypes.CDLL(None).sleep(60)  # a signal ends one sleep
@@ -62,7 +64,11 @@ def signalled(body: str, folder: Path, number: int = signal.SIGTERM) -> tuple[in
     with python(command(body), folder) as process:
         sent = time.monotonic()
         process.send_signal(number)
-        _, err = process.communicate(timeout=60)
+        try:
+            _, err = process.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
         return process.returncode, err, time.monotonic() - sent
 
 
