@@ -498,6 +498,15 @@ SCHEMA_1 = {
 WHOLE: list[dict[str, Any]] = [SCHEMA_1, json.loads(describe(DATA, ".plan").as_json())]
 
 
+def test_pairs_in_place_of_a_table_are_refused() -> None:
+    """``dict`` takes a list of pairs, and a key that JSON does not have."""
+    fields = copy.deepcopy(SCHEMA_1)
+    fields["origin"]["tuned"] = [[None, None]]
+    fields["sidecar_sha256"] = _digest_of_fields(fields)
+    with pytest.raises(ArtifactError, match=r"origin\.tuned is not a table"):
+        parse_sidecar(json.dumps(fields), "a.json")
+
+
 @settings(max_examples=400)
 @given(data=st.data())
 def test_a_sidecar_with_any_value_put_anywhere_is_valid_or_refused(data: st.DataObject) -> None:

@@ -337,8 +337,9 @@ from tinyunet_deploy.cli.stopping import safe_place
 from tinyunet_deploy.contract import Contract
 from tinyunet_deploy.inspection.infer import infer
 
-if sys.argv.pop(1) == "nohup":
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+# said either way: the tests may run under nohup themselves
+ignored = sys.argv.pop(1) == "nohup"
+signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
 
 @click.command()
 @click.argument("station", type=Path)

@@ -354,6 +354,8 @@ def _upgraded(fields: dict[str, Any]) -> dict[str, Any]:
         "step": origin.pop("step", None) if checkpoint else None,
     }
     if "tuned" in origin:
+        if not isinstance(origin["tuned"], dict):
+            raise ValueError("origin.tuned is not a table")
         origin["tuned"] = dict(origin["tuned"])
         upgraded["tuned_on"] = origin["tuned"].pop("images", [])
     if "quantization" in origin:
