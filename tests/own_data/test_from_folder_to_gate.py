@@ -61,7 +61,7 @@ def test_a_set_goes_from_its_folder_to_a_gated_model(
     folder = described(name, tmp_path)
     run_folder, models, tuned = (tmp_path / part for part in ("run", "models", "tuned"))
     # Until outlines are sharp, many scores are at the threshold, where rounding decides.
-    length = ("--steps", 300, "--crop", 96, "--batch", 2)
+    length = ("--steps", 500, "--crop", 96, "--batch", 2)
     command("training", "quick", "--data", folder, *length, "-o", run_folder)
     command(
         *("export", run_folder / "checkpoint.safetensors", "-o", models / "parts.onnx"),
