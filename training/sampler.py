@@ -79,8 +79,11 @@ class Sampler:
         Returns:
             Whether it was blended, so that no label fits it.
         """
+        mixed = self._recipe.augment.mixed
+        if not mixed:
+            return False
         rng = np.random.default_rng((self._recipe.seed, _BLEND, position))
-        if rng.random() >= self._recipe.augment.mixed:
+        if rng.random() >= mixed:
             return False
         other, *_ = self._draw(position + len(self._sources) * _APART)
         weight = rng.random()

@@ -47,6 +47,7 @@ def test_changes_replace_values_of_the_file():
         ("[augment]\nwarped = 0.5\nangle = 181", "outside 0..180"),
         ("teacher = 0.5\n[augment]\nmixed = 0.5", 'mixed needs teacher_of = "crops"'),
         ("teacher_of = 'crops'", "needs a share for a teacher"),
+        ("teacher = 1\nteacher_of = 'crops'\n[augment]\nmixed = 1.5", "mixed is 1.5, outside 0..1"),
         ("[optimizer]\nname = 'sgd'", "optimizer.name must be one of rmsprop, adamw"),
         ("[optimizer]\nname = 'adamw'\ndecay = 0.5", "unknown key optimizer.decay"),
         ("[schedule]\nname = 'staircase'\nrate = nan", "not a number"),
