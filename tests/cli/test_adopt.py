@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.conftest import part
+from tests.every_verb import go_every_way
 from tests.foreign_networks import NETWORKS, SIDE, Graph, rgb_logits
 from tinyunet_deploy.artifacts.adoption.form import Normalization
 from tinyunet_deploy.artifacts.sidecar import parse_sidecar, read_artifact, sidecar_path
@@ -82,36 +82,10 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def go_every_way(model: Path, parts: Path, folder: Path, *, whole: bool) -> dict[str, str]:
-    """Run the verbs on a model; return verb -> stdout. The slow ones only if ``whole``."""
-    json_format = ["--format", "json"]
-    commands: dict[str, list[str]] = {
-        "infer": [str(parts / "images"), "-m", str(model), "-o", str(folder / "out")],
-        "evaluate": [str(parts), "-m", str(model), *json_format],
-        "tune": [str(parts), "-m", str(model)],
-        "parity": [str(parts), "-m", str(model), *json_format],
-        "info": [str(model)],
-        "verify": [str(model), *json_format],
-        "triton": [str(model), "-o", str(folder / "models")],
-    }
-    if whole:
-        quick = ["--samples", "2", "--images", "2", "-b", "1"]
-        commands["benchmark"] = ["-m", str(model), *quick, *json_format]
-        if importlib.util.find_spec("tensorrt_rtx") is not None and model.name != "static.onnx":
-            target = ["--flavour", "tensorrt_rtx", "--compute-capability", "8.6"]
-            commands["build"] = [str(model), "-o", str(folder / "plans"), *target]
-    printed = {}
-    for verb, words in commands.items():
-        result = CliRunner().invoke(tinyunet, [verb, *words], catch_exceptions=False)
-        assert result.exit_code == 0, (verb, result.output)
-        printed[verb] = result.stdout
-    return printed
-
-
 def test_an_adopted_network_goes_every_way(
     adopted: dict[str, Path], parts: Path, tmp_path: Path
 ) -> None:
-    printed = go_every_way(adopted["static"], parts, tmp_path, whole=False)
+    printed = go_every_way(adopted["static"], parts, parts / "images", tmp_path, whole=False)
     assert "adopted from" in printed["info"] and "an adopted network" in printed["info"]
     findings = json.loads(printed["verify"])["findings"]
     assert {finding["outcome"] for finding in findings} <= {"ok", "skipped"}
@@ -126,7 +100,7 @@ def test_an_adopted_network_goes_every_way(
 def test_every_adopted_network_goes_every_way(
     name: str, adopted: dict[str, Path], parts: Path, tmp_path: Path
 ) -> None:
-    go_every_way(adopted[name], parts, tmp_path, whole=True)
+    go_every_way(adopted[name], parts, parts / "images", tmp_path, whole=True)
 
 
 def test_a_fixed_batch_is_kept_to_one_image_by_every_backend(adopted: dict[str, Path]) -> None:

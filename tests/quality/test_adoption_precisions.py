@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import tinyunet_deploy as td
+from tests.every_verb import go_every_way
 from tests.foreign_networks import NETWORKS
 from tests.quality.conftest import write_images
 from tinyunet_deploy.artifacts.onnx_reader import read_graph
@@ -83,6 +84,14 @@ def test_every_verb_takes_them_and_parity_takes_the_adopted_file_as_reference(
     assert td.evaluate(data, int8).all.images == 6
     assert run(tinyunet, ["triton", str(int8), "-o", str(tmp_path)]) == 0
     capsys.readouterr()
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_they_go_every_way(precision: str, converted: Path, data: Path, tmp_path: Path) -> None:
+    model = converted.with_suffix(f".{precision}.onnx")
+    printed = go_every_way(model, data, data / "Class1" / "Test", tmp_path, whole=True)
+    assert precision in printed["info"]
 
 
 def test_a_plan_of_int8_may_compute_what_was_kept_in_float32(

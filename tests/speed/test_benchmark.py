@@ -148,6 +148,19 @@ def test_a_fast_wrong_engine_is_caught(
     assert json.loads(trace.read_text())["traceEvents"]
 
 
+def test_wrong_scores_on_synthetic_images_ask_for_images_of_the_model_s_parts(
+    tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ONNXRuntimeBackend, "_run", lambda _self, image: Run(image.copy(), 0.01))
+    monkeypatch.setattr(module, "measure_ceilings", small_ceilings)
+    arguments = ["benchmark", "--model", str(tiny_onnx), "--samples", "2", "--images", "2"]
+    arguments += ["--reference", str(tiny_onnx), "--backend", "onnxruntime"]
+    assert run(tinyunet, arguments) == 6
+    error = capsys.readouterr().err
+    assert "gives wrong scores on synthetic images on onnxruntime: " in error
+    assert error.rstrip().endswith("for a model of other parts give IMAGES of these)")
+
+
 def test_an_engine_that_is_right_until_it_is_measured_is_caught(
     tiny_onnx: Path, station: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

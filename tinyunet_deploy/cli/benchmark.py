@@ -207,11 +207,13 @@ def benchmark(
     if result.red:
         worst = result.red[0]
         broken = worst.check.broken[0]
+        on = "" if images else " on synthetic images"
+        own = "" if images else "; for a model of other parts give IMAGES of these"
         raise GateFailed(
             worst.model,
-            f"gives wrong scores on {worst.backend}: {broken.figure} is {broken.value:.6g}, "
+            f"gives wrong scores{on} on {worst.backend}: {broken.figure} is {broken.value:.6g}, "
             f"but must be {broken.limit}",
-            f"{len(result.red)} rows are wrong, so their times are not valid; {broken.reason}",
+            f"{len(result.red)} rows are wrong, so their times are not valid; {broken.reason}{own}",
         )
     return 3 if result.images.skipped else 0
 
