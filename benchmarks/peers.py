@@ -29,7 +29,15 @@ from tinyunet_deploy.cli import run
 from tinyunet_deploy.contract import INPUT_NAME, OUTPUT_NAME, Batch
 from tinyunet_deploy.files import write_atomic
 
-__all__ = ["PEERS", "RUNNERS", "Runner", "installed_versions", "time_cell", "why_not_here"]
+__all__ = [
+    "PEERS",
+    "RUNNERS",
+    "Runner",
+    "installed_versions",
+    "open_runner",
+    "time_cell",
+    "why_not_here",
+]
 
 _Call = Callable[[Batch], Batch]
 """Raw images -> scores, both uint8 [N, 1, H, W]."""
@@ -123,8 +131,7 @@ def time_cell(
     if runner in PROGRAMS:
         return PROGRAMS[runner](artifact, batches, repetitions), None
     started = time.perf_counter()
-    load = _ours(runner) if runner in BACKENDS else _PEERS_IN_PROCESS[runner]
-    call = load(artifact, device)
+    call = open_runner(runner, artifact, device)
     load_ms = (time.perf_counter() - started) * 1e3
     before = [_ms(call, batches[index % len(batches)]) for index in range(max(warm_up, 1))]
     samples = [_ms(call, batches[index % len(batches)]) for index in range(repetitions)]
@@ -135,6 +142,19 @@ def time_cell(
         "boundary": "bytes in memory to scores in memory, one call",
     }
     return measured, np.concatenate([call(part) for part in batches])
+
+
+def open_runner(runner: str, artifact: Path, device: str = "cpu") -> Callable[[Batch], Batch]:
+    """Load an artifact, and return a function from images to scores, uint8 [N, 1, H, W].
+
+    Args:
+        runner: a key of :data:`RUNNERS` that is not a program.
+
+    Raises:
+        TinyUNetError: the runner does not take the artifact.
+    """
+    load = _ours(runner) if runner in BACKENDS else _PEERS_IN_PROCESS[runner]
+    return load(artifact, device)
 
 
 def _ms(call: _Call, batch: Batch) -> float:

@@ -15,14 +15,18 @@ def test_each_model_is_timed_against_the_first(
     tiny_onnx: Path, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "speeds.json"
-    words = [str(tiny_checkpoint), str(tiny_onnx), "--rounds", "2", "-o", str(output)]
+    models = [f"{tiny_checkpoint}@pytorch-eager", str(tiny_checkpoint), str(tiny_onnx)]
+    words = [*models, "--rounds", "2", "-o", str(output)]
     assert CliRunner().invoke(model_speeds, words, catch_exceptions=False).exit_code == 0
     fields = json.loads(output.read_text())
-    first, second = fields["rows"]
-    assert (first["backend"], second["backend"]) == ("torch", "openvino")
+    first, second, third = fields["rows"]
+    backends = [row["backend"] for row in (first, second, third)]
+    assert backends == ["pytorch-eager", "torch", "openvino"]
+    assert first["model_sha256"] == second["model_sha256"] and set(first["versions"]) == {"torch"}
+    assert " tiny.safetensors@pytorch-eager tiny.safetensors " in fields["command"]
     assert first["times_as_fast"]["value"] == 1
-    ratio = first["median_ms"] / second["median_ms"]
-    assert second["times_as_fast"]["value"] == pytest.approx(ratio)
+    ratio = first["median_ms"] / third["median_ms"]
+    assert third["times_as_fast"]["value"] == pytest.approx(ratio)
     assert fields["floor"] >= 1
 
 
@@ -30,3 +34,9 @@ def test_models_of_two_sizes_share_no_image(tiny_onnx: Path, tmp_path: Path) -> 
     words = [str(tiny_onnx), str(DEFAULT_ONNX), "-o", str(tmp_path / "speeds.json")]
     with pytest.raises(DataError, match=r"have the sizes \[\(\d+, \d+\), \(512, 512\)\]"):
         CliRunner().invoke(model_speeds, words, catch_exceptions=False)
+
+
+def test_an_unknown_peer_is_refused(tiny_onnx: Path, tmp_path: Path) -> None:
+    words = [f"{tiny_onnx}@pytorch-lazy", "-o", str(tmp_path / "speeds.json")]
+    result = CliRunner().invoke(model_speeds, words)
+    assert result.exit_code == 2 and "pytorch-eager" in result.output

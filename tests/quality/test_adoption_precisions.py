@@ -8,14 +8,17 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 import tinyunet_deploy as td
 from tests.every_verb import go_every_way
 from tests.foreign_networks import NETWORKS
 from tests.quality.conftest import write_images
+from tinyunet_deploy.artifacts.golden import read_golden
 from tinyunet_deploy.artifacts.onnx_reader import read_graph
 from tinyunet_deploy.artifacts.sidecar import read_artifact
+from tinyunet_deploy.backends.registry import open_backend
 from tinyunet_deploy.cli import run, tinyunet
 from tinyunet_deploy.data.decoding import read_image
 from tinyunet_deploy.data.encoding import write_png
@@ -63,6 +66,19 @@ def test_files_that_keep_the_limits_are_written_as_children_of_float32(converted
     assert [name.partition("-")[0] for name in sidecar.kept_in_float32] == ["ConvTranspose"]
     fp16 = read_artifact(converted.with_suffix(".fp16.onnx"))
     assert read_graph(fp16.data).precision() == "fp16"
+
+
+def test_an_int8_file_is_golden_by_its_own_scores_and_fp16_by_those_of_float32(
+    converted: Path,
+) -> None:
+    images, float32 = read_golden(read_artifact(converted))
+    for precision, like_float32 in (("fp16", True), ("int8", False)):
+        path = converted.with_suffix(f".{precision}.onnx")
+        same_images, scores = read_golden(read_artifact(path))
+        assert np.array_equal(images, same_images)
+        assert np.array_equal(scores, float32) is like_float32
+    with open_backend(path) as backend:
+        assert np.array_equal(scores, backend.score_alone(images))
 
 
 def test_every_verb_takes_them_and_parity_takes_the_adopted_file_as_reference(
