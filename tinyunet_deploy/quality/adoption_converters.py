@@ -125,7 +125,6 @@ def int8(
                 weight_type=QuantType.QInt8,
                 extra_options={
                     "ActivationSymmetric": True,
-                    "WeightSymmetric": True,
                     "QuantizeBias": False,
                 },
             )
