@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,13 +18,15 @@ from tests.foreign_networks import NETWORKS
 from tests.quality.conftest import write_images
 from tinyunet_deploy.artifacts.golden import read_golden
 from tinyunet_deploy.artifacts.onnx_reader import read_graph
-from tinyunet_deploy.artifacts.sidecar import read_artifact
+from tinyunet_deploy.artifacts.sidecar import read_artifact, write_sidecar
 from tinyunet_deploy.backends.registry import open_backend
 from tinyunet_deploy.cli import run, tinyunet
+from tinyunet_deploy.data.bit_depth import BitDepth
 from tinyunet_deploy.data.decoding import read_image
 from tinyunet_deploy.data.encoding import write_png
 from tinyunet_deploy.errors import ArtifactError, DataError, GateFailed
 from tinyunet_deploy.quality import adoption_precisions
+from tinyunet_deploy.quality.adoption_images import calibration_paths, calibration_tiles
 from tinyunet_deploy.quality.adoption_precisions import convert_adopted
 from tinyunet_deploy.quality.parity_limits import Limit
 
@@ -157,6 +160,47 @@ def test_images_never_calibrate_and_test(converted: Path, data: Path, tmp_path: 
     shutil.copytree(data / "Class1" / "Test", photos, ignore=shutil.ignore_patterns("Label"))
     with pytest.raises(DataError, match="with the same images"):
         convert_adopted(converted, "int8", calibrate=photos)
+
+
+def test_without_images_fp16_is_compared_on_synthetic_ones_that_show_something(
+    converted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders: list[Path] = []
+
+    def run_parity(_: object, folder: Path, *__: object, **___: object) -> None:
+        folders.extend(sorted(folder.iterdir()))
+        assert all(np.ptp(read_image(path)) for path in folders), "grey ones show no outline"
+        raise GateFailed("x", "stop")
+
+    monkeypatch.setattr(adoption_precisions, "run_parity", run_parity)
+    with pytest.raises(GateFailed, match="stop"):
+        convert_adopted(converted, "fp16")
+    assert len(folders) == 3
+
+
+def test_every_calibration_image_is_read_and_a_larger_one_in_tiles(
+    converted: Path, data: Path, tmp_path: Path
+) -> None:
+    tiling = read_artifact(converted).sidecar.tiling
+    paths = calibration_paths(data)
+    assert len(calibration_tiles(tiling, paths, BitDepth(None))) == len(paths) == 12
+    large = np.tile(read_image(paths[0]), (3, 2))
+    write_png(tmp_path / "large.png", large)
+    tiles = calibration_tiles(tiling, [tmp_path / "large.png"], BitDepth(None))
+    assert len(tiles) >= 6
+    assert {tile.shape for tile in tiles} == {(tiling.contract.height, tiling.contract.width)}
+
+
+def test_a_batch_that_was_verified_is_that_of_float32_alone(
+    converted: Path, data: Path, tmp_path: Path
+) -> None:
+    model = tmp_path / "net.onnx"
+    for suffix in ("", ".golden.png"):
+        shutil.copy(f"{converted}{suffix}", f"{model}{suffix}")
+    write_sidecar(model, replace(read_artifact(converted).sidecar, verified_batch=4))
+    assert read_artifact(model).sidecar.verified_batch == 4
+    fp16 = convert_adopted(model, "fp16", images=data).path
+    assert read_artifact(fp16).sidecar.verified_batch is None
 
 
 def test_without_truth_no_verdict_may_flip(
