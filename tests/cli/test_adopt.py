@@ -22,7 +22,7 @@ from tinyunet_deploy.backends.registry import open_backend
 from tinyunet_deploy.cli import run, tinyunet
 from tinyunet_deploy.data.encoding import write_png
 from tinyunet_deploy.errors import ArtifactError
-from tinyunet_deploy.quality import adoption
+from tinyunet_deploy.quality import adoption, adoption_proof
 
 
 def adopt(folder: Path, name: str, *more: str) -> Path:
@@ -255,6 +255,19 @@ def test_what_cannot_be_is_refused_with_the_reason(tmp_path: Path) -> None:
         assert words in refusal(tmp_path, data, *options), words
 
 
+def test_the_original_is_never_written_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = rgb_logits()
+    (tmp_path / "net.onnx").write_bytes(data)
+    (tmp_path / "link.onnx").symlink_to("net.onnx")
+    monkeypatch.chdir(tmp_path)
+    for output in ("net.onnx", "link.onnx", str(tmp_path / "net.onnx")):
+        assert run(tinyunet, ["adopt", "net.onnx", "-o", output, *UNIT]) == 4
+        assert "-o takes another file, NAME.onnx" in capsys.readouterr().err
+    assert (tmp_path / "net.onnx").read_bytes() == data
+
+
 def test_labels_and_fixed_batches_of_several_images_are_refused(tmp_path: Path) -> None:
     def labels(g: Graph, x: str) -> None:
         g.add("Cast", g.add("Greater", x, g.constant(0.0)), name="y", to=2)
@@ -295,6 +308,24 @@ def test_a_fault_of_the_surgery_is_found_and_nothing_is_written(
     words = ["adopt", str(tmp_path / "net.onnx"), "-o", str(output), *UNIT]
     assert run(tinyunet, words) == 6
     assert not output.exists() and not sidecar_path(output).exists()
+
+
+@pytest.mark.parametrize(("steps", "code"), [(1, 0), (2, 6)])
+def test_scores_may_differ_by_one_step_and_no_more(
+    steps: int, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = adoption_proof.original_scores
+
+    def off(*arguments: Any) -> Any:
+        scores = original(*arguments)
+        return np.where(scores < 128, scores + steps, scores - steps).astype(np.uint8)
+
+    monkeypatch.setattr(adoption_proof, "original_scores", off)
+    (tmp_path / "net.onnx").write_bytes(rgb_logits())
+    output = tmp_path / "out.onnx"
+    words = ["adopt", str(tmp_path / "net.onnx"), "-o", str(output), *UNIT]
+    assert run(tinyunet, words) == code
+    assert output.exists() == (code == 0)
 
 
 @pytest.mark.parametrize(
