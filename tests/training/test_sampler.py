@@ -204,20 +204,3 @@ def test_a_blend_lies_between_two_images_and_has_no_label() -> None:
     assert not labelled[blended].any() and 270 <= labelled[::2].sum() <= 330
     assert not labelled[1::2].any()
     assert np.array_equal(masks[0, 0], marks // 255)
-
-
-def test_a_blend_has_the_contrast_and_the_brightness_of_its_images() -> None:
-    """Also of two images that share much, or everything, as pictures of one part do."""
-    item = Item(Path("a.png"), True, None, None, None, None)
-    noise = np.random.default_rng(0).normal(0.0, 20.0, (9, 64, 64))
-    textures = np.clip(np.rint(120.0 + noise[1:] + noise[0]), 0, 255).astype(np.uint8)
-    augment = Augment(flip_horizontal=0.0, rotations=(0,), mixed=1.0)
-    recipe = Recipe(batch=200, teacher=0.5, teacher_of="crops", data=Data(crop=64), augment=augment)
-    examples = tuple(Example(item, image, np.zeros_like(image), None) for image in textures)
-    sources = [Source("", (), (), (), unlabelled=examples)]
-    images, _, labelled = Sampler(sources, recipe, AS_THEY_ARE).batch(0)
-    contrast = [texture.std() for texture in textures]
-    assert not labelled.any()
-    assert min(contrast) - 0.1 < images.std(axis=(1, 2, 3)).min()
-    assert images.std(axis=(1, 2, 3)).max() < max(contrast) + 0.1
-    assert np.abs(images.mean(axis=(1, 2, 3)) - 120.0).max() < 2.0
