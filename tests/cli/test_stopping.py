@@ -128,6 +128,20 @@ def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
     assert time.monotonic() - sent < GRACE_S
 
 
+def test_a_signal_that_a_library_handles_ends_nothing(tmp_path: Path) -> None:
+    """PyTorch's DataLoader has a handler for SIGCHLD; every worker that ends sends one."""
+    body = """
+children = []
+signal.signal(signal.SIGCHLD, lambda *_: children.append(1))
+subprocess.run(["true"], check=True)
+time.sleep(0.5)
+assert children
+print("ready", flush=True)
+compute()
+"""
+    assert signalled(body, tmp_path)[:2] == (143, "interrupted\n")
+
+
 def test_the_state_is_saved_first_and_only_then_called_resumable(tmp_path: Path) -> None:
     body = """
 with reacting(lambda: Path("saved").touch(), waits=False):

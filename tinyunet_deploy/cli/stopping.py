@@ -129,11 +129,11 @@ def ended_by_signals() -> Iterator[_Command]:
 
 
 def _wait(command: _Command, woken: socket.socket) -> None:
-    """Wait for the number of a signal, one byte from ``woken``, then end the process."""
-    received = woken.recv(1)
-    if not received:
+    """Wait for a signal, then end the process."""
+    number = _received(woken)
+    if number is None:
         return
-    command.number = received[0]
+    command.number = number
     deadline = time.monotonic() + GRACE_S
     woken.settimeout(0.05)
     # in a thread of its own: it may wait for a disk that does not answer
@@ -144,9 +144,21 @@ def _wait(command: _Command, woken: socket.socket) -> None:
         if not (command.waits or command.answered or reaction.is_alive()):
             break
         with contextlib.suppress(TimeoutError):
-            woken.recv(1)
+            _received(woken)
             break  # a second signal
     _leave(command)
+
+
+def _received(woken: socket.socket) -> int | None:
+    """Return the number of the next signal that ends a command; None if none will come.
+
+    Numbers of other signals arrive, too, if a library handles them, as PyTorch's DataLoader does
+    with SIGCHLD.
+    """
+    while number := woken.recv(1):
+        if number[0] in systems.ENDING_SIGNALS:
+            return number[0]
+    return None
 
 
 def _react(command: _Command) -> None:
