@@ -76,6 +76,11 @@ def learned_by_heart() -> Rows:
         ("`tiny`", "tiny", ("class1-test-openvino.json", "synthetic-test.json")),
         ("`slim`", "slim", ("class1-test-slim.json", "synthetic-test-slim.json")),
         (
+            "`slim`, trained on, blends with contrast",
+            "slim-contrast",
+            ("tried/class1-test-slim-contrast.json", "tried/synthetic-test-slim-contrast.json"),
+        ),
+        (
             "`slim`, warped instead",
             "slim-warped",
             ("tried/class1-test-slim-warped.json", "tried/synthetic-test-slim-warped.json"),
