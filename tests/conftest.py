@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as processors: before numpy is imported
@@ -34,6 +36,14 @@ def pytest_runtest_setup() -> None:
 REPOSITORY = Path(__file__).resolve().parent.parent
 SIZE = 64
 """Height and width of the images of the tiny artifacts."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interrupts() -> Iterator[None]:
+    """Let programs take SIGINT: a shell that starts tests in the background has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

@@ -231,14 +231,6 @@ AT_ONCE = 4
 """Programs that run at once: so processors are short, as at a plant's busiest."""
 
 
-@pytest.fixture(autouse=True)
-def interrupts() -> Iterator[None]:
-    """Let programs take SIGINT: a shell that starts tests in the background has it ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.fixture(scope="module")
 def station(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set of small images."""
