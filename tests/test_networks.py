@@ -89,30 +89,34 @@ def test_a_network_is_added_by_a_row(
     assert notes == ["note: images of another size than the model's: 1 inspected in tiles"]
 
 
-def goes_every_path(
-    name: str, folder: Path, capsys: pytest.CaptureFixture[str], steps: int = 2
-) -> None:
+def goes_every_path(name: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Train, export in all precisions, and run every gate with the same commands.
 
-    Args:
-        steps: of the training; after two, the scores of a small network lie at the threshold, and
-            the exporter rightly refuses its fp16 file.
+    After two steps all scores lie within a few steps of 255, so that rounding moves many across the
+    threshold: a file in fp16 or int8 is written if it keeps the limits, else refused with figures.
     """
     data, test = folder / "data", folder / "data/Class1/Test"
     write_images(data)
-    recipe = write_recipe(folder / "short.toml", f'steps = {steps}\nvariant = "{name}"')
+    recipe = write_recipe(folder / "short.toml", f'steps = 2\nvariant = "{name}"')
     words = [str(recipe), "--data", str(data), "--output", str(folder / "run")]
     assert run(training, words) == 0
     checkpoint = folder / "run" / "checkpoint.safetensors"
     facts = NetworkFacts.of(name)
     assert read_artifact(checkpoint).sidecar.network == facts
     onnx_file = folder / "engines" / "net.onnx"
-    words = [str(checkpoint), "-o", str(onnx_file), "--precision", "fp32,fp16,int8"]
-    assert run(export, [*words, "--data", str(data)]) == 0
-    files = [onnx_file, onnx_file.with_suffix(".fp16.onnx"), onnx_file.with_suffix(".int8.onnx")]
-    for path, precision in zip(files, ("fp32", "fp16", "int8"), strict=True):
-        sidecar = read_artifact(path).sidecar
-        assert (sidecar.network, sidecar.precision) == (facts, precision)
+    files = []
+    for precision in ("fp32", "fp16", "int8"):
+        words = [str(checkpoint), "-o", str(onnx_file), "--precision", f"fp32,{precision}"]
+        code = run(export, [*words, "--data", str(data)])
+        told = capsys.readouterr().err
+        path = onnx_file if precision == "fp32" else onnx_file.with_suffix(f".{precision}.onnx")
+        if code == 0:
+            sidecar = read_artifact(path).sidecar
+            assert (sidecar.network, sidecar.precision) == (facts, precision)
+            files.append(path)
+        else:
+            assert (code, path.exists()) == (6, False) and precision != "fp32", told
+            assert "but must be" in told or "budget" in told, told
     large = folder / "large.png"
     write_png(large, part(0).repeat(3, 0).repeat(3, 1))
     model = ("-m", str(onnx_file))
@@ -128,7 +132,6 @@ def goes_every_path(
         ("build", onnx_file, "-o", folder / "plans", *build),
         ("triton", onnx_file, "-o", folder / "models"),
     ):
-        # after two steps the scores lie at the threshold, so fp16 and int8 may well break a limit
         codes = {0, 6} if command[0] == "parity" else {0}
         assert run(tinyunet, list(map(str, command))) in codes, capsys.readouterr().err
     report = (folder / "out" / "report.jsonl").read_text().splitlines()
@@ -147,6 +150,6 @@ def test_every_network_goes_every_path(
 def test_a_row_alone_goes_every_path(
     throwaway: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    goes_every_path(throwaway, tmp_path, capsys, steps=60)
+    goes_every_path(throwaway, tmp_path, capsys)
     with open_backend(tmp_path / "engines" / "net.onnx") as backend:
         assert backend.artifact.sidecar.network == NetworkFacts.of(throwaway)
