@@ -142,6 +142,20 @@ compute()
     assert signalled(body, tmp_path)[:2] == (143, "interrupted\n")
 
 
+def test_signals_of_a_timer_do_not_put_the_end_off(tmp_path: Path) -> None:
+    """Profilers have such a timer."""
+    body = """
+signal.signal(signal.SIGALRM, lambda *_: None)
+signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+safe_place()
+print("ready", flush=True)
+threading.Event().wait()
+"""
+    code, err, seconds = signalled(body, tmp_path)
+    assert (code, err) == (143, "interrupted; run the same command again to resume\n")
+    assert GRACE_S - 0.5 < seconds < PROMISED_S
+
+
 def test_the_state_is_saved_first_and_only_then_called_resumable(tmp_path: Path) -> None:
     body = """
 with reacting(lambda: Path("saved").touch(), waits=False):

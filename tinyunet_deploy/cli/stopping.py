@@ -129,11 +129,12 @@ def ended_by_signals() -> Iterator[_Command]:
 
 
 def _wait(command: _Command, woken: socket.socket) -> None:
-    """Wait for a signal, then end the process."""
-    number = _received(woken)
-    if number is None:
+    """Wait for the number of a signal, one byte from ``woken``, then end the process."""
+    while (received := woken.recv(1)) and not _ends(received):
+        pass
+    if not received:
         return
-    command.number = number
+    command.number = received[0]
     deadline = time.monotonic() + GRACE_S
     woken.settimeout(0.05)
     # in a thread of its own: it may wait for a disk that does not answer
@@ -144,21 +145,18 @@ def _wait(command: _Command, woken: socket.socket) -> None:
         if not (command.waits or command.answered or reaction.is_alive()):
             break
         with contextlib.suppress(TimeoutError):
-            _received(woken)
-            break  # a second signal
+            if _ends(woken.recv(1)):
+                break  # a second signal
     _leave(command)
 
 
-def _received(woken: socket.socket) -> int | None:
-    """Return the number of the next signal that ends a command; None if none will come.
+def _ends(number: bytes) -> bool:
+    """Return whether a signal ends a command.
 
     Numbers of other signals arrive, too, if a library handles them, as PyTorch's DataLoader does
     with SIGCHLD.
     """
-    while number := woken.recv(1):
-        if number[0] in systems.ENDING_SIGNALS:
-            return number[0]
-    return None
+    return number[0] in systems.ENDING_SIGNALS
 
 
 def _react(command: _Command) -> None:
