@@ -20,6 +20,7 @@ from typing import Any, Final
 import click
 
 from benchmarks.options import HELP, output_option, write_result
+from benchmarks.peer_programs import PROGRAMS
 from benchmarks.peers import PEERS, installed_versions, open_runner
 from benchmarks.synthetic_images import draw_images
 from tinyunet_deploy.artifacts.sidecar import Artifact, read_artifact
@@ -56,10 +57,11 @@ class _ModelAtPeer(click.ParamType):  # type: ignore[type-arg]  # not subscripta
         if isinstance(value, tuple):
             return value
         path, at, peer = str(value).rpartition("@")
-        if not at or peer not in PEERS:
+        peers = [name for name in PEERS if name not in PROGRAMS]
+        if not at or peer not in peers:
             path, peer = str(value), ""
         if not Path(path).is_file():
-            self.fail(f"{path} is no file; peers after @ are {', '.join(PEERS)}", param, ctx)
+            self.fail(f"{path} is no file; peers after @ are {', '.join(peers)}", param, ctx)
         return Path(path), peer or None
 
 

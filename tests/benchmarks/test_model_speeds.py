@@ -36,7 +36,10 @@ def test_models_of_two_sizes_share_no_image(tiny_onnx: Path, tmp_path: Path) -> 
         CliRunner().invoke(model_speeds, words, catch_exceptions=False)
 
 
-def test_an_unknown_peer_is_refused(tiny_onnx: Path, tmp_path: Path) -> None:
-    words = [f"{tiny_onnx}@pytorch-lazy", "-o", str(tmp_path / "speeds.json")]
+@pytest.mark.parametrize("peer", ["pytorch-lazy", "benchmark_app"])
+def test_a_peer_that_is_unknown_or_times_itself_is_refused(
+    peer: str, tiny_onnx: Path, tmp_path: Path
+) -> None:
+    words = [f"{tiny_onnx}@{peer}", "-o", str(tmp_path / "speeds.json")]
     result = CliRunner().invoke(model_speeds, words)
     assert result.exit_code == 2 and "pytorch-eager" in result.output
