@@ -95,8 +95,9 @@ docs: .venv/.installed
 # engines if they are missing, then times every artifact on every backend (8 minutes), the peers (11),
 # files to masks (16) and the line (8), and writes the report. On a machine with more processors:
 # taskset -c 0,1 make benchmark. An interrupted run is kept in runs/benchmark, and the same command
-# resumes it; remove the folder to measure again.
+# resumes it; remove the folder to measure again. RESULTS=FOLDER keeps the results of another machine.
 SPEED := runs/benchmark
+RESULTS ?= benchmarks/results
 CHECKPOINT := tinyunet_deploy/models/tinyunet.safetensors
 ENGINES := engines/tinyunet.onnx engines/tinyunet.fp16.onnx engines/tinyunet.int8.onnx
 INT8 := engines/tinyunet.int8.onnx
@@ -114,15 +115,16 @@ TIMED := $(wildcard tinyunet_deploy/*.py tinyunet_deploy/*/*.py) $(addprefix ben
 .PHONY: benchmark
 .NOTPARALLEL:  # measurements would disturb each other
 benchmark: $(MEASURED) $(SPEED)/slim/benchmark.json
-	cp $(MEASURED) benchmarks/results
-	cp -r $(SPEED)/slim benchmarks/results
-	$(BIN)/python -m benchmarks report benchmarks/results/slim -o benchmarks/results/slim/report.md
-	$(BIN)/python -m benchmarks report benchmarks/results -o benchmarks/results/report.md
+	mkdir -p $(RESULTS)
+	cp $(MEASURED) $(RESULTS)
+	cp -r $(SPEED)/slim $(RESULTS)
+	$(BIN)/python -m benchmarks report $(RESULTS)/slim -o $(RESULTS)/slim/report.md
+	$(BIN)/python -m benchmarks report $(RESULTS) -o $(RESULTS)/report.md
 	rm -rf $(SPEED)/inspected
 	$(TINYUNET) infer $(SPEED)/data/Class4/Test $(SPEED)/data/Class7/Test -m $(INT8) \
 	    -o $(SPEED)/inspected --overlays
-	$(BIN)/python -m benchmarks report benchmarks/results --parts $(SPEED)/inspected \
-	    -o benchmarks/results/report.html
+	$(BIN)/python -m benchmarks report $(RESULTS) --parts $(SPEED)/inspected \
+	    -o $(RESULTS)/report.html
 
 $(MEASURED) $(SPEED)/slim/benchmark.json: $(SPEED)/verified.txt $(TIMED)
 
