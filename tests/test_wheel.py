@@ -83,6 +83,7 @@ def test_it_needs_neither_torch_nor_a_runtime(wheel: zipfile.ZipFile) -> None:
         "click",
         "deflate",
         "filelock",
+        "msgpack",
         "numpy",
         "opencv-python-headless",
         "pillow",

@@ -1,12 +1,14 @@
-"""Messages between a run and the processes that decode its files: one line of JSON each."""
+"""Messages between a run and the processes that decode its files: MessagePack behind its length."""
 
 from __future__ import annotations
 
-import json
 import os
+import struct
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Final
+
+import msgpack
 
 from tinyunet_deploy import errors
 from tinyunet_deploy.contract import Contract
@@ -25,9 +27,13 @@ __all__ = [
 ]
 
 
+_LENGTH: Final = struct.Struct("<I")
+
+
 def encoded(message: object) -> bytes:
     """Return a message as it is sent."""
-    return json.dumps(message).encode() + b"\n"
+    data: bytes = msgpack.packb(message, unicode_errors="surrogateescape")  # as in names of files
+    return _LENGTH.pack(len(data)) + data
 
 
 def send(pipe: IO[bytes], message: bytes) -> None:
@@ -46,10 +52,15 @@ def receive(pipe: IO[bytes]) -> Any:
     Raises:
         EOFError: the other process has ended.
     """
-    line = pipe.readline()
-    if not line.endswith(b"\n"):
+    (length,) = _LENGTH.unpack(_read(pipe, _LENGTH.size))
+    return msgpack.unpackb(_read(pipe, length), unicode_errors="surrogateescape")
+
+
+def _read(pipe: IO[bytes], length: int) -> bytes:
+    data = pipe.read(length)
+    if len(data) < length:
         raise EOFError
-    return json.loads(line)
+    return data
 
 
 def inspection_fields(inspection: Inspection, contract: Contract) -> dict[str, Any]:
