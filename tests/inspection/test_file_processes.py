@@ -17,7 +17,8 @@ import pytest
 
 from tests.conftest import REPOSITORY
 from tinyunet_deploy import systems
-from tinyunet_deploy.contract import Contract
+from tinyunet_deploy.backends.base import Run
+from tinyunet_deploy.contract import Batch, Contract
 from tinyunet_deploy.data.encoding import write_png
 from tinyunet_deploy.errors import RuntimeUnavailable
 from tinyunet_deploy.inspection import file_processes
@@ -43,6 +44,8 @@ def photos(tmp_path: Path) -> Path:
         image[8:20, 10 : 10 + number] = 250
         cv2.imwrite(str(folder / f"{number:03}.png"), image)
     cv2.imwrite(str(folder / "side" / "small.png"), rng.integers(0, 255, (40, 50), np.uint8))
+    cv2.imwrite(str(folder / "last.png"), image)
+    (folder / "last.png").rename(folder / os.fsdecode(b"\xff.png"))  # a name that is no text
     (folder / "010.png").write_bytes((folder / "010.png").read_bytes()[:-30])
     (folder / "011.png").write_bytes(b"")
     for number in (20, 21):
@@ -115,16 +118,19 @@ def test_every_byte_is_that_of_threads(
     assert all(process._popen.returncode == 0 for process in used._processes)
 
 
-def test_a_batch_of_the_shared_memory_is_not_copied(
+def test_a_batch_and_its_scores_stay_in_the_shared_memory(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started = starting_at_once(monkeypatch)
     shared: list[bool] = []
 
     class Watching(FakeBackend):
-        def _run(self, image):  # type: ignore[no-untyped-def]
+        def _run(self, image: Batch) -> Run:
+            scores = self._new_scores(image)
+            scores[:] = image
             shared.append(np.shares_memory(image, started[0]._images))
-            return super()._run(image)
+            assert np.shares_memory(scores, started[0]._scores) == shared[-1]
+            return Run(scores, 0.0)
 
     for name in ("010.png", "011.png"):
         (photos / name).unlink()  # without a slot of their own, each shifts the batches

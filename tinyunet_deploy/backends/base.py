@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import importlib.metadata
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -62,6 +62,7 @@ class Backend(abc.ABC):
         device_type(device)
         self.artifact = artifact
         self.device = device
+        self._new_scores: Callable[[Batch], Batch] = np.empty_like
 
     @property
     def contract(self) -> Contract:
@@ -141,6 +142,19 @@ class Backend(abc.ABC):
             ValueError, ArtifactError, RuntimeUnavailable: as in :meth:`run`.
         """
         return map(self.run, images)
+
+    @contextlib.contextmanager
+    def scores_into(self, memory: Callable[[Batch], Batch]) -> Iterator[None]:
+        """Let scores be written where the caller needs them, if the runtime can do that.
+
+        Args:
+            memory: takes a batch, and returns an array of its shape and dtype for its scores.
+        """
+        self._new_scores = memory
+        try:
+            yield
+        finally:
+            self._new_scores = np.empty_like
 
     def score_alone(self, images: Batch) -> Batch:
         """Score each image in its own batch, filled with copies up to the smallest batch.

@@ -24,7 +24,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from tinyunet_deploy.contract import Contract
+from tinyunet_deploy.contract import Batch, Contract
 from tinyunet_deploy.errors import ImageError, RuntimeUnavailable
 from tinyunet_deploy.inspection.child_process import ChildProcess, shared_memory
 from tinyunet_deploy.inspection.executors import executor
@@ -32,7 +32,7 @@ from tinyunet_deploy.inspection.file_messages import encoded, error_of, inspecti
 from tinyunet_deploy.inspection.identity import FileIdentity
 from tinyunet_deploy.inspection.outputs import Inspection
 from tinyunet_deploy.inspection.report_line import ReportLine
-from tinyunet_deploy.inspection.scoring import Scored, decode_part
+from tinyunet_deploy.inspection.scoring import Scored, address, decode_part
 
 __all__ = ["FileProcesses"]
 
@@ -142,9 +142,17 @@ class FileProcesses:
             return self._writers.submit(self._inspection.finish, scored)
         assert scored.score is not None
         slot = scored.index % self._slot_count
-        self._scores[slot, : scored.score.size] = scored.score.reshape(-1)
+        if address(scored.score) != address(self._scores[slot]):
+            self._scores[slot, : scored.score.size] = scored.score.reshape(-1)
         finished = functools.partial(self._finished, slot)
         return self._submit(driver, ("finish", slot, scored.fit, scored.approximate), finished)
+
+    def new_scores(self, batch: Batch) -> Batch:
+        """Return the memory for the scores of a batch: beside its images if these are shared."""
+        at = address(batch) - address(self._images)
+        if not 0 <= at < self._images.nbytes:
+            return np.empty_like(batch)
+        return self._scores.reshape(-1)[at : at + batch.nbytes].reshape(batch.shape)
 
     def close(self) -> None:
         """End the processes and threads; what has not begun is not done."""
@@ -228,7 +236,7 @@ class FileProcesses:
                 process.send(encoded(run))
             for process in self._processes:
                 process.receive()
-        except (OSError, EOFError, ValueError) as error:
+        except (OSError, EOFError, ValueError, OverflowError) as error:
             reason = str(error) or "it ended at once"
             if self._closing:
                 return

@@ -204,7 +204,12 @@ def inspect_images(
         return line
 
     lost: RuntimeUnavailable | None = None
-    try:
+    with contextlib.ExitStack() as ending:
+        if files:
+            ending.enter_context(backend.scores_into(files.new_scores))
+            ending.callback(files.close)
+        ending.callback(results.close)  # its threads wait for images that are being decoded
+        ending.callback(writers.shutdown, cancel_futures=True)
         while True:
             try:
                 scored = next(results, None)
@@ -222,10 +227,3 @@ def inspect_images(
             yield oldest_line()
         if lost is not None:
             raise lost
-    finally:
-        try:
-            writers.shutdown(cancel_futures=True)
-            results.close()  # first: its threads wait for images that are being decoded
-        finally:
-            if files:
-                files.close()

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tinyunet_deploy.backends.base import Backend, Run
 from tinyunet_deploy.contract import Batch, Contract, Image, Score
@@ -26,7 +27,15 @@ from tinyunet_deploy.inspection.executors import executor
 from tinyunet_deploy.inspection.identity import FileIdentity, read_identified
 from tinyunet_deploy.inspection.trace import Trace, timed
 
-__all__ = ["LEAST_SIDE", "Decode", "Scored", "decode_part", "score_decoded", "score_images"]
+__all__ = [
+    "LEAST_SIDE",
+    "Decode",
+    "Scored",
+    "address",
+    "decode_part",
+    "score_decoded",
+    "score_images",
+]
 
 log = logging.getLogger(__name__)
 
@@ -357,12 +366,12 @@ def _stack(images: list[Image]) -> Batch:
     Images that cannot be written are copied, because runtimes refuse such arrays.
     """
     first = images[0]
-    address = _address(first)
+    begin = address(first)
     if first.base is not None and all(
         image.base is first.base
         and image.flags.c_contiguous
         and image.flags.writeable
-        and _address(image) == address + number * first.nbytes
+        and address(image) == begin + number * first.nbytes
         for number, image in enumerate(images)
     ):
         shape, strides = (len(images), 1, *first.shape), (first.nbytes, 0, *first.strides)
@@ -370,6 +379,7 @@ def _stack(images: list[Image]) -> Batch:
     return np.stack(images)[:, None]
 
 
-def _address(array: Image) -> int:
-    address: int = array.__array_interface__["data"][0]
-    return address
+def address(array: NDArray[np.uint8]) -> int:
+    """Return where the memory of an array begins."""
+    begin: int = array.__array_interface__["data"][0]
+    return begin

@@ -92,6 +92,25 @@ class BackendContract:
         del runs
         self.assert_near(first, backend.run(images).score)
 
+    def test_memory_is_used_for_scores_only_while_it_is_given(
+        self, backend: Backend, images: Batch
+    ) -> None:
+        given: list[Batch] = []
+
+        def memory(batch: Batch) -> Batch:
+            given.append(np.empty_like(batch))
+            return given[-1]
+
+        batches = [images, 255 - images]
+        with backend.scores_into(memory):
+            runs = list(backend.run_many(iter(batches)))
+        used = len(given)
+        for run, batch in zip(runs, batches, strict=True):
+            self.assert_near(run.score, backend.run(batch).score)
+        for run, scores in zip(runs, given, strict=False):  # a runtime may need its own memory
+            assert np.shares_memory(run.score, scores)
+        assert len(given) == used
+
     def test_the_image_is_not_changed(self, backend: Backend, images: Batch) -> None:
         given = images.copy()
         backend.run(given)
