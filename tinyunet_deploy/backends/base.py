@@ -145,7 +145,7 @@ class Backend(abc.ABC):
 
     @contextlib.contextmanager
     def scores_into(self, memory: Callable[[Batch], Batch]) -> Iterator[None]:
-        """Let scores be written where the caller needs them, if the runtime can do that.
+        """Let scores be put where the caller needs them, if the backend can do that.
 
         Args:
             memory: takes a batch, and returns an array of its shape and dtype for its scores.
