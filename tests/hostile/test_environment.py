@@ -349,8 +349,8 @@ def command(station, output):
     options = {"threshold": 0.5, "min_area": 4, "batch_size": 4, "workers": 2}
 
     def on_line(line):
+        safe_place()  # first: whoever reads the line may send a signal at once
         click.echo(line["path"])
-        safe_place()
 
     infer([station], output, backend, on_line=on_line, **options)
 
