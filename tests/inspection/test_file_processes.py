@@ -265,6 +265,17 @@ def test_a_process_that_does_not_start_leaves_the_threads(
     assert summary == inspect(photos, tmp_path / "threads", workers=0)[0]
 
 
+@pytest.mark.usefixtures("_from_the_start")
+def test_a_limit_that_no_message_can_hold_leaves_the_threads(
+    photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        summary = inspect(photos, tmp_path / "out", max_pixels=2**64)[0]
+    assert any("cannot be started" in line for line in warnings_of(caplog))
+    assert summary == inspect(photos, tmp_path / "threads", workers=0)[0]
+    assert not systems.child_processes()
+
+
 @pytest.mark.parametrize(
     ("busy_s", "files", "elapsed_s", "size", "wanted"),
     [
