@@ -173,6 +173,7 @@ def test_scores_that_depend_on_the_place_have_no_reach(tmp_path: Path) -> None:
     sidecar = adopt(path, tmp_path / "declared.onnx", options).sidecar
     assert sidecar.adoption is not None and sidecar.network is not None
     assert (sidecar.adoption.reach, sidecar.network.reach) == ("declared", (3, 3))
+    assert sidecar.network.size_multiple == 64  # the grid was not seen: tiles start at few places
 
 
 def test_a_reach_that_takes_too_long_to_measure_is_that_of_the_whole_image(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Literal
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -34,12 +35,10 @@ _LARGEST_MULTIPLE: Final = 64
 _PHASES: Final = (0, 1, 15, 16, 31)
 """Distances from a multiple of 32 at which images are changed: the reach differs with the place in
 the pooling grid, and is largest at a cell's first or last pixel."""
-_CONTENTS: Final = 2
-"""Number of different changes for each place."""
 _CLEARANCE: Final = 64
 """Rows beyond a known reach that must stay as they were if both sides of an image are changed: the
 reach differs with the place by at most one cell of the pools, and cells of 64 are the largest."""
-_USUAL_RUNS: Final = 24
+_USUAL_RUNS: Final = 35
 """Runs of a network whose reach is small beside its images: per content the image itself and
 5 phases on 2 axes, and two more for the first phase of each axis."""
 _TIMED_RUNS: Final = 3
@@ -109,7 +108,9 @@ def measure_network(
         grid = None if pair is None else measured_grid(values, height, width, pair)
     elif reach != "whole":
         pair = reach, reach
-        grid = measured_grid(values, height, width, pair) or 1
+        # where it cannot be seen, that of the largest cells: tiles then start at fewer places
+        grid = measured_grid(values, height, width, pair)
+        grid = grid or math.gcd(_LARGEST_MULTIPLE, height, width)
     both = None if grid is None else math.lcm(grid, multiple or 1)
     if pair is None or both is None or height % both or width % both:
         return NetworkMeasurement(NetworkFacts("adopted", multiple), multiple, "whole image")
@@ -148,10 +149,10 @@ def measured_reach(
 ) -> tuple[int, int] | None:
     """Return how far before and after a pixel its score depends on the image, in rows or columns.
 
-    One side of an image is replaced by noise, and the farthest value on the other side that changes
-    gives the reach. Dependence that leaves no trace in float32 does not count: of ``tiny``, 103 and
-    118 of 107 and 122 pixels are seen. Once it is seen that the middle of the image stays as it
-    was, both sides are replaced at once, which saves nearly half of the runs.
+    One side of an image is replaced by another, and the farthest value on the other side that
+    changes gives the reach. Dependence that leaves no trace in float32 does not count: of ``tiny``,
+    103 and 118 of 107 and 122 pixels are seen. Once it is seen that the middle of the image stays
+    as it was, both sides are replaced at once, which saves nearly half of the runs.
 
     Args:
         height, width: size of the images, pixels.
@@ -168,11 +169,11 @@ def measured_reach(
     random = np.random.default_rng(0)
     before = after = 0
     known: dict[int, tuple[int, int]] = {}
-    for _ in range(_CONTENTS):
-        image, noise = random.integers(0, 256, (2, height, width), np.uint8)
+    for content in (_noise, _noise, _shades):
+        image, other = content(random, height, width), content(random, height, width)
         base = run(image)
         for axis, length in enumerate((height, width)):
-            changed = partial(_changed, run, base, image, noise, axis)
+            changed = partial(_changed, run, base, image, other, axis)
             for phase in _PHASES:
                 first = min(32, length // 128 * 32) + phase  # pixels before it change
                 last = length - first  # pixels from it on change
@@ -213,7 +214,7 @@ def _beyond(
     """Return how many rows behind a region at the beginning, and before one at the end, change.
 
     Args:
-        changed: returns in which rows values change if those of some regions become noise.
+        changed: returns in which rows values change if some regions become another image's.
         first: number of rows of the region at the beginning.
         last: first row of the region at the end.
         known: result for other regions, which shows where the two must not meet; None changes one
@@ -248,13 +249,13 @@ def _first(rows: NDArray[np.bool_], begin: int = 0) -> int:
 
 
 def _changed(
-    values: Values, base: NDArray[Any], image: Image, noise: Image, axis: int, *regions: slice
+    values: Values, base: NDArray[Any], image: Image, other: Image, axis: int, *regions: slice
 ) -> NDArray[np.bool_]:
-    """Return in which rows (or columns) values change if those of some regions become noise."""
+    """Return in which rows (or columns) values change if some regions become another image's."""
     replaced = image.copy()
     for region in regions:
         index = (region, slice(None)) if axis == 0 else (slice(None), region)
-        replaced[index] = noise[index]
+        replaced[index] = other[index]
     changed: NDArray[np.bool_] = (values(replaced) != base).any(axis=(0, 1, 3 - axis))
     return changed
 
@@ -263,38 +264,70 @@ def measured_grid(values: Values, height: int, width: int, reach: tuple[int, int
     """Return the smallest shift, a power of 2 up to 64, by which scores move with the image.
 
     It is the cell of a network's pools. Tiles that start on its multiples get the scores of the
-    whole image.
+    whole image. Of several images the largest shift counts: on noise, which no line shows, a
+    trained network may give the same value everywhere, and every shift fits.
 
     Args:
         reach: of the network, pixels; values that the edge of the image can change do not count.
 
     Returns:
-        None if no shift does, or the image is too small to tell.
+        None if no shift does, or the images are too small or the values too alike to tell.
+    """
+    random = np.random.default_rng(1)
+    grids: list[int] = []
+    for content in (_noise, _shades):
+        larger = content(random, height + 64, width + 64)
+        differences, spread = _differences(values, larger, height, width, reach)
+        if not spread:
+            continue
+        # The largest shift shows what rounding alone does. A smaller one that differs by more is no
+        # shift of the grid, however little the deep layers of an untrained network weigh.
+        rounding = next(reversed(differences.values()))
+        if rounding > 1e-4 * spread:
+            return None
+        most = max(4.0 * rounding, 1e-6 * spread)
+        grids.append(next(shift for shift, value in differences.items() if value <= most))
+    return max(grids, default=None)
+
+
+def _differences(
+    values: Values, larger: Image, height: int, width: int, reach: tuple[int, int]
+) -> tuple[dict[int, float], float]:
+    """Return by how much values change beyond moving if the image moves, and how far they spread.
+
+    Args:
+        larger: uint8 [height + 64, width + 64], of which the images are cut.
+
+    Returns:
+        Shift, pixels -> largest difference, of the shifts that leave something to compare; and the
+        largest value less the smallest, of those that the edge of the image cannot change.
     """
     # more than was seen: what the edge of the image changes must not count as another grid
     before, after = (pixels + max(4, pixels // 8) for pixels in reach)
-    random = np.random.default_rng(1)
-    larger = random.integers(0, 256, (height + 64, width + 64), np.uint8)
-    base = values(larger[:height, :width])
+    base = values(larger[:height, :width]).astype(np.float64)
+    inner = base[:, :, before : height - after, before : width - after]
     differences: dict[int, float] = {}
     for shift in (1, 2, 4, 8, 16, 32, 64):
-        rows = slice(before + shift, height - after)
-        columns = slice(before + shift, width - after)
-        expected = base[:, :, rows, columns]
+        expected = inner[:, :, shift:, shift:]
         if not expected.size:
             break
-        moved = values(larger[shift : shift + height, shift : shift + width])
-        given = moved[:, :, before : height - after - shift, before : width - after - shift]
-        difference = np.abs(given.astype(np.float64) - expected.astype(np.float64))
-        differences[shift] = float(difference.max())
-    # The largest shift shows what rounding alone does. A smaller one that differs by more is no
-    # shift of the grid, however little the deep layers of an untrained network weigh.
-    spread = float(np.ptp(base.astype(np.float64)))
-    rounding = next(reversed(differences.values()), math.inf)
-    if rounding > 1e-4 * spread:
-        return None
-    most = max(4.0 * rounding, 1e-6 * spread)
-    return next(shift for shift, difference in differences.items() if difference <= most)
+        moved = values(larger[shift : shift + height, shift : shift + width]).astype(np.float64)
+        same = moved[:, :, before : height - after - shift, before : width - after - shift]
+        differences[shift] = float(np.abs(same - expected).max())
+    return differences, float(np.ptp(inner)) if differences else 0.0
+
+
+def _noise(random: np.random.Generator, height: int, width: int) -> Image:
+    """Draw noise of all grey values, uint8 [height, width]: no other image changes more values."""
+    return random.integers(0, 256, (height, width), np.uint8)
+
+
+def _shades(random: np.random.Generator, height: int, width: int) -> Image:
+    """Draw soft shades with a faint grain, uint8 [height, width]: nearer to what a line shows."""
+    coarse = random.normal(128.0, 40.0, (height // 32 + 2, width // 32 + 2))
+    shades = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    grain = random.normal(0.0, 8.0, (height, width))
+    return np.clip(np.rint(shades + grain), 0, 255).astype(np.uint8)
 
 
 def _takes(values: Values, height: int, width: int) -> bool:
