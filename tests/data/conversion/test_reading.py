@@ -44,3 +44,16 @@ def test_images_that_no_entry_names_are_listed_as_not_labelled(tmp_path):
     assert names == {"a.png": True, "b.png": True, "c.png": False, "later/d.png": False}
     names = {image.name: image.labelled for image in read_annotations(file).images}
     assert names == {"a.png": True, "b.png": True, "c.png": False}
+
+
+def test_masks_are_not_taken_for_images_of_good_parts(tmp_path):
+    coco(tmp_path)
+    masks = ["masks/a.png", "labels/a.png", "images/c_mask.png", "ground_truth/scratch/a.png"]
+    put(tmp_path / "images/c.png", grey(9))
+    for name in masks:
+        put(tmp_path / name, grey(0))
+        with pytest.raises(DataError, match=f"{name}: is a mask by its name or folder"):
+            read_annotations(tmp_path)
+        (tmp_path / name).unlink()
+    put(tmp_path / "images/front_mask.png", grey(9))  # no image has it as its mask
+    assert len(read_annotations(tmp_path).images) == 4

@@ -119,3 +119,20 @@ def test_without_the_package_the_extra_is_named(tmp_path, monkeypatch):
     yolo(tmp_path)
     with pytest.raises(RuntimeUnavailable, match=r"tinyunet-deploy\[convert\]"):
         read_annotations(tmp_path)
+
+
+def test_a_folder_of_masks_named_labels_is_not_yolo(tmp_path):
+    put(tmp_path / "images/a.png", grey(9))
+    put(tmp_path / "labels/a.png", grey(0))
+    with pytest.raises(DataError, match="contains no annotations"):
+        read_annotations(tmp_path)
+    write(tmp_path / "labels/a.txt", "0 0 0 1 0 1 1\n")
+    with pytest.raises(DataError, match=r"labels/a\.png: is a mask by its name or folder"):
+        read_annotations(tmp_path)
+
+
+def test_a_description_shows_that_all_parts_are_good(tmp_path):
+    put(tmp_path / "images/a.png", grey(9))
+    (tmp_path / "labels").mkdir()
+    write(tmp_path / "data.yaml", "names: {0: scratch}\n")
+    assert [image.labelled for image in read_annotations(tmp_path).images] == [False]

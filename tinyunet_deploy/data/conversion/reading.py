@@ -13,6 +13,7 @@ from tinyunet_deploy.data.conversion.model import AnnotatedImage, AnnotatedSet, 
 from tinyunet_deploy.data.conversion.sources import files_below, read_json, split_of, without_split
 from tinyunet_deploy.data.conversion.yolo import is_yolo, read_yolo
 from tinyunet_deploy.data.decoding import IMAGE_SUFFIXES
+from tinyunet_deploy.data.layouts.label_names import in_a_mask_folder, label_files
 from tinyunet_deploy.data.layouts.listing import entries
 from tinyunet_deploy.errors import DataError
 
@@ -92,6 +93,9 @@ def _with_unlisted(annotated: AnnotatedSet, root: Path, *, alone: bool) -> Annot
 
     Beside a single file, only the folders of its images are looked at: others may have a file of
     their own.
+
+    Raises:
+        DataError: an image without annotations is a mask by its name or folder.
     """
     listed = {image.image for image in annotated.images}
     folders = {image.parent for image in listed}
@@ -100,9 +104,28 @@ def _with_unlisted(annotated: AnnotatedSet, root: Path, *, alone: bool) -> Annot
         for path in files_below(root, IMAGE_SUFFIXES)
         if path not in listed and (not alone or path.parent in folders)
     ]
+    _require_no_masks(root, unlisted)
     images = [*annotated.images, *(_unlisted(root, path) for path in unlisted)]
     images.sort(key=lambda image: (image.split or "", image.name))
     return dataclasses.replace(annotated, images=tuple(images))
+
+
+def _require_no_masks(root: Path, unlisted: list[Path]) -> None:
+    """Refuse masks, which would be taken as images of good parts."""
+    names: dict[Path, list[str]] = {}
+    for path in files_below(root, IMAGE_SUFFIXES):
+        names.setdefault(path.parent, []).append(path.name)
+    labels = {folder / name for folder, there in names.items() for name in label_files(there)}
+    for path in unlisted:
+        place = path.relative_to(root)
+        folders = [part.lower() for part in place.parent.parts]
+        if path in labels or "labels" in folders or in_a_mask_folder(place.as_posix()):
+            raise DataError(
+                path,
+                "is a mask by its name or folder, but annotations are converted, not masks",
+                f"move the masks out of {root}; or `tinyunet data init FOLDER` describes a folder "
+                "of images and masks, which needs no conversion",
+            )
 
 
 def _unlisted(root: Path, path: Path) -> AnnotatedImage:

@@ -31,8 +31,13 @@ _SPLITS: Final[tuple[SplitName, ...]] = ("train", "val", "test")
 
 
 def is_yolo(root: Path) -> bool:
-    """Return whether a folder has a labels folder, at the top or up to two levels below."""
-    return bool(_label_folders(root))
+    """Return whether a folder has a labels folder, at the top or up to two levels below.
+
+    Without a text file in them, and without a description, they are labels of another kind.
+    """
+    labels = _label_folders(root)
+    texts = (text for folder in labels for text in files_below(folder, {".txt"}))
+    return bool(labels) and (bool(_descriptions(root)) or next(iter(texts), None) is not None)
 
 
 def _label_folders(root: Path, depth: int = 2) -> list[Path]:
@@ -83,9 +88,13 @@ def _key(path: Path, folder: Path) -> str:
     return path.relative_to(folder).with_suffix("").as_posix()
 
 
+def _descriptions(root: Path) -> list[Path]:
+    return [Path(entry.path) for entry in entries(root) if entry.name.endswith((".yaml", ".yml"))]
+
+
 def _read_description(root: Path) -> dict[str, Any]:
     """Return the content of the only YAML file at the top; empty without one."""
-    files = [Path(entry.path) for entry in entries(root) if entry.name.endswith((".yaml", ".yml"))]
+    files = _descriptions(root)
     if not files:
         return {}
     if len(files) > 1:
