@@ -71,6 +71,13 @@ def test_a_mask_or_an_image_alone_is_refused(tmp_path: Path, remove: str, messag
         read_dataset(tmp_path)
 
 
+def test_a_second_image_of_a_mask_is_refused_as_such(tmp_path: Path) -> None:
+    other = put(product(tmp_path) / "test" / "cut" / "other.png", grey(9))
+    other.rename(other.with_name("000.bmp"))
+    with pytest.raises(DataError, match=r"cut/000\.png: has the same mask as .*cut/000\.bmp: "):
+        read_dataset(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

@@ -90,6 +90,22 @@ def test_beside_images_too_a_mask_of_a_format_that_is_not_read_is_refused(tmp_pa
         read_dataset(tmp_path)
 
 
+@pytest.mark.parametrize(("end", "folder"), [("", "masks"), ("_mask", "images")])
+def test_a_mask_of_two_images_is_refused(tmp_path: Path, end: str, folder: str) -> None:
+    images(tmp_path, "a", "b")
+    for name in ("a", "b"):
+        put(tmp_path / folder / f"{name}{end}.png", SPOT)
+    put(tmp_path / "images" / "c.png", grey(1)).rename(tmp_path / "images" / "c.bmp")
+    put(tmp_path / "images" / "c.png", grey(1))  # two good parts: neither has a mask
+    assert [item.mask is not None for item in read_dataset(tmp_path).items] == [True] * 2 + [
+        False
+    ] * 2
+    put(tmp_path / "other.png", grey(1)).rename(tmp_path / "images" / "a.bmp")
+    wanted = rf"images/a\.png: has the same mask as .*images/a\.bmp: .*{folder}/a{end}\.png"
+    with pytest.raises(DataError, match=wanted):
+        read_dataset(tmp_path)
+
+
 def test_a_mask_whose_image_is_not_read_is_counted_and_named(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

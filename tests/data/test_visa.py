@@ -79,11 +79,16 @@ def test_a_table_with_defects_to_train_on_comes_first(tmp_path: Path) -> None:
         ("pcb1,test,anomaly,pcb1/Data/Images/Normal/0.png,", "but has no mask"),
         ("pcb1,test,normal,pcb1/Data/Images/Normal/0.png,x.png", "but has the mask"),
         ("pcb1,test,normal,pcb1/Data/Images/Normal/0.png,", "a second time"),
+        (
+            "pcb1,test,anomaly,pcb1/1.png,candle/Data/Masks/Anomaly/0.png",
+            r"1cls\.csv:8: lists candle/Data/Masks/Anomaly/0\.png a second time",
+        ),
         ("pcb1,test", "has 2 fields"),
     ],
 )
 def test_a_wrong_row_is_refused_with_its_line(tmp_path: Path, row: str, message: str) -> None:
     table = visa(tmp_path) / "split_csv" / "1cls.csv"
+    put(tmp_path / "pcb1" / "1.png", grey(1))
     with table.open("a") as file:
         file.write(row + "\n")
     with pytest.raises(DataError, match=message):

@@ -37,6 +37,7 @@ from tinyunet_deploy.data.description_file import read_description
 from tinyunet_deploy.data.layouts.described import describe_reader
 from tinyunet_deploy.data.layouts.known import Reader, UnknownLayout, known_reader
 from tinyunet_deploy.data.layouts.listing import require_classes, require_splits
+from tinyunet_deploy.data.layouts.pairing import require_own_masks
 from tinyunet_deploy.data.layouts.shares import divide, require_shares
 from tinyunet_deploy.errors import DataError
 
@@ -62,8 +63,9 @@ def read_dataset(
 
     Raises:
         UnknownLayout: the folder is in none of the layouts.
-        DataError: a class, a split, an image or a mask is missing, a label list disagrees with the
-            files, the folder is in two layouts, or its description is not valid.
+        DataError: a class, a split, an image or a mask is missing, two images have the same mask,
+            a label list disagrees with the files, the folder is in two layouts, or its description
+            is not valid.
     """
     described = _described(root, description)
     reader = _reader(root, described)
@@ -148,6 +150,7 @@ def _listed(
     listed = tuple(items)
     if not listed:
         raise DataError(root, "no images found")
+    require_own_masks((item.image, item.mask) for item in listed)
     return Dataset(
         root,
         reader.layout,

@@ -97,12 +97,13 @@ def _read_split(
             )
         masks = _masks(mask_folder)
         for image in images:
-            mask = masks.pop(image.stem, None)
+            mask = masks.get(image.stem)
             if mask is None:
                 wanted = mask_folder / f"{image.stem}_mask.png"
                 raise DataError(image, "has no mask", f"expected {wanted}")
             yield Item(image, True, mask, None, class_id, split, rule=rule, defect_type=entry.name)
-        for mask in masks.values():
+        stems = {image.stem for image in images}
+        for mask in (mask for name, mask in masks.items() if name not in stems):
             raise DataError(mask, "has no image", f"expected one of this name in {entry.path}")
 
 

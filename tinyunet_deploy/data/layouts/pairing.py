@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from tinyunet_deploy.data.mask_survey import ignored_by_rule, looks_inverted
 from tinyunet_deploy.data.masks import read_mask_file
 from tinyunet_deploy.errors import DataError, printable
 
-__all__ = ["GOOD_FOLDERS", "Pair", "PairGroup", "paired_items"]
+__all__ = ["GOOD_FOLDERS", "Pair", "PairGroup", "paired_items", "require_own_masks"]
 
 log = logging.getLogger(__name__)
 
@@ -109,6 +109,27 @@ def paired_items(
             group.split,
             rule=rule,
         )
+
+
+def require_own_masks(pairs: Iterable[tuple[Path, Path | None]]) -> None:
+    """Refuse a mask of two images: it says nothing about at least one of them.
+
+    Args:
+        pairs: each image with its mask, if it has one.
+
+    Raises:
+        DataError: two images have the same mask.
+    """
+    images: dict[Path, Path] = {}
+    for image, mask in pairs:
+        other = image if mask is None else images.setdefault(mask, image)
+        if other != image:
+            raise DataError(
+                image,
+                f"has the same mask as {other}: {mask}",
+                "a mask is of one image: move one of the two images away, or give it a name and a "
+                "mask of its own",
+            )
 
 
 def _read(path: Path, *, rule: MaskRule | None) -> _Reading:

@@ -67,8 +67,8 @@ def visa_rows(root: Path, table: Path) -> list[VisaRow]:
     """Read the table, sorted by product, split and path.
 
     Raises:
-        DataError: the table cannot be read, a row is malformed or named a second time, or a file of
-            it is missing or outside ``root``.
+        DataError: the table cannot be read, a row is malformed, or a file of it is missing, outside
+            ``root`` or named a second time.
     """
     try:
         text = read_regular(table, limit=_MAX_BYTES).decode("utf-8-sig")
@@ -86,7 +86,7 @@ def visa_rows(root: Path, table: Path) -> list[VisaRow]:
         )
     places = [head.index(name) for name in _COLUMNS]
     rows: list[VisaRow] = []
-    images: set[Path] = set()
+    files: set[Path] = set()
     for number, line in enumerate(lines[1:], start=2):
         if not line:
             continue
@@ -94,9 +94,14 @@ def visa_rows(root: Path, table: Path) -> list[VisaRow]:
         if len(line) != len(head):
             raise DataError(where, f"has {len(line)} fields", f"expected {len(head)}")
         row = _row(root, where, [line[place].strip() for place in places])
-        if row.image in images:
-            raise DataError(where, f"lists {row.image.name} a second time")
-        images.add(row.image)
+        for path in filter(None, (row.image, row.mask)):
+            if path in files:
+                raise DataError(
+                    where,
+                    f"lists {path.relative_to(root)} a second time",
+                    "each row has an image and a mask of its own",
+                )
+            files.add(path)
         rows.append(row)
     return sorted(rows, key=lambda row: (row.product, SPLITS.index(row.split), row.image))
 
