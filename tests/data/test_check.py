@@ -2,6 +2,8 @@ import re
 
 import cv2
 import numpy as np
+import pytest
+from PIL import Image
 
 from tests.data.test_layouts import SPOT, grey, put, released
 from tinyunet_deploy.data.check import check_dataset
@@ -103,3 +105,31 @@ def test_values_of_a_camera_of_fewer_bits_in_a_16_bit_file(tmp_path):
     assert "--bits" in oddity.what
     oddities = check_dataset(read_dataset(tmp_path), bits=12).oddities
     assert [(o.kind, o.path.name) for o in oddities] == [("unusable-image", "b.png")]
+
+
+def test_an_empty_mask_of_another_size_is_unusable(tmp_path):
+    for name, mask in (("a", SPOT), ("b", grey(0).T), ("c", grey(0))):
+        put(tmp_path / "images" / f"{name}.png", grey(ord(name)))
+        put(tmp_path / "masks" / f"{name}.png", mask)
+    (oddity,) = check_dataset(read_dataset(tmp_path)).oddities
+    assert (oddity.kind, oddity.path.name, oddity.fatal) == ("unusable-mask", "b.png", True)
+    assert oddity.what == "is 24x16 pixels, but its image is 16x24"
+
+
+@pytest.mark.parametrize(
+    ("orientation", "side", "odd"),
+    [(6, 16, True), (3, 24, True), (6, 24, False), (1, 16, False), (0, 16, False)],
+)
+def test_images_that_viewers_turn_without_changing_their_size(tmp_path, orientation, side, odd):
+    """If rows and columns differ, the size of the mask says how it was drawn."""
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    mask = np.zeros((side, 16), np.uint8)
+    (tmp_path / "images").mkdir()
+    for name in ("a", "b"):
+        picture = Image.fromarray(np.full_like(mask, ord(name)))
+        picture.save(tmp_path / "images" / f"{name}.jpg", exif=exif)
+        put(tmp_path / "masks" / f"{name}.png", mask)
+        mask[4:12, 4:12] = 255  # a good part has no pixel that could lie in the wrong place
+    shown = [(o.kind, o.path.name, o.fatal) for o in check_dataset(read_dataset(tmp_path)).oddities]
+    assert shown == [("turned-image", "b.jpg", False)] * odd

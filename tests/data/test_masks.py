@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import math
 from pathlib import Path
@@ -284,3 +285,18 @@ def test_a_wrong_mask_is_refused(tmp_path):
         read_mask(small, SHAPE)
     with pytest.raises(DataError, match=r"absent\.png: is not a usable mask"):
         read_mask(defective_item(tmp_path / "absent.png"), SHAPE)
+
+
+@pytest.mark.parametrize("empty", [grey(0)[:, :8], grey(0).T])
+def test_a_mask_of_a_good_part_has_the_size_of_its_image_too(tmp_path, empty):
+    good = dataclasses.replace(defective_item(put(tmp_path / "mask.png", empty)), defective=False)
+    height, width = empty.shape
+    wanted = rf"mask\.png: is {width}x{height} pixels, but its image is 16x24"
+    with pytest.raises(DataError, match=wanted):
+        read_mask(good, SHAPE)
+    put(tmp_path / "mask.png", grey(0))
+    assert not read_mask(good, SHAPE).any()
+    (tmp_path / "mask.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"mask\.png: is not a usable mask: it is an empty file"):
+        read_mask(good, SHAPE)
+    assert not read_mask(dataclasses.replace(good, mask=None), SHAPE).any()

@@ -16,7 +16,7 @@ from typing import Final, Literal, NamedTuple, get_args
 import cv2
 import numpy as np
 
-from tinyunet_deploy.contract import DEFAULT_SIZE
+from tinyunet_deploy.contract import DEFAULT_SIZE, Mask
 from tinyunet_deploy.data.dataset import Dataset, Item
 from tinyunet_deploy.data.decoding import decode_image, stored_bits
 from tinyunet_deploy.data.description import DESCRIPTION
@@ -27,6 +27,7 @@ from tinyunet_deploy.data.mask_survey import (
     shown_values,
 )
 from tinyunet_deploy.data.masks import read_mask
+from tinyunet_deploy.data.orientation import UPRIGHT, exif_orientation
 from tinyunet_deploy.errors import DataError, ImageError
 from tinyunet_deploy.files import read_regular
 
@@ -36,6 +37,8 @@ _TINY_MASK: Final = 20
 """Masks with fewer pixels are listed."""
 _LARGE_MASK: Final = 0.5
 """Masks that cover more than this share of the image are listed."""
+_SAME_SIZE: Final = (2, 3, 4)
+"""EXIF orientations that do not exchange rows and columns."""
 
 OddityKind = Literal[
     "unusable-image",
@@ -43,6 +46,7 @@ OddityKind = Literal[
     "duplicate",
     "image-size",
     "bit-depth",
+    "turned-image",
     "inverted-mask",
     "large-mask",
     "ignored-mask",
@@ -104,11 +108,12 @@ def check_dataset(
     """Decode every image and mask, list the oddities and count sizes, depths and mask values.
 
     Oddities are images and masks that cannot be used; sizes other than 512x512 (outside DAGM2007:
-    other than the most frequent); 16-bit images without any value above 4095; masks that look
-    inverted, that cover more than half of their image, or fewer than 20 pixels of it; masks with
-    values of which the rule in dataset.toml counts none as defect; masks of more than one piece, in
-    DAGM2007 only, as elsewhere these are usual; images with the same bytes as another; files that
-    belong to no image.
+    other than the most frequent); 16-bit images without any value above 4095; images with a mask
+    that fits them as stored and as viewers turn them by their EXIF; masks that look inverted, that
+    cover more than half of their image, or fewer than 20 pixels of it; masks with values of which
+    the rule in dataset.toml counts none as defect; masks of more than one piece, in DAGM2007 only,
+    as elsewhere these are usual; images with the same bytes as another; files that belong to no
+    image.
 
     Args:
         progress: called with 1 after each image.
@@ -185,20 +190,34 @@ def _inspect(item: Item, *, pieces: bool, bits: int | None) -> _Inspection:
     if item.mask is not None:
         with contextlib.suppress(DataError):  # named below, if anything reads it
             values = shown_values(look_at_mask(item.mask))
+    size = shape[0], shape[1]
+    try:
+        mask = read_mask(item, size)
+    except DataError as error:
+        oddities.append(Oddity("unusable-mask", item.mask or item.image, error.what))
+        return _Inspection(digest, size, stored, values, oddities)
     if item.defective:
-        oddities += _mask_oddities(item, (shape[0], shape[1]), pieces)
+        oddities += _mask_oddities(item.mask or item.image, mask, pieces)
+        if item.mask is not None:
+            oddities += _turned(item.image, data, size)
     elif values is not None and item.mask is not None and ignored_by_rule(item.mask, item.rule):
         what = f"has the values {values}, none of which dataset.toml counts as defect"
         oddities.append(Oddity("ignored-mask", item.mask, what))
-    return _Inspection(digest, (shape[0], shape[1]), stored, values, oddities)
+    return _Inspection(digest, size, stored, values, oddities)
 
 
-def _mask_oddities(item: Item, shape: tuple[int, int], pieces: bool) -> list[Oddity]:
-    label = item.mask or item.image
-    try:
-        mask = read_mask(item, shape)
-    except DataError as error:
-        return [Oddity("unusable-mask", label, error.what)]
+def _turned(image: Path, data: bytes, size: tuple[int, int]) -> Iterator[Oddity]:
+    """Yield an oddity if viewers turn an image without changing its size."""
+    orientation = exif_orientation(data)
+    if orientation != UPRIGHT and (orientation in _SAME_SIZE or size[0] == size[1]):
+        what = (
+            f"has the EXIF orientation {orientation}, by which viewers turn it, but not this "
+            "toolkit: is its mask drawn on the image as stored?"
+        )
+        yield Oddity("turned-image", image, what)
+
+
+def _mask_oddities(label: Path, mask: Mask, pieces: bool) -> list[Oddity]:
     oddities: list[Oddity] = []
     area = np.count_nonzero(mask)
     border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from tinyunet_deploy.contract import Mask
 from tinyunet_deploy.data.dataset import Item, MaskRule
-from tinyunet_deploy.data.decoding import MAX_PIXELS, Labels, decode_labels, read_bytes
+from tinyunet_deploy.data.decoding import MAX_PIXELS, Labels, decode_labels, image_size, read_bytes
 from tinyunet_deploy.errors import DataError, ImageError
 
 __all__ = ["decode_mask", "ellipse_mask", "read_mask", "read_mask_file", "read_mask_values"]
@@ -46,6 +46,8 @@ def ellipse_mask(
 def read_mask(item: Item, shape: tuple[int, int]) -> Mask:
     """Return the defect pixels of an image of ``shape`` (height, width), by the item's rule.
 
+    Of the mask of a good part, which marks nothing, only the size is looked at.
+
     Returns:
         uint8 [H, W], {0, 255}; all 0 for a defect-free image, and only for that.
 
@@ -53,18 +55,15 @@ def read_mask(item: Item, shape: tuple[int, int]) -> Mask:
         DataError: the mask cannot be decoded, has another size, is ambiguous, or marks nothing.
     """
     if not item.defective:
+        if item.mask is not None:
+            _require_size(item.mask, _mask_size(item.mask), shape)
         return np.zeros(shape, np.uint8)
     if item.ellipse is not None:
         return ellipse_mask(*item.ellipse, shape)
     if item.mask is None:
         raise DataError(item.image, "is defective but has no mask")
     mask = read_mask_file(item.mask, item.rule, max_pixels=max(MAX_PIXELS, math.prod(shape)))
-    if mask.shape != shape:
-        raise DataError(
-            item.mask,
-            f"is {mask.shape[1]}x{mask.shape[0]} pixels, but its image is {shape[1]}x{shape[0]}",
-            "a mask must have the size of its image",
-        )
+    _require_size(item.mask, (mask.shape[0], mask.shape[1]), shape)
     if not mask.any():
         raise DataError(
             item.mask,
@@ -72,6 +71,26 @@ def read_mask(item: Item, shape: tuple[int, int]) -> Mask:
             "mark the defect, or put the image among the good ones",
         )
     return mask
+
+
+def _mask_size(path: Path) -> tuple[int, int]:
+    try:
+        return image_size(read_bytes(path), path)
+    except ImageError as error:
+        raise _unusable(path, error) from error
+
+
+def _require_size(path: Path, size: tuple[int, int], shape: tuple[int, int]) -> None:
+    if size != shape:
+        raise DataError(
+            path,
+            f"is {size[1]}x{size[0]} pixels, but its image is {shape[1]}x{shape[0]}",
+            "a mask must have the size of its image",
+        )
+
+
+def _unusable(path: Path, error: ImageError) -> DataError:
+    return DataError(path, f"is not a usable mask: it {error.what}", error.hint)
 
 
 def read_mask_file(
@@ -88,7 +107,7 @@ def read_mask_file(
     try:
         return decode_mask(read_bytes(path), path, rule, max_pixels=max_pixels)
     except ImageError as error:
-        raise DataError(path, f"is not a usable mask: it {error.what}", error.hint) from error
+        raise _unusable(path, error) from error
 
 
 def read_mask_values(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16] | None:
@@ -100,7 +119,7 @@ def read_mask_values(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16] | Non
     try:
         values = decode_labels(read_bytes(path), path).values
     except ImageError as error:
-        raise DataError(path, f"is not a usable mask: it {error.what}", error.hint) from error
+        raise _unusable(path, error) from error
     if values.ndim == 2:
         return values
     return values[..., 0] if (values == values[..., :1]).all() else None

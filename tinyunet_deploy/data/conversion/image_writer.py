@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import ExifTags, UnidentifiedImageError
-from PIL import Image as PillowImage
 
 from tinyunet_deploy.contract import Mask
 from tinyunet_deploy.data.conversion.drawing import Unfit, draw
 from tinyunet_deploy.data.conversion.model import AnnotatedImage
 from tinyunet_deploy.data.decoding import image_size, read_bytes
 from tinyunet_deploy.data.encoding import encode_png
+from tinyunet_deploy.data.orientation import UPRIGHT, exif_orientation
 from tinyunet_deploy.errors import DataError, ImageError
 from tinyunet_deploy.files import writing
 
@@ -46,7 +45,7 @@ def write_image(image: AnnotatedImage, types: Mapping[str, int], folder: Path) -
         data = read_bytes(image.image)
         shape = image_size(data, image.image)
         _require_size(image, shape)
-        _require_upright(image.image)
+        _require_upright(image.image, data)
         mask = _mask(image, shape, types)
     except ImageError as error:
         fault = DataError(image.image, error.what, error.hint)
@@ -74,14 +73,10 @@ def _require_size(image: AnnotatedImage, shape: tuple[int, int]) -> None:
         )
 
 
-def _require_upright(path: Path) -> None:
+def _require_upright(path: Path, data: bytes) -> None:
     """Refuse an image that tools show turned, as their outlines are then turned, too."""
-    try:
-        with PillowImage.open(path) as image:
-            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError):
-        return  # a format that only our own decoder reads
-    if orientation != 1:
+    orientation = exif_orientation(data)
+    if orientation != UPRIGHT:
         raise DataError(
             path,
             f"has the EXIF orientation {orientation}, by which annotation tools turn it, but not "
