@@ -54,6 +54,60 @@ def test_one_file_is_read_alone_from_its_folder_of_annotations(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "segmentation",
+    [
+        [[0.25, 0.2, 0.75, 0.2, 0.75, 0.6]],
+        [[0.25, 0.2, 0.5, 0.2, 0.5, 0.5], [0.6, 0.6, 1, 0.6, 1, 1]],
+    ],
+)
+def test_shares_of_the_size_are_not_pixels(tmp_path, segmentation):
+    coco(tmp_path, coco_annotation(segmentation))
+    with pytest.raises(DataError, match=r"annotation 1 has all corners within 0\.\.1"):
+        read_annotations(tmp_path)
+    coco(tmp_path, coco_annotation([*segmentation, SQUARE]))
+    assert len(read_annotations(tmp_path).images[0].annotations[0].areas) > 1
+
+
+@pytest.mark.parametrize("corners", [[0, 0, 1, 0, 1, 1, 0, 1], [0, 0, 0.5, 0, 0, 0.5]])
+def test_the_pixel_in_the_corner_may_be_a_defect(tmp_path, corners):
+    coco(tmp_path, coco_annotation([corners]))
+    pixels, left, top = draw(read_annotations(tmp_path).images[0].annotations[0], (HEIGHT, WIDTH))
+    assert (left, top, pixels.tolist()) == (0, 0, [[True]])
+
+
+@pytest.mark.parametrize("segmentation", [[SQUARE], {"size": [HEIGHT, WIDTH], "counts": RUNS}])
+def test_an_area_outside_its_box_is_refused(tmp_path, segmentation):
+    for box in ([15, 4, 1, 8], [4, 15, 8, 8], [0, 0, 1.5, 24], [0, 0, 16, 1], [0.3, 0.2, 0.5, 0.3]):
+        coco(tmp_path, coco_annotation(segmentation, bbox=box))
+        wanted = "annotation 1 has an area from x=4, y=4 to x=12, y=12, which lies outside its bbox"
+        with pytest.raises(DataError, match=wanted):
+            read_annotations(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        [4, 4, 8, 8],
+        [5, 5, 7, 7],
+        [4, 4, 12, 12],  # two corners
+        [8, 8, 8, 8],  # centre and size
+        [0, 0, WIDTH, HEIGHT],
+        [14, 4, 1, 1],
+        [0, 0, 0, 0],
+        [-1, -1, -1, -1],
+        [],
+        None,
+        "none",
+        [None] * 4,
+        [float("nan")] * 4,
+    ],
+)
+def test_a_box_that_is_loose_or_stands_for_none_is_no_contradiction(tmp_path, box):
+    coco(tmp_path, coco_annotation([SQUARE], bbox=box, area=0))
+    assert len(read_annotations(tmp_path).images[0].annotations) == 1
+
+
+@pytest.mark.parametrize(
     ("annotation", "what"),
     [
         (coco_annotation([], bbox=[1, 2, 3, 4]), "annotation 1 has a box but no outline"),
@@ -65,6 +119,7 @@ def test_one_file_is_read_alone_from_its_folder_of_annotations(tmp_path):
         (coco_annotation([SQUARE], category_id=[1]), "unknown category"),
         (coco_annotation([SQUARE], image_id=[1]), "of an image that is not listed"),
         (coco_annotation([[10**400, 1, 2, 3, 4, 5]]), "number beyond any image"),
+        (coco_annotation([SQUARE], bbox=[10**400, 1, 2, 3]), "number beyond any image"),
         (coco_annotation([SQUARE], image_id=9), "of an image that is not listed"),
         (coco_annotation({"size": [WIDTH, HEIGHT], "counts": RUNS}), "RLE of the size"),
         (coco_annotation({"size": [HEIGHT, WIDTH], "counts": [1, 2]}), "runs of 3 pixels"),

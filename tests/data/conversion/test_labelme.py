@@ -25,6 +25,8 @@ def shape(kind: str, points: object, **others: object) -> dict[str, object]:
         shape("rectangle", CORNERS),
         shape("mask", [[4, 4], [12, 12]], mask=png_base64(SPOT[4:12, 4:12])),
         shape("mask", [[2, 3], [13, 13]], mask=png_base64(SPOT[3:13, 2:13] // 255)),
+        shape("mask", [[4, 4], [11, 11]], mask=png_base64(SPOT[4:12, 4:12])),
+        shape("mask", [[3.6, 4.4], [11.4, 11.6]], mask=png_base64(SPOT[4:12, 4:12])),
     ],
 )
 def test_each_kind_with_an_area_gives_the_mask(tmp_path, drawn):
@@ -59,6 +61,14 @@ def test_a_circle_is_filled(tmp_path):
         (shape("polygon", CORNERS, label=""), "expected a name"),
         (shape("mask", [[4, 4], [12, 12]]), "there is none"),
         (shape("mask", [[4, 4], [12, 12]], mask="***"), "unusable mask"),
+        (
+            shape("mask", [[4, 4], [12, 20]], mask=png_base64(SPOT[4:12, 4:12])),
+            "shape 1 has a mask of 8x8 pixels, but its points span 8x16",
+        ),
+        (shape("mask", [[4, 4], [9, 9]], mask=png_base64(SPOT[4:12, 4:12])), "points span 5x5"),
+        (shape("mask", [[12, 12], [4, 4]], mask=png_base64(SPOT[4:12, 4:12])), "span -8x-8"),
+        (shape("polygon", [[0.2, 0.2], [0.6, 0.2], [0.6, 0.7]]), r"all corners within 0\.\.1"),
+        (shape("rectangle", [[0.2, 0.2], [0.6, 0.7]]), r"all corners within 0\.\.1"),
         (shape("mask", [[4, 4], [12, 12]], mask="aGVsbG8="), "is not a PNG"),
         (shape("mask", [[4, 4], [12, 12]], mask=png_base64(grey(0))), "covers no pixel"),
     ],

@@ -98,6 +98,7 @@ def test_labels_without_an_image_are_refused(tmp_path):
         ("names: [a, a]", "each name once"),
         ("names: [a]\ntest: images/test", "does not exist below"),
         ("names: [a]\ntrain: images/train\nval: images/train", "in the splits"),
+        ("names: [a]\nkpt_shape: [1, 2]", "has kpt_shape, so its labels are boxes with keypoints"),
     ],
 )
 def test_an_unusable_description_is_refused(tmp_path, text, what):
@@ -105,6 +106,12 @@ def test_an_unusable_description_is_refused(tmp_path, text, what):
     write(tmp_path / "data.yaml", text)
     with pytest.raises(DataError, match=what):
         read_annotations(tmp_path)
+
+
+def test_an_empty_kpt_shape_states_no_keypoints(tmp_path):
+    with yolo(tmp_path).open("a") as file:
+        file.write("kpt_shape:\n")
+    assert len(read_annotations(tmp_path).images) == 4
 
 
 def test_two_descriptions_are_refused(tmp_path):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from tinyunet_deploy.data.conversion.drawing import cropped
+from tinyunet_deploy.data.conversion.drawing import OUTSIDE_PX, Unfit, cropped, require_pixels
 from tinyunet_deploy.data.conversion.model import (
     AnnotatedImage,
     AnnotatedSet,
@@ -90,6 +91,10 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _images(
     root: Path,
     path: Path,
@@ -145,10 +150,10 @@ def _annotation(
         raise DataError(path, f"{where} has the unknown category {category!r}")
     segmentation = entry.get("segmentation")
     try:
-        if isinstance(segmentation, dict):
-            return Annotation(label, (_bitmap(segmentation, size),), where)
-        if isinstance(segmentation, list) and segmentation:
-            return Annotation(label, tuple(map(_outline, segmentation)), where)
+        areas = _areas(segmentation, size)
+        if areas:
+            _require_box(entry.get("bbox"), areas)
+            return Annotation(label, areas, where)
     except ValueError as error:
         raise DataError(path, f"{where} {error}") from error
     except OverflowError as error:
@@ -157,12 +162,53 @@ def _annotation(
     raise DataError(path, f"{where} has {what}", "a box is not a mask: draw outlines")
 
 
+def _areas(segmentation: object, size: tuple[int, int]) -> tuple[Outline | Bitmap, ...]:
+    """Return the areas of an annotation; none if it has no segmentation."""
+    if isinstance(segmentation, dict):
+        return (_bitmap(segmentation, size),)
+    if not isinstance(segmentation, list) or not segmentation:
+        return ()
+    outlines = tuple(map(_outline, segmentation))
+    require_pixels(np.concatenate([outline.corners for outline in outlines]))
+    return outlines
+
+
 def _outline(values: object) -> Outline:
     if not isinstance(values, list) or len(values) < 6 or len(values) % 2:
         raise ValueError("has a polygon that is not a list of x, y of three corners or more")
     if not all(isinstance(value, int | float) for value in values):
         raise ValueError("has a polygon with a corner that is not a number")
     return Outline(np.array(values, np.float64).reshape(-1, 2))
+
+
+def _require_box(box: object, areas: Sequence[Outline | Bitmap]) -> None:
+    """Refuse areas that lie outside the box of their annotation.
+
+    How well they fill it says nothing: tools round it, draw it by hand, or state x and y of two
+    corners. A box without an area stands for none.
+    """
+    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
+        return
+    left, top, width, height = map(float, box)
+    if not (width > 0 and height > 0):
+        return
+    corners = np.concatenate([_corners(area) for area in areas])
+    first, last = corners.min(axis=0), corners.max(axis=0)
+    gap = np.maximum(first - (left + width, top + height), (left, top) - last).max()
+    if gap > 2 * OUTSIDE_PX:
+        raise Unfit(
+            f"has an area from x={first[0]:g}, y={first[1]:g} to x={last[0]:g}, y={last[1]:g}, "
+            f"which lies outside its bbox of x={left:g}, y={top:g}, width={width:g}, "
+            f"height={height:g}"
+        )
+
+
+def _corners(area: Outline | Bitmap) -> NDArray[np.float64]:
+    """Return corners of an outline, or the first and last of a bitmap: x, y of each."""
+    if isinstance(area, Outline):
+        return area.corners
+    height, width = area.pixels.shape
+    return np.array([(area.left, area.top), (area.left + width, area.top + height)], np.float64)
 
 
 def _bitmap(segmentation: dict[str, Any], size: tuple[int, int]) -> Bitmap:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tinyunet_deploy.data.conversion.model import Annotation, Bitmap, Outline
 
-__all__ = ["OUTSIDE_PX", "Unfit", "cropped", "draw"]
+__all__ = ["OUTSIDE_PX", "Unfit", "cropped", "draw", "require_pixels"]
 
 OUTSIDE_PX: Final = 1.0
 """Distance by which a corner may lie outside its image, pixels: tools round, and let a corner be
@@ -36,6 +36,26 @@ def cropped(pixels: NDArray[np.bool_], left: int, top: int) -> Bitmap:
     y, x = int(rows[0]), int(columns[0])
     part = pixels[y : int(rows[-1]) + 1, x : int(columns[-1]) + 1]
     return Bitmap(part.copy(), left + x, top + y)
+
+
+def require_pixels(corners: NDArray[np.float64]) -> None:
+    """Refuse corners of an annotation that are shares of the image's size instead of pixels.
+
+    The outline of the pixel in the corner of an image lies within 0..1, too; it has whole and half
+    numbers, and passes.
+
+    Args:
+        corners: x, y of all corners, [N, 2].
+
+    Raises:
+        Unfit: all lie within 0..1, and one is neither a whole nor a half number.
+    """
+    within = corners.min() >= 0 and corners.max() <= 1
+    if within and (2 * corners != np.rint(2 * corners)).any():
+        raise Unfit(
+            "has all corners within 0..1, as shares of the image's size: pixels are expected, "
+            "x * width and y * height"
+        )
 
 
 def draw(annotation: Annotation, shape: tuple[int, int]) -> Bitmap:

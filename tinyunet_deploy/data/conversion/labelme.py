@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyunet_deploy.data.conversion.drawing import cropped
+from tinyunet_deploy.data.conversion.drawing import Unfit, cropped, require_pixels
 from tinyunet_deploy.data.conversion.ellipses import ellipse_corners
 from tinyunet_deploy.data.conversion.model import (
     AnnotatedImage,
@@ -85,6 +85,11 @@ def _annotation(path: Path, number: int, shape: dict[str, Any]) -> Annotation:
         raise DataError(path, f"{where} has points that are not numbers") from error
     if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
         raise DataError(path, f"{where} has points that are not pairs of x and y")
+    if kind in ("polygon", "rectangle", "circle"):
+        try:
+            require_pixels(points)
+        except Unfit as error:
+            raise DataError(path, f"{where} {error}") from error
     match kind, len(points):
         case "polygon", count if count >= 3:
             area: Outline | Bitmap = Outline(points)
@@ -131,4 +136,13 @@ def _bitmap(path: Path, where: str, points: NDArray[np.float64], mask: object) -
         raise DataError(path, f"{where} has a mask with colours", "expected a grey one")
     if not values.any():
         raise DataError(path, f"{where} covers no pixel")
+    span = np.rint(points[1]) - np.rint(points[0])
+    excess = values.shape[::-1] - span
+    if not ((excess >= -1) & (excess <= 2)).all():  # versions count the last pixel or not
+        raise DataError(
+            path,
+            f"{where} has a mask of {values.shape[1]}x{values.shape[0]} pixels, but its points "
+            f"span {span[0]:g}x{span[1]:g}",
+            "mark the defect again, or remove the shape",
+        )
     return cropped(values != 0, left, top)

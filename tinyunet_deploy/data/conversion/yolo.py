@@ -113,6 +113,12 @@ def _read_description(root: Path) -> dict[str, Any]:
         raise DataError(files[0], f"is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise DataError(files[0], "has no names and splits", "expected the data.yaml of YOLO")
+    if content.get("kpt_shape") is not None:
+        raise DataError(
+            files[0],
+            "has kpt_shape, so its labels are boxes with keypoints, not polygons",
+            "a box is not a mask: draw outlines",
+        )
     return content
 
 
