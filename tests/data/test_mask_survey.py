@@ -18,6 +18,12 @@ from tinyunet_deploy.errors import DataError
 IDS = SPOT // 255
 IDS[4:8] *= 2
 SMOOTH = cv2.GaussianBlur(cv2.resize(SPOT, (160, 240)), (31, 31), 8)
+SOFT = cv2.GaussianBlur(SPOT, (0, 0), 1)
+"""SPOT with soft edges: 20 values."""
+FAINT = cv2.convertScaleAbs(SOFT, alpha=0.4)
+THIN = grey(0)
+"""Thin defects of ten types."""
+THIN[2:22:2, 4:12] = np.arange(25, 255, 23)[:, None]
 INVERTED = MaskRule(non_zero=True, inverted=True)
 
 
@@ -38,6 +44,11 @@ def saved(path: Path, array: np.ndarray, **options: int) -> Path:
         ([IDS, grey(0)], ".png", MaskRule(non_zero=True), "0, 1, 2"),
         ([np.dstack([IDS * 99, SPOT, grey(0)])], ".png", MaskRule(non_zero=True), "colours"),
         ([SMOOTH], ".png", MaskRule(threshold=int(SMOOTH.max()) // 2), "more than 32 grey levels"),
+        ([SOFT, grey(0), SPOT], ".png", MaskRule(threshold=127), "0, 1, ..., 255: 20 values"),
+        ([SPOT, 255 - SOFT, 255 - SOFT], ".png", MaskRule(threshold=127, inverted=True), "0, 255"),
+        ([SOFT, IDS], ".png", MaskRule(non_zero=True), "0, 1, ..., 255: 20 values"),
+        ([SOFT, FAINT], ".png", MaskRule(non_zero=True), "0, 1, ..., 255: 20 values"),
+        ([THIN], ".png", MaskRule(non_zero=True), "0, 25, ..., 232: 11 values"),
         ([SPOT, grey(0)], ".jpg", MaskRule(threshold=127), "lossy, up to 25"),
         ([255 - SPOT, grey(255)], ".png", INVERTED, "0, 255"),
         ([255 - SPOT, SPOT, SPOT], ".png", None, "0, 255"),

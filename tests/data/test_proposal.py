@@ -18,6 +18,7 @@ from tinyunet_deploy.data.dataset import MaskRule
 from tinyunet_deploy.data.description import Description, ImageFiles, MaskFiles, Shares
 from tinyunet_deploy.data.description_file import parse_description
 from tinyunet_deploy.data.layouts import read_dataset
+from tinyunet_deploy.data.masks import read_mask
 from tinyunet_deploy.data.proposal import description_text, propose
 from tinyunet_deploy.errors import DataError
 
@@ -77,6 +78,19 @@ def test_parts_without_a_mask_are_good_and_said_so(tmp_path: Path) -> None:
 
 def test_a_set_without_good_parts_is_said_so(tmp_path: Path) -> None:
     assert any("overkill cannot be" in line for line in propose(own(tmp_path, [SPOT])).seen)
+
+
+def test_soft_edges_are_cut_at_half_and_said_so(tmp_path: Path) -> None:
+    soft = cv2.GaussianBlur(SPOT, (0, 0), 1)
+    proposal = propose(own(tmp_path, [soft, soft, grey(0)]))
+    assert proposal.description.masks.rule == MaskRule(threshold=127)
+    seen = " ".join(proposal.seen)
+    assert "values above 127 mean defect. non_zero = true would widen each defect by its" in seen
+    (tmp_path / "dataset.toml").write_text(proposal.text())
+    items = read_dataset(tmp_path).items
+    assert [int(read_mask(item, SPOT.shape).sum()) // 255 for item in items if item.defective] == [
+        np.count_nonzero(soft > 127)
+    ] * 2
 
 
 def test_mvtec_trains_on_half_of_its_defects(tmp_path: Path) -> None:

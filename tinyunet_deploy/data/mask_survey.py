@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -32,6 +33,11 @@ MANY_VALUES: Final = 32
 """A mask with more values has grey levels, as of smoothed edges, not labels."""
 _COMPRESSION_NOISE: Final = 32
 """Largest value that lossy compression leaves where an 8-bit mask was 0."""
+_SOFT_VALUES: Final = 5
+"""Smallest number of values between 0 and the largest in a mask with soft edges."""
+_SOFT_SHARE: Final = 0.5
+"""Share of the pixels of these values that must lie on a slope, beside a darker and a lighter one:
+labels fill areas, and thin labels lie beside 0 only."""
 _LISTED: Final = 8
 """Largest number of values that are listed one by one."""
 INVERTED_BORDER: Final = 0.75
@@ -56,6 +62,8 @@ class MaskLook(NamedTuple):
     """Some pixel is so."""
     border_value: int | None
     """The value along most of the border; None if there is none, or ``values`` is empty."""
+    soft: bool
+    """Its ``values`` are 0, the largest, and those of the soft edges between them."""
 
 
 def look_at_masks(paths: Sequence[Path]) -> list[MaskLook]:
@@ -105,7 +113,16 @@ def look_at_mask(path: Path) -> MaskLook:
         border=float(_border(marked).mean()),
         marks=bool(marked.any()),
         border_value=_most_of_border(grey) if few else None,
+        soft=few and 0 in listed and len(listed) >= _SOFT_VALUES + 2 and _has_slopes(grey, largest),
     )
+
+
+def _has_slopes(grey: NDArray[Any], largest: int) -> bool:
+    """Return whether most pixels between 0 and the largest value lie on slopes."""
+    between = (grey > 0) & (grey < largest)
+    square = np.ones((3, 3), np.uint8)
+    slopes = (cv2.erode(grey, square) < grey) & (grey < cv2.dilate(grey, square))
+    return bool(slopes[between].mean() > _SOFT_SHARE)
 
 
 def _border(pixels: NDArray[Any]) -> NDArray[Any]:
@@ -141,8 +158,9 @@ def ignored_by_rule(path: Path, rule: MaskRule | None) -> bool:
 def rule_for(looks: Sequence[MaskLook]) -> MaskRule | None:
     """Propose the rule that reads masks; None if the usual reading does.
 
-    Lossy masks and grey levels get a threshold at half of the largest value; masks of more values
-    or colours count everything but 0 as defect, so that no kind of defect is overlooked. If most
+    Lossy masks, grey levels and soft edges get a threshold at half of the largest value; masks of
+    more values or colours count everything but 0 as defect, so that no kind of defect is
+    overlooked. If most
     masks mark their border, the rule is inverted. Where 0 is not used, good is the value that is in
     every mask and along its border.
     """
@@ -151,8 +169,9 @@ def rule_for(looks: Sequence[MaskLook]) -> MaskRule | None:
         return MaskRule(values=defects)
     marking = [look for look in looks if look.marks]
     is_inverted = 2 * sum(look.border > INVERTED_BORDER for look in marking) > len(marking)
-    if any(look.lossy or (not look.coloured and not look.values) for look in looks):
-        half = max(look.largest for look in looks) // 2
+    half = max((look.largest for look in looks), default=0) // 2
+    is_soft = any(look.soft for look in looks) and all(look.largest > half for look in marking)
+    if is_soft or any(look.lossy or (not look.coloured and not look.values) for look in looks):
         return MaskRule(threshold=half, inverted=is_inverted)
     if is_inverted or not all(look.readable for look in looks):
         return MaskRule(non_zero=True, inverted=is_inverted)

@@ -145,6 +145,8 @@ def _with_masks(description: Description, reader: Reader, seen: list[str]) -> De
             )
         if rule is not None and rule.threshold is not None:
             seen.append(f"Masks with grey levels: values above {rule.threshold} mean defect.")
+            if not any(look.lossy for look in looks):
+                seen.append("non_zero = true would widen each defect by its soft edge.")
         if rule is not None and rule.values is not None:
             seen.append("No mask has a 0: the value along all borders means good.")
         if rule is not None and rule.non_zero and not rule.inverted:
