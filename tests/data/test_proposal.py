@@ -110,6 +110,30 @@ def test_dagm2007_stays_as_it_is(tmp_path: Path) -> None:
     assert propose(tmp_path).description == Description("released")
 
 
+def test_masks_of_two_colours_without_black_are_refused(tmp_path: Path) -> None:
+    good = np.full((32, 32, 3), (0, 0, 200), np.uint8)
+    bad = good.copy()
+    bad[4:12, 4:12] = (0, 200, 0)
+    own(tmp_path, [bad, bad, good, good])
+    with pytest.raises(DataError, match=r"0\.png: has no black pixel.*0 where the part is good"):
+        propose(tmp_path)
+    own(tmp_path, [bad, bad, good, np.where(bad == 0, bad, 0)])  # one of them has black
+    assert propose(tmp_path).description.masks.rule == MaskRule(non_zero=True)
+
+
+def test_the_names_of_defect_types_are_kept(tmp_path: Path) -> None:
+    types = np.zeros((32, 32), np.uint8)
+    types[2:6, 2:6], types[20:24, 2:6] = 1, 2
+    own(tmp_path, [types] * 3 + [grey(0)] * 3)
+    described = tmp_path / "dataset.toml"
+    described.write_text('[masks]\nnon_zero = true\n\n[defects]\n1 = "scratch"\n2 = "dent"\n')
+    proposal = propose(tmp_path)
+    assert proposal.description.defect_types == {1: "scratch", 2: "dent"}
+    assert "names of defect types" in proposal.text() and '2 = "dent"' in proposal.text()
+    described.write_text("[masks]\nnon_zero = 7\n")  # to be replaced
+    assert propose(tmp_path).description.defect_types == {}
+
+
 def test_a_folder_without_masks_is_refused(tmp_path: Path) -> None:
     put(tmp_path / "images" / "a.png", grey(1))
     with pytest.raises(DataError, match="no images whose masks can be found"):
@@ -128,6 +152,9 @@ def test_a_folder_without_masks_is_refused(tmp_path: Path) -> None:
         ),
         Description("pairs", masks=MaskFiles(rule=MaskRule(threshold=3, inverted=True))),
         Description("pairs", masks=MaskFiles(rule=MaskRule(non_zero=True, inverted=True))),
+        Description(
+            masks=MaskFiles(rule=MaskRule(non_zero=True)), defect_types={1: "scratch", 20: "dent"}
+        ),
     ],
 )
 def test_the_text_says_the_same(description: Description) -> None:

@@ -64,6 +64,8 @@ class MaskLook(NamedTuple):
     """The value along most of the border; None if there is none, or ``values`` is empty."""
     soft: bool
     """Its ``values`` are 0, the largest, and those of the soft edges between them."""
+    black: bool
+    """Some pixel is 0, or black."""
 
 
 def look_at_masks(paths: Sequence[Path]) -> list[MaskLook]:
@@ -114,6 +116,7 @@ def look_at_mask(path: Path) -> MaskLook:
         marks=bool(marked.any()),
         border_value=_most_of_border(grey) if few else None,
         soft=few and 0 in listed and len(listed) >= _SOFT_VALUES + 2 and _has_slopes(grey, largest),
+        black=bool((grey == 0).any()),
     )
 
 

@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 from tinyunet_deploy.data.dataset import SPLITS, Dataset, Item, Missing
 from tinyunet_deploy.data.decoding import read_image
 from tinyunet_deploy.data.description import DESCRIPTION, Description, Shares
-from tinyunet_deploy.data.description_file import parse_description
+from tinyunet_deploy.data.description_file import parse_description, read_description
 from tinyunet_deploy.data.guess import guess_description
 from tinyunet_deploy.data.layouts import read_dataset
 from tinyunet_deploy.data.layouts.described import describe_reader
@@ -65,7 +65,7 @@ class Proposal:
 
 
 def propose(root: Path) -> Proposal:
-    """Look at a folder and describe it; a description that it has is not read.
+    """Look at a folder and describe it; of a description that it has, the types of defects stay.
 
     Raises:
         DataError: no images with masks are found, or one of them is unusable.
@@ -76,6 +76,7 @@ def propose(root: Path) -> Proposal:
     dataset = read_dataset(root, description=description)
     description = _with_depth(description, dataset.items, seen)
     description = _with_shares(description, dataset, seen)
+    description = _with_types(description, root, seen)
     return Proposal(root, description, tuple(seen))
 
 
@@ -138,6 +139,12 @@ def _with_masks(description: Description, reader: Reader, seen: list[str]) -> De
         listed = "; ".join(f"{values} in {count}" for values, count in kinds.most_common(5))
         seen.append(f"Values of {len(looks)} of {len(masks)} masks: {listed}.")
         rule = rule_for(looks) if reader.layout != "visa" else None
+        if rule is not None and rule.non_zero and not any(look.black for look in looks):
+            raise DataError(
+                masks[0],
+                "has no black pixel, as all masks here, so that no value clearly means good",
+                "save the masks as 8-bit grey PNG with 0 where the part is good",
+            )
         if rule is not None and rule.inverted:
             seen.append(
                 f"Most masks mark more than {INVERTED_BORDER:.0%} of the border: they are taken as "
@@ -207,6 +214,21 @@ def _with_shares(description: Description, dataset: Dataset, seen: list[str]) ->
     return dataclasses.replace(description, shares=shares)
 
 
+def _with_types(description: Description, root: Path, seen: list[str]) -> Description:
+    """Add the names of defect types of the description that the folder has."""
+    rule = description.masks.rule
+    if rule is None or not (rule.non_zero or rule.values):
+        return description
+    try:
+        present = read_description(root)
+    except DataError:  # what cannot be read is replaced
+        return description
+    if present is None or not present.defect_types:
+        return description
+    seen.append(f"The names of defect types in {DESCRIPTION} are kept.")
+    return dataclasses.replace(description, defect_types=present.defect_types)
+
+
 def _spaced(values: Sequence[T], most: int) -> list[T]:
     """Return at most so many values, evenly spaced."""
     count = min(most, len(values))
@@ -244,6 +266,7 @@ def description_text(description: Description, root: Path) -> str:
             "values": None if rule is None or rule.values is None else sorted(rule.values),
             "inverted": (rule is not None and rule.inverted) or None,
         },
+        "defects": {str(value): name for value, name in description.defect_types.items()},
     }
     blocks = []
     for name, values in tables.items():
