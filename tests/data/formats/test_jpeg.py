@@ -83,6 +83,39 @@ def test_a_restart_marker_where_none_can_be_is_noticed() -> None:
     assert refusal(data[:middle] + b"\xff\xd0" + data[middle:]).reason == "corrupt"
 
 
+@pytest.mark.parametrize("zeros", [100, 500, 2000])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_hole_of_zeros_in_the_middle_is_noticed(mode: str, zeros: int) -> None:
+    data = jpeg(mode)
+    at = (scans(data)[0][0] + len(data) - zeros) // 2
+    error = refusal(data[:at] + bytes(zeros) + data[at + zeros :])
+    assert error.reason == "corrupt"
+    assert "more data than its pixels take" in str(error)
+
+
+def test_a_header_with_fewer_rows_than_the_file_is_noticed() -> None:
+    data = jpeg()
+    at = data.index(b"\xff\xc0") + 5
+    for height in (40, 64, 72):
+        shorter = data[:at] + struct.pack(">H", height) + data[at + 2 :]
+        assert "more data than its pixels take" in str(refusal(shorter))
+
+
+@pytest.mark.parametrize("side", [1, 7, 8, 9, 64])
+@pytest.mark.parametrize("padding", [b"", b"\0", bytes(8), b"\xff" * 100])
+@pytest.mark.parametrize("options", [{}, {"optimize": True}, {"subsampling": 2}])
+def test_small_and_flat_images_and_padded_scans_are_whole(
+    side: int, padding: bytes, options: dict[str, Any]
+) -> None:
+    """A scan of a few bytes is shorter than what an encoder may add to its end."""
+    for content in (np.full((side, side), 128, np.uint8), noise()[:side, :side]):
+        for mode in ("L", "RGB"):
+            file = io.BytesIO()
+            PIL.Image.fromarray(content).convert(mode).save(file, "JPEG", **options)
+            data = file.getvalue()
+            decode_image(data[:-2] + padding + data[-2:], HERE)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

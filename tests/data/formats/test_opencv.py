@@ -12,6 +12,7 @@ from tinyunet_deploy.data.formats.opencv import (
     decode_colour,
     decode_grey,
     decode_unchanged,
+    decodes,
     require_shape,
 )
 
@@ -50,10 +51,18 @@ def test_rotation_that_a_file_states_is_ignored() -> None:
         assert np.array_equal(decode(turned.getvalue()), decode(plain.getvalue()))
 
 
+def test_a_jpeg_decodes_only_to_its_end() -> None:
+    file = io.BytesIO()
+    PIL.Image.fromarray((DEEP >> 8).astype(np.uint8)).save(file, "JPEG")
+    assert decodes(file.getvalue())
+    assert not decodes(file.getvalue()[:-4])
+
+
 @pytest.mark.parametrize("data", [b"", b"\x89PNG\r\n\x1a\n", b"text"])
 def test_what_cannot_be_decoded_gives_none(data: bytes) -> None:
     assert decode_grey(data) is None
     assert decode_colour(data) is None
+    assert not decodes(data)
     assert decode_unchanged(data) is None
 
 

@@ -1,6 +1,7 @@
 """Check the scans of a JPEG file: all must be present, and each must have all of its pixels.
 
-A decoder makes up missing pixels without reporting it. Source: ITU-T T.81, 1992.
+A decoder makes up missing pixels, and passes over surplus data, without reporting it.
+Source: ITU-T T.81, 1992.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from tinyunet_deploy.data.formats.header import FormatError, Samples
-from tinyunet_deploy.data.formats.opencv import decode_grey
+from tinyunet_deploy.data.formats.opencv import decode_grey, decodes
 
 __all__ = ["Component", "Frame", "Scan", "read_frame", "read_scan", "require_all_pixels"]
 
@@ -27,6 +28,8 @@ _END_OF_DATA: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 """Next marker after the data of a scan: neither a stuffed byte nor a restart marker."""
 _FILLING: Final = b"\x55\x2a\x91\x6c" * 32
 """Scan data that a decoder reads as pixels only if the file lacks some."""
+_LARGEST_SURPLUS: Final = 16
+"""Bytes that may follow the last pixel of a scan; encoders pad with a few."""
 
 
 class Component(NamedTuple):
@@ -141,12 +144,14 @@ def require_all_pixels(data: bytes, frame: Frame, scans: Sequence[Scan], grey: S
 
     Raises:
         EOFError: a scan, or an interval between restarts, lacks data.
+        FormatError: the only scan has more data than its pixels take.
     """
     (scan, *more) = scans
     if not more and not scan.restart_interval and frame.kind in SEQUENTIAL:
         filled = decode_grey(data[: scan.end] + _FILLING)
         if filled is None or not np.array_equal(grey, filled):
             raise EOFError
+        _require_no_surplus(data, scan)
         return
     # Pillow, since OpenCV writes a line to stderr for every marker behind other data.
     pieces, at = [], 0
@@ -157,6 +162,20 @@ def require_all_pixels(data: bytes, frame: Frame, scans: Sequence[Scan], grey: S
             at = end
     if not np.array_equal(_by_pillow(data), _by_pillow(b"".join([*pieces, data[at:]]))):
         raise EOFError
+
+
+def _require_no_surplus(data: bytes, scan: Scan) -> None:
+    """Refuse a scan that has all its pixels before its last bytes.
+
+    Damage in the middle makes a decoder read pixels out of step, so that data is left over; so does
+    a frame header with too small a size. Without the end of a whole scan, OpenCV decodes nothing.
+    """
+    end = scan.begin + len(data[scan.begin : scan.end].rstrip(b"\xff"))
+    if decodes(data[: max(scan.begin, end - _LARGEST_SURPLUS)]):
+        raise FormatError(
+            "corrupt", "has more data than its pixels take: its middle or its header is damaged",
+            "copy the file again, or save the image again",
+        )  # fmt: skip
 
 
 def _by_pillow(data: bytes) -> Samples:

@@ -7,7 +7,7 @@ import numpy as np
 
 from tinyunet_deploy.data.formats.header import FormatError, Header, Samples
 
-__all__ = ["decode_colour", "decode_grey", "decode_unchanged", "require_shape"]
+__all__ = ["decode_colour", "decode_grey", "decode_unchanged", "decodes", "require_shape"]
 
 _GREY = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
 
@@ -29,6 +29,11 @@ def decode_unchanged(data: bytes) -> Samples | None:
     if samples is None or samples.ndim == 2:
         return samples
     return samples[..., [2, 1, 0, 3][: samples.shape[2]]]
+
+
+def decodes(data: bytes) -> bool:
+    """Return whether decoding a JPEG finds all its pixels; it computes an eighth of each side."""
+    return _decode(data, cv2.IMREAD_REDUCED_GRAYSCALE_8) is not None
 
 
 def require_shape(samples: Samples | None, header: Header) -> Samples:
