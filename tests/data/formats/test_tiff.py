@@ -587,6 +587,9 @@ def test_the_number_of_channels_fits_the_meaning_of_the_samples(
         ({"t317": 0}, "predictor 0 of 8-bit samples"),
         ({"t317": 2, "t258": 4}, "predictor 2 of 4-bit samples"),
         ({"t317": 3, "t258": 4}, "predictor 3 of 4-bit samples"),
+        ({"t317": 2}, "a predictor without Deflate or LZW compression"),
+        ({"t317": 2, "t259": 7}, "a predictor without Deflate or LZW compression"),
+        ({"t317": 2, "t259": 32773}, "a predictor without Deflate or LZW compression"),
     ],
 )
 def test_features_that_do_not_go_together_are_named(change: dict[str, int], words: str) -> None:
@@ -594,7 +597,7 @@ def test_features_that_do_not_go_together_are_named(change: dict[str, int], word
 
 
 @pytest.mark.parametrize(
-    "change", [{"t277": 2, "t258": 16}, {"t262": 2, "t277": 3, "t258": 16}, {"t317": 2}]
+    "change", [{"t277": 2, "t258": 16}, {"t262": 2, "t277": 3, "t258": 16}, {"t317": 2, "t259": 5}]
 )
 def test_features_that_go_together_are_read(change: dict[str, int]) -> None:
     assert read_header(plain(**change)).bits == change.get("t258", 8)

@@ -14,7 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyunet_deploy.data.formats.header import FormatError, Header, Samples, several_images
-from tinyunet_deploy.data.formats.tiff_blocks import COMPRESSIONS, JPEG, Blocks, decode_blocks
+from tinyunet_deploy.data.formats.tiff_blocks import (
+    COMPRESSIONS,
+    JPEG,
+    PREDICTED,
+    Blocks,
+    decode_blocks,
+)
 from tinyunet_deploy.data.formats.tiff_directory import (
     SIGNATURES,
     Directory,
@@ -256,6 +262,8 @@ def _require_readable(
     predictor = directory.number(_PREDICTOR, 1)
     if predictor not in (1, 2) or (predictor == 2 and bits < 8):
         raise _unsupported(f"has predictor {predictor} of {bits}-bit samples")
+    if predictor == 2 and compression not in PREDICTED:
+        raise _unsupported("has a predictor without Deflate or LZW compression")
 
 
 def _unsupported(what: str) -> FormatError:

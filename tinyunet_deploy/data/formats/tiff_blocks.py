@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tinyunet_deploy.data.formats import jpeg
 from tinyunet_deploy.data.formats.header import FormatError
 
-__all__ = ["COMPRESSIONS", "JPEG", "Blocks", "decode_blocks"]
+__all__ = ["COMPRESSIONS", "JPEG", "PREDICTED", "Blocks", "decode_blocks"]
 
 _NONE: Final = 1
 _LZW: Final = 5
@@ -23,6 +23,8 @@ JPEG: Final = 7
 """Compression by JPEG, which changes values."""
 _DEFLATE: Final = (8, 32946)
 _PACKBITS: Final = 32773
+PREDICTED: Final = (*_DEFLATE, _LZW)
+"""Compressions that may store differences; decoders disagree on a predictor beside others."""
 COMPRESSIONS: Final[dict[int, str | None]] = {
     _NONE: None, _LZW: None, JPEG: None, 8: None, 32946: None, _PACKBITS: None,
     2: "CCITT", 3: "CCITT T.4 fax", 4: "CCITT T.6 fax", 6: "old-style JPEG",
@@ -110,7 +112,7 @@ def _samples(values: bytes, blocks: Blocks, index: int, compression: int) -> NDA
     kind = np.dtype((">" if blocks.big_endian else "<") + f"u{blocks.bits // 8}")
     native = stored.view(kind).astype(kind.newbyteorder("="), copy=False)
     samples: NDArray[Any] = native.reshape(rows, blocks.width, blocks.channels)
-    if blocks.predictor == 2 and compression in (*_DEFLATE, _LZW):
+    if blocks.predictor == 2 and compression in PREDICTED:
         return np.cumsum(samples, axis=1, dtype=samples.dtype)
     return samples
 
