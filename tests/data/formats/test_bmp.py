@@ -278,6 +278,21 @@ def test_a_palette_of_greys_changes_no_label(bits: int, palette: list[int]) -> N
     assert np.array_equal(labels.displayed, np.array(palette)[indices])
 
 
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_palette_index_without_a_colour_is_refused(bits: int) -> None:
+    indices = np.array([[0, 1, 9], [2, 3, 4]])
+    for colours in (9, 10):
+        table = bytes(range(4 * colours))
+        data = windows(bits, 3, 2, colours=colours, table=table, pixels=packed(indices, bits))
+        if colours == 10:
+            assert np.array_equal(decode_labels(data, HERE).values, indices)
+            assert np.array_equal(decode_image(data, HERE), 4 * indices + 1)
+            continue
+        assert "a palette of 9 colours, but pixels of entry 9" in str(refusal(data))
+        with pytest.raises(ImageError, match="pixels of entry 9"):
+            decode_labels(data, HERE)
+
+
 def test_run_length_labels() -> None:
     rows = b"\x03\x01\x02\x00\x00\x00" + b"\x05\x01\x00\x00" + b"\x00\x01"
     table = bytes(4) + b"\xff\xff\xff\0"

@@ -220,6 +220,22 @@ def test_a_colour_type_that_has_no_16_bits_is_refused_whatever_depth_it_states(
     assert refusal(data).reason == "corrupt"
 
 
+@pytest.mark.parametrize(("bits", "row"), [(8, b"\2\0\3"), (4, b"\x20\x30"), (2, b"\x8c")])
+def test_a_palette_index_without_a_colour_is_refused(bits: int, row: bytes) -> None:
+    header = struct.pack(">IIBBBBB", 3, 1, bits, 3, 0, 0, 0)
+    for colours in (3, 4):
+        parts = [chunk(b"IHDR", header), chunk(b"PLTE", bytes(range(3 * colours)))]
+        parts += [chunk(b"IDAT", zlib.compress(b"\0" + row)), chunk(b"IEND", b"")]
+        data = b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+        if colours == 4:
+            assert decode_labels(data, HERE).values.tolist() == [[2, 0, 3]]
+            assert decode_image(data, HERE).shape == (1, 3)
+            continue
+        assert "a palette of 3 colours, but pixels of entry 3" in str(refusal(data))
+        with pytest.raises(ImageError, match="pixels of entry 3"):
+            decode_labels(data, HERE)
+
+
 def palette_png(*more: bytes) -> bytes:
     header = struct.pack(">IIBBBBB", 3, 1, 8, 3, 0, 0, 0)
     parts = [chunk(b"IHDR", header), chunk(b"PLTE", bytes(range(9))), *more]

@@ -8,7 +8,13 @@ from typing import Final
 
 import numpy as np
 
-from tinyunet_deploy.data.formats.header import FormatError, Header, Samples, several_images
+from tinyunet_deploy.data.formats.header import (
+    FormatError,
+    Header,
+    Samples,
+    require_colours,
+    several_images,
+)
 from tinyunet_deploy.data.formats.opencv import decode_grey, decode_unchanged, require_shape
 
 __all__ = ["SIGNATURE", "decode", "decode_labels", "read_header"]
@@ -63,10 +69,17 @@ def _table_size(data: bytes, header_size: int, bits: int, compression: int) -> i
         return 12 if header_size == 40 and compression == 3 else 0
     if header_size == _OS2_HEADER:
         return 3 << bits
-    (colours,) = struct.unpack_from("<I", data, 46)
+    colours = _colours(data, bits)
     if colours > 1 << bits:
         raise FormatError("corrupt", f"has a palette of {colours} colours")
-    return 4 * (colours or 1 << bits)
+    return 4 * colours
+
+
+def _colours(data: bytes, bits: int) -> int:
+    """Return the entries of the palette that the header states."""
+    (header_size,) = struct.unpack_from("<I", data, 14)
+    colours = 0 if header_size == _OS2_HEADER else struct.unpack_from("<I", data, 46)[0]
+    return colours or 1 << bits
 
 
 def _with_full_header(data: bytes) -> bytes:
@@ -85,15 +98,21 @@ def _with_full_header(data: bytes) -> bytes:
 
 def decode(data: bytes, header: Header) -> Samples:
     """Decode to luminance, uint8 [H, W]."""
-    return require_shape(decode_grey(_with_full_header(data)), header)
+    data = _with_full_header(data)
+    if header.details <= 8 and _colours(data, header.details) < 1 << header.details:
+        _indices(data, header)
+    return require_shape(decode_grey(data), header)
 
 
 def decode_labels(data: bytes, header: Header) -> Samples:
     """Decode to the stored values, uint8: palette indices [H, W], else channels [H, W, C]."""
     data = _with_full_header(data)
     samples = require_shape(decode_unchanged(data), header)
-    if header.details > 8:
-        return samples
+    return samples if header.details > 8 else _indices(data, header)
+
+
+def _indices(data: bytes, header: Header) -> Samples:
+    """Return palette indices, uint8 [H, W]; refuse one without a colour, which would be black."""
     from PIL.BmpImagePlugin import BmpImageFile
 
     # Pillow takes indices into a palette of greys from black for samples of 1 or 8 bits, whatever
@@ -106,4 +125,5 @@ def decode_labels(data: bytes, header: Header) -> Samples:
             indices = np.asarray(picture)
     except (OSError, ValueError, SyntaxError) as error:
         raise FormatError("corrupt", "cannot be decoded") from error
+    require_colours(indices, _colours(data, header.details))
     return require_shape(indices, header)

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Format", "FormatError", "Header", "Samples", "several_images"]
+__all__ = ["Format", "FormatError", "Header", "Samples", "require_colours", "several_images"]
 
 Samples = NDArray[np.uint8] | NDArray[np.uint16]
 """Stored sample values, [H, W] or [H, W, C]."""
@@ -79,3 +79,17 @@ def several_images(count: int | str, hint: str) -> FormatError:
     if count == 1:
         return FormatError("several-images", "is an animation, if of one frame only", hint)
     return FormatError("several-images", f"contains {count} images, not one", hint)
+
+
+def require_colours(indices: Samples, colours: int) -> None:
+    """Refuse palette indices without a colour, which decoders show as black.
+
+    Raises:
+        FormatError: an index is not below ``colours``.
+    """
+    largest = int(indices.max(initial=0))
+    if largest >= colours:
+        raise FormatError(
+            "corrupt", f"has a palette of {colours} colours, but pixels of entry {largest}",
+            "save the image as grey",
+        )  # fmt: skip

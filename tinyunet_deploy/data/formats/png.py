@@ -9,7 +9,13 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from tinyunet_deploy.data.formats.header import FormatError, Header, Samples, several_images
+from tinyunet_deploy.data.formats.header import (
+    FormatError,
+    Header,
+    Samples,
+    require_colours,
+    several_images,
+)
 from tinyunet_deploy.data.formats.opencv import decode_grey, decode_unchanged, require_shape
 from tinyunet_deploy.data.formats.png_rows import Chunk, decode_rows
 
@@ -28,6 +34,8 @@ _CHANNELS_OF_SBIT: Final = {0: 1, 2: 3, 4: 1, 6: 3}
 
 class _Details(NamedTuple):
     colour_type: int
+    colours: int
+    """Entries of the palette."""
     chunks: list[Chunk]
 
 
@@ -42,6 +50,7 @@ def read_header(data: bytes) -> Header:
     channels = _CHANNELS_OF_SBIT.get(colour_type, 0)
     depth, frames, at = None, 1, len(SIGNATURE)
     animated, controls, stills = False, 0, 0
+    colours = 0
     chunks = []
     for _ in range(_MAX_CHUNKS):
         length, name = struct.unpack_from(">I4s", data, at)
@@ -53,6 +62,8 @@ def read_header(data: bytes) -> Header:
             controls += 1
         elif name == b"IDAT" and not controls:
             stills = 1  # the image is no frame of the animation
+        elif name == b"PLTE":
+            colours = length // 3
         elif name == b"sBIT" and bits == 16 and length >= channels:
             depth = max(data[at + 8 : at + 8 + channels], default=None)
         if name != b"IDAT":  # decoding does that for the pixels; libpng lets others pass
@@ -80,7 +91,7 @@ def read_header(data: bytes) -> Header:
         left_justified=True,
         colour=colour_type in _COLOUR,
         indirect=colour_type == _PALETTE,
-        details=_Details(colour_type, chunks),
+        details=_Details(colour_type, colours, chunks),
     )
 
 
@@ -92,17 +103,23 @@ def _require_checksum(data: bytes, at: int, length: int) -> None:
 
 def decode(data: bytes, header: Header) -> Samples:
     """Decode to luminance, [H, W]; PNG is lossless, so grey values are exact."""
-    values = decode_rows(data, header.details.chunks)
+    details: _Details = header.details
+    values = decode_rows(data, details.chunks)
     if values is not None:
         return values
+    if details.colour_type == _PALETTE and details.colours < 1 << header.bits:
+        _indices(data, header)
     return require_shape(decode_grey(data, deep=header.bits == 16), header)
 
 
 def decode_labels(data: bytes, header: Header) -> Samples:
     """Decode to the stored values: palette indices [H, W], else the channels [H, W(, C)]."""
     samples = require_shape(decode_unchanged(data), header)
-    if header.details.colour_type != _PALETTE:
-        return samples
+    return samples if header.details.colour_type != _PALETTE else _indices(data, header)
+
+
+def _indices(data: bytes, header: Header) -> Samples:
+    """Return palette indices, uint8 [H, W]; refuse one without a colour, which would be black."""
     from PIL.PngImagePlugin import PngImageFile
 
     try:
@@ -110,4 +127,5 @@ def decode_labels(data: bytes, header: Header) -> Samples:
             indices = np.asarray(picture)
     except (OSError, ValueError, SyntaxError) as error:
         raise FormatError("corrupt", "cannot be decoded") from error
+    require_colours(indices, header.details.colours)
     return require_shape(indices, header)
