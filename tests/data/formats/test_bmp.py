@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import io
 import struct
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -92,8 +94,12 @@ def windows(
     colours: int = 0,
     table: bytes | None = None,
     pixels: bytes | None = None,
+    masks: Sequence[int] = (),
 ) -> bytes:
     """A file with a Windows header of ``size`` bytes, black by default."""
+    if compression == 3:
+        masks = masks or ((0xF800, 0x7E0, 0x1F) if bits == 16 else (0xFF0000, 0xFF00, 0xFF))
+        table = bytes(12 if size == 40 else 0)
     if table is None:
         table = bytes(4 * (colours or 1 << bits)) if bits <= 8 else b""
     if pixels is None:
@@ -101,7 +107,9 @@ def windows(
     first = 14 + size + len(table)
     head = struct.pack("<2sIHHI", b"BM", first + len(pixels), 0, 0, first)
     head += struct.pack("<IiiHHI", size, width, height, planes, bits, compression)
-    return head + struct.pack("<IiiII", 0, 0, 0, colours, 0) + bytes(size - 40) + table + pixels
+    head += struct.pack("<IiiII", 0, 0, 0, colours, 0) + bytes(size - 40) + table
+    stored = struct.pack(f"<{len(masks)}I", *masks)
+    return head[:54] + stored + head[54 + len(stored) :] + pixels
 
 
 def packed(indices: np.ndarray, bits: int) -> bytes:
@@ -120,9 +128,11 @@ def header_refusal(data: bytes) -> FormatError:
 @pytest.mark.parametrize("bits", range(34))
 def test_bits_of_a_pixel(bits: int) -> None:
     if bits in (1, 4, 8, 16, 24, 32):
-        wanted = Header(4, 9, min(bits, 8), indirect=bits <= 8, details=bits)
-        assert bmp_format.read_header(windows(bits)) == wanted
-        assert bmp_format.read_header(windows(bits, height=-4)) == wanted
+        wanted = Header(4, 9, min(bits, 8), indirect=bits <= 8, details=None)
+        for height in (4, -4):
+            header = bmp_format.read_header(windows(bits, height=height))
+            assert header.details.bits == bits
+            assert replace(header, details=None) == wanted
         return
     error = header_refusal(windows(bits, compression=1))
     if bits == 2:
@@ -221,7 +231,7 @@ def test_the_palette_of_an_os_2_file_has_three_bytes_a_colour(bits: int, table: 
         head = struct.pack("<2sIHHIIHHHH", b"BM", 0, 0, 0, 26 + table, 12, 1, 1, 1, bits)
         return head + bytes(max(table, 0) + 4)
 
-    assert bmp_format.read_header(file(table)).details == bits
+    assert bmp_format.read_header(file(table)).details.bits == bits
     assert header_refusal(file(table - 1)).reason == "corrupt"
 
 
@@ -231,8 +241,8 @@ def test_the_palette_of_an_os_2_file_has_three_bytes_a_colour(bits: int, table: 
 def test_masks_of_the_colours_follow_the_shortest_header_only(
     size: int, compression: int, masks: int
 ) -> None:
-    data = windows(32, size=size, compression=compression, table=bytes(masks))
-    assert bmp_format.read_header(data).details == 32
+    data = windows(32, size=size, compression=compression)
+    assert bmp_format.read_header(data).details.bits == 32
     first = struct.pack("<I", 14 + size + masks - 1)
     assert header_refusal(data[:10] + first + data[14:]).reason == "corrupt"
 
@@ -249,9 +259,9 @@ def test_compressions(compression: int) -> None:
     elif compression > 3:
         assert header_refusal(data).what == "has a damaged header"
     else:
-        assert bmp_format.read_header(data).details == 16
+        assert bmp_format.read_header(data).details.bits == 16
     if compression < 3:
-        assert bmp_format.read_header(old).details == 16
+        assert bmp_format.read_header(old).details.bits == 16
     elif compression not in names:
         assert header_refusal(old).what == "is a BMP with Huffman or 24-bit run-length compression"
 
@@ -294,17 +304,99 @@ def test_a_palette_index_without_a_colour_is_refused(bits: int) -> None:
 
 
 def test_run_length_labels() -> None:
-    rows = b"\x03\x01\x02\x00\x00\x00" + b"\x05\x01\x00\x00" + b"\x00\x01"
+    rows = b"\x03\x01\x02\x00\x00\x00" + b"\x00\x05\x01\x01\x00\x00\x01\x00\x00\x00" + b"\x00\x01"
     table = bytes(4) + b"\xff\xff\xff\0"
     data = windows(8, 5, 2, compression=1, colours=2, table=table, pixels=rows)
-    assert decode_labels(data, HERE).values.tolist() == [[1] * 5, [1, 1, 1, 0, 0]]
+    assert decode_labels(data, HERE).values.tolist() == [[1, 1, 0, 0, 1], [1, 1, 1, 0, 0]]
+    four = b"\x00\x05\x11\x00\x10\x00\x00\x00" + b"\x04\x10\x01\x00\x00\x01"
+    data = windows(4, 5, 2, compression=2, colours=2, table=table, pixels=four)
+    assert decode_labels(data, HERE).values.tolist() == [[1, 0, 1, 0, 0], [1, 1, 0, 0, 1]]
 
 
-def test_run_length_pixels_that_end_early_are_no_labels() -> None:
-    data = windows(8, 8, 8, compression=1, pixels=b"\x08\x01\x00\x00" * 3 + bytes(60))
-    with pytest.raises(ImageError, match="cannot be decoded") as caught:
+@pytest.mark.parametrize(
+    ("pixels", "words"),
+    [
+        (b"\x08\x01\x00\x00" * 3 + b"\x00\x01", "leave some out"),
+        (b"\x08\x01\x00\x00" * 3 + bytes(60), "leave some out"),
+        (b"\x08\x01\x00\x00" * 3 + b"\x07\x01\x00\x01", "leave some out"),
+        (b"\x07\x01\x00\x00" + b"\x08\x01\x00\x00" * 3 + b"\x00\x01", "leave some out"),
+        (b"\x00\x02\x01\x00\x07\x01\x00\x00" + b"\x08\x01\x00\x00" * 3, "leave some out"),
+        (b"\x09\x01\x00\x00" + b"\x08\x01\x00\x00" * 3 + b"\x00\x01", "beyond a row"),
+        (b"\x08\x01\x00\x00" * 8 + b"\x00\x01", "more run-length pixels"),
+        (b"\x08\x01\x00\x00" * 3, "ends before the image does"),
+        (b"\x08\x01\x00\x00" * 3 + b"\x00\x08\1\1", "ends before the image does"),
+    ],
+)
+def test_run_length_pixels_fill_the_image_exactly(pixels: bytes, words: str) -> None:
+    whole = windows(8, 8, 4, compression=1, pixels=b"\x08\x01\x00\x00" * 4 + b"\x00\x01")
+    assert np.array_equal(decode_labels(whole, HERE).values, np.ones((4, 8)))
+    data = windows(8, 8, 4, compression=1, pixels=pixels)
+    assert words in str(refusal(data))
+    with pytest.raises(ImageError, match=words):
         decode_labels(data, HERE)
-    assert caught.value.reason == "corrupt"
+
+
+COLOURS = np.random.default_rng(0).integers(0, 256, (2, 3, 3)).astype(np.uint32)
+
+
+def masked(masks: tuple[int, int, int], bits: int, size: int) -> bytes:
+    """``COLOURS`` with each channel where its mask says."""
+    values = np.zeros((2, 4), np.uint32)[:, : 3 if bits == 32 else 4]
+    for channel, mask in enumerate(masks):
+        lowest, length = (mask & -mask).bit_length() - 1, mask.bit_count()
+        values[:, :3] |= (COLOURS[..., channel] >> 8 - min(length, 8)) << lowest
+    stored = values[::-1].astype(f"<u{bits // 8}").tobytes()
+    return windows(bits, 3, 2, size=size, compression=3, masks=masks, pixels=stored)
+
+
+@pytest.mark.parametrize(
+    ("masks", "bits", "sizes"),
+    [
+        ((0x7C00, 0x3E0, 0x1F), 16, (40,)),
+        ((0xF800, 0x7E0, 0x1F), 16, (40,)),
+        ((0xFF0000, 0xFF00, 0xFF), 32, (40, 56, 108, 124)),
+        ((0xFF, 0xFF00, 0xFF0000), 32, (56, 108, 124)),
+        ((0xFF000000, 0xFF0000, 0xFF00), 32, (56, 108, 124)),
+    ],
+)
+def test_usual_masks_of_the_colours_are_read(
+    masks: tuple[int, int, int], bits: int, sizes: tuple[int, ...]
+) -> None:
+    coarse = COLOURS >> 3 << 3 if bits == 16 else COLOURS
+    for size in sizes:
+        values = decode_labels(masked(masks, bits, size), HERE).values[..., :3]
+        assert np.abs(values.astype(int) - coarse).max() <= (7 if bits == 16 else 0)
+
+
+@pytest.mark.parametrize(
+    ("masks", "bits", "size"),
+    [
+        ((0xF00, 0xF0, 0xF), 16, 40),
+        ((0x1F, 0x7E0, 0xF800), 16, 40),
+        ((0xFF, 0xFF00, 0xFF0000), 32, 40),
+        ((0xFF, 0xFF00, 0xFF0000), 32, 52),
+        ((0xFF, 0xFF, 0xFF), 32, 124),
+        ((0x3FF00000, 0xFFC00, 0x3FF), 32, 40),
+        ((0x3FF00000, 0xFFC00, 0x3FF), 32, 124),
+    ],
+)
+def test_other_masks_of_the_colours_are_named(
+    masks: tuple[int, int, int], bits: int, size: int
+) -> None:
+    error = header_refusal(masked(masks, bits, size))
+    assert error.reason == "unsupported"
+    assert f"the colour masks {masks[0]:#x}, {masks[1]:#x} and {masks[2]:#x}" in error.what
+
+
+@pytest.mark.parametrize("height", [2, -2])
+def test_a_fourth_byte_that_varies_is_alpha(height: int) -> None:
+    pixels = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+    rows = pixels if height < 0 else pixels[::-1]
+    values = decode_labels(windows(32, 3, height, pixels=rows.tobytes()), HERE).values
+    assert np.array_equal(values, pixels[..., [2, 1, 0, 3]])
+    pixels[..., 3] = 7
+    same = decode_labels(windows(32, 3, height, pixels=rows.tobytes()), HERE).values
+    assert np.array_equal(same, pixels[..., [2, 1, 0]])
 
 
 def test_labels_of_16_bits_are_the_stored_colours() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -26,8 +26,29 @@ _WINDOWS_HEADERS: Final = (40, 52, 56, 64, 108, 124)
 _FULL_HEADER: Final = 40
 _PLAIN: Final = (0, 3)
 """Codes of uncompressed pixels; 3 gives masks of the colours."""
+_MASKED: Final = 3
 _RUN_LENGTH: Final = (1, 2)
+_MASKS: Final = {
+    16: ((0x7C00, 0x3E0, 0x1F), (0xF800, 0x7E0, 0x1F)),
+    32: ((0xFF0000, 0xFF00, 0xFF),),
+}
+"""Bits of a pixel -> masks of red, green and blue that OpenCV reads right with any header."""
+_BYTES: Final = frozenset({0xFF, 0xFF00, 0xFF0000, 0xFF000000})
+"""Masks of whole bytes; OpenCV reads them in any order if the header has room for a fourth mask."""
+_HEADER_WITH_ALPHA: Final = 56
+_END_OF_LINE: Final = 0
+_DELTA: Final = 2
+"""Second byte of an escape in run-length pixels; a larger one is a number of literal pixels."""
 _FOREIGN: Final = {4: "JPEG", 5: "PNG", 6: "alpha masks", 11: "CMYK", 12: "CMYK", 13: "CMYK"}
+
+
+class _Details(NamedTuple):
+    bits: int
+    """Bits of a pixel."""
+    compression: int
+    first: int
+    """Position of the pixels, behind a full header."""
+    top_down: bool
 
 
 def read_header(data: bytes) -> Header:
@@ -52,6 +73,8 @@ def read_header(data: bytes) -> Header:
         raise FormatError("corrupt", "has a damaged header")
     if first < 14 + header_size + _table_size(data, header_size, bits, compression):
         raise FormatError("corrupt", "has pixels where its palette must be")
+    if compression == _MASKED:
+        _require_masks(data, header_size, bits)
     if compression in _PLAIN:
         stored = first + (bits * width + 31) // 32 * 4 * abs(height)
         if stored > len(data) and abs(height) * width <= len(data) * 8:
@@ -60,7 +83,22 @@ def read_header(data: bytes) -> Header:
             raise several_images("2 or more", "save each image as a file of its own")
     elif compression not in _RUN_LENGTH:
         raise FormatError("corrupt", "has a damaged header")
-    return Header(abs(height), width, bits=min(bits, 8), indirect=bits <= 8, details=bits)
+    details = _Details(bits, compression, first, top_down=height < 0)
+    return Header(abs(height), width, bits=min(bits, 8), indirect=bits <= 8, details=details)
+
+
+def _require_masks(data: bytes, header_size: int, bits: int) -> None:
+    """Refuse masks of the colours that OpenCV would take for others."""
+    masks = struct.unpack_from("<III", data, 54)
+    if masks in _MASKS.get(bits, ()):
+        return
+    whole_bytes = _BYTES.issuperset(masks) and len(set(masks)) == len(masks)
+    if bits != 32 or header_size < _HEADER_WITH_ALPHA or not whole_bytes:
+        red, green, blue = masks
+        raise FormatError(
+            "unsupported", f"is a BMP with the colour masks {red:#x}, {green:#x} and {blue:#x}",
+            "convert it to PNG",
+        )  # fmt: skip
 
 
 def _table_size(data: bytes, header_size: int, bits: int, compression: int) -> int:
@@ -99,7 +137,10 @@ def _with_full_header(data: bytes) -> bytes:
 def decode(data: bytes, header: Header) -> Samples:
     """Decode to luminance, uint8 [H, W]."""
     data = _with_full_header(data)
-    if header.details <= 8 and _colours(data, header.details) < 1 << header.details:
+    details: _Details = header.details
+    if details.compression in _RUN_LENGTH:
+        _require_runs(data, header)
+    if details.bits <= 8 and _colours(data, details.bits) < 1 << details.bits:
         _indices(data, header)
     return require_shape(decode_grey(data), header)
 
@@ -107,8 +148,64 @@ def decode(data: bytes, header: Header) -> Samples:
 def decode_labels(data: bytes, header: Header) -> Samples:
     """Decode to the stored values, uint8: palette indices [H, W], else channels [H, W, C]."""
     data = _with_full_header(data)
+    details: _Details = header.details
+    if details.compression in _RUN_LENGTH:
+        _require_runs(data, header)
     samples = require_shape(decode_unchanged(data), header)
-    return samples if header.details > 8 else _indices(data, header)
+    if details.bits <= 8:
+        return _indices(data, header)
+    if details.bits == 32 and samples.shape[2] == 3:
+        return _with_alpha(data, header, samples)
+    return samples
+
+
+def _with_alpha(data: bytes, header: Header, colours: Samples) -> Samples:
+    """Add the fourth byte of the pixels as alpha [H, W, 4] if it varies: some writers use it."""
+    stored = np.frombuffer(data, np.uint8, 4 * header.height * header.width, header.details.first)
+    alpha = stored.reshape(header.height, header.width, 4)[..., 3]
+    if alpha.min() == alpha.max():
+        return colours
+    alpha = alpha if header.details.top_down else alpha[::-1]
+    return np.concatenate([colours.astype(np.uint8), alpha[..., None]], axis=2)
+
+
+def _require_runs(data: bytes, header: Header) -> None:
+    """Require that the runs fill every pixel exactly; decoders show missing ones as black.
+
+    Raises:
+        EOFError: the file ends within the runs.
+        FormatError: the runs skip pixels, or go beyond the image.
+    """
+    details: _Details = header.details
+    if (details.compression, details.bits) not in ((1, 8), (2, 4)):
+        raise FormatError("corrupt", "has a damaged header")
+    a_byte = 8 // details.bits
+    at, x, y = details.first, 0, 0
+    while (y, x) < (header.height - 1, header.width):
+        if at + 2 > len(data):
+            raise EOFError
+        count, value = data[at], data[at + 1]
+        at += 2
+        if count:
+            x += count
+        elif value == _END_OF_LINE and x == header.width:
+            x, y = 0, y + 1
+        elif value <= _DELTA:
+            raise FormatError(
+                "corrupt", "has run-length pixels that leave some out", "convert it to PNG"
+            )
+        else:
+            x += value
+            at += -(-value // a_byte) + 1 & ~1
+        if x > header.width:
+            raise FormatError("corrupt", "has run-length pixels that go beyond a row")
+    if at > len(data):
+        raise EOFError
+    if data.startswith(bytes([0, _END_OF_LINE]), at):
+        at += 2
+    following = data[at : at + 2]
+    if len(following) == 2 and (following[0] or following[1] > _DELTA):
+        raise FormatError("corrupt", "has more run-length pixels than its header states")
 
 
 def _indices(data: bytes, header: Header) -> Samples:
@@ -125,5 +222,5 @@ def _indices(data: bytes, header: Header) -> Samples:
             indices = np.asarray(picture)
     except (OSError, ValueError, SyntaxError) as error:
         raise FormatError("corrupt", "cannot be decoded") from error
-    require_colours(indices, _colours(data, header.details))
+    require_colours(indices, _colours(data, header.details.bits))
     return require_shape(indices, header)
