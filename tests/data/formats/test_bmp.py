@@ -181,6 +181,36 @@ def test_a_second_image_behind_the_first_is_told() -> None:
     assert bmp_format.read_header(windows(24) + b"BM and other words").width == 9
 
 
+@pytest.mark.parametrize("size", [0, 28 * 4])
+def test_a_header_with_fewer_rows_than_the_file_is_noticed(size: int) -> None:
+    """By the size of the pixels if the file states it, else by that of the file."""
+
+    def file(height: int, more: int = 0) -> bytes:
+        data = windows(24, 9, 4)[:34] + struct.pack("<I", size) + windows(24, 9, 4)[38:]
+        data = data[:2] + struct.pack("<I", len(data) + more) + data[6:] + bytes(more)
+        return data[:22] + struct.pack("<i", height) + data[26:]
+
+    for height in (1, 3, -3):
+        assert header_refusal(file(height)).what == "has more rows than its header states"
+    for more in (1, 2, 27):  # writers round sizes up
+        assert bmp_format.read_header(file(4, more)).height == 4
+    if size:
+        assert bmp_format.read_header(file(4, 1000)).height == 4
+
+
+def test_sizes_that_the_file_does_not_have_are_passed_over() -> None:
+    for at in (2, 34):
+        data = windows(24, 9, 4)
+        assert bmp_format.read_header(data[:at] + struct.pack("<I", 9999) + data[at + 4 :])
+    profile = windows(24, 9, 4, size=124)
+    profile = profile[:2] + struct.pack("<I", len(profile) + 500) + profile[6:] + bytes(500)
+    assert header_refusal(profile).what == "has more rows than its header states"
+    assert bmp_format.read_header(profile[:130] + struct.pack("<I", 500) + profile[134:])
+    old = os2() + bytes(80)
+    old = old[:2] + struct.pack("<I", len(old)) + old[6:]
+    assert header_refusal(old).what == "has more rows than its header states"
+
+
 def test_an_image_in_another_format_inside_a_bmp_is_named() -> None:
     data = bytearray(windows(24))
     data[28:34] = struct.pack("<HI", 0, 4)

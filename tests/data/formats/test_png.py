@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from tinyunet_deploy.data.decoding import decode_image, decode_labels
 from tinyunet_deploy.data.formats import png as png_format
+from tinyunet_deploy.data.formats import png_rows
 from tinyunet_deploy.errors import ImageError
 
 HERE = Path("part.png")
@@ -218,6 +219,63 @@ def test_a_colour_type_that_has_no_16_bits_is_refused_whatever_depth_it_states(
     data = stated(colour_type, 12, entries=entries)
     assert png_format.read_header(data).depth is None
     assert refusal(data).reason == "corrupt"
+
+
+def saved(mode: str, height: int = 20, width: int = 37) -> bytes:
+    noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    file = io.BytesIO()
+    if mode == "I;16":
+        PIL.Image.fromarray(noise[..., 0] * np.uint16(256)).save(file, "PNG")
+    else:
+        PIL.Image.fromarray(noise).convert(mode).save(file, "PNG")
+    return file.getvalue()
+
+
+def interlaced(height: int, width: int) -> bytes:
+    """Black rows of Adam7, whose passes without pixels have no rows."""
+    steps = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2)]
+    size = 0
+    for left, top, across, down in (*steps, (0, 1, 1, 2)):
+        row = len(range(left, width, across))
+        size += len(range(top, height, down)) * (row + 1 if row else 0)
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 1)
+    parts = [chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(bytes(size)))]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts) + chunk(b"IEND", b"")
+
+
+def restated(data: bytes, height: int, width: int) -> bytes:
+    return data[:8] + chunk(b"IHDR", struct.pack(">II", width, height) + data[24:29]) + data[33:]
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGB", "RGBA", "I;16"])
+def test_a_header_with_fewer_pixels_than_the_file_is_noticed(mode: str) -> None:
+    data = saved(mode)
+    assert decode_image(data, HERE).shape == (20, 37)
+    decode_labels(data, HERE)
+    for height, width in ((10, 37), (19, 37), (20, 28), (18, 36)):
+        shorter = restated(data, height, width)
+        error = refusal(shorter)
+        assert (error.reason, error.what) == ("corrupt", "has more pixels than its header states")
+        with pytest.raises(ImageError, match="more pixels than its header"):
+            decode_labels(shorter, HERE)
+
+
+@pytest.mark.parametrize("height", [1, 2, 4, 5, 8, 17])
+@pytest.mark.parametrize("width", [1, 2, 3, 4, 5, 8, 9, 37])
+def test_rows_of_interlaced_files_are_counted(height: int, width: int) -> None:
+    data = interlaced(height, width)
+    assert decode_image(data, HERE).shape == (height, width)
+    if height > 1:
+        assert "more pixels" in str(refusal(restated(data, height - 1, width)))
+
+
+def test_files_without_libdeflate_or_too_large_for_it_are_counted_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(png_rows, "_LARGEST", 100)
+    for mode in ("L", "RGB"):
+        assert decode_image(saved(mode), HERE).shape == (20, 37)
+        assert "more pixels" in str(refusal(restated(saved(mode), 19, 37)))
 
 
 @pytest.mark.parametrize(("bits", "row"), [(8, b"\2\0\3"), (4, b"\x20\x30"), (2, b"\x8c")])

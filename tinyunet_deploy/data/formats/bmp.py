@@ -36,6 +36,7 @@ _MASKS: Final = {
 _BYTES: Final = frozenset({0xFF, 0xFF00, 0xFF0000, 0xFF000000})
 """Masks of whole bytes; OpenCV reads them in any order if the header has room for a fourth mask."""
 _HEADER_WITH_ALPHA: Final = 56
+_HEADER_WITH_PROFILE: Final = 124
 _END_OF_LINE: Final = 0
 _DELTA: Final = 2
 """Second byte of an escape in run-length pixels; a larger one is a number of literal pixels."""
@@ -76,15 +77,29 @@ def read_header(data: bytes) -> Header:
     if compression == _MASKED:
         _require_masks(data, header_size, bits)
     if compression in _PLAIN:
-        stored = first + (bits * width + 31) // 32 * 4 * abs(height)
+        row = (bits * width + 31) // 32 * 4
+        stored = first + row * abs(height)
         if stored > len(data) and abs(height) * width <= len(data) * 8:
             raise EOFError
         if data.startswith(SIGNATURE, stored) and data[stored + 6 : stored + 10] == bytes(4):
             raise several_images("2 or more", "save each image as a file of its own")
+        if 0 < row <= min(len(data), _stated_end(data, first, header_size)) - stored:
+            raise FormatError("corrupt", "has more rows than its header states")
     elif compression not in _RUN_LENGTH:
         raise FormatError("corrupt", "has a damaged header")
     details = _Details(bits, compression, first, top_down=height < 0)
     return Header(abs(height), width, bits=min(bits, 8), indirect=bits <= 8, details=details)
+
+
+def _stated_end(data: bytes, first: int, header_size: int) -> int:
+    """Return where the pixels end by the size that the file gives for them, else for itself."""
+    if header_size == _OS2_HEADER:
+        return int.from_bytes(data[2:6], "little")
+    size = int.from_bytes(data[34:38], "little")
+    if size:
+        return first + size
+    profile = data[130:134] if header_size == _HEADER_WITH_PROFILE else b""
+    return int.from_bytes(data[2:6], "little") - int.from_bytes(profile, "little")
 
 
 def _require_masks(data: bytes, header_size: int, bits: int) -> None:

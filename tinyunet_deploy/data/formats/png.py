@@ -17,7 +17,7 @@ from tinyunet_deploy.data.formats.header import (
     several_images,
 )
 from tinyunet_deploy.data.formats.opencv import decode_grey, decode_unchanged, require_shape
-from tinyunet_deploy.data.formats.png_rows import Chunk, decode_rows
+from tinyunet_deploy.data.formats.png_rows import Chunk, decode_rows, has_more_than
 
 __all__ = ["SIGNATURE", "decode", "decode_labels", "read_header"]
 
@@ -28,6 +28,14 @@ _PALETTE: Final = 3
 """Colour type of an image of palette indices."""
 _COLOUR: Final = (2, 6)
 """Colour types with red, green and blue samples: without and with transparency."""
+_CHANNELS: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+"""Colour type -> samples of a pixel."""
+_WHOLE: Final = ((0, 0, 1, 1),)
+_ADAM7: Final = (
+    (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2),
+    (0, 1, 1, 2),
+)  # fmt: skip
+"""Passes over the pixels: first column and row, then steps across and down."""
 _CHANNELS_OF_SBIT: Final = {0: 1, 2: 3, 4: 1, 6: 3}
 """Colour type that may have 16 bits -> entries of sBIT that are not about transparency."""
 
@@ -36,6 +44,7 @@ class _Details(NamedTuple):
     colour_type: int
     colours: int
     """Entries of the palette."""
+    interlaced: bool
     chunks: list[Chunk]
 
 
@@ -91,7 +100,7 @@ def read_header(data: bytes) -> Header:
         left_justified=True,
         colour=colour_type in _COLOUR,
         indirect=colour_type == _PALETTE,
-        details=_Details(colour_type, colours, chunks),
+        details=_Details(colour_type, colours, bool(data[28]), chunks),
     )
 
 
@@ -107,6 +116,7 @@ def decode(data: bytes, header: Header) -> Samples:
     values = decode_rows(data, details.chunks)
     if values is not None:
         return values
+    _require_no_more_rows(data, header)
     if details.colour_type == _PALETTE and details.colours < 1 << header.bits:
         _indices(data, header)
     return require_shape(decode_grey(data, deep=header.bits == 16), header)
@@ -114,8 +124,24 @@ def decode(data: bytes, header: Header) -> Samples:
 
 def decode_labels(data: bytes, header: Header) -> Samples:
     """Decode to the stored values: palette indices [H, W], else the channels [H, W(, C)]."""
+    _require_no_more_rows(data, header)
     samples = require_shape(decode_unchanged(data), header)
     return samples if header.details.colour_type != _PALETTE else _indices(data, header)
+
+
+def _require_no_more_rows(data: bytes, header: Header) -> None:
+    """Refuse pixels that are more than the header says; libpng passes over the surplus."""
+    channels = _CHANNELS.get(header.details.colour_type, 0)
+    size = 0
+    for left, top, across, down in _ADAM7 if header.details.interlaced else _WHOLE:
+        width = (header.width - left + across - 1) // across
+        height = (header.height - top + down - 1) // down
+        if width > 0 and height > 0:
+            size += height * (1 + (width * channels * header.bits + 7) // 8)
+    if has_more_than(size, data, header.details.chunks):
+        raise FormatError(
+            "corrupt", "has more pixels than its header states", "save the image again"
+        )
 
 
 def _indices(data: bytes, header: Header) -> Samples:

@@ -23,7 +23,7 @@ try:
 except ImportError:  # no wheel for this system: zlib takes longer
     deflate = None  # type: ignore[assignment]
 
-__all__ = ["Chunk", "decode_rows"]
+__all__ = ["Chunk", "decode_rows", "has_more_than"]
 
 _LARGEST: Final = 1 << 22
 """Most pixels, and most bytes of a file: of larger images the copies would cost memory."""
@@ -40,6 +40,8 @@ _SUB: Final = 1
 """Filter types of a row: values as they are, or differences from the value at the left."""
 _STRIP: Final = 1 << 16
 """Pixels whose sums are in memory at a time; of 2^23, they would overflow 32 bits."""
+_PIECE: Final = 1 << 14
+"""Bytes that are inflated at a time to count them; they may become a thousand times as many."""
 _PEEKED: Final = 4
 """Rows whose filters decide whether it is worth while to inflate all: encoders that choose the best
 filter of each row seldom choose these for so many."""
@@ -79,6 +81,30 @@ def decode_rows(data: bytes, chunks: Sequence[Chunk]) -> Image | None:
     if raw is None:
         return None
     return _unfilter(np.frombuffer(raw, np.uint8).reshape(height, width + 1))
+
+
+def has_more_than(size: int, data: bytes, chunks: Sequence[Chunk]) -> bool:
+    """Return whether the pixels of a file, of any kind, take more than ``size`` bytes inflated.
+
+    False also if they cannot be inflated: OpenCV decodes or refuses such a file.
+    """
+    places = [(at, length) for name, at, length in chunks if name == b"IDAT"]
+    view = memoryview(data)
+    if size <= _LARGEST and len(data) <= _LARGEST:
+        stream = b"".join(view[at : at + length] for at, length in places)
+        if _inflate(stream, size) is not None:
+            return False
+    inflater, inflated = zlib.decompressobj(), 0
+    for at, length in places:
+        for begin in range(at, at + length, _PIECE):
+            piece = view[begin : min(begin + _PIECE, at + length)]
+            try:
+                inflated += len(inflater.decompress(piece))
+            except zlib.error:
+                return False
+            if inflated > size:
+                return True
+    return False
 
 
 def _stream(data: bytes, chunks: Sequence[Chunk]) -> bytes | None:
