@@ -209,9 +209,23 @@ def test_binary_samples_end_exactly(head: bytes, row: int) -> None:
     assert refusal(data * 2).what == "contains 2 images, not one"
 
 
-@pytest.mark.parametrize("more", [b"\n", b"xy\n", b"P5", b"P5x", b"P9 ", b"\0\0 "])
-def test_what_follows_an_image_is_another_one_only_with_a_signature(more: bytes) -> None:
+@pytest.mark.parametrize("more", [b"\n", b"\r\n", b"\n\n", b" " * 11])
+def test_white_space_behind_the_samples_is_passed_over(more: bytes) -> None:
     assert np.array_equal(decode_image(b"P5 12 8 255\n" + GREY.tobytes() + more, HERE), GREY)
+
+
+@pytest.mark.parametrize("more", [b"xy\n", b"P5", b"P5x", b"P9 ", b"\0\0 ", b" " * 12, bytes(96)])
+def test_other_bytes_behind_the_samples_are_not(more: bytes) -> None:
+    """They may be samples for which the header states too small a size or largest value."""
+    error = refusal(b"P5 12 8 255\n" + GREY.tobytes() + more)
+    assert error.reason == "corrupt"
+    assert error.what == f"has {len(more)} bytes more than its header states"
+
+
+def test_white_space_between_images_does_not_hide_the_second() -> None:
+    for between in (b"\n", b"\r\n", b" " * 50):
+        images = between.join([b"P5 12 8 255\n" + GREY.tobytes()] * 3)
+        assert refusal(images).what == "contains 3 images, not one"
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,10 @@ _NUMBER: Final = re.compile(rb"(?:\s|#[^\r\n]*[\r\n])+([0-9]{1,9})")
 _CUT_OFF: Final = re.compile(rb"(?:\s|#[^\r\n]*[\r\n])*(?:#[^\r\n]*)?")
 _REST_OF_LINE: Final = re.compile(rb"[ \t]*(?:#[^\r\n]*)?\r?\n(?:#[^\r\n]*\r?\n)*")
 """End of a header with CR LF or comments, where the format allows only one character."""
+_NEXT: Final = re.compile(rb"\s*(P[1-6])\s")
+"""Start of another image after the samples."""
+_LINE_ENDS: Final = 5
+"""Fewer bytes of white space than this are never taken for samples: two line ends at most."""
 _LONGEST_HEADER: Final = 4096
 """Longest header with its comments, bytes."""
 _PLAIN_SAMPLES: Final = re.compile(rb"[0-9\s]*")
@@ -53,11 +57,16 @@ def read_header(data: bytes) -> Header:
         )
     header = _without_rest_of_line(data, header)
     count, end = 1, _end_of_samples(header)
-    while count < _MOST_COUNTED and end is not None and _begins_at(data, end):
-        count, end = count + 1, _end_of_samples(_header_at(data, end))
+    while count < _MOST_COUNTED and end is not None:
+        following = _next_header(data, end)
+        if following is None:
+            break
+        count, end = count + 1, _end_of_samples(_header_at(data, following))
     if count > 1:
         many = f"{count} or more" if count == _MOST_COUNTED else count
         raise several_images(many, "save each image as a file of its own, as pamsplit does")
+    if end is not None and len(data) > end:
+        _require_white_space(data[end:], _row_bytes(header))
     return header
 
 
@@ -144,8 +153,18 @@ def _cut_header(head: bytes) -> Exception:
     )
 
 
-def _begins_at(data: bytes, at: int) -> bool:
-    return data[at : at + 2] in SIGNATURES and data[at + 2 : at + 3].isspace()
+def _next_header(data: bytes, end: int) -> int | None:
+    """Return where another image begins after the samples, and white space; None if none does."""
+    match = _NEXT.match(data, end)
+    return match.start(1) if match else None
+
+
+def _require_white_space(tail: bytes, row: int) -> None:
+    """Refuse bytes behind the samples; white space as long as a row may be samples, too."""
+    if tail.strip() or len(tail) >= max(row, _LINE_ENDS):
+        raise FormatError(
+            "corrupt", f"has {len(tail)} bytes more than its header states", "save the image again"
+        )
 
 
 def _end_of_samples(header: Header) -> int | None:
@@ -153,8 +172,15 @@ def _end_of_samples(header: Header) -> int | None:
     details: _Details = header.details
     if details.kind <= 3:
         return None
-    row = (header.width + 7) // 8 if details.kind == 4 else header.width * details.channels
-    return details.begin + header.height * row * (2 if header.bits == 16 else 1)
+    return details.begin + header.height * _row_bytes(header)
+
+
+def _row_bytes(header: Header) -> int:
+    """Return the bytes of a row of binary samples."""
+    details: _Details = header.details
+    if details.kind == 4:
+        return (header.width + 7) // 8
+    return header.width * details.channels * (2 if header.bits == 16 else 1)
 
 
 def _binary_samples(data: bytes, begin: int, count: int, kind: str) -> NDArray[Any]:
