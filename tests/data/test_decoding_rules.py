@@ -60,8 +60,16 @@ def refusal(data: bytes, **options: Any) -> ImageError:
     return caught.value
 
 
-@pytest.mark.parametrize("extra", ["unassalpha", "assocalpha", "unspecified"])
-@pytest.mark.parametrize("colour", [False, True])
+@pytest.mark.parametrize(
+    ("extra", "colour"),
+    [
+        ("unassalpha", False),
+        ("unassalpha", True),
+        ("assocalpha", False),
+        ("assocalpha", True),
+        ("unspecified", True),
+    ],
+)
 @pytest.mark.parametrize("planar", ["contig", "separate"])
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16])
 def test_an_extra_sample_of_a_tiff_changes_no_grey_value(

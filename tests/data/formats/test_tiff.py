@@ -116,6 +116,25 @@ def test_colours_are_read_whether_their_planes_are_apart_or_not(
         assert np.abs(decode_image(data, HERE) - wanted).max() <= 1
 
 
+def test_a_stack_of_tifffile_in_one_directory_is_several_images() -> None:
+    def file(images: NDArray[Any], **options: Any) -> bytes:
+        content = io.BytesIO()
+        with tifffile.TiffWriter(content) as writer:
+            writer.write(images, **{"photometric": "minisblack", **options})
+        return content.getvalue()
+
+    stack = noise((3, HEIGHT, WIDTH))
+    assert refusal(file(stack, truncate=True)).what == "contains 3 images, not one"
+    assert refusal(file(stack[None], truncate=True)).what == "contains 3 images, not one"
+    for one in (stack[0], stack[:1], stack[None, :1]):
+        assert np.array_equal(decode_image(file(one), HERE), stack[0])
+        assert np.array_equal(decode_image(file(one, truncate=True), HERE), stack[0])
+    colours = np.moveaxis(stack, 0, 2)
+    for planar, values in (("contig", colours), ("separate", stack)):
+        data = file(values, photometric="rgb", planarconfig=planar)
+        assert np.array_equal(decode_labels(data, HERE).values, colours)
+
+
 def test_white_is_zero_bilevel_palette_and_cmyk_are_shown_as_grey() -> None:
     assert np.array_equal(
         decode_image(written(255 - grey(), photometric="miniswhite"), HERE), grey()
@@ -496,7 +515,7 @@ def test_transparency_is_left_out(photometric: int, channels: int, planar: int) 
     data = laid_out(
         b"".join(pixels), t258=[8] * channels, t262=photometric, t277=channels,
         t284=planar if planar == 2 else None, t273=offsets, t279=sizes,
-        t320=[256 * (255 - value) + 7 for value in range(256)] * 3,
+        t338=1, t320=[256 * (255 - value) + 7 for value in range(256)] * 3,
     )  # fmt: skip
     shown = decode(data, read_header(data))
     first = stored[..., 0]
@@ -563,7 +582,7 @@ def test_the_number_of_channels_fits_the_meaning_of_the_samples(
     photometric: int, accepted: tuple[int, ...]
 ) -> None:
     for channels in range(1, 7):
-        data = plain(t262=photometric, t277=channels, t258=[8] * channels)
+        data = plain(t262=photometric, t277=channels, t258=[8] * channels, t338=1)
         if channels in accepted:
             assert read_header(data).bits == 8
         else:
@@ -584,6 +603,9 @@ def test_the_number_of_channels_fits_the_meaning_of_the_samples(
         ({"t262": 5, "t277": 4, "t258": 16}, "a 16-bit palette or 16-bit CMYK colour"),
         ({"t277": 2, "t258": 4}, "2 channels of 4 bits"),
         ({"t277": 2, "t258": 1}, "2 channels of 1 bits"),
+        ({"t277": 2}, "a second channel that is not called transparency"),
+        ({"t277": 2, "t338": 0}, "a second channel that is not called transparency"),
+        ({"t262": 0, "t277": 2, "t338": 0}, "a second channel that is not called transparency"),
         ({"t317": 0}, "predictor 0 of 8-bit samples"),
         ({"t317": 2, "t258": 4}, "predictor 2 of 4-bit samples"),
         ({"t317": 3, "t258": 4}, "predictor 3 of 4-bit samples"),
@@ -597,7 +619,12 @@ def test_features_that_do_not_go_together_are_named(change: dict[str, int], word
 
 
 @pytest.mark.parametrize(
-    "change", [{"t277": 2, "t258": 16}, {"t262": 2, "t277": 3, "t258": 16}, {"t317": 2, "t259": 5}]
+    "change",
+    [
+        {"t277": 2, "t258": 16, "t338": 1},
+        {"t262": 2, "t277": 3, "t258": 16},
+        {"t317": 2, "t259": 5},
+    ],
 )
 def test_features_that_go_together_are_read(change: dict[str, int]) -> None:
     assert read_header(plain(**change)).bits == change.get("t258", 8)

@@ -6,6 +6,7 @@ Source: Adobe, "TIFF Revision 6.0", 1992, and its Technical Notes.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Final
@@ -57,11 +58,16 @@ _TILE_HEIGHT: Final = 323
 _TILE_OFFSETS: Final = 324
 _TILE_SIZES: Final = 325
 _SUB_DIRECTORIES: Final = 330
+_EXTRA_SAMPLES: Final = 338
+_ALPHA: Final = (1, 2)
+"""Meanings of an extra channel: transparency, with colours multiplied by it or not."""
 _SAMPLE_FORMAT: Final = 339
 _JPEG_TABLES: Final = 347
 _IMAGE_DEPTH: Final = 32997
 _IMAGEJ_STACK: Final = re.compile(rb"ImageJ=[^\0]*?\nimages=([0-9]{1,9})\b")
 """Description of an ImageJ stack, which may keep its images after the samples of one directory."""
+_TIFFFILE_STACK: Final = re.compile(rb'\{"shape": \[([0-9, ]{1,99})\]')
+"""Description by tifffile, whose writer may keep the images of a shape in the same way."""
 
 _WHITE_IS_ZERO: Final = 0
 _BLACK_IS_ZERO: Final = 1
@@ -190,6 +196,12 @@ def _more_images(data: bytes, images: list[Directory], chain: list[Directory]) -
     stack = _IMAGEJ_STACK.match(first.raw(_DESCRIPTION))
     if stack is not None and len(images) == 1 and int(stack[1]) > 1:
         raise several_images(int(stack[1]), hint)
+    shaped = _TIFFFILE_STACK.match(first.raw(_DESCRIPTION))
+    if shaped is not None and len(images) == 1:
+        sides = [int(side) for side in shaped[1].split(b",") if side.strip()]
+        pixels = first.number(_WIDTH) * first.number(_HEIGHT) * first.number(_CHANNELS, 1)
+        if math.prod(sides) > pixels > 0:
+            raise several_images(math.prod(sides) // pixels, hint)
     below = read_sub_directories(data, first, _SUB_DIRECTORIES)
     others = [directory for directory in (*chain, *below) if directory not in images]
     return [
@@ -264,6 +276,9 @@ def _require_readable(
         raise _unsupported(f"has predictor {predictor} of {bits}-bit samples")
     if predictor == 2 and compression not in PREDICTED:
         raise _unsupported("has a predictor without Deflate or LZW compression")
+    two_images = _COLOURS.get(photometric) == 1 and channels == 2  # as of two cameras
+    if two_images and directory.number(_EXTRA_SAMPLES, 0) not in _ALPHA:
+        raise _unsupported("has a second channel that is not called transparency")
 
 
 def _unsupported(what: str) -> FormatError:
