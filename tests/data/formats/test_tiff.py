@@ -187,6 +187,48 @@ def test_bytes_lost_inside_a_strip_are_noticed_or_change_nothing(compression: st
         assert refusal(damaged).reason == "corrupt", at
 
 
+def test_strips_that_share_bytes_are_refused() -> None:
+    half = WIDTH * HEIGHT // 2
+    strips = {"t278": HEIGHT // 2, "t279": [half, half]}
+    assert np.array_equal(decode_image(plain(t273=[8, 8 + half], **strips), HERE), grey())
+    swapped = np.concatenate([grey()[HEIGHT // 2 :], grey()[: HEIGHT // 2]])
+    assert np.array_equal(decode_image(plain(t273=[8 + half, 8], **strips), HERE), swapped)
+    for places in ([8, 8], [8, 7 + half], [8 + half, 8 + half]):
+        assert refusal(plain(t273=places, **strips)).what == "has strips or tiles that overlap"
+
+
+def test_a_strip_over_the_tags_is_refused() -> None:
+    wanted = "has a strip or tile where its tags are"
+    for at in (28, 250):  # over the first of them, and over all of them
+        assert refusal(plain(t258=[8] * 40, t273=at)).what == wanted
+    size = len(plain(t258=[8] * 40))
+    small = {"t256": 40, "t257": 4, "t278": 4, "t279": 160, "t273": size - 160}
+    assert refusal(plain(t258=[8] * 40, **small)).what == wanted, "values behind the directory"
+
+
+@pytest.mark.parametrize("rows", [1, HEIGHT // 2, HEIGHT - 1])
+def test_a_directory_with_fewer_rows_or_columns_than_the_strip_is_noticed(rows: int) -> None:
+    wanted = "has a strip or tile 0 with more rows than its tags state"
+    assert refusal(plain(t257=rows)).what == wanted
+    assert refusal(plain(t256=WIDTH - 2)).what == wanted
+    longer = directory(
+        {256: WIDTH, 257: HEIGHT, 258: 8, 259: 1, 262: 1, 277: 1, 278: HEIGHT,
+         279: (HEIGHT + 1) * WIDTH - 1}, grey().tobytes() + bytes(WIDTH - 1),
+    )  # fmt: skip
+    assert np.array_equal(decode_image(longer, HERE), grey())
+
+
+def test_a_last_strip_may_have_all_rows_of_a_strip() -> None:
+    rows = 32
+    stored = grey().tobytes() + bytes((2 * rows - HEIGHT) * WIDTH)
+    size = rows * WIDTH
+    data = directory(
+        {256: WIDTH, 257: HEIGHT, 258: 8, 259: 1, 262: 1, 277: 1, 278: rows,
+         273: [8, 8 + size], 279: [size, size]}, stored,
+    )  # fmt: skip
+    assert np.array_equal(decode_image(data, HERE), grey())
+
+
 def test_an_adler_checksum_is_verified() -> None:
     stream = zlib.compress(grey().tobytes())
     fields = {
@@ -689,8 +731,9 @@ def test_a_quarter_of_a_million_strips_are_the_most() -> None:
 def test_tiles_have_twice_the_images_pixels_and_four_million_at_most(
     side: int, height: int, width: int, tiles: int, accepted: bool
 ) -> None:
+    places = [8 + 9 * tile for tile in range(tiles)]
     error = refusal(
-        plain(t256=side, t257=side, t322=width, t323=height, t324=[8] * tiles, t325=[9] * tiles)
+        plain(t256=side, t257=side, t322=width, t323=height, t324=places, t325=[9] * tiles)
     )
     if accepted:
         assert error.reason == "corrupt"

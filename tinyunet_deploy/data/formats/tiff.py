@@ -162,6 +162,7 @@ def _decode_stored(data: bytes, header: Header) -> Samples:
     """Decode every block: uint8 or uint16, [H, W], or [H, W, C] of more than one channel."""
     layout: _Layout = header.details
     blocks = _blocks(layout, header)
+    _require_apart(data, blocks, layout.directory)
     planes = layout.channels if blocks.planar else 1
     samples = np.empty(
         (header.height, header.width, layout.channels), np.uint16 if header.bits == 16 else np.uint8
@@ -334,6 +335,21 @@ def _blocks(layout: _Layout, header: Header) -> Blocks:
         ycbcr=layout.photometric == _YCBCR,
         jpeg_tables=directory.raw(_JPEG_TABLES),
     )
+
+
+def _require_apart(data: bytes, blocks: Blocks, directory: Directory) -> None:
+    """Refuse strips or tiles that share bytes with each other or with values of the directory."""
+    order = np.argsort(blocks.offsets, kind="stable")
+    begins = blocks.offsets[order]
+    ends = begins + blocks.sizes[order]
+    if ends.max() > len(data):
+        return  # the file is cut off, and decoding says so
+    if (ends[:-1] > begins[1:]).any():
+        raise FormatError("corrupt", "has strips or tiles that overlap")
+    values = [entry.position for entry in directory.entries.values()]
+    before = np.searchsorted(begins, values, side="right") - 1
+    if ((before >= 0) & (values < ends[before])).any():
+        raise FormatError("corrupt", "has a strip or tile where its tags are")
 
 
 def _colour_map(directory: Directory, bits: int) -> NDArray[np.uint8]:

@@ -98,6 +98,9 @@ def decode_blocks(data: bytes, blocks: Blocks, compression: int) -> Iterator[NDA
         for index, block in enumerate(stored):
             full = blocks.row_bytes * blocks.height
             values = _inflate(block, full, index) if compression in _DEFLATE else block
+            if len(values) >= full + blocks.row_bytes:
+                what = f"has a strip or tile {index} with more rows than its tags state"
+                raise FormatError("corrupt", what)
             yield _samples(values, blocks, index, compression)
 
 
