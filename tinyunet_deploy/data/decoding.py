@@ -148,6 +148,8 @@ def decode_image(
         samples = file_format.decode(data, header)
         if header.bits < 16:
             return luminance(samples.astype(np.uint8, copy=False))
+        if header.white_is_zero:  # which value is black depends on the depth of stored values
+            samples = np.iinfo(np.uint16).max - samples
         depth = depth_of(header, samples, bits)
         if depth is not None and header.colour:
             require_depth(file_format.decode_labels(data, header)[..., :3], depth)
@@ -157,7 +159,8 @@ def decode_image(
     in_doubt = depth is None and bits is None and 0 < largest <= shallow_limit(header)
     if in_doubt and on_shallow is not None:
         on_shallow(where, largest)
-    return to_8_bits(samples, depth)
+    grey = to_8_bits(samples, depth)
+    return 255 - grey if header.white_is_zero else grey
 
 
 def image_size(data: bytes, where: Path) -> tuple[int, int]:

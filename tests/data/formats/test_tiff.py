@@ -116,6 +116,34 @@ def test_colours_are_read_whether_their_planes_are_apart_or_not(
         assert np.abs(decode_image(data, HERE) - wanted).max() <= 1
 
 
+@pytest.mark.parametrize("depth", [9, 10, 12, 14, 16])
+def test_white_is_zero_inverts_values_of_the_depth(depth: int) -> None:
+    values = np.linspace(0, (1 << depth) - 1, HEIGHT * WIDTH).astype(np.uint16)
+    values = values.reshape(HEIGHT, WIDTH)
+    white = (1 << depth) - 1
+    notices: list[int] = []
+    for stated in (False, True):
+        tags = [(281, "H", 1, white, True)] if stated else []
+        bits = None if stated else depth
+        black = decode_image(written(values, extratags=tags), HERE, bits=bits)
+        data = written(white - values, photometric="miniswhite", extratags=tags)
+        image = decode_image(data, HERE, bits=bits, on_shallow=lambda _, n: notices.append(n))
+        assert image.dtype == np.uint8
+        assert np.array_equal(image, black)
+        assert (image.min(), image.max()) == (0, 255)
+    assert not notices
+
+
+def test_white_is_zero_of_an_undeclared_depth_is_in_doubt() -> None:
+    notices: list[int] = []
+    data = written(np.full((HEIGHT, WIDTH), 4000, np.uint16), photometric="miniswhite")
+    image = decode_image(data, HERE, on_shallow=lambda _, largest: notices.append(largest))
+    assert (image == 255 - (4000 >> 8)).all()
+    assert notices == [4000]
+    with pytest.raises(ImageError, match="more than 10 bits can hold"):
+        decode_image(data, HERE, bits=10)
+
+
 def test_a_stack_of_tifffile_in_one_directory_is_several_images() -> None:
     def file(images: NDArray[Any], **options: Any) -> bytes:
         content = io.BytesIO()

@@ -48,6 +48,8 @@ class Header:
     """True if ``decode`` converts a colour image to luminance [H, W]."""
     indirect: bool = False
     """True if a stored value is not its brightness: a palette, or 0 is white."""
+    white_is_zero: bool = False
+    """True if 16-bit values are stored with 0 as white; ``decode`` inverts them as of 16 bits."""
     lossy: bool = False
     """True if the compression changes sample values."""
     details: Any = None

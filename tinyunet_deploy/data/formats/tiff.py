@@ -128,6 +128,7 @@ def read_header(data: bytes) -> Header:
         bits,
         _stated_depth(directory) if bits == 16 else None,
         indirect=photometric in (_WHITE_IS_ZERO, _PALETTE),
+        white_is_zero=photometric == _WHITE_IS_ZERO and bits == 16,
         lossy=compression == JPEG,
         details=layout,
     )
