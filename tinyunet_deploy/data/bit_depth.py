@@ -53,8 +53,9 @@ class BitDepth:
             self._first.append(call)
         if self._first[0] is call:  # also if several threads call this at the same time
             log.warning(
-                "%s: has 16-bit values up to %d only, so the image has %d grey values; declare the "
-                "depth of the camera, for example --bits %d (other such images are not reported)",
+                "%s: has 16-bit values up to %d only, so the image has at most %d grey values; "
+                "declare the depth of the camera, for example --bits %d (other such images are not "
+                "reported)",
                 printable(str(path)),
                 largest,
                 (largest >> 8) + 1,

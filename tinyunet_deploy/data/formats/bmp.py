@@ -8,12 +8,12 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from tinyunet_deploy.data.formats.following import require_alone
 from tinyunet_deploy.data.formats.header import (
     FormatError,
     Header,
     Samples,
     require_colours,
-    several_images,
 )
 from tinyunet_deploy.data.formats.opencv import decode_grey, decode_unchanged, require_shape
 
@@ -81,8 +81,7 @@ def read_header(data: bytes) -> Header:
         stored = first + row * abs(height)
         if stored > len(data) and abs(height) * width <= len(data) * 8:
             raise EOFError
-        if data.startswith(SIGNATURE, stored) and data[stored + 6 : stored + 10] == bytes(4):
-            raise several_images("2 or more", "save each image as a file of its own")
+        require_alone(data, stored)
         if 0 < row <= min(len(data), _stated_end(data, first, header_size)) - stored:
             raise FormatError("corrupt", "has more rows than its header states")
     elif compression not in _RUN_LENGTH:

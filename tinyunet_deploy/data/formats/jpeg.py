@@ -6,6 +6,7 @@ import re
 import struct
 from typing import Final, NamedTuple
 
+from tinyunet_deploy.data.formats.following import require_alone
 from tinyunet_deploy.data.formats.header import FormatError, Header, Samples, several_images
 from tinyunet_deploy.data.formats.jpeg_scans import (
     Frame,
@@ -35,8 +36,6 @@ _FOREIGN_FRAMES: Final = {
 """Frame types that libjpeg-turbo does not decode."""
 _PADDING: Final = re.compile(rb"\xff+")
 """Padding of any length before a marker's code."""
-_NEXT: Final = re.compile(rb"\0*\xff\xd8\xff")
-"""Start of another image after the end of the first."""
 _MAX_SEGMENTS: Final = 10_000
 """Largest number of segments; an ICC profile or EXIF data take a few hundred at most."""
 _MAX_SCANS: Final = 200
@@ -69,8 +68,7 @@ def read_header(data: bytes) -> Header:
             raise EOFError
         code, at = data[padding.end()], padding.end() + 1
         if code == _END and frame is not None:
-            if _NEXT.match(data, at):
-                raise several_images("2 or more", "save each image as a file of its own")
+            require_alone(data, at)
             structure = Structure(frame, tuple(scans))
             return Header(frame.height, frame.width, lossy=True, details=structure)
         if code in _WITHOUT_LENGTH:

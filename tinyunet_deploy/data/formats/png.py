@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from tinyunet_deploy.data.formats.following import require_alone
 from tinyunet_deploy.data.formats.header import (
     FormatError,
     Header,
@@ -86,8 +87,7 @@ def read_header(data: bytes) -> Header:
         raise EOFError
     if animated:
         frames = max(frames, controls + stills)
-    if data.startswith(SIGNATURE, at):
-        raise several_images("2 or more", "save each image as a file of its own")
+    require_alone(data, at)
     if frames > 1:
         raise several_images(frames, "save each frame of the animation as a file of its own")
     if depth is not None and not 8 < depth <= 16:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
+from tinyunet_deploy.data.formats.following import require_alone
 from tinyunet_deploy.data.formats.header import FormatError, Header, Samples, several_images
 from tinyunet_deploy.data.formats.opencv import decode_grey, decode_unchanged, require_shape
 
@@ -63,8 +64,7 @@ def read_header(data: bytes) -> Header:
         raise FormatError("corrupt", "contains no image")
     if animated:
         raise FormatError("corrupt", "is an animation without frames")
-    if data.startswith(SIGNATURE, end):
-        raise several_images("2 or more", "save each image as a file of its own")
+    require_alone(data, end)
     return Header(*size, lossy=lossy, details=end)
 
 
