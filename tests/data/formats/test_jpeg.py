@@ -93,6 +93,51 @@ def test_a_hole_of_zeros_in_the_middle_is_noticed(mode: str, zeros: int) -> None
     assert "more data than its pixels take" in str(error)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"restart_marker_rows": 1},
+        {"restart_marker_rows": 2},
+        {"restart_marker_blocks": 3},
+        {"restart_marker_rows": 1, "subsampling": 2},
+        {"restart_marker_blocks": 3, "subsampling": 1},
+    ],
+)
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_hole_of_zeros_between_restarts_is_noticed(mode: str, options: dict[str, Any]) -> None:
+    data = jpeg(mode, **options)
+    decode_image(data, HERE)
+    begin = scans(data)[0][0] + 8 + 2 * (1 if mode == "L" else 3)
+    markers = [match.start() for match in re.finditer(rb"\xff[\xd0-\xd7]", data)]
+    begins = [begin, *(at + 2 for at in markers)]
+    intervals = list(zip(begins, [*markers, len(data) - 2], strict=True))
+    noticed = 0
+    for first, end in intervals[::5]:
+        assert end - first > 90
+        at = first + 20
+        try:
+            decode_image(data[:at] + bytes(60) + data[at + 60 :], HERE)
+        except ImageError as error:
+            assert error.reason in ("corrupt", "truncated")
+            noticed += 1
+    assert noticed > 0.7 * len(intervals[::5])
+
+
+@pytest.mark.parametrize("size", [(8, 8), (9, 17), (16, 200), (80, 72)])
+@pytest.mark.parametrize("blocks", [1, 2, 3, 7])
+@pytest.mark.parametrize("options", [{}, {"optimize": True}, {"subsampling": 2}])
+def test_whole_intervals_of_any_length_are_read(
+    size: tuple[int, int], blocks: int, options: dict[str, Any]
+) -> None:
+    content = np.resize(noise(), size)
+    for values in (content, np.full_like(content, 128)):
+        for mode in ("L", "RGB"):
+            file = io.BytesIO()
+            picture = PIL.Image.fromarray(values).convert(mode)
+            picture.save(file, "JPEG", restart_marker_blocks=blocks, **options)
+            assert decode_image(file.getvalue(), HERE).shape == size
+
+
 def test_a_header_with_fewer_rows_than_the_file_is_noticed() -> None:
     data = jpeg()
     at = data.index(b"\xff\xc0") + 5

@@ -30,6 +30,10 @@ _FILLING: Final = b"\x55\x2a\x91\x6c" * 32
 """Scan data that a decoder reads as pixels only if the file lacks some."""
 _LARGEST_SURPLUS: Final = 16
 """Bytes that may follow the last pixel of a scan; encoders pad with a few."""
+_MOST_INTERVALS: Final = 1 << 12
+"""Most intervals between restarts that are looked at one by one, which takes 0.1 s."""
+_LARGEST_SIDE: Final = 65500
+"""Most pixels of a side that libjpeg decodes."""
 
 
 class Component(NamedTuple):
@@ -144,14 +148,14 @@ def require_all_pixels(data: bytes, frame: Frame, scans: Sequence[Scan], grey: S
 
     Raises:
         EOFError: a scan, or an interval between restarts, lacks data.
-        FormatError: the only scan has more data than its pixels take.
+        FormatError: the only scan, or such an interval of it, has more data than its pixels take.
     """
     (scan, *more) = scans
     if not more and not scan.restart_interval and frame.kind in SEQUENTIAL:
         filled = decode_grey(data[: scan.end] + _FILLING)
         if filled is None or not np.array_equal(grey, filled):
             raise EOFError
-        _require_no_surplus(data, scan)
+        _require_no_surplus(data[: scan.begin], data[scan.begin : scan.end])
         return
     # Pillow, since OpenCV writes a line to stderr for every marker behind other data.
     pieces, at = [], 0
@@ -162,20 +166,56 @@ def require_all_pixels(data: bytes, frame: Frame, scans: Sequence[Scan], grey: S
             at = end
     if not np.array_equal(_by_pillow(data), _by_pillow(b"".join([*pieces, data[at:]]))):
         raise EOFError
+    if not more and frame.kind in SEQUENTIAL:
+        _require_no_surplus_of_intervals(data, frame, scan)
 
 
-def _require_no_surplus(data: bytes, scan: Scan) -> None:
-    """Refuse a scan that has all its pixels before its last bytes.
+def _require_no_surplus(head: bytes, stored: bytes) -> None:
+    """Refuse data of a scan that has all its pixels before its last bytes.
 
     Damage in the middle makes a decoder read pixels out of step, so that data is left over; so does
     a frame header with too small a size. Without the end of a whole scan, OpenCV decodes nothing.
+
+    Args:
+        head: the file up to the data.
+        stored: the data.
     """
-    end = scan.begin + len(data[scan.begin : scan.end].rstrip(b"\xff"))
-    if decodes(data[: max(scan.begin, end - _LARGEST_SURPLUS)]):
+    stored = stored.rstrip(b"\xff")
+    if decodes(head + stored[: max(0, len(stored) - _LARGEST_SURPLUS)]):
         raise FormatError(
             "corrupt", "has more data than its pixels take: its middle or its header is damaged",
             "copy the file again, or save the image again",
         )  # fmt: skip
+
+
+def _require_no_surplus_of_intervals(data: bytes, frame: Frame, scan: Scan) -> None:
+    """Refuse surplus data before a restart marker, with each interval as an image of its own."""
+    count = _blocks(frame, scan)
+    ends = [marker.start() for marker in _RESTART.finditer(data, scan.begin, scan.end)]
+    if len(ends) >= _MOST_INTERVALS:
+        return
+    begin = scan.begin
+    for index, end in enumerate((*ends, scan.end)):
+        blocks = min(scan.restart_interval, count - index * scan.restart_interval)
+        head = _head_of_interval(data[: scan.begin], frame, scan, blocks)
+        if head is not None:
+            _require_no_surplus(head, data[begin:end])
+        begin = end + 2
+
+
+def _head_of_interval(head: bytes, frame: Frame, scan: Scan, blocks: int) -> bytes | None:
+    """Return the file up to its pixels for an image of so many blocks; None if it is too wide."""
+    factors = frame.components.values()
+    across, down = (max(component[axis] for component in factors) for axis in (0, 1))
+    if len(scan.components) == 1:
+        across = down = 1
+    rows, rest = divmod(blocks, -(-frame.width // (8 * across)))
+    height, width = (8 * down, 8 * across * blocks) if rest else (8 * down * rows, frame.width)
+    size = struct.pack(">HH", frame.height, frame.width)
+    at = head.find(size, head.rfind(bytes([0xFF, frame.kind])))
+    if max(height, width) > _LARGEST_SIDE or at < 0:
+        return None
+    return head[:at] + struct.pack(">HH", height, width) + head[at + 4 :]
 
 
 def _by_pillow(data: bytes) -> Samples:
