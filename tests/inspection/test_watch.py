@@ -22,6 +22,7 @@ from tinyunet_deploy.contract import Batch, Contract
 from tinyunet_deploy.data.decoding import read_image
 from tinyunet_deploy.data.encoding import encode_png, write_png
 from tinyunet_deploy.errors import RefusedError, RuntimeUnavailable
+from tinyunet_deploy.inspection import watch_verdicts
 from tinyunet_deploy.inspection.infer import infer
 from tinyunet_deploy.inspection.outputs import Inspection, Outputs
 from tinyunet_deploy.inspection.report_line import ReportLine
@@ -96,7 +97,8 @@ def start(tmp_path: Path) -> Iterator[Any]:
 
 def bare(lines: list[ReportLine]) -> list[ReportLine]:
     """Lines as ``infer`` writes them."""
-    return [{key: line[key] for key in line if key not in {"latency_ms", "late"}} for line in lines]
+    own = {"latency_ms", "late", "ctime_ns", "inode"}
+    return [{key: line[key] for key in line if key not in own} for line in lines]
 
 
 def test_an_observer_has_the_pixels_of_a_part_before_its_line(start: Any, tmp_path: Path) -> None:
@@ -228,6 +230,75 @@ def test_a_file_that_changes_after_its_verdict_is_another_part(
     assert again.end().summary.images == 3
     path.unlink()
     assert start(outputs=Outputs(overlays=True)).end().summary.images == 3, "parts that passed"
+
+
+def arrives(path: Path, grey: int, how: str) -> None:
+    """A part of one size and one time, as a camera with a stopped clock writes it."""
+    new = path.with_suffix(".tmp") if how == "renamed" else path
+    new.write_bytes(b"P5 %d %d 255\n" % (SIZE, SIZE) + bytes([grey]) * (SIZE * SIZE))
+    os.utime(new, ns=(10**18, 10**18))
+    if new != path:
+        new.rename(path)
+
+
+@pytest.mark.parametrize("how", ["renamed", "copied"])
+def test_another_part_may_have_the_name_size_and_time_of_the_one_before(
+    start: Any, tmp_path: Path, how: str
+) -> None:
+    path = tmp_path / "in" / "current.pgm"
+    watching = start()
+    arrives(path, 0, how)
+    assert watching.line()["verdict"] == "OK"
+    arrives(path, 255, how)
+    line = watching.line()
+    assert (line["path"], line["change"], line["verdict"]) == ("current.pgm", 1, "NG")
+    arrives(path, 255, how)
+    assert watching.silent(0.2), "the same bytes are the same part"
+    watching.end()
+    known = start()
+    assert known.silent(0.2), "known to the next watch"
+    known.end()
+    arrives(path, 0, how)
+    again = start()
+    assert again.line()["change"] == 2, "also while nobody watched"
+    assert again.end().summary.images == 3
+
+
+def test_files_that_nobody_changed_are_not_read_again_by_the_next_watch(
+    start: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "in" / "a.png"
+    write_png(path, part(1))
+    watching = start()
+    watching.line()
+    watching.end()
+    report = tmp_path / "out" / "report.jsonl"
+    line, summary = report.read_text().splitlines()
+    old = {
+        key: value for key, value in json.loads(line).items() if key not in ("ctime_ns", "inode")
+    }
+    report.write_text(f"{json.dumps(old)}\n{summary}\n")
+    read: list[Path] = []
+    hash_of = watch_verdicts.content_hash
+    monkeypatch.setattr(
+        watch_verdicts, "content_hash", lambda path: read.append(path) or hash_of(path)
+    )
+    for _ in range(2):
+        start().end()
+        assert read == [path], "once, as an earlier version did not write down all of its state"
+    path.chmod(0o600)
+    start().end()
+    assert read == [path] * 2
+    assert [line["path"] for line in read_report(report)[0]] == ["a.png"]
+
+
+def test_a_file_too_large_to_be_read_is_reported_once(start: Any, tmp_path: Path) -> None:
+    watching = start(tile=False)
+    with (tmp_path / "in" / "a.bmp").open("wb") as file:
+        file.truncate(32 << 20)
+    assert watching.line()["reason"] == "too-large"
+    assert watching.silent(0.3)
+    watching.end()
 
 
 def test_a_preallocated_file_is_not_judged_before_it_is_filled(start: Any, tmp_path: Path) -> None:

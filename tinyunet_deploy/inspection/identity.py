@@ -12,7 +12,7 @@ from tinyunet_deploy.data.decoding import read_bytes
 from tinyunet_deploy.errors import ImageError
 from tinyunet_deploy.files import read_regular, reading
 
-__all__ = ["FileIdentity", "file_state", "identity_now", "read_identified"]
+__all__ = ["FileIdentity", "FileState", "file_state", "identity_now", "read_identified"]
 
 _ATTEMPTS: Final = 3
 """Number of attempts to read a file that changes while it is read."""
@@ -28,6 +28,28 @@ class FileIdentity(NamedTuple):
     sha256: str
 
 
+class FileState(NamedTuple):
+    """Facts by which a change of a file is noticed without reading it; all are -1 without a file.
+
+    Two parts may have one size and one time: cameras write files of a fixed size, and some copies
+    keep times. No writer sets the other two facts.
+    """
+
+    size_bytes: int = -1
+    mtime_ns: int = -1
+    """Time of the last change of the bytes, nanoseconds since 1970."""
+    ctime_ns: int = -1
+    """Time at which the file was last written, renamed or given another time; on Windows, and on
+    file systems without it, another time of the file."""
+    inode: int = -1
+    """Number of the file; a file that is renamed over another has its own."""
+
+    @property
+    def size_and_time(self) -> tuple[int, int]:
+        """Size and time: they change while a file is written, but not by a link or a new mode."""
+        return self.size_bytes, self.mtime_ns
+
+
 def read_identified(
     path: Path, *, size: tuple[int, int] | None = None
 ) -> tuple[bytes, FileIdentity]:
@@ -40,20 +62,20 @@ def read_identified(
         ImageError: as ``read_bytes``, and ``changing`` if the file changes whenever it is read.
     """
     for _ in range(_ATTEMPTS):
-        before = file_state(path)
+        size_bytes, mtime_ns = before = file_state(path).size_and_time
         data = read_bytes(path, size=size)
-        if before == file_state(path) and before[0] == len(data):
-            return data, FileIdentity(len(data), before[1], hashlib.sha256(data).hexdigest())
+        if before == file_state(path).size_and_time and size_bytes == len(data):
+            return data, FileIdentity(size_bytes, mtime_ns, hashlib.sha256(data).hexdigest())
     raise ImageError(path, "changing", "changed while it was read")
 
 
-def file_state(path: Path) -> tuple[int, int]:
-    """Return size in bytes and time of change in nanoseconds; (-1, -1) if there is no file."""
+def file_state(path: Path) -> FileState:
+    """Return the present state of a file."""
     try:
         status = path.stat()
     except OSError:
-        return -1, -1
-    return status.st_size, status.st_mtime_ns
+        return FileState()
+    return FileState(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
 
 def identity_now(path: Path, known: FileIdentity, trusted_before_ns: int) -> FileIdentity | None:

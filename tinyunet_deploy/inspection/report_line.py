@@ -22,6 +22,10 @@ class ReportLine(TypedDict, total=False):
     """Size of the file; missing if it could not be read, as are ``mtime_ns`` and ``sha256``."""
     mtime_ns: int
     """Time of the file's last change, nanoseconds since 1970."""
+    ctime_ns: int
+    """``watch`` only, as is ``inode``: fact of the file by which a later watch knows it again
+    (:class:`~tinyunet_deploy.inspection.identity.FileState`)."""
+    inode: int
     sha256: str
     """Hash of the bytes on which the verdict rests."""
     verdict: Verdict

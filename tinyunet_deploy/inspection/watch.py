@@ -22,7 +22,7 @@ from tinyunet_deploy.backends.base import Backend
 from tinyunet_deploy.clock import SYSTEM_CLOCK, Clock
 from tinyunet_deploy.data.description_file import described_bits
 from tinyunet_deploy.errors import RefusedError, TinyUNetError
-from tinyunet_deploy.inspection.identity import file_state
+from tinyunet_deploy.inspection.identity import FileState, file_state
 from tinyunet_deploy.inspection.infer import inspect_images
 from tinyunet_deploy.inspection.notes import log_notes
 from tinyunet_deploy.inspection.outputs import Inspection, Observer, Outputs
@@ -58,13 +58,12 @@ class Watched:
 class _File:
     """A file in a state that has no verdict yet."""
 
-    state: tuple[int, int]
-    """Size in bytes and time of change in nanoseconds."""
+    state: FileState
+    """State when its size and time were first seen."""
     since: float
-    """Time at which this state was first seen, seconds."""
+    """Time at which they were first seen, seconds."""
     not_before: float | None
-    """Time of the last poll that did not see this state, seconds; None if the file was there
-    before."""
+    """Time of the last poll that did not see them, seconds; None if the file was there before."""
     sha256: str | None = None
     """Hash of the content; empty if it could not be read, None if it was not read yet."""
     hashed: float = 0.0
@@ -166,13 +165,18 @@ def watch(
                 log.warning("%s", TinyUNetError(folder, "is back"))
             files = {
                 path: known
-                if (known := files.get(path)) and known.state == state
+                if (known := files.get(path)) and known.state.size_and_time == state.size_and_time
                 else _File(state, began, polled)
                 for path, state in states.items()
             }
             polled = began
             queue = sorted(
-                files, key=lambda path: (files[path].not_before is None, files[path].since)
+                files,
+                key=lambda path: (
+                    files[path].not_before is None,
+                    verdicts.change(inspection.name(path)) > 0,  # a backup touches all of them
+                    files[path].since,
+                ),
             )
             for path in [path for path in queue if files[path].sha256 is None][: 16 * batch_size]:
                 file, name = files[path], inspection.name(path)
@@ -198,9 +202,10 @@ def watch(
             with contextlib.closing(lines):
                 for path, line in zip(ready, lines, strict=False):
                     file, now = files[path], clock.now_s()
-                    settled = file_state(path) == file.state
-                    if settled and line.get("sha256", "") != file.sha256:
-                        file.sha256, file.since, settled = None, now, False
+                    settled = file_state(path).size_and_time == file.state.size_and_time
+                    if settled and line.get("sha256", file.sha256) != file.sha256:
+                        file.sha256, file.since, file.tried = None, now, False
+                        settled = False
                     if not settled:  # it changed or vanished in the meantime
                         if line["status"] == "inspected":
                             inspection.remove_files(line)
@@ -220,8 +225,10 @@ def watch(
                     if line.get("change"):
                         what = f"changed after its verdict: another part, change {line['change']}"
                         log.warning("%s", TinyUNetError(line["path"], what))
+                    line["ctime_ns"], line["inode"] = file.state.ctime_ns, file.state.inode
                     report.add(line)
-                    verdicts.add(line)
+                    verdicts.add(line, file.state)
+                    del files[path]
                     if on_line:
                         on_line(line)
                     if stop.is_set():
@@ -241,7 +248,7 @@ def watch(
 
 def _poll(
     inspection: Inspection, verdicts: WatchVerdicts
-) -> tuple[dict[Path, tuple[int, int]], Counter[str]]:
+) -> tuple[dict[Path, FileState], Counter[str]]:
     """Return the states of the files without a verdict, and the counts of passed-over entries.
 
     Raises:
@@ -254,7 +261,7 @@ def _poll(
     states = {}
     for path in walk_images([inspection.root], inspection.output, passed_over):
         state = file_state(path)
-        if state != (-1, -1) and verdicts.lacks(inspection.name(path), state):
+        if state != FileState() and verdicts.lacks(inspection.name(path), state):
             states[path] = state
     return states, passed_over
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from tinyunet_deploy.errors import ImageError
-from tinyunet_deploy.inspection.identity import file_state, read_identified
+from tinyunet_deploy.inspection.identity import FileState, file_state, read_identified
 from tinyunet_deploy.inspection.output_names import folded_name, ignores_case, mask_name
 from tinyunet_deploy.inspection.outputs import Inspection
 from tinyunet_deploy.inspection.report_line import ReportLine
@@ -17,8 +18,8 @@ __all__ = ["WatchVerdicts", "content_hash"]
 
 @dataclass
 class _Verdict:
-    state: tuple[int, int]
-    """Size in bytes and time of change, nanoseconds; (-1, -1) if the file could not be read."""
+    state: FileState
+    """State of the file when it had the bytes of the verdict."""
     sha256: str
     change: int
     """Number of the change of the file that the verdict belongs to."""
@@ -41,7 +42,7 @@ class WatchVerdicts:
         """Keep a line of an earlier watch, unless its file exists and must be inspected again.
 
         A file must be inspected again if it was skipped, or if its mask, score or overlay is
-        missing.
+        missing. A file whose state is not that in its line is read.
 
         Args:
             lines: all lines of one image and change; the gravest of several is kept.
@@ -50,26 +51,26 @@ class WatchVerdicts:
             lines, key=lambda line: (line["status"] == "inspected", line.get("verdict") == "NG")
         )
         path = self._inspection.root / line["path"]
-        state = line.get("size_bytes", -1), line.get("mtime_ns", -1)
-        present = file_state(path)
-        same = present == state or (
-            present != (-1, -1) and content_hash(path) == line.get("sha256", "")
-        )
+        judged, present = _state(line), file_state(path)
+        exists = present != FileState()
+        same = exists and (present == judged or content_hash(path) == line.get("sha256", ""))
         lost = line["status"] == "skipped" or not self._inspection.has_files(line)
-        if same and present != (-1, -1) and lost:
+        if same and lost:
             self._redo[line["path"]] = line.get("change", 0)
             return None
-        self.add(line)
+        if same:
+            judged = present
+            line = cast(ReportLine, {**line, **judged._asdict()})
+        self.add(line, judged)
         return line
 
-    def add(self, line: ReportLine) -> None:
-        """Remember the verdict of a line."""
+    def add(self, line: ReportLine, state: FileState) -> None:
+        """Remember the verdict of a line, and the state that the file had before it was read."""
         name = line["path"]
-        state = line.get("size_bytes", -1), line.get("mtime_ns", -1)
         self._verdicts[name] = _Verdict(state, line.get("sha256", ""), line.get("change", 0))
         self._redo.pop(name, None)
 
-    def lacks(self, name: str, state: tuple[int, int]) -> bool:
+    def lacks(self, name: str, state: FileState) -> bool:
         """Return whether a file in this state has no verdict yet."""
         return (
             name in self._redo
@@ -77,8 +78,8 @@ class WatchVerdicts:
             or (self._verdicts[name].state != state)
         )
 
-    def touched(self, name: str, state: tuple[int, int], sha256: str) -> bool:
-        """Return whether only a file's time changed since its verdict; if so, keep the verdict."""
+    def touched(self, name: str, state: FileState, sha256: str) -> bool:
+        """Return whether a file has the bytes of its verdict; if so, keep that for this state."""
         verdict = self._verdicts.get(name)
         if verdict is None or name in self._redo or not sha256 or verdict.sha256 != sha256:
             return False
@@ -112,3 +113,13 @@ def content_hash(path: Path) -> str:
         return read_identified(path)[1].sha256
     except ImageError:
         return ""
+
+
+def _state(line: ReportLine) -> FileState:
+    """Return the state of the file that a line has; one of an earlier version is incomplete."""
+    return FileState(
+        line.get("size_bytes", -1),
+        line.get("mtime_ns", -1),
+        line.get("ctime_ns", -1),
+        line.get("inode", -1),
+    )
