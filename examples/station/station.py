@@ -100,14 +100,14 @@ class Signalled:
 
 
 def written_lines(report: Path) -> Iterator[td.ReportLine]:
-    """Yield the lines of a report, up to one that was torn when the power failed."""
+    """Yield the lines of a report, without one that was torn when the power failed."""
     if not report.exists():
         return
-    for text in report.read_text("utf-8").splitlines():
+    for text in report.read_text("utf-8", errors="replace").splitlines():
         try:
             line = json.loads(text)
         except ValueError:
-            return
+            continue
         if "path" in line:
             yield line
 

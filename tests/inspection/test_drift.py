@@ -135,6 +135,20 @@ def test_another_threshold_leaves_the_statistics_of_the_image(
     assert f">now: {len(parts)} images<" in text
 
 
+def test_a_damaged_report_is_refused(
+    tmp_path: Path, parts: list[Image], capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, now = report(tmp_path / "before", parts[:22]), report(tmp_path / "now", parts[:22])
+    lines = (now / "report.jsonl").read_text().splitlines()
+    lines[4] = lines[4][:50]
+    (now / "report.jsonl").write_text("\n".join(lines) + "\n")
+    assert run(tinyunet, ["drift", str(now), "--against", str(before)]) == 4
+    assert capsys.readouterr().err == (
+        f"error: {now}/report.jsonl: has a damaged line 5 "
+        "(run the command that wrote it again to repair it)\n"
+    )
+
+
 def test_too_few_images_are_refused(tmp_path: Path, parts: list[Image]) -> None:
     few = report(tmp_path / "a", parts[:6])
     with pytest.raises(DataError, match="has too few images: 6 against 6") as refusal:

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,57 @@ def test_a_report_cut_off_anywhere_is_finished_to_the_same_bytes(
     assert (folder / "report.jsonl").read_bytes() == whole
 
 
+def cut_a_line(report: Path) -> None:
+    lines = report.read_bytes().splitlines(keepends=True)
+    report.write_bytes(b"".join([*lines[:4], lines[4][:7] + b"\n", *lines[5:]]))
+
+
+def lose_a_line(report: Path) -> None:
+    lines = report.read_bytes().splitlines(keepends=True)
+    report.write_bytes(b"".join(lines[:4] + lines[5:]))
+
+
+def blank_three_lines(report: Path) -> None:
+    lines = report.read_bytes().splitlines(keepends=True)
+    report.write_bytes(b"".join([*lines[:4], bytes(len(lines[4] + lines[5])), *lines[6:]]))
+
+
+@pytest.mark.parametrize("damage", [cut_a_line, lose_a_line, blank_three_lines])
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_damaged_report_is_not_read_as_a_shorter_one(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    damage: Callable[[Path], None],
+    finished: bool,
+) -> None:
+    path = tmp_path / "report.jsonl"
+    lines = [ok(f"{number}.png") for number in range(9)]
+    with Report(tmp_path, OPTIONS) as report:
+        for line in lines:
+            report.add(line)
+        if finished:
+            report.finish()
+    whole = path.read_bytes()
+    damage(path)
+    if damage is lose_a_line:
+        wanted = "has lines of 8 images, but its summary counts 9"
+    else:
+        wanted = "has a damaged line 5"
+    if finished or damage is not lose_a_line:
+        with pytest.raises(RefusedError, match=f"{path}: {wanted} .*again to repair it"):
+            read_report(path)
+    assert caplog.text == ""
+    with Report(tmp_path, OPTIONS) as report:
+        lost = [line for line in lines if line["path"] not in report]
+        assert lost == (lines[4:7] if damage is blank_three_lines else lines[4:5])
+        for line in lost:
+            report.add(line)
+        report.finish()
+    assert ("line 5 is damaged: its verdict is lost" in caplog.text) == (damage is not lose_a_line)
+    if finished:
+        assert path.read_bytes() == whole
+
+
 def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
     with Report(tmp_path / "out", OPTIONS) as report:
         report.add(ok("a.png"))
@@ -220,7 +272,7 @@ def test_another_model_or_option_is_named_and_nothing_changes(tmp_path: Path) ->
         ({**OPTIONS, "threshold": 0.6}, "made with another threshold (give another -o)"),
         ({**OPTIONS, "model_sha256": "1" * 64}, "made with another model_sha256 ("),
         (changed, "made with another model_sha256, threshold ("),
-        ({**OPTIONS, "new option": 1}, "made with another new option ("),
+        ({**OPTIONS, "new option": 1}, "whose run.json has no new option ("),
     ]:
         with pytest.raises(RefusedError) as caught:
             Report(tmp_path, options)

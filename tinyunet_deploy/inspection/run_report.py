@@ -1,7 +1,8 @@
 """The report of an output folder: report.jsonl and defects.csv.
 
 ``report.jsonl`` has one line per image, in the order of the input tree, and a summary as its last
-line; a report without a summary belongs to a run that has not finished, and is resumed.
+line; a report without a summary belongs to a run that has not finished, and is resumed. Only the
+last line of such a report may be torn; any other line that cannot be read is damage.
 ``defects.csv`` has one row per defect and follows from the report.
 """
 
@@ -11,6 +12,7 @@ import contextlib
 import heapq
 import itertools
 import json
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
@@ -18,7 +20,7 @@ from io import BufferedWriter
 from pathlib import Path
 from typing import Any, Final, Self, cast
 
-from tinyunet_deploy.errors import RefusedError, RuntimeUnavailable
+from tinyunet_deploy.errors import RefusedError, RuntimeUnavailable, TinyUNetError
 from tinyunet_deploy.files import sweep, sweep_tree, sync, sync_folder, write_atomic, writing
 from tinyunet_deploy.inspection.defects_csv import HEADER, defect_rows
 from tinyunet_deploy.inspection.folder_lock import lock_folder
@@ -28,11 +30,14 @@ from tinyunet_deploy.inspection.run_json import SCHEMA_VERSION, claim
 
 __all__ = ["DEFECTS", "REPORT", "Report", "in_order", "read_report", "read_summary", "write_lines"]
 
+log = logging.getLogger(__name__)
+
 REPORT: Final = "report.jsonl"
 DEFECTS: Final = "defects.csv"
 
 _TAIL: Final = 1 << 16
 """Number of bytes at the end of a report that contain its last line."""
+_REPAIR: Final = "run the command that wrote it again to repair it"
 
 Check = Callable[[list[ReportLine]], ReportLine | None]
 """Takes all lines of one image, more than one if the report is damaged, and returns the line to
@@ -71,6 +76,10 @@ class Report:
             if self._resumed:
                 if read_summary(self._path) is None:
                     sweep_tree(folder, alone=True)
+                if (number := _damaged(self._path)) is not None:
+                    what = f"line {number} is damaged: its verdict is lost"
+                    hint = "the image is inspected again if it is still there"
+                    log.warning("%s", TinyUNetError(self._path, what, hint))
                 write_atomic(self._path, self._kept(check), durable=True)
             self._write_defects(_lines(self._path) if self._resumed else ())
             self._file = self._path.open("ab")
@@ -180,19 +189,25 @@ def read_report(path: Path) -> tuple[list[ReportLine], RunSummary | None]:
     """Return the lines of a report, and its summary if the run finished.
 
     Raises:
-        RefusedError: an image has two lines, so that it would be counted twice.
+        RefusedError: a line is damaged or missing, or an image has two lines, so that it would be
+            counted twice.
         OSError: the file cannot be read.
     """
+    summary = read_summary(path)
     lines = list(_lines(path))
+    number = _damaged(path)
+    if number is not None:
+        raise RefusedError(path, f"has a damaged line {number}", _REPAIR)
+    if summary is not None and summary.images != len(lines):
+        what = f"has lines of {len(lines)} images, but its summary counts {summary.images}"
+        raise RefusedError(path, what, _REPAIR)
     seen = set()
     for line in lines:
         identity = line["path"], line.get("change")
         if identity in seen:
-            raise RefusedError(
-                path, f"has two lines for {line['path']}", "run the same command again to repair it"
-            )
+            raise RefusedError(path, f"has two lines for {line['path']}", _REPAIR)
         seen.add(identity)
-    return lines, read_summary(path)
+    return lines, summary
 
 
 def read_summary(path: Path) -> RunSummary | None:
@@ -225,7 +240,7 @@ def write_lines(path: Path, lines: Iterable[ReportLine]) -> None:
 
 
 def _lines(path: Path) -> Iterator[ReportLine]:
-    """Yield image lines up to the summary or the first torn line."""
+    """Yield the image lines up to the summary, without those that are torn or damaged."""
     return (line for _, line in _stretch(path, 0, None))
 
 
@@ -234,18 +249,41 @@ def _stretch(path: Path, start: int, end: int | None) -> Iterator[tuple[int, Rep
     with path.open("rb") as file:
         file.seek(start)
         for raw in file:
-            try:
-                line = json.loads(raw)
-            except (ValueError, RecursionError):
+            line = _parsed(raw)
+            if start == end or "summary" in line:
                 return
-            if start == end or not _is_image_line(line):
-                return
-            yield start, cast(ReportLine, line)
+            if _is_image_line(line):
+                yield start, cast(ReportLine, line)
             start += len(raw)
 
 
-def _is_image_line(line: object) -> bool:
-    if not isinstance(line, dict) or not isinstance(line.get("path"), str):
+def _damaged(path: Path) -> int | None:
+    """Return the number of the first line up to the summary that is not an image's; None if there
+    is none, or if it is the last line of the file, torn when the run was killed."""
+    damaged = None
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, start=1):
+            if damaged is not None:
+                return damaged
+            line = _parsed(raw)
+            if "summary" in line:
+                return None
+            if not _is_image_line(line):
+                damaged = number
+    return None
+
+
+def _parsed(raw: bytes) -> dict[str, Any]:
+    """Return the values of a line, none if it is torn or damaged."""
+    try:
+        line = json.loads(raw)
+    except (ValueError, RecursionError):
+        return {}
+    return line if isinstance(line, dict) else {}
+
+
+def _is_image_line(line: dict[str, Any]) -> bool:
+    if not isinstance(line.get("path"), str):
         return False
     if line.get("status") in ("inspected", "ok"):  # ok: schema 1
         return line.get("verdict") in ("OK", "NG")
