@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import os
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import SIZE, part
+from tinyunet_deploy.artifacts.facts import NetworkFacts
 from tinyunet_deploy.contract import Contract
 from tinyunet_deploy.data.decoding import read_image
 from tinyunet_deploy.data.encoding import encode_png, write_png
@@ -288,6 +290,47 @@ def test_an_input_that_cannot_be_looked_at_says_nothing_about_its_images(
 
     monkeypatch.setattr(resume, "identity_now", fail)
     with pytest.raises(RuntimeUnavailable, match=r"png: cannot be read: Input/output error"):
+        run(shelf, out)
+    assert tree(out) == before
+
+
+@pytest.mark.parametrize(
+    ("fact", "facts"),
+    [
+        ("reach", {"reach_before": None, "reach_after": None}),
+        ("reach", {"reach_before": 4, "reach_after": 4}),
+        ("size_multiple", {"size_multiple": 32}),
+    ],
+)
+def test_a_run_is_not_resumed_with_other_tiles(
+    tmp_path: Path, fact: str, facts: dict[str, int | None]
+) -> None:
+    """The same network, adopted again with another reach, has the same sha256."""
+    network = NetworkFacts.of("tiny")
+    again, other = (
+        FakeBackend(contract=Contract(SIZE, SIZE), network=network)
+        for network in (network, dataclasses.replace(network, **facts))
+    )
+    (tmp_path / "in").mkdir()
+    write_png(tmp_path / "in" / "a.png", np.zeros((SIZE, 3 * SIZE), np.uint8))
+    run(tmp_path / "in", tmp_path / "out")
+    before = tree(tmp_path / "out")
+    with pytest.raises(RefusedError, match=f"out: was made with another {fact} "):
+        run(tmp_path / "in", tmp_path / "out", other)
+    assert tree(tmp_path / "out") == before
+    assert run(tmp_path / "in", tmp_path / "out", again).images == 1
+    assert again.batches == [], "the same facts resume"
+
+
+def test_a_report_of_a_version_without_the_facts_of_the_tiles_is_refused(
+    shelf: Path, out: Path
+) -> None:
+    record = json.loads((out / "run.json").read_text())
+    for key in ("size", "reach"):
+        del record[key]
+    (out / "run.json").write_text(json.dumps(record))
+    before = tree(out)
+    with pytest.raises(RefusedError, match=r"another version .* whose run.json has no size, reach"):
         run(shelf, out)
     assert tree(out) == before
 

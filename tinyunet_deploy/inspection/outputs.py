@@ -108,10 +108,14 @@ class Inspection:
             verb: command that writes the folder. For ``infer``, an image that is gone no longer has
                 a verdict; for ``watch``, it is a part that has passed.
         """
+        tiling = backend.artifact.sidecar.tiling
         return {
             "verb": verb,
             "input_root": str(self.root),
             "model_sha256": backend.artifact.sidecar.sha256,
+            "size": [tiling.contract.height, tiling.contract.width],
+            "size_multiple": tiling.size_multiple,
+            "reach": None if tiling.reach is None else list(tiling.reach),
             "backend": backend.name,
             "device": backend.device,
             "threshold": self.threshold,

@@ -55,6 +55,14 @@ def claim(folder: Path, options: dict[str, Any]) -> None:
             f"{earlier.get('schema_version')} where this one writes {SCHEMA_VERSION}",
             "give another -o to inspect the images again",
         )
+    unknown = [key for key in changed if key not in earlier]
+    if unknown:
+        raise RefusedError(
+            folder,
+            f"was written by another version of this program, whose {RUN} has no "
+            f"{', '.join(unknown)}",
+            "give another -o to inspect the images again",
+        )
     if changed:
         raise RefusedError(folder, f"was made with another {', '.join(changed)}", "give another -o")
 
