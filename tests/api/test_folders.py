@@ -109,6 +109,9 @@ def test_the_bits_of_the_camera_can_be_declared(tmp_path: Path) -> None:
     (dark,) = td.inspect(tmp_path, fake_model())
     (bright,) = td.inspect(tmp_path, fake_model(), bits=12)
     assert (dark.verdict, bright.verdict) == ("OK", "NG")
+    (tmp_path / "dataset.toml").write_text("[images]\nbit_depth = 12\n")
+    (described,) = td.inspect(tmp_path, fake_model())
+    assert described.verdict == "NG"
 
 
 def test_a_part_comes_before_the_folder_is_read_to_its_end(tmp_path: Path) -> None:

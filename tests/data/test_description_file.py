@@ -83,6 +83,9 @@ def test_rules_of_masks(lines: str, rule: MaskRule | None) -> None:
             "[image]\n",
             "d:1: image is not a known key (known: layout, splits, images, masks, defects)",
         ),
+        ("bit_depth = 12", "d:1: bit_depth is not a known key (write it below [images])"),
+        ('folder = "a"', "d:1: folder is not a known key (write it below [images] or [masks])"),
+        ("[masks]\nbit_depth = 12", "d:2: masks.bit_depth is not a known key (write it below [i"),
         ('layout = "coco"', "d:1: layout is 'coco' (known: released, development, folders,"),
         ("\n[masks]\nvalue = [1]", "d:3: masks.value is not a known key (known: masks.folder,"),
         ("[masks]\nvalues = 1", "d:2: masks.values is 1, but must be a list of whole numbers"),
@@ -156,3 +159,30 @@ def test_the_depth_of_sources_is_that_of_their_descriptions(tmp_path: Path) -> N
         described_bits([tmp_path / "a", tmp_path / "b"])
     with pytest.raises(DataError, match=r"plain: has images of no depth, but .*a of 12 bits"):
         described_bits([tmp_path / "a", tmp_path / "plain"])
+    assert described_bits([tmp_path / "a", tmp_path / "plain"], otherwise=12) == 12
+    assert described_bits([tmp_path / "plain"], otherwise=12) == 12, "the model's comes last"
+
+
+def test_the_depths_of_data_sets_below_a_source_are_not_mixed(tmp_path: Path) -> None:
+    (tmp_path / "day" / "lot" / "images").mkdir(parents=True)
+    (tmp_path / "linked").symlink_to("day")
+    (tmp_path / "round").symlink_to(".")
+    (tmp_path / "day" / "lot" / "dataset.toml").write_text("[images]\nbit_depth = 12\n")
+    wanted = f"{tmp_path}/day/lot: has images of 12 bits, but {tmp_path} of "
+    with pytest.raises(DataError, match=f"{wanted}no depth, by their dataset.toml .give --bits"):
+        described_bits([tmp_path])
+    with pytest.raises(DataError, match=f"{wanted}10 bits, by their dataset.toml or the model's"):
+        described_bits([tmp_path], otherwise=10)
+    assert described_bits([tmp_path], 14) == 14
+    assert described_bits([tmp_path], otherwise=12) == 12
+    assert described_bits([tmp_path / "day" / "lot"]) == 12
+    (tmp_path / "dataset.toml").write_text("[images]\nbit_depth = 12\n")
+    assert described_bits([tmp_path]) == 12
+    (tmp_path / "dataset.toml").write_text("[images]\nbit_depth = 10\n")
+    with pytest.raises(DataError, match=f"{wanted}10 bits, by their dataset.toml"):
+        described_bits([tmp_path])
+    (tmp_path / "day" / "lot" / "dataset.toml").write_text("[masks]\nnon_zero = true\n")
+    assert described_bits([tmp_path]) == 10, "it states no depth of its own"
+    (tmp_path / "day").rename(tmp_path / ".day")
+    (tmp_path / ".day" / "lot" / "dataset.toml").write_text("[images]\nbit_depth = 12\n")
+    assert described_bits([tmp_path]) == 10, "no image is looked for in a hidden folder"

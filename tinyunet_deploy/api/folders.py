@@ -50,8 +50,9 @@ def inspect(
         threshold: probability in [0, 1] above which a pixel is a defect; None is the model's.
         min_area: smallest defect that makes a part NG, pixels; None is the model's.
         tile: take images of any size; False skips those that are not of the network's size.
-        bits: bits per pixel of the camera that took 16-bit images, 8..16; None is the model's
-            value, else the one that the file states, else 16.
+        bits: bits per pixel of the camera that took 16-bit images, 8..16; None is the value of a
+            ``dataset.toml`` in the folder or above it, else the model's, else the one that the file
+            states, else 16.
         max_pixels: largest accepted height x width of an image; None is 64 megapixels. An image
             needs up to 15 bytes of memory a pixel.
         workers: threads that read files; None is one per processor.

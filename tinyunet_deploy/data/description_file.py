@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import tomllib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, TypeVar, cast, get_args
@@ -47,15 +49,19 @@ def description_above(folder: Path) -> tuple[Path, Description] | None:
     return None
 
 
-def described_bits(sources: Sequence[Path], bits: int | None = None) -> int | None:
+def described_bits(
+    sources: Sequence[Path], bits: int | None = None, otherwise: int | None = None
+) -> int | None:
     """Return the depth of 16-bit files: ``bits``, else the one that the sources' data sets state.
 
     Args:
         sources: image files and folders; a data set's description may lie in a folder above them.
+            Those in folders below must state the same depth.
         bits: the user's own value, 8..16, which comes first.
+        otherwise: depth in the model's sidecar, which comes last.
 
     Returns:
-        None if no description states a depth.
+        None if there is no depth.
 
     Raises:
         DataError: a description is not valid, or the sources have different depths.
@@ -66,16 +72,34 @@ def described_bits(sources: Sequence[Path], bits: int | None = None) -> int | No
     for source in sources:
         path = source.resolve()
         above = description_above(path if path.is_dir() else path.parent)
-        stated.setdefault(above[1].images.bit_depth if above else None, source)
+        depth = above[1].images.bit_depth if above else None
+        stated.setdefault(otherwise if depth is None else depth, source)
+        for folder in _folders_below(path):
+            own = read_description(folder)
+            if own is not None and own.images.bit_depth is not None:
+                stated.setdefault(own.images.bit_depth, folder)
     depths = list(stated)
     if len(depths) > 1:
         first, other = ("no depth" if depth is None else f"{depth} bits" for depth in depths[:2])
+        model = "" if otherwise is None else " or the model's sidecar"
         raise DataError(
             stated[depths[1]],
-            f"has images of {other}, but {stated[depths[0]]} of {first}, by their {DESCRIPTION}",
+            f"has images of {other}, but {stated[depths[0]]} of {first}, by their "
+            f"{DESCRIPTION}{model}",
             "give --bits, or inspect them apart",
         )
-    return depths[0] if depths else None
+    return depths[0] if depths else otherwise
+
+
+def _folders_below(folder: Path) -> Iterator[Path]:
+    """Yield the folders below one in which images are looked for: not hidden, and not links."""
+    folders = [folder]
+    while folders:
+        with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False):
+                    folders.append(Path(entry.path))
+                    yield folders[-1]
 
 
 def read_description(folder: Path) -> Description | None:
@@ -112,7 +136,6 @@ def parse_description(text: str, path: Path) -> Description:
     splits, images, masks, defects = (
         file.table(name) for name in ("splits", "images", "masks", "defects")
     )
-    file.finish()
     description = Description(
         layout=layout,
         splits={split: folder for split in SPLITS if (folder := splits.folder(split)) is not None},
@@ -139,8 +162,8 @@ def parse_description(text: str, path: Path) -> Description:
             "is not supported: every pixel counts in the loss and in the figures",
             "paint these pixels good or defect",
         )
-    for table in (splits, images, masks):
-        table.finish()
+    for table in (file, splits, images, masks):
+        table.finish(splits, images, masks)
     _check(description, images, splits, masks)
     return description
 
@@ -220,12 +243,15 @@ class _Table:
         where = f"{self.path}:{line}" if line else str(self.path)
         return DataError(where, f"{self._full(key)} {what}", hint)
 
-    def finish(self) -> None:
-        """Refuse keys that were never taken."""
+    def finish(self, *tables: _Table) -> None:
+        """Refuse keys that were never taken; name those of ``tables`` that have such a key."""
         for key in self.values:
             if key not in self.known:
-                names = ", ".join(map(self._full, self.known))
-                raise self.error(key, "is not a known key", f"known: {names}")
+                places = [f"[{table.name}]" for table in tables if key in table.known]
+                hint = f"known: {', '.join(map(self._full, self.known))}"
+                if places:
+                    hint = f"write it below {' or '.join(places)}"
+                raise self.error(key, "is not a known key", hint)
 
     def table(self, key: str) -> _Table:
         return _Table(self.path, self.source, key, self._take(key, dict, "a table") or {})

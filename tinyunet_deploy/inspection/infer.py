@@ -85,7 +85,7 @@ def infer(
         RefusedError: the output folder belongs to another run, or there is no image at all.
         RuntimeUnavailable: the disk is full or read-only; files that were written stay valid.
     """
-    bits = described_bits(sources, bits)
+    bits = described_bits(sources, bits, backend.artifact.sidecar.bits)
     root = common_root(sources)
     inspection = Inspection.for_backend(
         backend, root, output, threshold, min_area, tile, outputs, bits, max_pixels, observer

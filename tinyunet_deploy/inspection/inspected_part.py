@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tinyunet_deploy.backends.base import Backend
 from tinyunet_deploy.contract import Image, Mask, Score, defect_mask, score_threshold
 from tinyunet_deploy.data.bit_depth import BitDepth
+from tinyunet_deploy.data.description_file import described_bits
 from tinyunet_deploy.errors import ImageError, TinyUNetError
 from tinyunet_deploy.inspection.defects import Defect, Verdict, find_defects, verdict
 from tinyunet_deploy.inspection.notes import ScoreTally, log_notes
@@ -117,7 +118,9 @@ def inspect_parts(
 
     Args:
         sources: image files and folders, at least one.
-        threshold, min_area, bits: None takes the value in the artifact's sidecar.
+        threshold, min_area: None takes the value in the artifact's sidecar.
+        bits: depth of 16-bit files, 8..16; None takes the one that a ``dataset.toml`` of the
+            sources states, else the one in the sidecar.
         batch_size: images per call of the backend.
         workers: threads that decode; with 0 nothing overlaps.
         tile: take images of any size; False skips those that are not of the network's size.
@@ -143,7 +146,7 @@ def inspect_parts(
         workers=workers,
         tile=tile,
         identify=True,
-        depth=BitDepth(sidecar.bit_depth(bits)),
+        depth=BitDepth(described_bits(sources, bits, sidecar.bits)),
         max_pixels=max_pixels,
     )
     images = 0

@@ -131,7 +131,7 @@ def watch(
         RefusedError: the output folder belongs to another run, or the folder cannot be listed.
         RuntimeUnavailable: the disk is full or read-only; files that were written stay valid.
     """
-    bits = described_bits([folder], bits)
+    bits = described_bits([folder], bits, backend.artifact.sidecar.bits)
     root = folder.resolve()
     inspection = Inspection.for_backend(
         backend, root, output, threshold, min_area, tile, outputs, bits, max_pixels, observer

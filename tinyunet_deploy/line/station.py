@@ -81,7 +81,7 @@ def open_station(
         RuntimeUnavailable: there is no runtime, or a process ended.
     """
     with open_backend(model, backend, device, trust_engine=trust_engine) as loaded:
-        depth = BitDepth(loaded.artifact.sidecar.bit_depth(described_bits(sources, bits)))
+        depth = BitDepth(described_bits(sources, bits, loaded.artifact.sidecar.bits))
         tiling = loaded.artifact.sidecar.tiling
         images = _read_images(sources, tiling, tile, depth, max_pixels, skipped)
         tally = ScoreTally()

@@ -234,7 +234,7 @@ def run_parity(
             threshold=decision.threshold,
             min_area=decision.min_area,
             tiling=own.tiling,
-            bits=own.bit_depth(described_bits([folder], bits)),
+            bits=described_bits([folder], bits, own.bits),
             max_pixels=max_pixels,
             images=[],
             skipped_images=[],

@@ -141,7 +141,7 @@ def open_benchmark_images(
         count = min(count, len(images))
         images = [images[number * len(images) // count] for number in range(count)]
         source = "files" if sources else "synthetic"
-        depth = BitDepth(reference.artifact.sidecar.bit_depth(described_bits(sources, bits)))
+        depth = BitDepth(described_bits(sources, bits, reference.artifact.sidecar.bits))
         yield _score(images, reference, scores, source, folder, tile, depth, max_pixels)
 
 
