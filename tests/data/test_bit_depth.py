@@ -14,6 +14,7 @@ from tinyunet_deploy.data.bit_depth import (
     BitDepth,
     depth_of,
     require_depth,
+    shallow_value,
     to_8_bits,
 )
 from tinyunet_deploy.data.formats.header import FormatError, Header
@@ -57,17 +58,42 @@ def test_a_run_is_warned_once_whichever_thread_sees_it_first(
         for thread in threads:
             thread.join()
     (record,) = caplog.records
-    assert "16-bit values up to 3987 only" in record.getMessage()
-    assert "--bits 12" in record.getMessage()
+    said = (
+        "at most 0.1 % of its 16-bit values above 3987, so that nearly all of it has 16 grey values"
+    )
+    assert said in record.getMessage()
+    assert "--bits 12, or --bits 16" in record.getMessage()
 
 
-@pytest.mark.parametrize(("largest", "bits"), [(200, 8), (1000, 10), (1024, 12), (4095, 12)])
+@pytest.mark.parametrize(
+    ("largest", "bits"),
+    [(200, 8), (1000, 10), (1024, 12), (4095, 12), (4096, 14), (16383, 14), (16384, 15)],
+)
 def test_the_warning_names_a_depth_that_holds_the_values(
     largest: int, bits: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     BitDepth().on_shallow(Path("a\x1b.png"), largest)
     assert "\x1b" not in caplog.text
-    assert f"--bits {bits} " in caplog.text
+    assert f"--bits {bits}, or --bits 16 " in caplog.text
+    assert f"nearly all of it has {largest // 256 + 1} grey values at most" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("hot", "value"), [(0, 4000), (1, 4000), (10, 4000), (11, None), (10_000, None)]
+)
+def test_a_few_hot_pixels_do_not_hide_that_an_image_is_dark(hot: int, value: int | None) -> None:
+    samples = np.full((100, 100), 4000, np.uint16)
+    samples.flat[:hot] = 65535
+    largest = int(samples.max())
+    for header in (Header(100, 100, 16), Header(100, 100, 16, 16)):
+        assert shallow_value(header, samples, largest) == value
+
+
+def test_a_black_image_is_in_no_doubt() -> None:
+    samples = np.zeros((100, 100), np.uint16)
+    assert shallow_value(Header(100, 100, 16), samples, 0) is None
+    samples[3, 4] = 65535
+    assert shallow_value(Header(100, 100, 16), samples, 65535) is None
 
 
 def test_depths_are_those_of_8_to_16_bits() -> None:

@@ -101,7 +101,7 @@ def test_values_of_a_camera_of_fewer_bits_in_a_16_bit_file(tmp_path):
         put(tmp_path / "masks" / f"{name}.png", SPOT)
     (oddity,) = check_dataset(read_dataset(tmp_path)).oddities
     assert (oddity.kind, oddity.path.name, oddity.fatal) == ("bit-depth", "a.png", False)
-    assert "up to 4000" in oddity.what
+    assert "16-bit values above 4000" in oddity.what
     assert "--bits" in oddity.what
     oddities = check_dataset(read_dataset(tmp_path), bits=12).oddities
     assert [(o.kind, o.path.name) for o in oddities] == [("unusable-image", "b.png")]

@@ -175,9 +175,18 @@ def test_what_may_not_be_read_says_so(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
-    ("largest", "told"), [(0, False), (1, True), (4095, True), (4096, False), (65535, False)]
+    ("largest", "told"),
+    [
+        (0, False),
+        (1, True),
+        (4095, True),
+        (4096, True),
+        (16383, True),
+        (16384, False),
+        (65535, False),
+    ],
 )
-def test_a_16_bit_file_without_a_depth_that_uses_12_bits_or_fewer_is_told(
+def test_a_16_bit_file_without_a_depth_that_uses_14_bits_or_fewer_is_told(
     largest: int, told: bool
 ) -> None:
     values = np.zeros((8, 8), np.uint16)
@@ -190,8 +199,14 @@ def test_a_16_bit_file_without_a_depth_that_uses_12_bits_or_fewer_is_told(
         decode_image(png16(values), HERE, bits=15, on_shallow=lambda *found: seen.append(found))
         assert seen == []
         decode_image(png16(values, 15), HERE, on_shallow=lambda *found: seen.append(found))
-        in_doubt = largest == 4096  # even, as a value that was scaled from 15 bits would be
+        in_doubt = largest in (
+            4096,
+            16384,
+        )  # even, as a value that was scaled from 15 bits would be
         assert seen == [(HERE, largest)] * in_doubt
+    seen.clear()
+    decode_image(png16(values), HERE, bits=16, on_shallow=lambda *found: seen.append(found))
+    assert seen == [], "a dark image whose depth is declared"
 
 
 @pytest.mark.parametrize(

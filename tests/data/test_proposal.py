@@ -64,6 +64,16 @@ def test_one_image_of_all_16_bits_speaks_against_a_smaller_depth(tmp_path: Path)
     assert propose(tmp_path).description.images.bit_depth is None
 
 
+def test_no_depth_is_proposed_that_some_image_would_exceed(tmp_path: Path) -> None:
+    """One hot pixel hides a camera of 12 bits no longer, but 12 bits cannot hold it."""
+    own(tmp_path, [SPOT] * 2)
+    values = np.full((64, 64), 4000, np.uint16)
+    for number, hot in enumerate((4000, 65535)):
+        values[0, 0] = hot
+        assert cv2.imwrite(str(tmp_path / "images" / f"{number}.png"), values)
+    assert propose(tmp_path).description.images.bit_depth is None
+
+
 def test_parts_without_a_mask_are_good_and_said_so(tmp_path: Path) -> None:
     own(tmp_path, [SPOT] * 3)
     for number in range(3, 5):

@@ -23,7 +23,8 @@ __all__ = [
     "depth_of",
     "luminance",
     "require_depth",
-    "shallow_limit",
+    "shallow_text",
+    "shallow_value",
     "to_8_bits",
 ]
 
@@ -31,11 +32,16 @@ log = logging.getLogger(__name__)
 
 DEPTHS: Final = range(8, 17)
 """Depths that can be declared for 16-bit files."""
-SHALLOW: Final = 4095
-"""A 16-bit file that has no value above this is likely to come from a 10- or 12-bit camera."""
+SHALLOW: Final = 16383
+"""A 16-bit file with hardly any value above this is likely to come from a camera of 10, 12 or 14
+bits."""
+_NEARLY_BLACK: Final = 4095
+"""Largest value of 12 bits: without a depth it becomes a grey of 15 of 255."""
+_RARE: Final = 1000
+"""One sample of this many may be anything: a hot pixel, or a counter that the camera stamps."""
 _USUAL_DEPTHS: Final = (8, 10, 12, 14, 15)
 OnShallow = Callable[[Path, int], None]
-"""Called with a 16-bit image that does not exceed :func:`shallow_limit`, and its largest value."""
+"""Called with a 16-bit image whose depth is in doubt, and its :func:`shallow_value`."""
 
 
 class BitDepth:
@@ -46,20 +52,20 @@ class BitDepth:
         self.bits = bits
         self._first: list[object] = []
 
-    def on_shallow(self, path: Path, largest: int) -> None:
+    def on_shallow(self, path: Path, value: int) -> None:
         """Log a warning for the first image of the run."""
         call = object()
         if not self._first:
             self._first.append(call)
         if self._first[0] is call:  # also if several threads call this at the same time
             log.warning(
-                "%s: has 16-bit values up to %d only, so the image has at most %d grey values; "
-                "declare the depth of the camera, for example --bits %d (other such images are not "
-                "reported)",
+                "%s: %s, so that nearly all of it has %d grey values at most; declare the depth of "
+                "the camera, for example --bits %d, or --bits 16 if the image is as it should be "
+                "(other such images are not reported)",
                 printable(str(path)),
-                largest,
-                (largest >> 8) + 1,
-                next(bits for bits in _USUAL_DEPTHS if largest < 1 << bits),
+                shallow_text(value),
+                (value >> 8) + 1,
+                next(bits for bits in _USUAL_DEPTHS if value < 1 << bits),
             )
 
 
@@ -74,15 +80,31 @@ def depth_of(header: Header, samples: Samples, bits: int | None) -> int | None:
     return None if depth == 16 else depth
 
 
-def shallow_limit(header: Header) -> int:
-    """Return the value that a 16-bit image must exceed somewhere to be read without a notice.
+def shallow_value(header: Header, samples: Samples, largest: int) -> int | None:
+    """Return the value that hardly any sample exceeds, if the depth of a 16-bit image is in doubt.
 
     An image that states fewer bits, and is read as the PNG standard says, as if they filled the 16
     bits from the top, is in doubt until it has a value that those bits could not hold.
+
+    Args:
+        samples: uint16 [H, W] or [H, W, 3].
+        largest: largest of them.
     """
-    if header.depth is None or header.depth == 16 or not header.left_justified:
-        return SHALLOW
-    return max(SHALLOW, (1 << header.depth) - 1)
+    if header.depth is not None and header.depth < 16 and header.left_justified:
+        limit = max(_NEARLY_BLACK, (1 << header.depth) - 1)
+        return largest if 0 < largest <= limit else None
+    if largest <= SHALLOW:
+        return largest or None
+    rare = samples.size // _RARE
+    if np.count_nonzero(samples > SHALLOW) > rare:
+        return None
+    rank = samples.size - 1 - rare
+    return int(np.partition(samples, rank, axis=None)[rank]) or None
+
+
+def shallow_text(value: int) -> str:
+    """Return what an image with this :func:`shallow_value` has, as a part of a sentence."""
+    return f"has at most {100 / _RARE:g} % of its 16-bit values above {value}"
 
 
 def _is_left_justified(samples: Samples, depth: int) -> bool:

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 
 from tinyunet_deploy.contract import DEFAULT_SIZE, Mask
+from tinyunet_deploy.data.bit_depth import shallow_text
 from tinyunet_deploy.data.dataset import Dataset, Item
 from tinyunet_deploy.data.decoding import decode_image, stored_bits
 from tinyunet_deploy.data.description import DESCRIPTION
@@ -108,12 +109,12 @@ def check_dataset(
     """Decode every image and mask, list the oddities and count sizes, depths and mask values.
 
     Oddities are images and masks that cannot be used; sizes other than 512x512 (outside DAGM2007:
-    other than the most frequent); 16-bit images without any value above 4095; images with a mask
-    that fits them as stored and as viewers turn them by their EXIF; masks that look inverted, that
-    cover more than half of their image, or fewer than 20 pixels of it; masks with values of which
-    the rule in dataset.toml counts none as defect; masks of more than one piece, in DAGM2007 only,
-    as elsewhere these are usual; images with the same bytes as another; files that belong to no
-    image.
+    other than the most frequent); 16-bit images with hardly any value above 16383; images with a
+    mask that fits them as stored and as viewers turn them by their EXIF; masks that look inverted,
+    that cover more than half of their image, or fewer than 20 pixels of it; masks with values of
+    which the rule in dataset.toml counts none as defect; masks of more than one piece, in DAGM2007
+    only, as elsewhere these are usual; images with the same bytes as another; files that belong to
+    no image.
 
     Args:
         progress: called with 1 after each image.
@@ -175,8 +176,9 @@ def _inspect(item: Item, *, pieces: bool, bits: int | None) -> _Inspection:
         return _Inspection("", None, 0, None, [problem])
     oddities: list[Oddity] = []
 
-    def note_shallow(path: Path, largest: int) -> None:
-        what = f"has 16-bit values up to {largest} only (declare the camera's depth with --bits)"
+    def note_shallow(path: Path, value: int) -> None:
+        hint = "declare the camera's depth with --bits; 16 if the image is as it should be"
+        what = f"{shallow_text(value)} ({hint})"
         oddities.append(Oddity("bit-depth", path, what))
 
     try:

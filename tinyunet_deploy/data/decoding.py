@@ -16,7 +16,7 @@ from tinyunet_deploy.data.bit_depth import (
     depth_of,
     luminance,
     require_depth,
-    shallow_limit,
+    shallow_value,
     to_8_bits,
 )
 from tinyunet_deploy.data.formats import bmp, jpeg, png, pnm, tiff, webp
@@ -80,8 +80,8 @@ def read_image(
             the memory of decoding it, and so are files far larger than such an image needs.
         bits: depth of the camera whose values 16-bit files contain, 8..16. Files of up to 8 bits
             are read as they are.
-        on_shallow: called if a 16-bit file without a depth has no value above 4095, or one that
-            states d bits in sBIT none of 2^d or above, though it is read as 16 bits.
+        on_shallow: called if a 16-bit file without a depth has hardly any value above 16383, or one
+            that states d bits in sBIT none of 2^d or above, though it is read as 16 bits.
 
     Returns:
         uint8 [H, W].
@@ -156,9 +156,10 @@ def decode_image(
         largest = require_depth(samples, depth)
     except (FormatError, struct.error, EOFError) as error:
         raise _image_error(where, error) from error
-    in_doubt = depth is None and bits is None and 0 < largest <= shallow_limit(header)
-    if in_doubt and on_shallow is not None:
-        on_shallow(where, largest)
+    if on_shallow is not None and depth is None and bits is None:
+        value = shallow_value(header, samples, largest)
+        if value is not None:
+            on_shallow(where, value)
     grey = to_8_bits(samples, depth)
     return 255 - grey if header.white_is_zero else grey
 

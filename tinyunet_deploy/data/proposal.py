@@ -170,12 +170,19 @@ def _with_depth(description: Description, items: Sequence[Item], seen: list[str]
     looked_at = _spaced(items, _IMAGES_LOOKED_AT)
     for item in looked_at:
         try:
-            read_image(item.image, on_shallow=lambda _, largest: shallow.append(largest))
+            read_image(item.image, on_shallow=lambda _, value: shallow.append(value))
         except ImageError:
             continue  # data check names it
     if not shallow or len(shallow) < len(looked_at):
         return description
-    depth = next(bits for bits in _DEPTHS if max(shallow) < 1 << bits)
+    depth = next((bits for bits in _DEPTHS if max(shallow) < 1 << bits), None)
+    if depth is None:
+        return description
+    try:
+        for item in looked_at:
+            read_image(item.image, bits=depth)
+    except ImageError:
+        return description  # it has a few values of more bits
     seen.append(
         f"16-bit images have values up to {max(shallow)} only: the camera is taken as one of "
         f"{depth} bits."
