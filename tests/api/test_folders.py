@@ -74,7 +74,7 @@ def test_every_verdict_and_every_reason_is_that_of_the_report(
         assert np.array_equal(part_.mask, td.read_image(mask))
     reasons = {part.name: part.error.reason for part in parts if part.error}
     assert reasons == {"day 1/cut.png": "truncated", "thin.png": "wrong-size"}
-    assert f"{station}: passed over: 1 suffix" in caplog.messages
+    assert f"{station}: passed over: 1 suffix .txt" in caplog.messages
 
 
 def test_the_values_of_the_model_decide_unless_others_are_given(station: Path) -> None:

@@ -453,9 +453,9 @@ def test_what_is_passed_over_is_printed_and_reported(
     tinyunet_infer(station / "day 2", "-o", station / "day 2" / "out")
     outcome = tinyunet_infer(station, "-o", tmp_path / "out")
     assert outcome.code == 0
-    counts = "; passed over: 1 earlier-output, 1 hidden, 1 suffix\n"
+    counts = "; passed over: 1 earlier-output, 1 hidden, 1 suffix .raw\n"
     assert outcome.out.splitlines(keepends=True)[0].endswith(f", 0 skipped{counts}")
-    wanted = {"earlier-output": 1, "hidden": 1, "suffix": 1}
+    wanted = {"earlier-output": 1, "hidden": 1, "suffix .raw": 1}
     outcome = tinyunet_infer(station, "-o", tmp_path / "out", "--format", "json")
     assert outcome.summary["passed_over"] == wanted
     last = json.loads((tmp_path / "out" / "report.jsonl").read_text().splitlines()[-1])

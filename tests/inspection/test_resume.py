@@ -368,7 +368,7 @@ def test_a_part_that_turns_out_to_be_a_mask_leaves_the_report(tmp_path: Path) ->
     write_png(station / "lot 1" / "a.png", part(2))
     summary = run(station, tmp_path / "out")
     assert summary == run(station, tmp_path / "fresh")
-    assert (summary.images, summary.passed_over) == (2, {"label-file": 1, "suffix": 1})
+    assert (summary.images, summary.passed_over) == (2, {"label-file": 1, "suffix .txt": 1})
     assert tree(tmp_path / "out") == tree(tmp_path / "fresh")
     named = [station / "lot 1" / "a.png", station / "lot 1" / "a_mask.png"]
     for _ in range(2):
@@ -389,7 +389,7 @@ def test_masks_that_later_become_known_as_such_leave_the_report(tmp_path: Path) 
         '[images]\nfolder = "."\n[masks]\nending = "_seg"\n'
     )
     summary = run(station, tmp_path / "out")
-    wanted = {"label-file": 1, "label-folder": 1, "suffix": 1}
+    wanted = {"label-file": 1, "label-folder": 1, "suffix .toml": 1}
     assert (summary.images, summary.passed_over) == (2, wanted)
     run(station, tmp_path / "fresh")
     assert tree(tmp_path / "out") == tree(tmp_path / "fresh")

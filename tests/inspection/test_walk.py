@@ -115,16 +115,17 @@ def test_what_is_passed_over_is_counted_by_kind(tmp_path: Path) -> None:
     (tmp_path / "again").symlink_to("g")
     as_output(tmp_path / "old")
     as_output(tmp_path / "out")
-    wanted = {"suffix": 3, "hidden": 2, "linked-folder": 1, "label-folder": 1, "earlier-output": 1}
+    suffixes = {"suffix .raw": 1, "suffix .txt": 1, "suffix .x": 1}
+    kinds = {"hidden": 2, "linked-folder": 1, "label-folder": 1, "earlier-output": 1}
+    wanted = Counter({**suffixes, **kinds})
     for sources in (["."], [".", "g", "Class1"], [".", "b.raw", ".e"]):
         counts = Counter[str]()
         paths = list(walk_images([tmp_path / name for name in sources], tmp_path / "out", counts))
         if len(sources) < 3 or "g" in sources:
             assert counts == wanted, "each entry once, however many sources it lies below"
         else:
-            assert counts == {**wanted, "suffix": 2, "hidden": 1}, (
-                "what is named is not passed over"
-            )
+            named = Counter({"suffix .raw": 1, "hidden": 1})
+            assert counts == wanted - named, "what is named is not passed over"
             assert tmp_path / "b.raw" in paths and tmp_path / ".e" / "f.png" in paths
         assert tmp_path / "old" / "masks" / "a.png" not in paths
 
@@ -136,7 +137,7 @@ def test_masks_beside_their_images_are_passed_over(tmp_path: Path) -> None:
     paths = walk_images([tmp_path], passed_over=counts)
     found = [path.relative_to(tmp_path).as_posix() for path in paths]
     assert found == ["10000.png", "10301 (copy).png", "a.jpg", "b/c.tif"]
-    assert counts == {"label-file": 5, "suffix": 1}
+    assert counts == {"label-file": 5, "suffix .txt": 1}
     assert names([tmp_path / "a_mask.PNG"]) == ["a_mask.PNG"], "what is named is inspected"
 
 
@@ -179,11 +180,26 @@ def test_masks_that_a_description_places_are_passed_over(tmp_path: Path) -> None
     paths = walk_images([tmp_path], passed_over=counts)
     found = [path.relative_to(tmp_path).as_posix() for path in paths]
     assert found == ["c.png", "p/labels/b.png", "p/test/a.jpg"]
-    assert counts == {"label-file": 1, "suffix": 1}
+    assert counts == {"label-file": 1, "suffix .toml": 1}
     assert names([tmp_path / "p" / "test"]) == ["a.jpg"], "the description lies above the source"
     (tmp_path / "p" / "dataset.toml").write_text("[image]\n")
     with pytest.raises(RefusedError, match=r"dataset\.toml:1: image is not a known key"):
         names([tmp_path / "p" / "test"])
+
+
+def test_suffixes_that_are_passed_over_are_counted_by_name(tmp_path: Path) -> None:
+    """Parts in a format of another name have no verdict: the counts say which."""
+    touch(tmp_path, "a.png", "b.gif", "c.GIF", "d.jfif", "no suffix", "e.x\x1b", "f.longest12")
+    counts = Counter[str]()
+    assert len(list(walk_images([tmp_path], passed_over=counts))) == 1
+    assert counts == {"suffix .gif": 2, "suffix .jfif": 1, "suffix": 3}
+
+
+def test_names_of_suffixes_do_not_fill_a_report(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"{number:03}.{number:03}" for number in range(100)))
+    counts = Counter[str]()
+    list(walk_images([tmp_path], passed_over=counts))
+    assert (len(counts), counts.total()) == (25, 100)
 
 
 def test_a_link_to_itself_is_one_entry_among_others(tmp_path: Path) -> None:

@@ -80,8 +80,8 @@ class RunSummary:
     reasons: dict[str, int] = field(default_factory=dict)
     """Reason -> images skipped for it."""
     passed_over: dict[str, int] = field(default_factory=dict)
-    """Kind of :data:`~tinyunet_deploy.inspection.walk.PassedOver` -> entries of the input folders
-    that were not inspected."""
+    """Kind of :data:`~tinyunet_deploy.inspection.walk.PassedOver`, or ``suffix .gif`` -> entries of
+    the input folders that were not inspected."""
 
     def count(self, line: ReportLine) -> None:
         """Add one image's line."""

@@ -6,6 +6,7 @@ import errno
 import heapq
 import itertools
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -46,6 +47,8 @@ describes, or an output folder of ours."""
 _MAX_DEPTH: Final = 200
 """Deepest nesting of folders that is walked; no station comes near it."""
 _SUFFIXES: Final = tuple(IMAGE_SUFFIXES)
+_MOST_COUNTS: Final = 24
+"""Most counts that a run has; more suffixes are counted together."""
 
 
 def no_images(folder: Path) -> RefusedError:
@@ -74,8 +77,8 @@ def walk_images(
 
     Args:
         output: output folder of this run, which may lie below a source.
-        passed_over: receives the number of entries of each kind that were passed over; complete
-            once the iterator is exhausted.
+        passed_over: receives the number of entries of each kind that were passed over, and of each
+            usual suffix, as ``suffix .gif``; complete once the iterator is exhausted.
 
     Raises:
         RefusedError: a source folder cannot be listed, or is an output folder of ours.
@@ -101,7 +104,7 @@ def walk_images(
         if kind is None:
             continue
         if passed_over is not None and path not in sources_in_folders:
-            passed_over[kind] += 1
+            passed_over[_count_of(path, kind, passed_over)] += 1
 
 
 def label_files_in(folder: Path) -> set[str]:
@@ -124,6 +127,15 @@ def label_files_in(folder: Path) -> set[str]:
 def looks_like_a_label(name: str) -> bool:
     """Return whether the name of a file is one that a mask beside its image has."""
     return image_of_label(stem(name)) is not None
+
+
+def _count_of(path: Path, kind: PassedOver, counts: Counter[str]) -> str:
+    """Return the name of the count of an entry that is passed over."""
+    suffix = path.suffix.lower()
+    if kind != "suffix" or not re.fullmatch(r"\.[a-z0-9]{1,8}", suffix):
+        return kind
+    name = f"suffix {suffix}"
+    return name if name in counts or len(counts) < _MOST_COUNTS else kind
 
 
 class _Entry(NamedTuple):
