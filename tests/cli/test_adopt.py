@@ -275,7 +275,7 @@ def test_labels_and_fixed_batches_of_several_images_are_refused(tmp_path: Path) 
     g = Graph(9)
     labels(g, g.conv("x", 1, 1))
     text = refusal(tmp_path, g.model(("x", 1, SAME), ("y", 2, SAME)), *UNIT)
-    assert "labels 0 and 1" in text
+    assert "labels 0 to 1" in text
     g = Graph(10)
     x = g.add("Reshape", g.conv("x", 1, 4), g.constant([4, 4 * 1024], np.int64))
     x = g.add("Reshape", g.add("MatMul", g.weights(4, 4), x), g.constant([4, 4, 32, 32], np.int64))

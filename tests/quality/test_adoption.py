@@ -121,6 +121,57 @@ def test_fifty_and_more_of_them(tmp_path: Path) -> None:
     run_many(80, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("operators", "words"),
+    [
+        (("Sigmoid", "Log"), "ends in a log"),
+        (("Sigmoid", "Neg"), "ends in a negation"),
+        (("Tanh",), "ends in a tanh"),
+        (("Sigmoid", "Round"), "as labels are"),
+        (("Softmax",), "sum to 1 over each row"),
+    ],
+)
+def test_values_that_only_look_like_logits_or_probabilities_are_refused(
+    operators: tuple[str, ...], words: str, tmp_path: Path
+) -> None:
+    g = Graph(14)
+    last = g.conv("x", 1, 1)
+    for operator in operators:
+        last = g.add(operator, last)
+    g.add("Identity", last, name="y")
+    shape: list[int | str] = ["N", 1, SIDE, SIDE]
+    assert words in refused(g.model(("x", 1, shape), ("y", 1, shape)), tmp_path)
+
+
+@pytest.mark.parametrize(("tail", "words"), [("ArgMax", "gives labels 0 to"), ("Mul", "percent")])
+def test_bytes_that_are_no_scores_are_refused(tail: str, words: str, tmp_path: Path) -> None:
+    g = Graph(15)
+    logits = g.conv(g.add("Cast", "x", to=1), 1, 3 if tail == "ArgMax" else 1)
+    if tail == "ArgMax":
+        last = g.add("ArgMax", logits, axis=1)
+    else:
+        last = g.add("Mul", g.add("Sigmoid", logits), g.constant(100.0))
+    g.add("Cast", last, name="y", to=2)
+    shape: list[int | str] = ["N", 1, SIDE, SIDE]
+    data = g.model(("x", 2, shape), ("y", 2, shape))
+    assert words in refused_as(data, tmp_path, str(tmp_path / "net.onnx"))
+
+
+def test_the_values_of_a_guessed_normalisation_refuse_nothing(tmp_path: Path) -> None:
+    """The message asks for the normalisation first: with another, the same graph may be fine."""
+    g = Graph(16)
+    g.add("Sub", g.add("Add", g.conv("x", 1, 1), g.constant(30.0)), g.constant(0.0), name="y")
+    shape: list[int | str] = ["N", 1, SIDE, SIDE]
+    data = g.model(("x", 1, shape), ("y", 1, shape))
+    where = str(tmp_path / "net.onnx")
+    text = refused_as(data, tmp_path, where)
+    assert "--normalize" in text and "percent" not in text
+    options = AdoptionOptions(normalization=NORMALIZATIONS["unit"])
+    assert "percent" in refused_as(data, tmp_path, where, options)
+    options = AdoptionOptions(normalization=NORMALIZATIONS["raw"], reach="whole")
+    assert adopt(tmp_path / "net.onnx", tmp_path / "adopted.onnx", options).rows
+
+
 def test_an_operator_that_no_runtime_has_is_refused(tmp_path: Path) -> None:
     ends = [helper.make_tensor_value_info(name, 1, ["N", 1, SIDE, SIDE]) for name in "xy"]
     node = helper.make_node("Guess", ["x"], ["y"], domain="their.own")

@@ -152,8 +152,13 @@ def adopt(
         if source.type_name == "uint8":
             original = replace(original, normalization=None)
         report("running the original")
-        decided = _decided(data, original, end, layout, options, pictures)
         missing = {} if normalization or source.type_name == "uint8" else dict([_NORMALIZE])
+        try:
+            decided = _decided(data, original, end, layout, options, pictures)
+        except ValueError:
+            if not missing:
+                raise
+            decided = Decided()  # the values of a guessed normalisation contradict nothing
         missing |= decided.missing
         if missing:
             reasons = "; ".join(missing.values())

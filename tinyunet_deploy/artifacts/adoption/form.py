@@ -12,6 +12,7 @@ from tinyunet_deploy.artifacts.onnx_reader import read_graph
 __all__ = [
     "NORMALIZATIONS",
     "InputForm",
+    "LastActivation",
     "Normalization",
     "OutputForm",
     "chosen_output",
@@ -25,9 +26,21 @@ _TYPES: Final = ("float32", "float16", "uint8")
 _PASSED_OVER: Final = {
     "Cast", "Clip", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze",
 }  # fmt: skip
-"""Operators that leave a probability a probability."""
-_ACTIVATIONS: Final = {"Sigmoid": "sigmoid", "HardSigmoid": "sigmoid", "Softmax": "softmax"}
-"""Operator -> its name as an activation."""
+"""Operators that leave a probability a probability, and a label a label."""
+
+LastActivation = Literal["sigmoid", "softmax", "log", "negation", "tanh", "labels"]
+"""Kind of the operator that a graph's values come from."""
+
+_ACTIVATIONS: Final[dict[str, LastActivation]] = {
+    "Sigmoid": "sigmoid", "HardSigmoid": "sigmoid", "Softmax": "softmax",
+    "Log": "log", "LogSoftmax": "log", "Neg": "negation", "Tanh": "tanh",
+}  # fmt: skip
+"""Operator -> its kind."""
+_LABELS: Final = {
+    "And", "ArgMax", "ArgMin", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not",
+    "Or", "Sign", "Xor",
+}  # fmt: skip
+"""Operators whose values are classes, without a degree that a threshold could be set for."""
 
 
 @dataclass(frozen=True)
@@ -181,8 +194,8 @@ def output_layout(
     return layout, fitting[layout]
 
 
-def last_activation(data: bytes, output: str) -> Literal["sigmoid", "softmax"] | None:
-    """Return the activation that a graph's output comes from; None if none is seen.
+def last_activation(data: bytes, output: str) -> LastActivation | None:
+    """Return the kind of operator that a graph's output comes from; None if none is seen.
 
     Args:
         data: a file that ``check_onnx_graph`` has accepted.
@@ -194,7 +207,9 @@ def last_activation(data: bytes, output: str) -> Literal["sigmoid", "softmax"] |
         if node is None or not node.inputs:
             return None
         if node.operator in _ACTIVATIONS:
-            return "softmax" if _ACTIVATIONS[node.operator] == "softmax" else "sigmoid"
+            return _ACTIVATIONS[node.operator]
+        if node.operator in _LABELS:
+            return "labels"
         if node.operator not in _PASSED_OVER:
             return None
         output = node.inputs[0]
