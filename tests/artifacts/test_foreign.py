@@ -3,6 +3,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
@@ -53,6 +54,24 @@ def test_a_checkpoint_without_a_sidecar_is_never_trusted(
     assert not is_foreign(path)
     with pytest.raises(ArtifactError, match="has no sidecar"):
         read_model(path, trust_engine=True)
+
+
+@pytest.mark.parametrize("operator", ["ArgMax", "Greater"])
+def test_a_trusted_file_whose_scores_are_labels_is_refused(operator: str, foreign: Path) -> None:
+    model = onnx.load(foreign)
+    graph = model.graph
+    before = "score_before"
+    for node in graph.node:
+        node.output[:] = [before if name == "score" else name for name in node.output]
+    if operator == "ArgMax":
+        graph.node.append(helper.make_node("ArgMax", [before], ["label"], axis=1))
+    else:
+        graph.node.append(helper.make_node("Greater", [before, "limit"], ["label"]))
+        graph.initializer.append(numpy_helper.from_array(np.uint8(9), "limit"))
+    graph.node.append(helper.make_node("Cast", ["label"], ["score"], to=TensorProto.UINT8))
+    onnx.save(model, foreign)
+    with pytest.raises(ArtifactError, match="its scores are labels"):
+        read_model(foreign, trust_engine=True)
 
 
 def test_a_trusted_file_must_keep_the_contract(foreign: Path) -> None:

@@ -423,16 +423,17 @@ def test_scores_that_are_labels_are_named(tmp_path: Path, caplog: pytest.LogCapt
     """A model that gives 0 and 1 calls every part good, with exit 0."""
     nodes = [
         helper.make_node("Cast", ["image"], ["grey"], to=TensorProto.FLOAT),
-        helper.make_node("Less", ["limit", "grey"], ["bright"]),
-        helper.make_node("Cast", ["bright"], ["label"], to=TensorProto.FLOAT),
+        helper.make_node("Sub", ["grey", "limit"], ["brightness"]),
+        helper.make_node("Clip", ["brightness", "none", "one"], ["label"]),
         helper.make_node("Cast", ["label"], ["score"], to=TensorProto.UINT8),
     ]
     ends = [
         helper.make_tensor_value_info(name, TensorProto.UINT8, ["N", 1, 16, 16])
         for name in ("image", "score")
     ]
-    limit = numpy_helper.from_array(np.float32(100), "limit")
-    graph = helper.make_graph(nodes, "labels", ends[:1], ends[1:], [limit])
+    limits = {"limit": 100, "none": 0, "one": 1}
+    constants = [numpy_helper.from_array(np.float32(v), name) for name, v in limits.items()]
+    graph = helper.make_graph(nodes, "labels", ends[:1], ends[1:], constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     onnx.save(model, tmp_path / "labels.onnx")
     write_png(tmp_path / "part.png", np.arange(256, dtype=np.uint8).reshape(16, 16))

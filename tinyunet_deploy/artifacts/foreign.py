@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from tinyunet_deploy.artifacts.adoption.form import last_activation
 from tinyunet_deploy.artifacts.onnx_guard import check_onnx_file
 from tinyunet_deploy.artifacts.onnx_reader import read_graph
 from tinyunet_deploy.artifacts.sidecar import (
@@ -19,6 +20,8 @@ from tinyunet_deploy.artifacts.sidecar import (
     sidecar_path,
     trusted,
 )
+from tinyunet_deploy.contract import OUTPUT_NAME
+from tinyunet_deploy.errors import ArtifactError
 
 __all__ = ["is_foreign", "read_model"]
 
@@ -48,7 +51,8 @@ def read_model(path: Path, *, trust_engine: bool = False) -> Artifact:
 
     Raises:
         ArtifactError: the file is missing or damaged, does not match its sidecar, has no sidecar
-            and is not trusted, or is an ONNX file that does not keep the contract.
+            and is not trusted, or is an ONNX file that does not keep the contract or whose scores
+            are labels.
     """
     if not (trust_engine and is_foreign(path)):
         return read_artifact(path)
@@ -57,6 +61,12 @@ def read_model(path: Path, *, trust_engine: bool = False) -> Artifact:
     if artifact.sidecar.kind != "onnx":
         return artifact
     contract = check_onnx_file(artifact.data, path)
+    if last_activation(artifact.data, OUTPUT_NAME) == "labels":
+        raise ArtifactError(
+            path,
+            "ends in an ArgMax or a comparison: its scores are labels, not probability x 255",
+            "export the network without it",
+        )
     precision = read_graph(artifact.data).precision()
     return replace(
         artifact, sidecar=replace(artifact.sidecar, contract=contract, precision=precision)
