@@ -304,6 +304,21 @@ def test_a_model_without_a_sidecar_is_tried_elsewhere_and_needs_trust(
         open_backend(path, backend, trust_engine=True)
 
 
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("operator", ["RandomNormalLike", "RandomUniformLike"])
+def test_a_model_with_random_numbers_is_refused_however_much_it_is_trusted(
+    operator: str, backend: str, tmp_path: Path
+) -> None:
+    model = small_graph()
+    node = helper.make_node(operator, ["y"], ["random"], "random")
+    sigmoid = model.graph.node[2]
+    sigmoid.input[:] = ["random"]
+    model.graph.node.insert(2, node)
+    onnx.save(model, tmp_path / "net.onnx")
+    with pytest.raises(ArtifactError, match="other scores for the same image a second time"):
+        open_backend(tmp_path / "net.onnx", backend, trust_engine=True)
+
+
 def foreign(model: onnx.ModelProto) -> Artifact:
     data = model.SerializeToString()
     return sandbox_process.unknown(WHERE, data, check_onnx_file(data, WHERE))

@@ -42,16 +42,25 @@ def main(backend: str, height: str, width: str, memory_mib: str, seconds: str) -
 
 
 def run_once(artifact: Artifact, backend: str) -> None:
-    """Load a model and run a black and a noisy image on the CPU, in this process.
+    """Load a model and run a black image and a noisy one, twice, on the CPU, in this process.
 
     Raises:
-        ArtifactError: the runtime refuses the model, or it breaks its contract.
+        ArtifactError: the runtime refuses the model, it breaks its contract, or it gives the noisy
+            image other scores the second time.
     """
     contract = artifact.sidecar.contract
     with load(artifact, backend, "cpu") as loaded:
         black = np.zeros((1, 1, contract.height, contract.width), np.uint8)
         loaded.run(black)
-        loaded.run(np.random.default_rng(0).integers(0, 256, black.shape, np.uint8))
+        noise = np.random.default_rng(0).integers(0, 256, black.shape, np.uint8)
+        first, second = (loaded.run(noise).score.astype(np.int16) for _ in range(2))
+    difference = int(np.abs(first - second).max())
+    if difference > 1:  # a rounding
+        raise ArtifactError(
+            artifact.path,
+            f"gives other scores for the same image a second time, by up to {difference} of 255",
+            "export the network without random numbers, in evaluation mode",
+        )
 
 
 if __name__ == "__main__":
