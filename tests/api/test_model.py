@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -135,6 +136,40 @@ def test_no_images_give_an_empty_result(images: Sequence[np.ndarray]) -> None:  
     assert (scores.shape, scores.dtype) == ((0, SIZE, SIZE), np.uint8)
     assert (model.masks(scores).shape, model.defects(scores)) == ((0, SIZE, SIZE), [])
     assert backend.batches == []
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.bool_, np.uint16, np.int64])
+def test_scores_of_another_dtype_are_refused_not_called_good(dtype: type[np.generic]) -> None:
+    """A fraction and a bool are below every threshold, so that no pixel would be a defect."""
+    image = np.full((SIZE, SIZE), 200, np.uint8)
+    model = td.Model(FakeBackend(contract=Contract(SIZE, SIZE)))
+    (score,) = model(image[None])
+    wrong: Any = (score / 255).astype(dtype)
+    got = f"expected scores of uint8, probability x 255, got {wrong.dtype}"
+    for scores in (wrong[None], wrong[None, None], [wrong]):
+        for method in (model.masks, model.defects):
+            with pytest.raises(ValueError, match=got):
+                method(scores)
+    with pytest.raises(ValueError, match=got):
+        model.overlay(image, wrong)
+    for scores in (score[None], score[None, None], [score]):
+        (mask,), (defects,) = model.masks(scores), model.defects(scores)
+        assert mask.all() and [defect.area_px for defect in defects] == [SIZE * SIZE]
+    assert model.masks(score).shape == (SIZE, SIZE)
+
+
+def test_scores_of_another_shape_are_refused() -> None:
+    image = np.full((SIZE, SIZE), 200, np.uint8)
+    model = td.Model(FakeBackend(contract=Contract(SIZE, SIZE)))
+    for scores in (image, [image[None]], np.stack([image, image])[None]):
+        with pytest.raises(ValueError, match=r"expected uint8 \[N, H, W\] or scores of \[H, W\]"):
+            model.defects(scores)
+    with pytest.raises(ValueError, match="the image's, got uint8"):
+        model.overlay(image, image[:, 1:])
+    colour: Any = np.stack([image] * 3, axis=-1)
+    for wrong in (colour, image / 255.0, image > 9):
+        with pytest.raises(ValueError, match=r"expected an image of uint8 \[H, W\], got "):
+            model.overlay(wrong, image)
 
 
 def test_its_text_says_model_precision_backend_device_and_decision(tiny_onnx: Path) -> None:

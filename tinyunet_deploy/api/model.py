@@ -188,10 +188,13 @@ class Model:
         """Return the masks of scores: uint8 {0, 255} of the same shape; 255 is a defect.
 
         A list of scores gives a list of masks.
+
+        Raises:
+            ValueError: the scores have another dtype.
         """
         if isinstance(scores, list):
-            return [defect_mask(score, self.threshold) for score in scores]
-        return defect_mask(scores, self.threshold)
+            return [defect_mask(_checked_score(score), self.threshold) for score in scores]
+        return defect_mask(_checked_score(scores), self.threshold)
 
     def defects(
         self, scores: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]
@@ -201,10 +204,14 @@ class Model:
         Args:
             scores: uint8 [N, H, W], [N, 1, H, W] or a list of [H, W], as calling the model returns
                 them.
+
+        Raises:
+            ValueError: the scores have another dtype or shape.
         """
-        if isinstance(scores, np.ndarray) and scores.ndim == 4:
+        if isinstance(scores, np.ndarray) and scores.ndim == 4 and scores.shape[1] == 1:
             scores = scores[:, 0]
-        return [find_defects(score, self.threshold, self.min_area) for score in scores]
+        planes = [_checked_score(score, dimensions=2) for score in scores]
+        return [find_defects(score, self.threshold, self.min_area) for score in planes]
 
     def overlay(self, image: Image, score: Score | None = None) -> NDArray[np.uint8]:
         """Return the picture that ``infer --overlays`` writes: defects, and a caption below.
@@ -221,10 +228,16 @@ class Model:
             uint8 [H + caption, W, 3], BGR as OpenCV has it; ``[..., ::-1]`` is RGB.
 
         Raises:
-            ValueError: the image has another dtype or shape.
+            ValueError: the image or the score has another dtype or shape, or they differ in size.
         """
+        image = np.asarray(image)
+        if image.ndim != 2:
+            raise ValueError(f"expected an image of uint8 [H, W], got {_form(image)}")
+        _check_image(image.dtype, image.shape, "expected an image of uint8 [H, W]")
         if score is None:
             score = self(image[None])[0]
+        elif _checked_score(score, dimensions=2).shape != image.shape:
+            raise ValueError(f"expected a score of {_form(image)}, the image's, got {_form(score)}")
         part = inspect_score(
             Path("image"), "image", image, score, threshold=self.threshold, min_area=self.min_area
         )
@@ -311,6 +324,25 @@ def _given(
         raise ValueError(f"{expected}, got {given.dtype} {list(given.shape)}")
     _check_image(given.dtype, given.shape, expected)
     return given
+
+
+def _checked_score(score: NDArray[np.uint8], dimensions: int | None = None) -> NDArray[np.uint8]:
+    """Return a score that is checked: a fraction or a mask of bools is below every threshold.
+
+    Raises:
+        ValueError: it is not uint8, or does not have this number of dimensions.
+    """
+    if not isinstance(score, np.ndarray) or score.dtype != np.uint8:
+        raise ValueError(
+            f"expected scores of uint8, probability x 255, got {_form(np.asarray(score))}"
+        )
+    if dimensions not in (None, score.ndim):
+        raise ValueError(f"expected uint8 [N, H, W] or scores of [H, W], got {_form(score)}")
+    return score
+
+
+def _form(array: NDArray[Any]) -> str:
+    return f"{array.dtype} {list(array.shape)}"
 
 
 def _check_image(dtype: np.dtype[Any], shape: tuple[int, ...], expected: str) -> None:
