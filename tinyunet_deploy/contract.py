@@ -29,6 +29,8 @@ INT8_GREY: Final = 128.0
 """Grey value that an int8 file subtracts instead of normalising; int8 represents the result
 exactly."""
 DEFAULT_SIZE: Final = 512
+HIGHEST_SCORE: Final = 255
+"""Score of the probability 1."""
 
 
 @dataclass(frozen=True)

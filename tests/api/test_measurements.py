@@ -37,9 +37,9 @@ def test_an_evaluation_takes_the_values_of_the_model_and_the_options_of_the_comm
         own = td.evaluate(Path("data"), model, split="all")
         assert (own.threshold, own.min_area, own.backend) == (0.9, 7, "onnxruntime")
         given = td.evaluate(
-            "data", model, threshold=1.0, min_area=1, misses="misses", overlays="seen"
+            "data", model, threshold=0.998, min_area=10**5, misses="misses", overlays="seen"
         )
-    words = ["--backend", "onnxruntime", "--threshold", "1", "--min-area", "1"]
+    words = ["--backend", "onnxruntime", "--threshold", "0.998", "--min-area", "100000"]
     assert json.loads(evaluation_json(given)) == printed(capsys, ["evaluate", "data", *words])
     assert given.all.escapes == 1
     assert list(Path("misses").rglob("*.png")), "a picture of the defect that was missed"

@@ -32,7 +32,7 @@ from tinyunet_deploy.artifacts.sidecar import (
     write_artifact,
     write_sidecar,
 )
-from tinyunet_deploy.artifacts.sidecar_schema import _digest_of_fields
+from tinyunet_deploy.artifacts.sidecar_schema import _digest_of_fields, _warn_if_all_pass
 from tinyunet_deploy.contract import Contract
 from tinyunet_deploy.errors import ArtifactError
 
@@ -908,3 +908,31 @@ def test_a_place_that_is_not_a_relative_path_is_refused(tmp_path: Path, place: o
     write_artifact(path, b"x", dataclasses.replace(sidecar, parent_place=place))  # type: ignore[arg-type]
     with pytest.raises(ArtifactError, match="is not a relative path"):
         read_sidecar(path)
+
+
+@pytest.mark.parametrize(
+    ("own", "given", "words"),
+    [
+        ({"threshold": 1.0}, (None, None), ["threshold 1 lets every part pass"]),
+        ({"threshold": 0.999}, (None, None), ["threshold 0.999 lets every part pass"]),
+        ({"threshold": 1.0}, (0.5, None), []),
+        ({}, (1.0, None), ["threshold 1 lets every part pass"]),
+        ({"threshold": 0.998, "min_area": 16 * 32}, (None, None), []),
+        ({"min_area": 16 * 32 + 1}, (None, None), ["min_area 513 px lets every part pass"]),
+        ({"min_area": 600}, (None, 4), []),
+        ({}, (None, 600), ["min_area 600 px lets every part pass"]),
+    ],
+)
+def test_a_rule_with_which_every_part_passes_is_warned_of_once(
+    own: dict[str, Any],
+    given: tuple[float | None, int | None],
+    words: list[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    _warn_if_all_pass.cache_clear()
+    sidecar = Sidecar("onnx", "fp32", "0" * 64, None, Contract(16, 32), **own)
+    for _ in range(2):
+        sidecar.decision(*given)
+    assert [word in text for word, text in zip(words, caplog.messages, strict=True)] == [
+        True for _ in words
+    ]

@@ -7,9 +7,11 @@ read.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import inspect
 import json
+import logging
 import os
 import re
 from collections.abc import Callable
@@ -27,13 +29,15 @@ from tinyunet_deploy.artifacts.facts import (
 from tinyunet_deploy.artifacts.precision import PRECISIONS, AnyPrecision
 from tinyunet_deploy.artifacts.speed_facts import SpeedFacts, read_speed
 from tinyunet_deploy.artifacts.strict_json import read_json
-from tinyunet_deploy.contract import Contract
+from tinyunet_deploy.contract import HIGHEST_SCORE, Contract, score_threshold
 from tinyunet_deploy.data.bit_depth import DEPTHS
 from tinyunet_deploy.data.decoding import MAX_PIXELS
 from tinyunet_deploy.data.tiles import Tiling
 from tinyunet_deploy.errors import ArtifactError
 
 __all__ = ["SCHEMA_VERSION", "Decision", "Kind", "Sidecar", "digest", "parse_sidecar"]
+
+log = logging.getLogger(__name__)
 
 SCHEMA_VERSION: Final = 2
 """Version that is written; version 1 is read as well."""
@@ -129,11 +133,16 @@ class Sidecar:
         return self.kind == "onnx" and self.contract.max_batch == 1
 
     def decision(self, threshold: float | None = None, min_area: int | None = None) -> Decision:
-        """Return the rule that decides on defects: the user's values, else the artifact's own."""
-        return Decision(
+        """Return the rule that decides on defects: the user's values, else the artifact's own.
+
+        Warns once of a rule with which every part passes.
+        """
+        decision = Decision(
             self.threshold if threshold is None else threshold,
             self.min_area if min_area is None else min_area,
         )
+        _warn_if_all_pass(decision, self.contract)
+        return decision
 
     def bit_depth(self, bits: int | None = None) -> int | None:
         """Return the depth of 16-bit image files: the user's value, else the artifact's own."""
@@ -144,6 +153,22 @@ class Sidecar:
         fields = {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(self)}
         fields["sidecar_sha256"] = _digest_of_fields(fields)
         return json.dumps(fields, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+@functools.cache
+def _warn_if_all_pass(decision: Decision, contract: Contract) -> None:
+    """Warn once of a threshold that no score exceeds, or a min_area that no whole image has."""
+    threshold, min_area = decision
+    if 0.0 <= threshold <= 1.0 and score_threshold(threshold) >= HIGHEST_SCORE:
+        log.warning("threshold %g lets every part pass: no score is above it", threshold)
+    if min_area > contract.height * contract.width:
+        log.warning(
+            "min_area %d px lets every part pass whose image is not larger than the model's, "
+            "%dx%d pixels",
+            min_area,
+            contract.height,
+            contract.width,
+        )
 
 
 def digest(data: bytes) -> str:

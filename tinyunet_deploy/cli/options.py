@@ -37,6 +37,49 @@ class ImageSize(click.ParamType):  # type: ignore[type-arg]  # not subscriptable
         return height, width
 
 
+class Threshold(click.FloatRange):
+    """Probability above which a pixel is a defect; one that no score exceeds is refused."""
+
+    def __init__(self) -> None:
+        super().__init__(0.0, 1.0)
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Parse a probability."""
+        from tinyunet_deploy.contract import HIGHEST_SCORE, score_threshold
+
+        threshold = float(super().convert(value, param, ctx))
+        if score_threshold(threshold) >= HIGHEST_SCORE:
+            self.fail(
+                f"{threshold:g} lets every part pass, as no score is above {HIGHEST_SCORE} of "
+                f"{HIGHEST_SCORE}: 0.998 is the largest that can find a defect",
+                param,
+                ctx,
+            )
+        return threshold
+
+
+class MinArea(click.IntRange):
+    """Smallest defect that makes a part NG, pixels; one larger than any image is refused."""
+
+    def __init__(self) -> None:
+        super().__init__(min=1)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Parse a number of pixels."""
+        from tinyunet_deploy.data.decoding import MAX_PIXELS
+
+        area = int(super().convert(value, param, ctx))
+        if area > MAX_PIXELS:
+            self.fail(
+                f"{area} lets every part pass, as an image has at most {MAX_PIXELS} pixels",
+                param,
+                ctx,
+            )
+        return area
+
+
 class ModelPath(click.Path):
     """File of a model, or the name of one in the package, such as ``slim``, which becomes its file.
 
@@ -341,12 +384,12 @@ comparison_options = _together(
 operating_options = _together(
     click.option(
         "--threshold",
-        type=click.FloatRange(0.0, 1.0),
+        type=Threshold(),
         help="Probability above which a pixel is a defect. Default: the model's.",
     ),
     click.option(
         "--min-area",
-        type=click.IntRange(min=1),
+        type=MinArea(),
         help="Smallest defect, in pixels, that makes a part NG. Default: the model's.",
     ),
 )

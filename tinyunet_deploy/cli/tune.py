@@ -11,6 +11,7 @@ import click
 
 from tinyunet_deploy.cli.folding import FoldedLines
 from tinyunet_deploy.cli.options import (
+    Threshold,
     bits_option,
     classes_option,
     debug_option,
@@ -69,7 +70,7 @@ class CostRatio(click.ParamType):  # type: ignore[type-arg]  # not subscriptable
 )
 @click.option(
     "--threshold",
-    type=click.FloatRange(0.0, 1.0),
+    type=Threshold(),
     help="Keep this threshold and choose min_area alone.",
 )
 @click.option(
