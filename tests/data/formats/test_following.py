@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
 import pytest
+import tifffile
 
 from tinyunet_deploy.data.decoding import decode_image
 from tinyunet_deploy.data.formats.following import require_alone
@@ -45,6 +47,21 @@ def test_an_image_of_any_kind_behind_the_first_is_noticed(
 )  # fmt: skip
 def test_notes_and_films_behind_an_image_are_passed_over(first: str, tail: bytes) -> None:
     assert decode_image(image(first) + tail, Path("part")).shape == GREY.shape
+
+
+@pytest.mark.parametrize("bigtiff", [False, True])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("layout", [{}, {"rowsperstrip": 5}, {"tile": (16, 16)}])
+def test_joined_tiff_files_of_any_order_are_noticed(
+    bigtiff: bool, order: str, layout: dict[str, Any]
+) -> None:
+    file = io.BytesIO()
+    tifffile.imwrite(file, GREY, bigtiff=bigtiff, byteorder=order, **layout)
+    data = file.getvalue()
+    assert np.array_equal(decode_image(data, Path("part")), GREY)
+    with pytest.raises(ImageError, match="contains 2 or more images"):
+        decode_image(data * 2, Path("joined"))
+    assert np.array_equal(decode_image(data + image("JPEG"), Path("preview")), GREY)
 
 
 def test_a_long_tail_of_zeros_costs_one_look() -> None:

@@ -83,7 +83,9 @@ def read_header(data: bytes) -> Header:
             raise EOFError
         require_alone(data, stored)
         if 0 < row <= min(len(data), _stated_end(data, first, header_size)) - stored:
-            raise FormatError("corrupt", "has more rows than its header states")
+            raise FormatError(
+                "corrupt", "has more rows than its header states", "save the image again"
+            )
     elif compression not in _RUN_LENGTH:
         raise FormatError("corrupt", "has a damaged header")
     details = _Details(bits, compression, first, top_down=height < 0)
@@ -212,14 +214,18 @@ def _require_runs(data: bytes, header: Header) -> None:
             x += value
             at += -(-value // a_byte) + 1 & ~1
         if x > header.width:
-            raise FormatError("corrupt", "has run-length pixels that go beyond a row")
+            raise FormatError(
+                "corrupt", "has run-length pixels that go beyond a row", "convert it to PNG"
+            )
     if at > len(data):
         raise EOFError
     if data.startswith(bytes([0, _END_OF_LINE]), at):
         at += 2
     following = data[at : at + 2]
     if len(following) == 2 and (following[0] or following[1] > _DELTA):
-        raise FormatError("corrupt", "has more run-length pixels than its header states")
+        raise FormatError(
+            "corrupt", "has more run-length pixels than its header states", "convert it to PNG"
+        )
 
 
 def _indices(data: bytes, header: Header) -> Samples:

@@ -114,6 +114,9 @@ def read_header(data: bytes) -> Header:
         raise several_images(count, "save each page as a file of its own, as tiffsplit does")
     if not images:
         raise FormatError("unsupported", "contains only a reduced image or a mask")
+    # Not an image of another kind: a JPEG behind the tags is the preview of a camera.
+    if data.startswith(SIGNATURES, max(map(_end, directories.directories))):
+        raise several_images("2 or more", "save each image as a file of its own")
     directory = images[0]
     height, width = directory.number(_HEIGHT), directory.number(_WIDTH)
     channels = directory.number(_CHANNELS, 1)
@@ -209,6 +212,16 @@ def _more_images(data: bytes, images: list[Directory], chain: list[Directory]) -
     return [
         directory for directory in others if _is_image(directory) or _is_as_large(directory, first)
     ]
+
+
+def _end(directory: Directory) -> int:
+    """Return the position behind the directory, its values and its strips or tiles."""
+    ends = [directory.end]
+    for offsets, sizes in ((_STRIP_OFFSETS, _STRIP_SIZES), (_TILE_OFFSETS, _TILE_SIZES)):
+        begins, lengths = directory.array(offsets), directory.array(sizes)
+        if len(begins) == len(lengths) > 0:
+            ends.append(int((begins + lengths).max()))
+    return max(ends)
 
 
 def _is_as_large(directory: Directory, image: Directory) -> bool:
@@ -346,11 +359,12 @@ def _require_apart(data: bytes, blocks: Blocks, directory: Directory) -> None:
     if ends.max() > len(data):
         return  # the file is cut off, and decoding says so
     if (ends[:-1] > begins[1:]).any():
-        raise FormatError("corrupt", "has strips or tiles that overlap")
+        raise FormatError("corrupt", "has strips or tiles that overlap", "save the image again")
     values = [entry.position for entry in directory.entries.values()]
     before = np.searchsorted(begins, values, side="right") - 1
     if ((before >= 0) & (values < ends[before])).any():
-        raise FormatError("corrupt", "has a strip or tile where its tags are")
+        what = "has a strip or tile where its tags are"
+        raise FormatError("corrupt", what, "save the image again")
 
 
 def _colour_map(directory: Directory, bits: int) -> NDArray[np.uint8]:

@@ -100,7 +100,7 @@ def decode_blocks(data: bytes, blocks: Blocks, compression: int) -> Iterator[NDA
             values = _inflate(block, full, index) if compression in _DEFLATE else block
             if len(values) >= full + blocks.row_bytes:
                 what = f"has a strip or tile {index} with more rows than its tags state"
-                raise FormatError("corrupt", what)
+                raise FormatError("corrupt", what, "save the image again")
             yield _samples(values, blocks, index, compression)
 
 

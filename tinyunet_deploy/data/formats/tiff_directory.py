@@ -43,6 +43,16 @@ class Directory:
     big_endian: bool
     entries: Mapping[int, _Entry]
 
+    @property
+    def end(self) -> int:
+        """Position behind the directory and its values."""
+        word = 8 if self.data[2:4] in (b"+\0", b"\0+") else 4
+        ends = [0]
+        for kind, values, position in self.entries.values():
+            size = values * _TYPE_SIZES.get(kind, 1)
+            ends.append(position + (size if size > word else 2 * word))  # the link is behind
+        return max(ends)
+
     def has(self, tag: int) -> bool:
         """Return whether the directory has a tag."""
         return tag in self.entries
