@@ -69,7 +69,7 @@ def write_images(root: Path) -> None:
 
 
 def write_onnx(path: Path, data: bytes, precision: Any, parent: str) -> None:
-    sidecar = Sidecar("onnx", precision, digest(data), parent, CONTRACT)
+    sidecar = Sidecar("onnx", precision, digest(data), parent, CONTRACT, min_area=8)
     write_artifact(path, data, sidecar)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import shutil
 import sys
@@ -16,13 +17,21 @@ import onnx
 import pytest
 
 from tests.quality.conftest import PRECISIONS, SIZE, write_onnx
-from tinyunet_deploy.artifacts.sidecar import Sidecar, digest, read_sidecar, write_artifact
+from tinyunet_deploy.artifacts.sidecar import (
+    Decision,
+    Sidecar,
+    digest,
+    read_sidecar,
+    write_artifact,
+    write_sidecar,
+)
 from tinyunet_deploy.backends.registry import open_backend
 from tinyunet_deploy.cli import run, tinyunet
 from tinyunet_deploy.contract import Contract
 from tinyunet_deploy.data.encoding import write_png
 from tinyunet_deploy.errors import DataError, RefusedError
 from tinyunet_deploy.quality.dataset_scoring import image_digest
+from tinyunet_deploy.quality.decision_check import DecisionCheck
 from tinyunet_deploy.quality.parity import ArtifactParity, run_parity
 from tinyunet_deploy.quality.parity_limits import read_limits
 from tinyunet_deploy.quality.stored_scores import StoredScores
@@ -290,6 +299,63 @@ def test_without_onnx_only_the_stages_inside_a_graph_are_unknown(
         "score": True,
         "mask": True,
     }
+
+
+# --- the rule for verdicts ------------------------------------------------------------------------
+
+
+def test_a_file_that_was_not_changed_with_its_reference_is_red(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`tune` changes one file: its sibling keeps the old rule, by which the station then judges."""
+    for name in ("net.onnx", "net.int8.onnx"):
+        for suffix in ("", ".json"):
+            shutil.copy(project / "engines" / (name + suffix), tmp_path)
+    tuned, sibling = tmp_path / "net.onnx", tmp_path / "net.int8.onnx"
+    sidecar = read_sidecar(tuned)
+    chosen = dataclasses.replace(sidecar, threshold=0.4, min_area=48, tuned_on=("0" * 16,))
+    write_sidecar(tuned, chosen)
+    out = tmp_path / "out"
+    command = ["parity", str(project / "data"), "-m", str(sibling), "--reference", str(tuned)]
+    command += ["--backend", "onnxruntime"]
+    assert run(tinyunet, [*command, "-o", str(out)]) == 6
+    told = capsys.readouterr()
+    rules = "decides by threshold 0.5, min_area 8 px, but its reference net.onnx by threshold 0.4, "
+    assert f"another rule: net.int8.onnx {rules}min_area 48 px\n" in told.out
+    assert f"error: {sibling}: {rules}min_area 48 px (tinyunet tune DATA -m CHECKPOINT" in told.err
+    assert "by one rule: --threshold 0.4 --min-area 48" in told.err
+    (found,) = json.loads((out / "parity.json").read_text())["comparisons"]
+    assert (found["outcome"], found["threshold"], found["min_area_px"]) == ("red", 0.5, 8)
+    assert not found["decides_alike"] and all(check["holds"] for check in found["checks"])
+    (suite,) = ET.parse(out / "parity.xml").getroot()
+    assert (suite.get("failures"), suite[0].get("name")) == ("1", "decision")
+    assert int(suite.get("tests", 0)) == len(suite)
+    assert run(tinyunet, [*command, "--threshold", "0.4", "--min-area", "48"]) == 0
+    assert "another rule" not in capsys.readouterr().out
+    other = {"reference": tuned, "backends": ["onnxruntime"], "other_network": True}
+    with compared(project, sibling, **other) as (row,):
+        assert row.decides_alike, "each decides by its own rule"
+
+
+@pytest.mark.parametrize(
+    ("threshold", "min_area", "holds"),
+    [(0.5, 8, True), (0.5001, 8, True), (0.51, 8, False), (0.5, 9, False)],
+)
+def test_rules_that_judge_every_score_alike_are_one(
+    threshold: float, min_area: int, holds: bool
+) -> None:
+    check = DecisionCheck(Decision(threshold, min_area), Decision(0.5, 8), "net.onnx")
+    assert check.holds is holds
+
+
+def test_the_hint_keeps_the_rule_that_was_chosen() -> None:
+    rules = Decision(0.9, 48), Decision(0.5, 1), "net.onnx"
+    for tuned_alone, options in (
+        (False, "--threshold 0.5 --min-area 1"),
+        (True, "--threshold 0.9 --min-area 48"),
+    ):
+        check = DecisionCheck(*rules, adopted=True, tuned_alone=tuned_alone)
+        assert check.hint == f"tinyunet adopt the original again with {options}"
 
 
 # --- images of any size ---------------------------------------------------------------------------

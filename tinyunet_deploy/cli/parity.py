@@ -96,7 +96,8 @@ def parity(
     where that does not run, with the float32 ONNX file of the same checkpoint, or with the golden
     scores that came with the artifact. DATA is a labelled data set, whose held-out images are used,
     or any folder of images. Backends that cannot run on this machine are listed as skipped. Exit
-    code 6 if a limit is broken.
+    code 6 if a limit is broken, or a model decides by another threshold or min_area than its
+    reference and neither option gives one for both.
     """
     from tinyunet_deploy.artifacts.sidecar import DEFAULT_ONNX
     from tinyunet_deploy.host import processor_count
@@ -184,6 +185,9 @@ def _print(result: Parity) -> None:
         soft_wrap=True,
     )
     console.print(_table(result))
+    for model, decision in result.deciding_otherwise.items():
+        line = f"another rule: {model.name} {decision}"
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     for artifact in result.artifacts:
         name = f"{artifact.model.name} on {artifact.backend}"
         lines = [f"skipped: {name}: {artifact.skipped}"] if artifact.skipped is not None else []

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tinyunet_deploy.artifacts.foreign import is_foreign
 from tinyunet_deploy.artifacts.sidecar import (
     Sidecar,
     read_sidecar,
@@ -36,6 +37,7 @@ from tinyunet_deploy.inspection.notes import ScoreTally, log_notes
 from tinyunet_deploy.inspection.scoring import score_images
 from tinyunet_deploy.quality.batch_check import BatchCheck, check_batches
 from tinyunet_deploy.quality.comparison import ScoreComparison, step_difference
+from tinyunet_deploy.quality.decision_check import DecisionCheck
 from tinyunet_deploy.quality.parity_inputs import (
     ComparedImage,
     backends_and_devices,
@@ -84,6 +86,14 @@ class ArtifactParity:
     plateau: ArtifactPlateau | None = None
     """None if it did not run."""
     checks: list[LimitCheck] = field(default_factory=list)
+    decision: DecisionCheck | None = None
+    """The rule of its sidecar beside the reference's; None where another network is the reference,
+    or one of the two has no sidecar."""
+
+    @property
+    def decides_alike(self) -> bool:
+        """False if its sidecar has another rule for verdicts than the reference's."""
+        return self.decision is None or self.decision.holds
 
     @property
     def figures(self) -> dict[str, float]:
@@ -94,8 +104,10 @@ class ArtifactParity:
 
     @property
     def outcome(self) -> str:
-        """``green``, ``red``, ``skipped``, or ``no limits``."""
-        return "skipped" if self.skipped is not None else outcome_of(self.checks)
+        """``green``, ``red``, ``skipped``, or ``no limits``; another rule for verdicts is red."""
+        if self.skipped is not None:
+            return "skipped"
+        return outcome_of(self.checks) if self.decides_alike else "red"
 
 
 @dataclass
@@ -143,6 +155,16 @@ class Parity:
         ]
         return [(artifact, check) for _, artifact, check in sorted(order, key=lambda o: o[0])]
 
+    @property
+    def deciding_otherwise(self) -> dict[Path, DecisionCheck]:
+        """Model -> its rule and the reference's, for each that was compared and has another."""
+        return {
+            artifact.model: artifact.decision
+            for artifact in self.artifacts
+            if artifact.decision is not None and not artifact.decision.holds
+            if artifact.skipped is None
+        }
+
 
 def run_parity(
     models: Sequence[Path],
@@ -183,7 +205,8 @@ def run_parity(
         folders: where the first model's relatives are searched, too.
         backends, devices: as for
             :func:`~tinyunet_deploy.quality.parity_inputs.backends_and_devices`.
-        threshold, min_area: rule for defects and verdicts; the reference's own if None.
+        threshold, min_area: rule for defects and verdicts; the reference's own if None. An artifact
+            whose sidecar has another is then red.
         bits: depth of 16-bit files, 8..16; None takes the data set's, else the reference's own.
         tile: take images of any size, on the reference's tiles; False skips those of another size.
         max_pixels: largest accepted height x width of an image; None is 64 megapixels.
@@ -269,6 +292,14 @@ def run_parity(
                 rule = sidecar.decision(threshold, min_area) if other_network else None
                 comparison = ScoreComparison(parity.threshold, parity.min_area, rule)
                 artifact = ArtifactParity(model, sidecar, row.name, device, comparison)
+                if not (other_network or is_foreign(model) or is_foreign(choice.path)):
+                    artifact.decision = DecisionCheck(
+                        sidecar.decision(threshold, min_area),
+                        decision,
+                        choice.path.name,
+                        adopted=sidecar.adoption is not None,
+                        tuned_alone=bool(sidecar.tuned_on) and not own.tuned_on,
+                    )
                 parity.artifacts.append(artifact)
                 try:
                     with open_backend(
@@ -295,12 +326,19 @@ def require_green(parity: Parity) -> None:
 
     Raises:
         RuntimeUnavailable: every artifact was skipped.
-        GateFailed: a limit is broken; the gravest is named.
+        GateFailed: an artifact has another rule for verdicts than the reference, or a limit is
+            broken; the gravest is named.
         ArtifactError: a file is not the one that its sidecar describes.
     """
     if all(artifact.outcome == "skipped" for artifact in parity.artifacts):
         raise RuntimeUnavailable(
             parity.folder, "nothing could be compared", "the reasons are listed above"
+        )
+    for model, decision in parity.deciding_otherwise.items():
+        raise GateFailed(
+            model,
+            str(decision),
+            f"{decision.hint}; or compare both by one rule: {decision.options}",
         )
     if parity.broken:
         artifact, check = parity.broken[0]

@@ -79,16 +79,23 @@ def parity_junit(parity: Parity) -> bytes:
     for artifact in parity.artifacts:
         name = printable(f"{artifact.model.name} on {artifact.backend} {artifact.device}")
         checks = [] if artifact.skipped is not None else artifact.checks
-        failures = sum(not check.holds for check in checks)
+        otherwise = artifact.skipped is None and not artifact.decides_alike
+        failures = sum(not check.holds for check in checks) + otherwise
         suite = ET.SubElement(
             suites,
             "testsuite",
             name=name,
-            tests=str(max(len(checks), 1)),
+            tests=str(max(len(checks), 1) + otherwise),
             failures=str(failures),
             errors="0",
             skipped=str(int(not checks)),
         )
+        if otherwise:
+            assert artifact.decision is not None
+            case = ET.SubElement(suite, "testcase", classname=name, name="decision")
+            message = printable(str(artifact.decision))
+            failure = ET.SubElement(case, "failure", message=message, type="decision")
+            failure.text = artifact.decision.hint
         if not checks:
             case = ET.SubElement(suite, "testcase", classname=name, name="runs")
             reason = artifact.skipped or f"no limit for {artifact.sidecar.precision}"
@@ -178,6 +185,9 @@ def _artifact_fields(parity: Parity, artifact: ArtifactParity) -> dict[str, Any]
         "backend": artifact.backend,
         "device": artifact.device,
         "outcome": artifact.outcome,
+        "threshold": artifact.sidecar.threshold,
+        "min_area_px": artifact.sidecar.min_area,
+        "decides_alike": artifact.decides_alike,
     }
     if artifact.skipped is not None:
         return {**fields, "skipped": artifact.skipped}

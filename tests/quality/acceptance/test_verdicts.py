@@ -357,6 +357,19 @@ def test_a_changed_file_is_the_only_thing_that_is_said_of_a_model_that_was_not_r
     assert {row.sentence for row in rest} == {"The model was not run: net.onnx is not the file."}
 
 
+def test_a_rule_that_nobody_chose_is_no_parity() -> None:
+    """A file that was tuned may decide otherwise than the network that it was made from."""
+    rules = "decides by threshold 0.5, min_area 1 px, but its reference net.onnx by threshold 0.9"
+    figures = comparison(otherwise=rules, hint="adopt it again")
+    row = rows(dataclasses.replace(accepted(), parity=figures))["parity"]
+    assert (row.outcome, row.missing) == ("not met", "adopt it again")
+    assert row.sentence == f"The artifact {rules}, and it was not tuned itself."
+    tuned = comparison(otherwise=rules, tuned=True)
+    row = rows(dataclasses.replace(accepted(), parity=tuned))["parity"]
+    assert row.outcome == "met"
+    assert row.sentence.endswith(f"own rule for both: it was tuned and {rules}.")
+
+
 def with_area(area_px: int) -> Requirements:
     requirements = read_requirements()
     smallest = dataclasses.replace(requirements.smallest_defect, area_px=area_px)

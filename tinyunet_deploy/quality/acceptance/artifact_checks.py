@@ -23,6 +23,12 @@ def check_parity(_: Requirements, evidence: Evidence) -> Finding:
             f"The artifact was compared with itself only, as {comparison.vacuous}.",
             "give its checkpoint: `--reference CHECKPOINT`, or `--search` with its folder",
         )
+    if comparison.otherwise is not None and not comparison.tuned:
+        return Finding(
+            "not met",
+            f"The artifact {comparison.otherwise}, and it was not tuned itself.",
+            comparison.hint,
+        )
     broken = [check for check in comparison.checks if not check.holds]
     against = f"on {count(comparison.images, 'image')} against {comparison.reference}"
     if broken:
@@ -36,7 +42,10 @@ def check_parity(_: Requirements, evidence: Evidence) -> Finding:
     if not comparison.checks:
         return Finding("not shown", "No limit of parity applies to this precision.")
     kept = count(len(comparison.checks), "limit")
-    return Finding("met", f"{kept} of parity kept {against}.")
+    rule = ""
+    if comparison.otherwise is not None:
+        rule = f" By the artifact's own rule for both: it was tuned and {comparison.otherwise}."
+    return Finding("met", f"{kept} of parity kept {against}.{rule}")
 
 
 def _more_broken(number: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -58,7 +59,7 @@ def compare_artifact(
     """Compare on the held-out images of a data set, as ``tinyunet parity`` does.
 
     Args:
-        facts: names the backend and the device.
+        facts: names the backend and the device, and gives the rule by which both decide.
         the others: as for :func:`~tinyunet_deploy.quality.parity.run_parity`.
 
     Returns:
@@ -76,6 +77,8 @@ def compare_artifact(
                 classes=classes,
                 backends=[facts.backend],
                 devices=[facts.device],
+                threshold=facts.threshold,
+                min_area=facts.min_area_px,
                 tile=tile,
                 bits=bits,
                 max_pixels=max_pixels,
@@ -100,12 +103,19 @@ def compare_artifact(
 
 
 def _comparison(parity: Parity, artifact: ArtifactParity, facts: ModelFacts) -> Comparison:
+    rule = artifact.decision and dataclasses.replace(
+        artifact.decision, reference=parity.reference_sidecar.decision()
+    )
+    otherwise = rule is not None and not rule.holds
     return Comparison(
         reference=parity.reference.describe(parity.reference_backend),
         vacuous=_why_vacuous(parity.reference, facts),
         images=artifact.comparison.images,
         checks=tuple(_check(c) for c in artifact.checks if c.limit.figure not in _OTHERS),
         skipped=artifact.skipped,
+        otherwise=str(rule) if otherwise else None,
+        tuned=bool(artifact.sidecar.tuned_on),
+        hint=rule.hint if rule is not None and otherwise else "",
     )
 
 

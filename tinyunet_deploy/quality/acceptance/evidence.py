@@ -121,6 +121,13 @@ class Comparison:
     checks: tuple[FigureCheck, ...]
     skipped: str | None = None
     """Reason why nothing was compared; None if it was."""
+    otherwise: str | None = None
+    """The artifact's rule for verdicts beside the reference's, in one line; None if they are the
+    same. The scores of both are compared by the artifact's."""
+    tuned: bool = False
+    """Whether the artifact's rule was chosen on images."""
+    hint: str = ""
+    """Step that gives both one rule."""
 
 
 @dataclass(frozen=True)
