@@ -50,6 +50,20 @@ def test_percentiles_are_samples_and_none_is_the_maximum_in_disguise() -> None:
     assert few.p50_ms == 50 and few.p99_ms == 99 and math.isnan(few.p999_ms)
 
 
+def test_a_replay_shows_the_percentiles_of_its_recording_and_no_others() -> None:
+    times = np.tile(np.arange(1.0, 102), 100)
+    belt, trigger_ms = Belt(600, 2000), np.zeros(len(times))
+    replayed = count_outcome(belt, trigger_ms, times, times, recorded=101)
+    assert (replayed.p50_ms, replayed.p99_ms) == (51, 100)
+    assert math.isnan(replayed.p999_ms)
+    few = count_outcome(belt, trigger_ms, times, times, recorded=8)
+    assert few.p50_ms == 51 and math.isnan(few.p99_ms) and math.isnan(few.p999_ms)
+    two = Belt(600, 2000, cameras=2)
+    pairs = count_outcome(two, trigger_ms[::2], times, times, recorded=101)
+    assert math.isnan(pairs.p99_ms), "50 parts"
+    assert math.isnan(count_outcome(two, trigger_ms[::2], times, times, recorded=1).p50_ms)
+
+
 def test_a_verdict_at_the_deadline_is_in_time_and_one_after_it_is_not() -> None:
     trigger_ms = np.array([0.0, 100, 200, 300])
     verdict_ms = trigger_ms + np.array([50, 50.001, np.nan, np.inf])

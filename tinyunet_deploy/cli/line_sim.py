@@ -350,6 +350,8 @@ def _print_run(belt: Belt, outcome: BeltOutcome) -> None:
     for name, value in percentiles.items():
         time = f"{value:,.1f} ms" if math.isfinite(value) else "never"
         few = math.isnan(value)
-        table.add_row(f"{name} to verdict", "-" if few else time, "too few parts" if few else "")
+        table.add_row(
+            f"{name} to verdict", "-" if few else time, "too few measured parts" if few else ""
+        )
     table.add_row("busy", percent(outcome.busy), "of the processes' time")
     Console().print(table, highlight=False)

@@ -39,7 +39,7 @@ class BeltOutcome:
     """Upper bound of the true miss rate with confidence :data:`CONFIDENCE`."""
     p50_ms: float
     """Median time to the verdict; infinite if the part of that rank has none, NaN if there are too
-    few parts. The same holds for the next two fields."""
+    few parts, or too few recorded ones. The same holds for the next two fields."""
     p99_ms: float
     p999_ms: float
     busy: float
@@ -74,7 +74,8 @@ def count_outcome(
         verdict_ms: [parts x cameras]: instant of each verdict; NaN if the image was dropped,
             infinite if its verdict never came.
         recorded: number of recorded images, if the service times are replayed from a recording;
-            the bound then counts no more parts than were recorded.
+            the bound then counts no more parts than were recorded, and a percentile needs as many
+            of them as of measured parts.
     """
     parts = len(trigger_ms)
     time_ms = verdict_ms.reshape(parts, belt.cameras).max(axis=1) - trigger_ms
@@ -86,8 +87,12 @@ def count_outcome(
     served = np.isfinite(verdict_ms)
     last_ms = float(verdict_ms[served].max()) if served.any() else math.nan
     ranked = np.sort(np.where(np.isnan(time_ms), np.inf, time_ms)).tolist()
-    ranks = (-(-thousandths * parts // 1000) for thousandths in (500, 990, 999))
-    p50, p99, p999 = (ranked[rank - 1] if rank < parts else math.nan for rank in ranks)
+    p50, p99, p999 = (
+        ranked[_rank(thousandths, parts) - 1]
+        if _rank(thousandths, evidence) < evidence
+        else math.nan
+        for thousandths in (500, 990, 999)
+    )
     return BeltOutcome(
         parts=parts,
         missed=int(missed.sum()),
@@ -101,6 +106,11 @@ def count_outcome(
         busy=float(service_ms[served].sum()) / (belt.processes * last_ms),
         time_to_verdict_ms=time_ms,
     )
+
+
+def _rank(thousandths: int, parts: int) -> int:
+    """Return the nearest rank of a percentile, from 1."""
+    return -(-thousandths * parts // 1000)
 
 
 def _run_lengths(flags: NDArray[np.bool_]) -> list[int]:

@@ -31,7 +31,7 @@ FORMULAS: Final = {
     "missed": "parts with an image that had no verdict at the deadline, dropped or late",
     "time_to_verdict": "from the trigger, by the clock of the belt, to the verdict on the part's "
     "last image; percentiles by nearest rank over all parts, null if the part of that rank was "
-    "dropped or has no part above it",
+    "dropped, or has no part above it among those that were measured",
     "miss_rate_bound": "Clopper-Pearson one-sided upper bound; a run of misses counts as one event "
     "(runs declustering, Smith & Weissman 1994), and a replay as no more parts than were recorded",
     "busy": "time in service / (processes x time from the first trigger to the last verdict)",
