@@ -26,7 +26,11 @@ from tinyunet_deploy.data.decoding import read_image
 from tinyunet_deploy.data.encoding import write_png
 from tinyunet_deploy.errors import ArtifactError, DataError, GateFailed
 from tinyunet_deploy.quality import adoption_precisions
-from tinyunet_deploy.quality.adoption_images import calibration_paths, calibration_tiles
+from tinyunet_deploy.quality.adoption_images import (
+    calibration_paths,
+    calibration_tiles,
+    require_apart,
+)
 from tinyunet_deploy.quality.adoption_precisions import convert_adopted
 from tinyunet_deploy.quality.parity_limits import Limit
 
@@ -160,6 +164,20 @@ def test_images_never_calibrate_and_test(converted: Path, data: Path, tmp_path: 
     shutil.copytree(data / "Class1" / "Test", photos, ignore=shutil.ignore_patterns("Label"))
     with pytest.raises(DataError, match="with the same images"):
         convert_adopted(converted, "int8", calibrate=photos)
+
+
+def test_copies_of_the_calibration_images_do_not_test(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    for name in ("a", "b", "c"):
+        for folder in ("calibration", "other"):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            write_png(tmp_path / folder / f"{name}.png", rng.integers(0, 256, (64, 64), np.uint8))
+    calibration, other = tmp_path / "calibration", tmp_path / "other"
+    paths = calibration_paths(calibration)
+    require_apart(paths, other)  # the same names, but not the same images
+    shutil.copy(calibration / "b.png", other / "renamed.png")
+    with pytest.raises(DataError, match=r"renamed\.png is b\.png of .*calibration"):
+        require_apart(paths, other)
 
 
 def test_without_images_fp16_is_compared_on_synthetic_ones_that_show_something(

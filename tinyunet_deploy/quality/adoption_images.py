@@ -18,6 +18,7 @@ from tinyunet_deploy.data.layouts import UnknownLayout, read_dataset
 from tinyunet_deploy.data.tiles import Mosaic, Tiling, mirrored_window
 from tinyunet_deploy.errors import DataError
 from tinyunet_deploy.inspection.walk import walk_images
+from tinyunet_deploy.quality.dataset_scoring import image_digest
 from tinyunet_deploy.quality.parity_inputs import find_images
 
 __all__ = [
@@ -77,16 +78,28 @@ def calibration_paths(folder: Path) -> list[Path]:
 
 
 def require_apart(calibration: Sequence[Path], folder: Path) -> None:
-    """Refuse to test on images that calibrated.
+    """Refuse to test on images that calibrated, or on copies of them under other names.
 
     Raises:
-        DataError: an image would do both.
+        DataError: an image would do both, or a file cannot be read.
     """
-    tested = {image.path.resolve() for image in find_images(folder)}
-    if any(path.resolve() in tested for path in calibration):
-        raise DataError(
-            folder, "would calibrate int8 and test it with the same images", "--images FOLDER"
-        )
+    tested = {_digest(image.path): image.path for image in find_images(folder)}
+    for path in calibration:
+        copy = tested.get(_digest(path))
+        if copy is not None:
+            raise DataError(
+                folder,
+                f"would calibrate int8 and test it with the same images: {copy.name} is "
+                f"{path.name} of {path.parent}",
+                "--images FOLDER with other images",
+            )
+
+
+def _digest(path: Path) -> str:
+    try:
+        return image_digest(path)
+    except OSError as error:
+        raise DataError(path, f"cannot be read: {error.strerror}") from error
 
 
 def calibration_tiles(tiling: Tiling, paths: Sequence[Path], depth: BitDepth) -> list[Image]:
