@@ -19,7 +19,10 @@ from onnx import helper, numpy_helper
 from export.calibrate import histograms, ranges
 from export.equalize import in_steps
 from export.quantize import quantize
+from tests.foreign_networks import rgb_logits
+from tests.quality.acceptance.evidence import accepted
 from tests.quality.conftest import CONTRACT, SIZE, brightness_network
+from tinyunet_deploy.artifacts.adoption.form import NORMALIZATIONS
 from tinyunet_deploy.artifacts.checkpoint import save_checkpoint
 from tinyunet_deploy.artifacts.golden import write_golden
 from tinyunet_deploy.artifacts.sidecar import (
@@ -33,9 +36,14 @@ from tinyunet_deploy.backends.registry import open_backend
 from tinyunet_deploy.cli import tinyunet
 from tinyunet_deploy.data.encoding import write_png
 from tinyunet_deploy.host import describe_machine
-from tinyunet_deploy.quality.acceptance.comparison_evidence import compare_artifact
+from tinyunet_deploy.quality.acceptance.artifact_checks import check_parity
+from tinyunet_deploy.quality.acceptance.comparison_evidence import (
+    ArtifactComparison,
+    compare_artifact,
+)
 from tinyunet_deploy.quality.acceptance.evidence import ModelFacts
-from tinyunet_deploy.quality.acceptance.requirements import DEFAULTS
+from tinyunet_deploy.quality.acceptance.requirements import DEFAULTS, read_requirements
+from tinyunet_deploy.quality.adoption import AdoptionOptions, adopt
 from tinyunet_deploy.quality.dataset_scoring import image_digest
 from tinyunet_deploy.quality.scored_by import ScoredBy
 from tinyunet_deploy.quality.shadow.report import ChallengerLatency, ShadowFlip, ShadowReport
@@ -255,23 +263,14 @@ def test_every_input_has_its_sha256_and_no_path_of_the_machine_is_told(
         assert str(root.parent) not in (root / "acceptance" / name).read_text()
 
 
-@pytest.mark.parametrize(
-    ("given", "reason"),
-    [(True, "it was given as its own reference"), (False, "the checkpoint was not found")],
-)
-def test_a_file_that_is_its_own_reference_shows_no_parity(
-    accepted_station: Path, tmp_path: Path, given: bool, reason: str
-) -> None:
-    for path in accepted_station.glob("net.onnx*"):
-        shutil.copy(path, tmp_path)  # without its checkpoint
-    model = tmp_path / "net.onnx"
-    sha256 = read_sidecar(model).sha256
-    facts = ModelFacts("net.onnx", sha256, "onnx", "fp32", "onnxruntime", "cpu", 0.5, 8, {})
-    compared = compare_artifact(
+def compare(
+    model: Path, root: Path, facts: ModelFacts, reference: Path | None = None
+) -> ArtifactComparison:
+    return compare_artifact(
         model,
-        accepted_station / "data",
+        root / "data",
         facts,
-        reference=model if given else None,
+        reference=reference,
         search=(),
         trust_engine=False,
         classes=None,
@@ -284,7 +283,70 @@ def test_a_file_that_is_its_own_reference_shows_no_parity(
         progress=lambda *_: None,
         on_total=lambda _: None,
     )
+
+
+def test_an_adopted_file_shows_parity_by_the_proof_of_its_adoption(
+    accepted_station: Path, tmp_path: Path
+) -> None:
+    """It has no checkpoint; a file made from it is not what was proven."""
+    (tmp_path / "original.onnx").write_bytes(rgb_logits())
+    options = AdoptionOptions(normalization=NORMALIZATIONS["imagenet"], reach=8)
+    model = tmp_path / "net.onnx"
+    sidecar = adopt(tmp_path / "original.onnx", model, options).sidecar
+    facts = ModelFacts("net.onnx", sidecar.sha256, "onnx", "fp32", "onnxruntime", "cpu", 0.5, 1, {})
+    parity = compare(model, accepted_station, facts).parity
+    assert sidecar.adoption is not None
+    steps, images = sidecar.adoption.proof_steps, sidecar.adoption.proof_images
+    proof = f"from those of original.onnx by at most {steps} of 255 on {images} images"
+    finding = check_parity(read_requirements(), dataclasses.replace(accepted(), parity=parity))
+    assert (finding.outcome, finding.missing) == ("met", "")
+    assert finding.sentence.startswith(f"When adopted, its scores differed {proof}. 3 limits of")
+    assert "as an adopted network has no checkpoint" in finding.sentence
+    broken = dataclasses.replace(parity.checks[0], holds=False)
+    worse = dataclasses.replace(parity, checks=(broken,))
+    evidence = dataclasses.replace(accepted(), parity=worse)
+    assert check_parity(read_requirements(), evidence).outcome == "not met"
+
+    write_sidecar(model, dataclasses.replace(read_sidecar(model), parent="0" * 64))
+    parity = compare(model, accepted_station, facts).parity
+    finding = check_parity(read_requirements(), dataclasses.replace(accepted(), parity=parity))
+    assert (parity.proof, finding.outcome) == (None, "not shown")
+    assert finding.missing.endswith("or adopted file that it was made from")
+
+
+def test_a_file_with_another_rule_is_compared_by_its_own(
+    accepted_station: Path, tmp_path: Path
+) -> None:
+    for path in accepted_station.glob("net.*"):
+        shutil.copy(path, tmp_path)
+    model = tmp_path / "net.onnx"
+    sidecar = dataclasses.replace(read_sidecar(model), threshold=0.4)
+    write_sidecar(model, sidecar)
+    facts = ModelFacts("net.onnx", sidecar.sha256, "onnx", "fp32", "onnxruntime", "cpu", 0.4, 8, {})
+    parity = compare(model, accepted_station, facts).parity
+    assert parity.otherwise == (
+        "decides by threshold 0.4, min_area 8 px, but its reference net.safetensors by threshold "
+        "0.5, min_area 8 px"
+    )
+    assert not parity.tuned and "tinyunet tune DATA -m CHECKPOINT" in parity.hint
+    assert all(check.holds for check in parity.checks)
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [(True, "it was given as its own reference"), (False, "the checkpoint was not found")],
+)
+def test_a_file_that_is_its_own_reference_shows_no_parity(
+    accepted_station: Path, tmp_path: Path, given: bool, reason: str
+) -> None:
+    for path in accepted_station.glob("net.onnx*"):
+        shutil.copy(path, tmp_path)  # without its checkpoint
+    model = tmp_path / "net.onnx"
+    sha256 = read_sidecar(model).sha256
+    facts = ModelFacts("net.onnx", sha256, "onnx", "fp32", "onnxruntime", "cpu", 0.5, 8, {})
+    compared = compare(model, accepted_station, facts, model if given else None)
     assert compared.parity.vacuous == reason
+    assert compared.parity.proof is None
     assert (compared.parity.images, compared.plateau_kept) == (6, None)
     assert compared.batches is not None and compared.batches.check is not None
 

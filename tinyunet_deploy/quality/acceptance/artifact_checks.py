@@ -11,17 +11,22 @@ __all__ = ["check_batches", "check_lineage", "check_parity", "check_self_test"]
 
 
 def check_parity(_: Requirements, evidence: Evidence) -> Finding:
-    """The artifact must keep the limits of parity against another file than itself."""
+    """The artifact must keep the limits of parity against another file than itself.
+
+    An adopted file has no other: it was compared with its original when it was adopted, and is
+    compared with itself only to show that its backend answers as the others.
+    """
     comparison = evidence.parity
     if comparison is None:
         return Finding("not shown", "The artifact was not compared with a reference.")
     if comparison.skipped is not None:
         return Finding("not shown", f"The artifact was not compared: {comparison.skipped}.")
-    if comparison.vacuous is not None:
+    if comparison.vacuous is not None and comparison.proof is None:
         return Finding(
             "not shown",
             f"The artifact was compared with itself only, as {comparison.vacuous}.",
-            "give its checkpoint: `--reference CHECKPOINT`, or `--search` with its folder",
+            "give its checkpoint: `--reference CHECKPOINT`, or `--search` with the folder of the "
+            "checkpoint or adopted file that it was made from",
         )
     if comparison.otherwise is not None and not comparison.tuned:
         return Finding(
@@ -45,7 +50,8 @@ def check_parity(_: Requirements, evidence: Evidence) -> Finding:
     rule = ""
     if comparison.otherwise is not None:
         rule = f" By the artifact's own rule for both: it was tuned and {comparison.otherwise}."
-    return Finding("met", f"{kept} of parity kept {against}.{rule}")
+    proof = "" if comparison.proof is None else f"When {comparison.proof}. "
+    return Finding("met", f"{proof}{kept} of parity kept {against}.{rule}")
 
 
 def _more_broken(number: int) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from tinyunet_deploy.artifacts.sidecar import Sidecar
 from tinyunet_deploy.errors import RefusedError
 from tinyunet_deploy.quality.acceptance.evidence import (
     BatchFigures,
@@ -16,6 +17,7 @@ from tinyunet_deploy.quality.acceptance.evidence import (
     ModelFacts,
 )
 from tinyunet_deploy.quality.acceptance.inputs import hash_file
+from tinyunet_deploy.quality.acceptance.wording import count
 from tinyunet_deploy.quality.parity import ArtifactParity, Parity, Progress, run_parity
 from tinyunet_deploy.quality.parity_limits import LimitCheck, read_limits
 from tinyunet_deploy.quality.reference import Reference
@@ -116,6 +118,18 @@ def _comparison(parity: Parity, artifact: ArtifactParity, facts: ModelFacts) -> 
         otherwise=str(rule) if otherwise else None,
         tuned=bool(artifact.sidecar.tuned_on),
         hint=rule.hint if rule is not None and otherwise else "",
+        proof=_proof(artifact.sidecar),
+    )
+
+
+def _proof(sidecar: Sidecar) -> str | None:
+    """Return what the adoption proved; its facts in a file without a parent are of that file."""
+    facts = sidecar.adoption
+    if facts is None or sidecar.parent is not None:
+        return None
+    return (
+        f"adopted, its scores differed from those of {facts.original_name} by at most "
+        f"{facts.proof_steps} of 255 on {count(facts.proof_images, 'image')}"
     )
 
 

@@ -128,6 +128,9 @@ class Comparison:
     """Whether the artifact's rule was chosen on images."""
     hint: str = ""
     """Step that gives both one rule."""
+    proof: str | None = None
+    """What the adoption of a network of another origin proved of these very bytes; None for every
+    other file, and for files that were made from an adopted one."""
 
 
 @dataclass(frozen=True)

@@ -182,7 +182,8 @@ def check_plateau(requirements: Requirements, evidence: Evidence) -> Finding:
         return Finding(
             "not shown",
             f"{span}, but the plateau of the fp32 network was not measured.",
-            "give its checkpoint: `--reference CHECKPOINT`, or `--search` with its folder",
+            "give its checkpoint: `--reference CHECKPOINT`, or `--search` with the folder of the "
+            "checkpoint or adopted file that it was made from",
         )
     if share is not None and share < limit.min_share:
         return Finding(
