@@ -158,6 +158,9 @@ def test_in_place_only_the_sidecar_is_renewed(
     assert captured.err == "nothing written: give -o FOLDER or --in-place\n"
     assert captured.out.startswith("4 defective and 2 good parts; least cost, escape : overkill =")
     assert max(map(len, captured.out.splitlines())) <= 80
+    rows = [line.split() for line in captured.out.splitlines()]
+    (chosen,) = [row[1:] for row in rows if row[:1] == ["chosen"]]
+    assert chosen not in rows, "not a second time, without its name"
     assert read_sidecar(model).tuned_on == ()
     assert run(tinyunet, [*command, "-o", str(model.parent)]) == 4
     assert "is the model's own folder" in capsys.readouterr().err

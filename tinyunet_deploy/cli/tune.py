@@ -208,7 +208,7 @@ def _print_tables(result: Tuning) -> None:
     ):
         table.add_column(column, justify="right", no_wrap=True)
     named = [("before", result.before), ("chosen", result.chosen)]
-    curve = [("", point) for point in sweep.best_for_each_escape_count()]
+    curve = [("", p) for p in sweep.best_for_each_escape_count() if p != result.chosen]
     for name, point in named + curve:
         bounds = result.bounds(point)
         table.add_row(

@@ -29,6 +29,7 @@ from tinyunet_deploy.quality.acceptance.page import page_of
 from tinyunet_deploy.quality.acceptance.requirements import read_requirements
 from tinyunet_deploy.quality.acceptance.result_file import read_result, result_json
 from tinyunet_deploy.quality.acceptance.verdicts import decide, judge
+from tinyunet_deploy.quality.recall_by_type import TypeRecall
 
 HOSTILE = "<script>alert(1)</script>{{ 7 * 7 }}\u202e\x1b[31m"
 NOW = datetime(2026, 11, 28, 12, 30, tzinfo=UTC)
@@ -82,6 +83,14 @@ def test_the_page_says_first_whether_the_model_may_run(tmp_path: Path) -> None:
     )
     assert "3 of 1,900 good parts are rejected" in limits
     assert "defects are found; the smallest has" in limits
+
+
+def test_the_page_says_how_types_are_counted(tmp_path: Path) -> None:
+    said = "defects of two types that touch are two here, but one by size"
+    assert said not in text_of(page(tmp_path, accepted()))
+    scratch = TypeRecall("scratch", 16, 15, 12, 0).as_fields()
+    evidence = dataclasses.replace(accepted(), detection=detection(by_type=(scratch,)))
+    assert said in text_of(page(tmp_path, evidence))
 
 
 def test_the_page_lists_what_is_missing_the_failed_first(tmp_path: Path) -> None:

@@ -357,6 +357,20 @@ def test_a_changed_file_is_the_only_thing_that_is_said_of_a_model_that_was_not_r
     assert {row.sentence for row in rest} == {"The model was not run: net.onnx is not the file."}
 
 
+def test_a_defect_that_is_missed_by_its_type_alone_is_named() -> None:
+    """A scratch that touches a dent is found with it, and missed by itself."""
+    types = ({"defects": 16, "hit": 15}, {"defects": 8, "hit": 8})
+    counted = "Counted by type, 1 of 24 is missed"
+    for figures, named in (
+        (detection(by_type=types), True),
+        (detection(by_type=types[1:]), False),
+        (detection(by_type=types, areas_missed_px=(90,)), False),  # missed by size, too
+    ):
+        evidence = dataclasses.replace(accepted(), detection=figures)
+        row = rows(evidence, with_area(300))["smallest_defect"]
+        assert (row.outcome, counted in row.sentence) == ("met", named)
+
+
 def test_a_rule_that_nobody_chose_is_no_parity() -> None:
     """A file that was tuned may decide otherwise than the network that it was made from."""
     rules = "decides by threshold 0.5, min_area 1 px, but its reference net.onnx by threshold 0.9"

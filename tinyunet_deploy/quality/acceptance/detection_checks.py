@@ -146,6 +146,14 @@ def check_smallest_defect(requirements: Requirements, evidence: Evidence) -> Fin
             f"parts with defects of {area:,} to {2 * area - 1:,} px",
         )
     rest = " Nothing is shown about smaller ones." if area is None else ""
+    of_types = sum(row["defects"] for row in detection.by_type)
+    missed_of_types = of_types - sum(row["hit"] for row in detection.by_type)
+    if missed_of_types > len(detection.areas_missed_px):
+        rest += (
+            f" Counted by type, {missed_of_types:,} of {of_types:,} "
+            f"{'is' if missed_of_types == 1 else 'are'} missed: defects of two types that touch "
+            "are one here."
+        )
     return Finding(
         "met", f"All {len(hit):,} {defects} are found; the smallest has {min(hit):,} px.{rest}"
     )

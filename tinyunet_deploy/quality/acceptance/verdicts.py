@@ -213,7 +213,7 @@ _ROWS: Final[dict[str, _Row]] = {
         "Plateau",
         lambda r: (
             f"the threshold may move by {r.plateau.min_margin:g}; "
-            f"{percent(r.plateau.min_share)} of the room of fp32"
+            f"a file of another precision keeps {percent(r.plateau.min_share)} of the room of fp32"
         ),
         check_plateau,
     ),
