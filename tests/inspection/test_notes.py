@@ -16,7 +16,6 @@ from tinyunet_deploy.contract import Batch, Contract
 from tinyunet_deploy.data.encoding import write_png
 from tinyunet_deploy.data.layouts import read_dataset
 from tinyunet_deploy.inspection.infer import infer
-from tinyunet_deploy.inspection.notes import run_notes
 from tinyunet_deploy.inspection.outputs import Outputs
 from tinyunet_deploy.inspection.run_report import read_report
 from tinyunet_deploy.inspection.shards import Shard
@@ -92,12 +91,6 @@ def test_labels_in_place_of_scores_are_said_once(
     assert run(data, tmp_path / "out", backend(labels)) == notes, "also if nothing is left to do"
     assert run(data, tmp_path / "good", backend(np.zeros_like)) == [], "a part without any score"
     assert run(data, tmp_path / "scores", backend()) == []
-
-
-@pytest.mark.parametrize(("highest", "said"), [(0, False), (4, True), (20, True), (21, False)])
-def test_labels_of_many_classes_are_said_too(highest: int, said: bool) -> None:
-    notes = run_notes(highest, 0, 0, 0)
-    assert [f"no score is above {highest} of 255" in note for note in notes] == [True] * said
 
 
 def test_labels_are_said_of_a_watch(

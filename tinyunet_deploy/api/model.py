@@ -247,7 +247,7 @@ class Model:
         """Release memory and device; the model must not be called afterwards.
 
         Logs notes on the scores of all calls, as ``tinyunet infer`` does at its end: none was above
-        20, images had another size, or tiles only approximate the whole image.
+        1, images had another size, or tiles only approximate the whole image.
         """
         log_notes(self._tally.notes)
         self._tally = ScoreTally()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import tomllib
@@ -92,14 +91,24 @@ def described_bits(
 
 
 def _folders_below(folder: Path) -> Iterator[Path]:
-    """Yield the folders below one in which images are looked for: not hidden, and not links."""
+    """Yield the folders below one in which images are looked for.
+
+    They are not hidden, not links, and can be listed: nothing is read of those that are locked.
+    """
     folders = [folder]
     while folders:
-        with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:
-            for entry in entries:
-                if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False):
-                    folders.append(Path(entry.path))
-                    yield folders[-1]
+        listed = folders.pop()
+        try:
+            with os.scandir(listed) as entries:
+                folders += [
+                    Path(entry.path)
+                    for entry in entries
+                    if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False)
+                ]
+        except OSError:
+            continue
+        if listed is not folder:
+            yield listed
 
 
 def read_description(folder: Path) -> Description | None:

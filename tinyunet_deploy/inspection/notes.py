@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from tinyunet_deploy.data.tiles import Fit
 from tinyunet_deploy.inspection.scoring import Scored
@@ -16,9 +15,6 @@ from tinyunet_deploy.inspection.scoring import Scored
 __all__ = ["ScoreTally", "log_notes", "run_notes"]
 
 log = logging.getLogger(__name__)
-
-_MOST_LABELS: Final = 20
-"""Largest score that may be the number of a class, as for ``adopt``."""
 
 
 @dataclass
@@ -71,10 +67,10 @@ def run_notes(highest_score: int, padded: int, tiled: int, approximate: int) -> 
         approximate: number of images in tiles whose scores only approximate the whole image's.
     """
     notes = []
-    if 0 < highest_score <= _MOST_LABELS:
+    if highest_score == 1:
         notes.append(
-            f"no score is above {highest_score} of 255: unless all parts are good, does the model "
-            "give labels instead of probability x 255?"
+            "no score is above 1 of 255: does the model give labels, 0 or 1, instead of "
+            "probability x 255?"
         )
     if padded or tiled:
         counts = [f"{padded} padded by mirroring"] * (padded > 0)
