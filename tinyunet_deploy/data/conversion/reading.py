@@ -99,21 +99,25 @@ def _with_unlisted(annotated: AnnotatedSet, root: Path, *, alone: bool) -> Annot
     """
     listed = {image.image for image in annotated.images}
     folders = {image.parent for image in listed}
+    present = list(files_below(root, IMAGE_SUFFIXES))
     unlisted = [
-        path
-        for path in files_below(root, IMAGE_SUFFIXES)
-        if path not in listed and (not alone or path.parent in folders)
+        path for path in present if path not in listed and (not alone or path.parent in folders)
     ]
-    _require_no_masks(root, unlisted)
+    _require_no_masks(root, present, unlisted)
     images = [*annotated.images, *(_unlisted(root, path) for path in unlisted)]
     images.sort(key=lambda image: (image.split or "", image.name))
     return dataclasses.replace(annotated, images=tuple(images))
 
 
-def _require_no_masks(root: Path, unlisted: list[Path]) -> None:
-    """Refuse masks, which would be taken as images of good parts."""
+def _require_no_masks(root: Path, present: list[Path], unlisted: list[Path]) -> None:
+    """Refuse masks, which would be taken as images of good parts.
+
+    Args:
+        present: all images below ``root``, beside which a mask is known by its name.
+        unlisted: those without annotations.
+    """
     names: dict[Path, list[str]] = {}
-    for path in files_below(root, IMAGE_SUFFIXES):
+    for path in present:
         names.setdefault(path.parent, []).append(path.name)
     labels = {folder / name for folder, there in names.items() for name in label_files(there)}
     for path in unlisted:
