@@ -164,6 +164,13 @@ def test_the_grid_is_seen_where_noise_gives_one_value_everywhere() -> None:
 
     assert values(np.random.default_rng(0).integers(0, 256, (96, 96), np.uint8)).min() == 200
     assert measured_grid(values, 128, 128, (7, 7)) == 8
+    reach = measured_reach(values, 128, 128)
+    assert reach is not None and max(reach) == 7
+
+    def beside_the_image(image: Image) -> NDArray[Any]:
+        return image[None, None].astype(np.float64) + values(image)  # noise shows a grid of 1
+
+    assert measured_grid(beside_the_image, 128, 128, (7, 7)) == 8
 
 
 def test_values_that_nothing_changes_show_no_grid() -> None:
