@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -219,6 +220,27 @@ def test_a_batch_that_was_verified_is_that_of_float32_alone(
     assert read_artifact(model).sidecar.verified_batch == 4
     fp16 = convert_adopted(model, "fp16", images=data).path
     assert read_artifact(fp16).sidecar.verified_batch is None
+
+
+def test_calibration_images_have_the_depth_of_their_data_set(
+    converted: Path, data: Path, tmp_path: Path
+) -> None:
+    """Images of 12 bits that look like those of 8 give the same int8 file."""
+    for folder, deep in (("plain", False), ("deep", True)):
+        (tmp_path / folder / "photos").mkdir(parents=True)
+        for path in (data / "Class1" / "Train").glob("*.PNG"):
+            image = read_image(path)
+            stored = np.rint(image * (4095 / 255)).astype(np.uint16) if deep else image
+            cv2.imwrite(str(tmp_path / folder / "photos" / path.name), stored)
+    (tmp_path / "deep" / "dataset.toml").write_text("[images]\nbit_depth = 12\n")
+    made = []
+    for folder in ("plain", "deep"):
+        model = tmp_path / folder / "net.onnx"
+        for name in ("net.onnx", "net.onnx.json", "net.onnx.golden.png"):
+            shutil.copy(converted.with_name(name), model.with_name(name))
+        photos = tmp_path / folder / "photos"
+        made.append(convert_adopted(model, "int8", calibrate=photos, images=data).path)
+    assert made[0].read_bytes() == made[1].read_bytes()
 
 
 def test_without_truth_no_verdict_may_flip(

@@ -20,6 +20,7 @@ from tinyunet_deploy.artifacts.precision import Precision
 from tinyunet_deploy.artifacts.sidecar import Artifact, digest, read_artifact, write_artifact
 from tinyunet_deploy.backends.registry import open_backend
 from tinyunet_deploy.data.bit_depth import BitDepth
+from tinyunet_deploy.data.description_file import described_bits
 from tinyunet_deploy.errors import ArtifactError, DataError, GateFailed, RefusedError
 from tinyunet_deploy.files import json_value, scratch_folder
 from tinyunet_deploy.quality.adoption_converters import (
@@ -128,7 +129,8 @@ def convert_adopted(
         calibrate: int8: a data set, whose training images are used, or a folder of images.
         images: data set, whose held-out images are used, or folder on which the files are compared;
             None takes ``calibrate``, or synthetic images if that is None, too.
-        bits: depth of 16-bit files, 8..16; None leaves it to the sidecar and the files.
+        bits: depth of 16-bit files, 8..16; None takes the one that a ``dataset.toml`` states, else
+            the one in the sidecar, else those of the files.
 
     Raises:
         ArtifactError: the file is not a float32 file, or cannot be converted.
@@ -139,7 +141,7 @@ def convert_adopted(
     sidecar = source.sidecar
     if sidecar.precision != "fp32" or sidecar.kind != "onnx":
         raise ArtifactError(adopted, f"is {sidecar.precision}, but must be fp32 to be converted")
-    depth = BitDepth(sidecar.bit_depth(bits))
+    depth = BitDepth(described_bits([calibrate] if calibrate else [], bits, sidecar.bits))
     calibration = None if calibrate is None else calibration_paths(calibrate)
     if precision == "int8" and calibration is None:
         raise DataError(adopted, "needs images to calibrate int8", "--calibrate FOLDER")

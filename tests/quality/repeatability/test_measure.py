@@ -142,6 +142,35 @@ def test_the_pictures_of_a_simulation_show_the_photographs_that_were_judged(
     assert all(image.tobytes() in before for image in judged)
 
 
+@pytest.mark.parametrize("simulation", [None, Simulation(repeats=2, noise_grey=0)])
+def test_the_depth_of_the_data_set_counts(tmp_path: Path, simulation: Simulation | None) -> None:
+    """At 16 bits the spot would be black, and no part would flip between the pictures."""
+    judged: list[int] = []
+
+    def remember(images: np.ndarray) -> np.ndarray:
+        judged.extend(int(image.max()) for image in images)
+        return images.copy()
+
+    root = tmp_path / "photos"
+    for folder in ("1", "2"):
+        (root / folder).mkdir(parents=True)
+        image = np.zeros((64, 64), np.uint16)
+        image[20:30, 20:30] = 2048 if folder == "1" else 2100
+        cv2.imwrite(str(root / folder / "a.png"), image)
+    (root / "dataset.toml").write_text("[images]\nbit_depth = 12\n")
+    fake = FakeBackend(remember, contract=Contract(64, 64), threshold=0.505, min_area=16)
+    if simulation is None:
+        study = study_repeatability(root, fake)
+        assert judged == [128, 131]
+        assert [part.name for part in study.flips] == ["a.png"]
+        judged.clear()
+        assert write_flips(study, root, fake, tmp_path / "flips") == 1
+    else:
+        simulate_repeatability(root, fake, simulation)
+        assert len(judged) == 4
+    assert min(judged) > 100
+
+
 def test_parts_without_two_usable_photographs_are_refused(tmp_path: Path) -> None:
     root = photographs(tmp_path / "p", {"1": {"a": 9}, "2": {"a": 9}})
     (root / "2" / "a.png").write_bytes(b"no image")

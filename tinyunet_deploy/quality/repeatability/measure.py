@@ -10,6 +10,7 @@ from tinyunet_deploy.artifacts.sidecar import Decision
 from tinyunet_deploy.backends.base import Backend
 from tinyunet_deploy.contract import Image, score_threshold
 from tinyunet_deploy.data.bit_depth import BitDepth
+from tinyunet_deploy.data.description_file import described_bits
 from tinyunet_deploy.errors import DataError, ImageError
 from tinyunet_deploy.inspection.scoring import (
     Scored,
@@ -73,7 +74,8 @@ def study_repeatability(
         batch_size: images per call of the backend.
         workers: threads that decode images.
         tile: take images of any size; False skips those that are not of the network's size.
-        bits: depth of 16-bit files, 8..16; None takes the one in the sidecar.
+        bits: depth of 16-bit files, 8..16; None takes the one that a ``dataset.toml`` of the
+            photographs states, else the one in the sidecar.
         max_pixels: largest accepted height x width of an image; None is 64 megapixels.
         progress: takes the number of photographs that are newly judged.
 
@@ -92,7 +94,7 @@ def study_repeatability(
         batch_size=batch_size,
         workers=workers,
         tile=tile,
-        depth=BitDepth(backend.artifact.sidecar.bit_depth(bits)),
+        depth=BitDepth(described_bits([folder], bits, backend.artifact.sidecar.bits)),
         max_pixels=max_pixels,
     )
     places = [taken for _, taken in photographs]
@@ -129,7 +131,7 @@ def simulate_repeatability(
     paths = list(walk_images([folder]))
     if not paths:
         raise no_images(root)
-    depth = BitDepth(backend.artifact.sidecar.bit_depth(bits))
+    depth = BitDepth(described_bits([folder], bits, backend.artifact.sidecar.bits))
     places: list[_Taken] = []
     unusable: dict[str, ImageError] = {}
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tinyunet_deploy.backends.base import Backend
 from tinyunet_deploy.contract import Image, defect_mask
 from tinyunet_deploy.data.decoding import MAX_PIXELS, read_image
+from tinyunet_deploy.data.description_file import described_bits
 from tinyunet_deploy.data.encoding import encode_jpeg
 from tinyunet_deploy.files import write_atomic
 from tinyunet_deploy.inspection.defects import Verdict, find_defects
@@ -63,7 +64,7 @@ def write_flips(
         root = common_root([folder])
         paths = walk_images([folder])
         numbers = {path.relative_to(root).as_posix(): at for at, path in enumerate(paths)}
-    depth = backend.artifact.sidecar.bit_depth(bits)
+    depth = described_bits([folder], bits, backend.artifact.sidecar.bits)
     pixels = MAX_PIXELS if max_pixels is None else max_pixels
 
     def photograph(part: str, repeat: str) -> Image:
