@@ -1,129 +1,145 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+import json
+import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from tests.training.small_runs import SMALL
-from tinyunet_deploy.artifacts.checkpoint import load_checkpoint, save_checkpoint
-from tinyunet_deploy.artifacts.network import TinyUNet
-from tinyunet_deploy.artifacts.sidecar import read_sidecar
+from tinyunet_deploy.artifacts.checkpoint import load_checkpoint
+from tinyunet_deploy.artifacts.golden import read_golden
+from tinyunet_deploy.artifacts.sidecar import read_artifact, read_sidecar
 from tinyunet_deploy.cli import run
-from tinyunet_deploy.contract import Contract
 from training.average import average, write_average
+from training.data_folders import DataFolders
 from training.loop import train
 from training.machine import Machine
+from training.recipe import Recipe
 from training.sources import read_source
 
-Checkpoint = Callable[..., Path]
+
+def trained(folder: Path, data: Path, recipe: Recipe, init: Path | None = None) -> Path:
+    """Train a run with its record of the data, as the command does; return its folder."""
+    sources = [read_source(data, None, recipe)]
+    folders = DataFolders((data,), None, None, ())
+    train(recipe, sources, folder, machine=Machine(), init=init, data=folders)
+    return folder
 
 
-@pytest.fixture
-def checkpoint(tmp_path: Path) -> Checkpoint:
-    """Write a checkpoint of random weights of a seed."""
+@pytest.fixture(scope="module")
+def runs(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Three runs that began with the same checkpoint."""
+    root = tmp_path_factory.mktemp("runs")
+    first = trained(root / "first", tiny_data, SMALL)
+    start = first / "checkpoint.safetensors"
+    return [
+        trained(root / f"{seed}", tiny_data, dataclasses.replace(SMALL, seed=seed), start)
+        for seed in (1, 2, 3)
+    ]
 
-    def write(name: str, seed: int, network: str = "slim", size: int = 64, **fields: Any) -> Path:
-        torch.manual_seed(seed)
-        path = tmp_path / f"{name}.safetensors"
-        save_checkpoint(path, TinyUNet(network), Contract(size, size), origin={}, **fields)
-        return path
 
-    return write
+def copied(run_folder: Path, to: Path, **record: object) -> Path:
+    """Copy a run, with other facts in its record."""
+    shutil.copytree(run_folder, to)
+    fields = json.loads((to / "run.json").read_text()) | record
+    (to / "run.json").write_text(json.dumps(fields))
+    return to
 
 
-def test_every_weight_is_the_mean(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    three = [checkpoint(f"c{seed}", seed, bits=12) for seed in range(3)]
-    write_average(three, tmp_path / "new" / "mean.safetensors")
-    mean, sidecar = load_checkpoint(tmp_path / "new" / "mean.safetensors")
-    states = [load_checkpoint(path)[0].state_dict() for path in three]
+def test_every_weight_is_the_mean(runs: list[Path], tmp_path: Path) -> None:
+    output = tmp_path / "new" / "mean.safetensors"
+    point = write_average(runs, output)
+    mean, sidecar = load_checkpoint(output)
+    states = [load_checkpoint(folder / "checkpoint.safetensors")[0].state_dict() for folder in runs]
     for name, value in mean.state_dict().items():
         expected = (states[0][name] + states[1][name] + states[2][name]) / 3
-        torch.testing.assert_close(value, expected)
-    assert sidecar.bits == 12
-    assert set(sidecar.origin["mean_of"]) == {read_sidecar(path).sha256 for path in three}
+        torch.testing.assert_close(value, expected, atol=1e-7, rtol=1e-6)
+    assert {origin["recipe"]["seed"] for origin in sidecar.origin["mean_of"]} == {1, 2, 3}
+    assert (sidecar.threshold, sidecar.min_area) == (point.threshold, point.min_area)
+    images, _ = read_golden(read_artifact(output))
+    assert len(images), "it can be verified, as the checkpoint of a run"
 
 
-def test_the_order_does_not_matter(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    three = [checkpoint(f"c{seed}", seed) for seed in range(3)]
-    for name, paths in (("one", three), ("other", three[::-1])):
-        write_average(paths, tmp_path / f"{name}.safetensors")
-    assert len({(tmp_path / f"{n}.safetensors").read_bytes() for n in ("one", "other")}) == 1
-    assert len({(tmp_path / f"{n}.safetensors.json").read_bytes() for n in ("one", "other")}) == 1
-
-
-def test_it_was_trained_on_the_images_of_all(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    digests = ["0" * 64, "1" * 64, "2" * 64]
-    write_average(
-        [
-            checkpoint("a", 0, trained_on=tuple(digests[:2]), teacher="a" * 64, threshold=0.9),
-            checkpoint("b", 1, trained_on=tuple(digests[1:]), teacher="a" * 64, min_area=40),
-        ],
-        tmp_path / "mean.safetensors",
-    )
-    sidecar = read_sidecar(tmp_path / "mean.safetensors")
-    assert list(sidecar.trained_on) == digests
-    assert sidecar.teacher == "a" * 64
-    assert (sidecar.threshold, sidecar.min_area, sidecar.tuned_on) == (0.5, 1, ())
-
-
-def test_two_teachers_are_not_one(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    pair = [checkpoint("a", 0, teacher="a" * 64), checkpoint("b", 1, teacher="b" * 64)]
-    write_average(pair, tmp_path / "mean.safetensors")
-    assert read_sidecar(tmp_path / "mean.safetensors").teacher is None
-
-
-@pytest.mark.parametrize(
-    ("fields", "said"),
-    [
-        ({"network": "tiny"}, "has another network than"),
-        ({"size": 128}, "has another size than"),
-        ({"bits": 12}, "has another bit depth than"),
-        ({"seed": 0}, "has the same weights as"),
-    ],
-)
-def test_checkpoints_that_have_no_mean_are_refused(
-    checkpoint: Checkpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str],
-    fields: dict[str, Any], said: str,
-) -> None:  # fmt: skip
-    pair = [checkpoint("a", 0), checkpoint("b", **{"seed": 1, **fields})]
+def test_its_images_are_those_of_all_and_the_held_out_ones_chose(
+    runs: list[Path], tmp_path: Path
+) -> None:
     output = tmp_path / "mean.safetensors"
-    assert run(average, [*map(str, pair), "-o", str(output)]) == 4
-    error = capsys.readouterr().err
-    assert said in error
-    assert "a.safetensors" in error and "b.safetensors" in error
+    point = write_average(runs[:2], output)
+    mean = read_sidecar(output)
+    for folder in runs[:2]:
+        own = read_sidecar(folder / "checkpoint.safetensors")
+        assert set(own.trained_on) <= set(mean.trained_on)
+        assert mean.tuned_on == own.tuned_on
+    assert point.as_dict()["validation_images"] == len(mean.tuned_on) > 0
+    assert not set(mean.tuned_on) & set(mean.trained_on)
+
+
+def test_the_order_does_not_matter(runs: list[Path], tmp_path: Path) -> None:
+    for name, folders in (("one", runs), ("other", runs[::-1])):
+        write_average(folders, tmp_path / f"{name}.safetensors")
+    for suffix in (".safetensors", ".safetensors.json"):
+        assert len({(tmp_path / f"{n}{suffix}").read_bytes() for n in ("one", "other")}) == 1
+
+
+def refused(folders: list[Path], output: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    assert run(average, [*map(str, folders), "-o", str(output)]) != 0
     assert not output.exists()
+    return capsys.readouterr().err
 
 
-def test_one_checkpoint_is_not_averaged(
-    checkpoint: Checkpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_runs_that_have_no_mean_are_refused(
+    runs: list[Path], tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(average, [str(checkpoint("a", 0)), "-o", str(tmp_path / "mean.safetensors")]) == 2
-    assert "give two checkpoints or more" in capsys.readouterr().err
+    output = tmp_path / "mean.safetensors"
+    same = copied(runs[0], tmp_path / "same")
+    assert f"has the same weights as {runs[0]}" in refused([runs[0], same], output, capsys)
+    other = copied(runs[1], tmp_path / "other", data_sha256="0" * 64)
+    assert "has another set of images than" in refused([runs[0], other], output, capsys)
+    slim = trained(tmp_path / "slim", tiny_data, dataclasses.replace(SMALL, variant="slim"))
+    assert "has another network than" in refused([runs[0], slim], output, capsys)
+    (other / "checkpoint.safetensors.json").unlink()
+    error = refused([runs[0], other], output, capsys)
+    assert f"{other}: is not finished (python -m training finish {other})" in error
+    (tmp_path / "empty").mkdir()
+    error = refused([runs[0], tmp_path / "empty"], output, capsys)
+    assert "is not the folder of a run" in error
 
 
-def test_a_checkpoint_is_not_replaced_by_the_mean(
-    checkpoint: Checkpoint, capsys: pytest.CaptureFixture[str]
+def test_a_run_whose_images_changed_is_refused(
+    tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pair = [checkpoint("a", 0), checkpoint("b", 1)]
-    before = pair[0].read_bytes()
-    assert run(average, [*map(str, pair), "-o", str(pair[0])]) == 2
-    assert "is one of the checkpoints" in capsys.readouterr().err
-    assert pair[0].read_bytes() == before
+    data = tmp_path / "data"
+    shutil.copytree(tiny_data, data)
+    folders = [
+        trained(tmp_path / f"{seed}", data, dataclasses.replace(SMALL, seed=seed, steps=1))
+        for seed in (1, 2)
+    ]
+    image = next(iter(sorted(data.rglob("Train/*.PNG"))))
+    image.unlink()
+    assert refused(folders, tmp_path / "mean.safetensors", capsys)
+
+
+def test_one_run_is_not_averaged_and_none_is_replaced(
+    runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "give two runs or more" in refused(runs[:1], tmp_path / "mean.safetensors", capsys)
+    checkpoint = runs[0] / "checkpoint.safetensors"
+    before = checkpoint.read_bytes()
+    assert run(average, [*map(str, runs), "-o", str(checkpoint)]) == 2
+    assert "is of one of the runs" in capsys.readouterr().err
+    assert checkpoint.read_bytes() == before
 
 
 def test_a_run_starts_from_it(
-    tiny_data: Path, checkpoint: Checkpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    runs: list[Path], tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    image = "3" * 64
-    pair = [checkpoint("a", 0, "tiny", trained_on=(image,)), checkpoint("b", 1, "tiny")]
     output = tmp_path / "mean.safetensors"
-    assert run(average, [*map(str, pair), "-o", str(output)]) == 0
-    assert capsys.readouterr().out == f"{output}\n"
-    source = read_source(tiny_data, None, SMALL)
-    trained = train(SMALL, [source], tmp_path / "run", machine=Machine(), init=output)
-    sidecar = read_sidecar(trained)
+    assert run(average, [*map(str, runs), "-o", str(output)]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["threshold"] == read_sidecar(output).threshold
+    new = trained(tmp_path / "run", tiny_data, SMALL, output)
+    sidecar = read_sidecar(new / "checkpoint.safetensors")
     assert sidecar.origin["init_sha256"] == read_sidecar(output).sha256
-    assert image in sidecar.trained_on
