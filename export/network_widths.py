@@ -43,6 +43,7 @@ CANDIDATES: Final = {
     "blocks of 4, 48 to 256, three pools": Architecture((48, 64, 128), 256, 48, 4),
     "blocks of 4, 48 to 192": Architecture((48, 96), 192, 48, 4),
     "blocks of 4, 48 to 256": Architecture((48, 96), 256, 48, 4),
+    "blocks of 4, 48 and 64 to 256": Architecture((48, 64), 256, 48, 4),
     "slim": NETWORKS["slim"],
 }
 """Label -> network; ``tiny``, the first, is what the others are measured against."""

@@ -37,6 +37,7 @@ TABLES: Final[dict[str, Callable[[], Rows]]] = {
     "accuracy-classes": accuracy.accuracy_classes,
     "accuracy-classes-slim": accuracy.accuracy_classes_slim,
     "accuracy-slim": accuracy.accuracy_slim,
+    "blocks": accuracy.blocks,
     "learned-by-heart": accuracy.learned_by_heart,
     "capacity": scale.capacity,
     "capacity-assumed": scale.capacity_assumed,

@@ -15,6 +15,7 @@ __all__ = [
     "accuracy_classes",
     "accuracy_classes_slim",
     "accuracy_slim",
+    "blocks",
     "foreign_networks",
     "learned_by_heart",
     "parity",
@@ -33,6 +34,13 @@ _SCORED: Final = {
     "synthetic, ten classes": {"tiny": "synthetic-test", "slim": "synthetic-test-slim"},
 }
 """Images -> network -> name of its stored evaluation."""
+_TRIED: Final = {
+    "blocks of 4x4": "blocks-of-4",
+    "the same, trained on, blends with contrast": "blocks-of-4-contrast",
+    "the same, warped instead": "blocks-of-4-warped",
+    "the same, without `slim-crops`": "blocks-of-4-images",
+}
+"""Label of a network that is not shipped -> end of the names of its evaluations."""
 
 
 def _bootstrap(evaluation: dict[str, Any]) -> tuple[float, float]:
@@ -72,26 +80,17 @@ def learned_by_heart() -> Rows:
     rows = [
         ["model", "Class1, trained on", "Class1, others", "synthetic", "mistakes on the others"]
     ]
-    for label, name, others in (
-        ("`tiny`", "tiny", ("class1-test-openvino.json", "synthetic-test.json")),
-        ("`slim`", "slim", ("class1-test-slim.json", "synthetic-test-slim.json")),
-        (
-            "`slim`, trained on, blends with contrast",
-            "slim-contrast",
-            ("tried/class1-test-slim-contrast.json", "tried/synthetic-test-slim-contrast.json"),
+    for label, others, train in (
+        ("`tiny`", ("class1-test-openvino", "synthetic-test"), "class1-train-tiny"),
+        ("`slim`", ("class1-test-slim", "synthetic-test-slim"), "class1-train-slim"),
+        *(
+            (label, (f"tried/class1-test-{name}", f"tried/synthetic-test-{name}"),
+             f"class1-train-{name}")
+            for label, name in _TRIED.items()
         ),
-        (
-            "`slim`, warped instead",
-            "slim-warped",
-            ("tried/class1-test-slim-warped.json", "tried/synthetic-test-slim-warped.json"),
-        ),
-        (
-            "`slim`, without `slim-crops`",
-            "slim-images",
-            ("tried/class1-test-slim-images.json", "tried/synthetic-test-slim-images.json"),
-        ),
-    ):
-        evaluations = [read_result(file) for file in (f"tried/class1-train-{name}.json", *others)]
+    ):  # fmt: skip
+        names = (f"tried/{train}", *others)
+        evaluations = [read_result(f"{name}.json") for name in names]
         ious = [f"{evaluation['mean']['iou_defective']:.3f}" for evaluation in evaluations]
         escapes, overkills = (
             " and ".join(str(evaluation["all"][kind]) for evaluation in evaluations[1:])
@@ -99,6 +98,38 @@ def learned_by_heart() -> Rows:
         )
         rows.append([label, *ious, f"{escapes} escapes, {overkills} overkills"])
     return rows
+
+
+def blocks() -> Rows:
+    """Return the figures of networks on blocks of pixels, beside those of their teacher."""
+    rows = [["network", "Class1 Test", "synthetic", "escapes", "overkills"]]
+    for label, names in (
+        ("`tiny`", ("class1-test-openvino", "synthetic-test")),
+        ("blocks of 4x4", ("tried/class1-test-blocks-of-4", "tried/synthetic-test-blocks-of-4")),
+        (
+            "blocks of 2x2, one run",
+            ("tried/class1-test-blocks-of-2-one-run", "tried/synthetic-test-blocks-of-2-one-run"),
+        ),
+        ("`slim`, the mean of four", ("class1-test-slim", "synthetic-test-slim")),
+    ):
+        evaluations = [read_result(f"{name}.json") for name in names]
+        cells = []
+        for evaluation in evaluations:
+            low, high = _bootstrap(evaluation)
+            cells.append(f"{evaluation['mean']['iou_defective']:.3f} ({low:.3f} to {high:.3f})")
+        counts = [
+            f"{sum(evaluation['all'][kind] for evaluation in evaluations)} of "
+            f"{sum(_trials(evaluation['all'], kind) for evaluation in evaluations)}"
+            for kind in ("escapes", "overkills")
+        ]
+        rows.append([label, *cells, *counts])
+    return rows
+
+
+def _trials(counts: dict[str, Any], kind: str) -> int:
+    """Return the number of parts in which an escape or an overkill could happen."""
+    defective: int = counts["defective"]
+    return defective if kind == "escapes" else counts["images"] - defective
 
 
 def _accuracy_of(real: str, synthetic: str) -> Rows:

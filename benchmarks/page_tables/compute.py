@@ -62,7 +62,7 @@ def streams() -> Rows:
 def model_speeds() -> Rows:
     """Return the time of one image with each model, relative to the first."""
     rows = [["file", "backend", "ms", "times as fast"]]
-    for row in read_result("model-speeds.json")["rows"]:
+    for row in read_result("xeon-busy/model-speeds.json")["rows"]:
         figures = [f"{row['median_ms']:.1f}", _interval(row["times_as_fast"])]
         rows.append([f"`{row['model']}`", row["backend"], *figures])
     return rows

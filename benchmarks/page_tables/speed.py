@@ -27,6 +27,10 @@ _RUNNERS: Final = {
 """Cell of the matrix -> its name in a table."""
 _MACHINES: Final = (("EPYC", ""), ("Xeon", "xeon/"))
 """Name of a machine -> folder of its results."""
+_BUSY: Final = ("Xeon, busy host", "xeon-busy/")
+"""The Xeon on a day on which its host gave it less than half of its speed."""
+_FIRST_SLIM: Final = "the first `slim`, on blocks of 4x4"
+"""Network that was measured on the EPYC under the name of slim."""
 
 
 def _matrix_rows(names: Iterable[str], cell_text: Callable[[dict[str, Any]], str]) -> Rows:
@@ -57,9 +61,10 @@ def latency() -> Rows:
 
 def roofline() -> Rows:
     """Return the share of the machine's limit that single images reach."""
-    rows = [["one image at a time", *(name for name, _ in _MACHINES)]]
-    tiny = [read_result(f"{folder}benchmark.json") for _, folder in _MACHINES]
-    slim = [read_result("slim/benchmark.json"), None]
+    machines = (*_MACHINES, _BUSY)
+    rows = [["one image at a time", *(name for name, _ in machines)]]
+    tiny = [read_result(f"{folder}benchmark.json") for _, folder in machines]
+    slim = [None, None, read_result("xeon-busy/slim/benchmark.json")]
     for model, measured, precision, backend in (
         ("tiny", tiny, "int8", "openvino"), ("tiny", tiny, "fp32", "openvino"),
         ("tiny", tiny, "fp32", "onnxruntime"), ("slim", slim, "int8", "openvino"),
@@ -106,11 +111,13 @@ def gpu() -> Rows:
 def pipeline() -> Rows:
     """Return the rate from files to masks, divided by the rate of the bare backend."""
     rows = [["", "share of the bare backend", "images/s from files"]]
-    for machine, folder in (*_MACHINES, ("H200", "h200/")):
+    for machine, folder in (*_MACHINES, _BUSY, ("H200", "h200/")):
         fields = read_result(f"{folder}pipeline.json")
         for result in fields["results"]:
             rate = float(np.median([r["from_files_images_per_s"] for r in result["rounds"]]))
-            network = "`slim`" if result["model"].startswith("slim.") else "`tiny`"
+            network = "`tiny`"
+            if result["model"].startswith("slim."):
+                network = _FIRST_SLIM if machine == "EPYC" else "`slim`"
             label = f"{machine}, {network}, {result['precision']}, {result['backend']}"
             rows.append([label, f"{result['ratio_median']:.2f}", f"{rate:.0f}"])
         for number, runs in fields.get("free_backend", {"runs": {}})["runs"].items():

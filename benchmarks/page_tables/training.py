@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.page_tables.stored import Rows, read_result
+from tinyunet_deploy.artifacts.architectures import NETWORKS
 
 __all__ = ["mixed_precision", "quick_recipe", "recipes", "training_gpu", "training_throughput"]
 
@@ -66,7 +67,7 @@ def quick_recipe() -> Rows:
         turns = ", ".join(map(str, recipe["rotations"]))
         rows += [
             [
-                f"`{recipe['network']}`",
+                f"`{recipe['network']}`" if recipe["network"] in NETWORKS else recipe["network"],
                 "yes" if recipe["batch_norm"] else "no",
                 f"{turns} degrees",
                 f"{reached['step']} of {recipe['steps']}",

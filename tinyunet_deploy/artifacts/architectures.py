@@ -84,7 +84,7 @@ class Architecture:
 
 NETWORKS: Final = {
     "tiny": Architecture(encoder=(32, 32, 64, 128), bottleneck=256, head=32),
-    "slim": Architecture(encoder=(48, 64), bottleneck=256, head=48, space_to_depth=4),
+    "slim": Architecture(encoder=(16, 32, 64), bottleneck=256, head=16, space_to_depth=2),
     "original": Architecture(encoder=(64, 128, 256, 512), bottleneck=1024, head=64),
 }
 """Name of a network -> its architecture."""
