@@ -11,8 +11,9 @@ import torch
 from tests.training.small_runs import SMALL
 from tinyunet_deploy.artifacts.checkpoint import load_checkpoint
 from tinyunet_deploy.artifacts.golden import read_golden
-from tinyunet_deploy.artifacts.sidecar import read_artifact, read_sidecar
+from tinyunet_deploy.artifacts.sidecar import read_artifact, read_sidecar, write_sidecar
 from tinyunet_deploy.cli import run
+from tinyunet_deploy.contract import Contract
 from training.average import average, write_average
 from training.data_folders import DataFolders
 from training.loop import train
@@ -77,6 +78,22 @@ def test_its_images_are_those_of_all_and_the_held_out_ones_chose(
     assert not set(mean.tuned_on) & set(mean.trained_on)
 
 
+def test_images_and_teachers_of_any_of_them_count(runs: list[Path], tmp_path: Path) -> None:
+    """The digests of one run's earlier images, and a teacher that only one of them had."""
+    folders = [copied(folder, tmp_path / folder.name) for folder in runs[:2]]
+    changes = ({"teacher": "a" * 64}, {"teacher": "a" * 64, "trained_on": ("b" * 64,)})
+    for folder, fields in zip(folders, changes, strict=True):
+        checkpoint = folder / "checkpoint.safetensors"
+        write_sidecar(checkpoint, dataclasses.replace(read_sidecar(checkpoint), **fields))
+    write_average(folders, tmp_path / "mean.safetensors")
+    mean = read_sidecar(tmp_path / "mean.safetensors")
+    own = read_sidecar(runs[0] / "checkpoint.safetensors").trained_on
+    assert set(mean.trained_on) == {*own, "b" * 64}
+    assert mean.teacher == "a" * 64
+    write_average([folders[0], runs[1]], tmp_path / "mean.safetensors")
+    assert read_sidecar(tmp_path / "mean.safetensors").teacher is None
+
+
 def test_the_order_does_not_matter(runs: list[Path], tmp_path: Path) -> None:
     for name, folders in (("one", runs), ("other", runs[::-1])):
         write_average(folders, tmp_path / f"{name}.safetensors")
@@ -100,6 +117,11 @@ def test_runs_that_have_no_mean_are_refused(
     assert "has another set of images than" in refused([runs[0], other], output, capsys)
     slim = trained(tmp_path / "slim", tiny_data, dataclasses.replace(SMALL, variant="slim"))
     assert "has another network than" in refused([runs[0], slim], output, capsys)
+    large = copied(runs[1], tmp_path / "large")
+    checkpoint = large / "checkpoint.safetensors"
+    size = dataclasses.replace(read_sidecar(checkpoint), contract=Contract(512, 512))
+    write_sidecar(checkpoint, size)
+    assert "has another size than" in refused([runs[0], large], output, capsys)
     (other / "checkpoint.safetensors.json").unlink()
     error = refused([runs[0], other], output, capsys)
     assert f"{other}: is not finished (python -m training finish {other})" in error
