@@ -7,22 +7,26 @@ began apart is worthless; its figures on the images held out show that.
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
+import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import click
 import torch
 
 from tinyunet_deploy.artifacts.checkpoint import network_of, save_checkpoint
 from tinyunet_deploy.artifacts.golden import write_golden
-from tinyunet_deploy.artifacts.sidecar import Artifact, read_artifact
+from tinyunet_deploy.artifacts.sidecar import Artifact, Sidecar, read_artifact
 from tinyunet_deploy.backends.torch import TorchBackend
 from tinyunet_deploy.cli import run
 from tinyunet_deploy.cli.options import debug_option
 from tinyunet_deploy.errors import RefusedError
-from training.commands import HELP, end_process, log_to_stderr, tune_malloc
+from training.commands import HELP, log_to_stderr
 from training.finish import read_run
 from training.run_folder import CHECKPOINT, is_finished, read_record
 from training.sources import validation_images
@@ -32,6 +36,18 @@ from training.validation import OperatingPoint, choose_operating_point
 __all__ = ["average", "write_average"]
 
 log = logging.getLogger("training")
+
+
+class _Finished(NamedTuple):
+    """A finished run: its folder, the fields of its run.json, and its checkpoint."""
+
+    folder: Path
+    record: dict[str, Any]
+    artifact: Artifact
+
+    @property
+    def sidecar(self) -> Sidecar:
+        return self.artifact.sidecar
 
 
 def write_average(runs: Sequence[Path], output: Path) -> OperatingPoint:
@@ -55,11 +71,11 @@ def write_average(runs: Sequence[Path], output: Path) -> OperatingPoint:
             size or images.
         RuntimeUnavailable: the disk is full, read-only or failing.
     """
-    artifacts = sorted((_finished(folder) for folder in runs), key=_sha256)
-    _require_alike(artifacts)
-    first = artifacts[0]
-    _, contract, sources = read_run(first.path.parent)
-    networks = [network_of(artifact) for artifact in artifacts]
+    finished = sorted(map(_finished, runs), key=lambda one: one.sidecar.sha256)
+    _require_alike(finished)
+    first = finished[0]
+    _, contract, sources = read_run(first.folder, first.record)
+    networks = [network_of(one.artifact) for one in finished]
     states = [network.state_dict() for network in networks]
     mean = {
         name: torch.stack([state[name].double() for state in states]).mean(0).to(value.dtype)
@@ -70,7 +86,7 @@ def write_average(runs: Sequence[Path], output: Path) -> OperatingPoint:
     examples = validation_images(sources)
     log.info("validating the mean of %d runs on %d images", len(runs), len(examples))
     point = choose_operating_point(network, contract, examples)
-    sidecars = [artifact.sidecar for artifact in artifacts]
+    sidecars = [one.sidecar for one in finished]
     teachers = {sidecar.teacher for sidecar in sidecars}
     output.parent.mkdir(parents=True, exist_ok=True)
     save_checkpoint(
@@ -93,42 +109,35 @@ def write_average(runs: Sequence[Path], output: Path) -> OperatingPoint:
     return point
 
 
-def _finished(folder: Path) -> Artifact:
-    read_record(folder)
+def _finished(folder: Path) -> _Finished:
+    record = read_record(folder)
     checkpoint = folder / CHECKPOINT
     if not is_finished(checkpoint):
-        raise RefusedError(folder, "is not finished", f"python -m training finish {folder}")
-    return read_artifact(checkpoint)
+        command = shlex.join(["python", "-m", "training", "finish", str(folder)])
+        raise RefusedError(folder, "is not finished", command)
+    return _Finished(folder, record, read_artifact(checkpoint))
 
 
-def _sha256(artifact: Artifact) -> str:
-    return artifact.sidecar.sha256
-
-
-def _require_alike(artifacts: Sequence[Artifact]) -> None:
-    """Check that checkpoints are of one kind, but not the same.
+def _require_alike(runs: Sequence[_Finished]) -> None:
+    """Check that runs are of one kind, but not the same.
 
     Raises:
         RefusedError: they are not; the line names the folders of two of them.
     """
-    first, *others = artifacts
-    for before, artifact in zip(artifacts, others, strict=False):
-        if _sha256(before) == _sha256(artifact):
-            raise RefusedError(
-                artifact.path.parent, f"has the same weights as {before.path.parent}"
-            )
-    data = read_record(first.path.parent).get("data_sha256")
-    for artifact in others:
-        folder = artifact.path.parent
+    for before, after in itertools.pairwise(runs):
+        if before.sidecar.sha256 == after.sidecar.sha256:
+            raise RefusedError(after.folder, f"has the same weights as {before.folder}")
+    first = runs[0]
+    for later in runs[1:]:
         for name, one, other in (
-            ("network", first.sidecar.network, artifact.sidecar.network),
-            ("size", first.sidecar.contract, artifact.sidecar.contract),
-            ("set of images", data, read_record(folder).get("data_sha256")),
+            ("network", first.sidecar.network, later.sidecar.network),
+            ("size", first.sidecar.contract, later.sidecar.contract),
+            ("set of images", first.record.get("data_sha256"), later.record.get("data_sha256")),
         ):
             if one != other:
                 raise RefusedError(
-                    folder,
-                    f"has another {name} than {first.path.parent}",
+                    later.folder,
+                    f"has another {name} than {first.folder}",
                     "give runs that began with the same checkpoint",
                 )
 
@@ -165,5 +174,4 @@ def average(runs: tuple[Path, ...], output: Path) -> None:
 
 
 if __name__ == "__main__":
-    tune_malloc()
-    end_process(run(average))
+    sys.exit(run(average))

@@ -98,7 +98,7 @@ def finish_run(
     from training.validation import choose_operating_point
 
     record = read_record(output)
-    recipe, contract, sources = read_run(output, folders)
+    recipe, contract, sources = read_run(output, record, folders)
     lock = lock_folder(output)
     try:
         checkpoint = output / CHECKPOINT
@@ -145,24 +145,25 @@ def _earlier_checkpoint(
     return checkpoint
 
 
-def read_run(output: Path, folders: tuple[Path, ...] = ()) -> tuple[Recipe, Contract, list[Source]]:
+def read_run(
+    output: Path, record: dict[str, Any], folders: tuple[Path, ...] = ()
+) -> tuple[Recipe, Contract, list[Source]]:
     """Return the recipe, the size of the model and the images of a run, by its record.
 
     Args:
+        output: folder of the run.
         folders: the run's data; empty takes the folders of its record.
 
     Raises:
-        DataError: the folder is not that of a run, or its images have changed or cannot be read.
+        DataError: the record is of another version, or the images have changed or cannot be read.
     """
     import dataclasses
 
     from tinyunet_deploy.contract import Contract
     from training.data_folders import DataFolders
     from training.recipe import recipe_of
-    from training.run_folder import read_record
     from training.sources import sources_digest
 
-    record = read_record(output)
     try:
         recipe = recipe_of(record["recipe"])
         height, width = record["size"]

@@ -80,17 +80,8 @@ def learned_by_heart() -> Rows:
     rows = [
         ["model", "Class1, trained on", "Class1, others", "synthetic", "mistakes on the others"]
     ]
-    for label, others, train in (
-        ("`tiny`", ("class1-test-openvino", "synthetic-test"), "class1-train-tiny"),
-        ("`slim`", ("class1-test-slim", "synthetic-test-slim"), "class1-train-slim"),
-        *(
-            (label, (f"tried/class1-test-{name}", f"tried/synthetic-test-{name}"),
-             f"class1-train-{name}")
-            for label, name in _TRIED.items()
-        ),
-    ):  # fmt: skip
-        names = (f"tried/{train}", *others)
-        evaluations = [read_result(f"{name}.json") for name in names]
+    for label, name in {"`tiny`": "tiny", "`slim`": "slim", **_TRIED}.items():
+        evaluations = [read_result(f"tried/class1-train-{name}.json"), *_tested(name)]
         ious = [f"{evaluation['mean']['iou_defective']:.3f}" for evaluation in evaluations]
         escapes, overkills = (
             " and ".join(str(evaluation["all"][kind]) for evaluation in evaluations[1:])
@@ -103,20 +94,14 @@ def learned_by_heart() -> Rows:
 def blocks() -> Rows:
     """Return the figures of networks on blocks of pixels, beside those of their teacher."""
     rows = [["network", "Class1 Test", "synthetic", "escapes", "overkills"]]
-    for label, names in (
-        ("`tiny`", ("class1-test-openvino", "synthetic-test")),
-        ("blocks of 4x4", ("tried/class1-test-blocks-of-4", "tried/synthetic-test-blocks-of-4")),
-        (
-            "blocks of 2x2, one run",
-            ("tried/class1-test-blocks-of-2-one-run", "tried/synthetic-test-blocks-of-2-one-run"),
-        ),
-        ("`slim`, the mean of four", ("class1-test-slim", "synthetic-test-slim")),
+    for label, name in (
+        ("`tiny`", "tiny"),
+        ("blocks of 4x4", "blocks-of-4"),
+        ("blocks of 2x2, one run", "blocks-of-2-one-run"),
+        ("`slim`, the mean of four", "slim"),
     ):
-        evaluations = [read_result(f"{name}.json") for name in names]
-        cells = []
-        for evaluation in evaluations:
-            low, high = _bootstrap(evaluation)
-            cells.append(f"{evaluation['mean']['iou_defective']:.3f} ({low:.3f} to {high:.3f})")
+        evaluations = _tested(name)
+        cells = [_iou_defective(evaluation) for evaluation in evaluations]
         counts = [
             f"{sum(evaluation['all'][kind] for evaluation in evaluations)} of "
             f"{sum(_trials(evaluation['all'], kind) for evaluation in evaluations)}"
@@ -124,6 +109,24 @@ def blocks() -> Rows:
         ]
         rows.append([label, *cells, *counts])
     return rows
+
+
+def _tested(name: str) -> list[dict[str, Any]]:
+    """Return the evaluations of a network on real and on synthetic test images.
+
+    Args:
+        name: a network of the package, or the end of the names of evaluations that are kept as
+            tried.
+    """
+    files = [names[name] for names in _SCORED.values() if name in names]
+    files = files or [f"tried/class1-test-{name}", f"tried/synthetic-test-{name}"]
+    return [read_result(f"{file}.json") for file in files]
+
+
+def _iou_defective(evaluation: dict[str, Any]) -> str:
+    """Return the mean over classes with its interval."""
+    low, high = _bootstrap(evaluation)
+    return f"{evaluation['mean']['iou_defective']:.3f} ({low:.3f} to {high:.3f})"
 
 
 def _trials(counts: dict[str, Any], kind: str) -> int:
@@ -139,17 +142,14 @@ def _accuracy_of(real: str, synthetic: str) -> Rows:
         (synthetic, "synthetic, mean of ten classes"),
     ):
         evaluation = read_result(name)
-        low, high = _bootstrap(evaluation)
         whole = evaluation["all"]
-        mean = evaluation["mean"]
         rows.append(
             [
                 label,
                 str(whole["images"]),
-                f"{mean['iou_defective']:.3f} ({low:.3f} to {high:.3f})",
-                _counted(whole["escapes"], whole["defective"]),
-                _counted(whole["overkills"], whole["images"] - whole["defective"]),
-                f"{mean['auroc']:.3f}",
+                _iou_defective(evaluation),
+                *(_counted(whole[kind], _trials(whole, kind)) for kind in ("escapes", "overkills")),
+                f"{evaluation['mean']['auroc']:.3f}",
             ]
         )
     return rows
