@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from training.loop import train
 from training.machine import Machine
 from training.recipe import Recipe
 from training.sources import read_source
+from training.validation import OperatingPoint, choose_operating_point
 
 
 def trained(folder: Path, data: Path, recipe: Recipe, init: Path | None = None) -> Path:
@@ -78,10 +80,26 @@ def test_its_images_are_those_of_all_and_the_held_out_ones_chose(
     assert not set(mean.tuned_on) & set(mean.trained_on)
 
 
+def test_its_rule_is_the_chosen_one(
+    runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such short runs may choose 0.5 and 1 pixel, which a checkpoint has by default, too."""
+
+    def choose(*arguments: Any) -> OperatingPoint:
+        chosen = choose_operating_point(*arguments)
+        return dataclasses.replace(chosen, threshold=0.35, min_area=7)
+
+    monkeypatch.setattr("training.average.choose_operating_point", choose)
+    write_average(runs[:2], tmp_path / "mean.safetensors")
+    mean = read_sidecar(tmp_path / "mean.safetensors")
+    assert (mean.threshold, mean.min_area) == (0.35, 7)
+
+
 def test_images_and_teachers_of_any_of_them_count(runs: list[Path], tmp_path: Path) -> None:
     """The digests of one run's earlier images, and a teacher that only one of them had."""
     folders = [copied(folder, tmp_path / folder.name) for folder in runs[:2]]
-    changes = ({"teacher": "a" * 64}, {"teacher": "a" * 64, "trained_on": ("b" * 64,)})
+    alike: dict[str, Any] = {"teacher": "a" * 64, "bits": 12}
+    changes = (alike, {**alike, "trained_on": ("b" * 64,)})
     for folder, fields in zip(folders, changes, strict=True):
         checkpoint = folder / "checkpoint.safetensors"
         write_sidecar(checkpoint, dataclasses.replace(read_sidecar(checkpoint), **fields))
@@ -89,7 +107,7 @@ def test_images_and_teachers_of_any_of_them_count(runs: list[Path], tmp_path: Pa
     mean = read_sidecar(tmp_path / "mean.safetensors")
     own = read_sidecar(runs[0] / "checkpoint.safetensors").trained_on
     assert set(mean.trained_on) == {*own, "b" * 64}
-    assert mean.teacher == "a" * 64
+    assert (mean.teacher, mean.bits) == ("a" * 64, 12)
     write_average([folders[0], runs[1]], tmp_path / "mean.safetensors")
     assert read_sidecar(tmp_path / "mean.safetensors").teacher is None
 
